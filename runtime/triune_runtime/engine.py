@@ -1,0 +1,259 @@
+"""The loop's body: plan, run, sample, commit. No threads, no sockets, no Triton; time comes in as a function."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import Overloaded, RequestError, TriuneError
+from .manifest import EngineManifest
+from .metrics import Metrics, Snapshot
+from .request import Chunk, FinishReason, Request, TokenLogprob
+from .runners import Runner, Work
+from .sampler import Sampler, SamplingError
+from .scheduler import Scheduler, Slice, Step
+from .sequence import Sequence
+from .text.cutter import Cut, TextCutter, merge
+from .text.vocabulary import TokenBytes
+
+LOG = logging.getLogger(__name__)
+_NOTHING = Cut((), 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to tell the sender of request `key`: a piece of its answer, or why there is none."""
+
+    key: int
+    item: Chunk | TriuneError
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing follows for this request."""
+        return isinstance(self.item, TriuneError) or self.item.finish_reason is not None
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What of a sequence's answer has not been handed out yet."""
+
+    sequence: Sequence
+    cutter: TextCutter
+    stop_token_ids: frozenset[int]
+    cut: Cut = _NOTHING
+    new_tokens: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    index: int = 0
+
+    def add(self, cut: Cut | None) -> None:
+        if cut is not None:
+            self.cut = cut if self.cut is _NOTHING else merge(self.cut, cut)
+
+    def take(self, finish_reason: FinishReason | None = None) -> Chunk:
+        """All that is pending, as the next chunk."""
+        chunk = Chunk(
+            index=self.index,
+            token_ids=self.cut.token_ids,
+            byte_start=self.cut.byte_start,
+            byte_stop=self.cut.byte_stop,
+            new_tokens=self.new_tokens,
+            finish_reason=finish_reason,
+            stop_reason=self.cut.stop_reason,
+            logprobs=tuple(self.logprobs),
+        )
+        self.cut, self.new_tokens, self.logprobs, self.index = _NOTHING, 0, [], self.index + 1
+        return chunk
+
+
+class Engine:
+    """Serves requests step by step. Every accepted request ends in exactly one last event."""
+
+    def __init__(
+        self,
+        manifest: EngineManifest,
+        runner: Runner,
+        token_bytes: TokenBytes,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.manifest = manifest
+        self.runner = runner
+        self.scheduler = Scheduler(manifest.limits)
+        self.sampler = Sampler(manifest.vocab_size)
+        self.metrics = Metrics(self.snapshot())
+        self._token_bytes = token_bytes
+        self._clock = clock
+        self._answers: dict[int, _Answer] = {}
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would run something."""
+        return bool(self._answers)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; its key must not be that of one being served.
+
+        Raises:
+            RequestError: empty prompt, or a token id outside the vocabulary.
+            TooLong: prompt and max_tokens do not fit the engine.
+            Overloaded: the queue is full.
+        """
+        assert request.key not in self._answers, f"request key {request.key} is in use"
+        try:
+            self._check(request)
+            sequence = self.scheduler.add(request)
+        except TriuneError as error:
+            self.metrics.refused("overloaded" if isinstance(error, Overloaded) else "invalid")
+            raise
+        params = request.params
+        own = () if params.ignore_eos else self.manifest.stop_token_ids
+        stop_token_ids = frozenset((*params.stop_token_ids, *own))
+        self.sampler.add(request, stop_token_ids)
+        cutter = TextCutter(self._token_bytes, params.stop, params.min_tokens)
+        self._answers[request.key] = _Answer(sequence, cutter, stop_token_ids)
+        self.metrics.arrived(request.key, self._clock())
+
+    def abort(self, key: int, reason: FinishReason = "cancelled") -> list[Event]:
+        """End a request now and free its slot; nothing if it is not being served any more."""
+        return [self._finish(self._answers[key], reason)] if key in self._answers else []
+
+    def abort_id(self, request_id: str) -> list[Event]:
+        """End every request that its client named `request_id`: one event each."""
+        keys = [key for key, answer in self._answers.items() if request_id and answer.sequence.request.id == request_id]
+        return [event for key in keys for event in self.abort(key)]
+
+    def close(self) -> list[Event]:
+        """End everything: who has part of an answer gets the rest of that part, who still waits may ask elsewhere."""
+        waiting = list(self.scheduler.waiting)
+        refused = self._fail(waiting, Overloaded("the server is stopping", "send it again, to another server or later"))
+        return refused + [event for key in list(self._answers) for event in self.abort(key)]
+
+    def step(self) -> list[Event]:
+        """Run one step; the pieces of answers that it gave."""
+        events = self._expire()
+        step = self.scheduler.plan()
+        if not step.slices:
+            return events
+        self._count_started(step)
+        try:
+            chosen = self._compute(step)
+        except Exception as error:  # whatever a runner raises, its sequences must be answered and the others served
+            LOG.exception("a step of %d sequences failed; each is answered with an error", len(step.slices))
+            return events + self._fail([part.sequence for part in step.slices], _engine_failed(error))
+        unusable = [part.sequence for part in step.slices if part.samples and part.sequence.key not in chosen]
+        events += self._fail(unusable, _engine_failed("its logits are not numbers"))
+        self.scheduler.commit(step, {key: token.token_id for key, token in chosen.items()})
+        now = self._clock()
+        self.metrics.prompt(sum(part.length for part in step.slices if part.start < len(part.sequence.request.prompt)))
+        for key, token in chosen.items():
+            events += self._take_in(self._answers[key], token, now)
+        return events
+
+    def snapshot(self) -> Snapshot:
+        """How full the engine is."""
+        scheduler, limits = self.scheduler, self.manifest.limits
+        return Snapshot(
+            decoding=len(scheduler.decoding),
+            prefilling=len(scheduler.prefilling),
+            waiting=len(scheduler.waiting),
+            tokens=sum(sequence.computed for sequence in scheduler.running),
+            slots=limits.max_sequences,
+            max_length=limits.max_length,
+        )
+
+    def _check(self, request: Request) -> None:
+        size = self.manifest.vocab_size
+        if not request.prompt:
+            raise RequestError("the prompt has no tokens", "send text_input or messages with some text")
+        biased = (token for token, _ in request.params.logit_bias)
+        banned = (token for word in request.params.bad_words for token in word)
+        for what, tokens in {"prompt": request.prompt, "logit_bias": biased, "bad_words": banned}.items():
+            outside = next((t for t in tokens if not 0 <= t < size), None)
+            if outside is not None:
+                raise RequestError(f"{what} has token id {outside}, the vocabulary is 0 to {size - 1:,}")
+
+    def _compute(self, step: Step) -> dict[int, TokenLogprob]:
+        """Run a step and choose the next tokens, by sequence key; without those whose logits are no numbers."""
+        for move in step.moves:
+            self.runner.copy_slot(move.source, move.target, move.length)
+        logits = self.runner.run([_work(part) for part in step.slices])
+        rows = [row for row, part in enumerate(step.slices) if part.samples]
+        keys = [step.slices[row].sequence.key for row in rows]
+        try:
+            return self._sample(keys, _rows(logits, rows))
+        except SamplingError as error:
+            usable = [i for i, key in enumerate(keys) if key not in error.keys]
+            return self._sample([keys[i] for i in usable], logits[[rows[i] for i in usable]])
+
+    def _sample(self, keys: Items[int], logits: NDArray[np.float32]) -> dict[int, TokenLogprob]:
+        return dict(zip(keys, self.sampler.sample(keys, logits), strict=True))
+
+    def _take_in(self, answer: _Answer, token: TokenLogprob, now: float) -> list[Event]:
+        """Add a token to an answer; the piece that can be handed out because of it."""
+        sequence, params = answer.sequence, answer.sequence.request.params
+        answer.new_tokens += 1
+        self.metrics.token(sequence.key, now)
+        if params.logprobs is not None:
+            answer.logprobs.append(token)
+        if token.token_id in answer.stop_token_ids:
+            return [self._finish(answer, "stop")]
+        answer.add(answer.cutter.push(token.token_id))
+        if answer.cut.stop_reason is not None:
+            return [self._finish(answer, "stop")]
+        if sequence.generated >= sequence.max_tokens:
+            return [self._finish(answer, "length")]
+        if answer.cut is _NOTHING or not sequence.request.stream:
+            return []
+        return [Event(sequence.key, answer.take())]
+
+    def _finish(self, answer: _Answer, reason: FinishReason) -> Event:
+        if answer.cut.stop_reason is None:  # else what the cutter holds is the stop string and beyond
+            answer.add(answer.cutter.finish())
+        self._forget(answer.sequence, reason)
+        return Event(answer.sequence.key, answer.take(reason))
+
+    def _fail(self, sequences: Iterable[Sequence], error: TriuneError) -> list[Event]:
+        events = []
+        for sequence in sequences:
+            self._forget(sequence, "error")
+            events.append(Event(sequence.key, error))
+        return events
+
+    def _forget(self, sequence: Sequence, reason: FinishReason) -> None:
+        self.scheduler.remove(sequence)
+        self.sampler.remove(sequence.key)
+        del self._answers[sequence.key]
+        self.metrics.finished(sequence.key, reason, self._clock())
+
+    def _expire(self) -> list[Event]:
+        now = self._clock()
+        late = [
+            a for a in self._answers.values() if a.sequence.request.deadline is not None and a.sequence.request.deadline < now
+        ]
+        return [self._finish(answer, "deadline") for answer in late]
+
+    def _count_started(self, step: Step) -> None:
+        now = self._clock()
+        for part in step.slices:
+            if part.start == 0:
+                self.metrics.started(part.sequence.key, now)
+
+
+def _work(part: Slice) -> Work:
+    assert part.sequence.slot is not None, "a sequence without a slot cannot run"
+    return Work(part.sequence.slot, part.start, tuple(part.sequence.tokens[part.start : part.start + part.length]))
+
+
+def _rows(logits: NDArray[np.float32], rows: list[int]) -> NDArray[np.float32]:
+    """`logits[rows]`, without a copy where that is all of them: they are megabytes."""
+    return logits if len(rows) == len(logits) else logits[rows]
+
+
+def _engine_failed(why: object) -> TriuneError:
+    return TriuneError(f"the engine failed while serving this request: {why}", "see the server's log; it may be sent again")

@@ -1,0 +1,109 @@
+"""engine.json: the one contract between the builder, which writes it, and the runtime, which runs what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ManifestError
+
+FORMAT = 1
+FILE_NAME = "engine.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheTensor:
+    """One tensor of a sequence's KV cache; a slot holds it as [heads, max_length, dim]."""
+
+    name: str  # graph input `past.NAME`, graph output `present.NAME`
+    heads: int
+    dim: int
+    dtype: str = "float32"  # a NumPy dtype name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the engine was declared for; the runtime refuses more."""
+
+    max_sequences: int = 16  # sequences that hold a KV slot at once
+    max_length: int = 2048  # tokens of one sequence, prompt and answer together
+    prefill_chunk: int = 256  # prompt tokens computed in one run
+    max_queue: int = 256  # requests that may wait for a slot
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingDefaults:
+    """What the model's publisher recommends (generation_config.json); None where it says nothing."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineManifest:
+    """Everything the runtime must know of an engine. Paths are relative to the folder of engine.json."""
+
+    model: str
+    architecture: str
+    target: str
+    precision: str
+    engine: str  # file name of the graph, e.g. model.onnx
+    vocab_size: int
+    cache: tuple[CacheTensor, ...]
+    stop_token_ids: tuple[int, ...]  # end-of-sequence and end-of-turn tokens
+    bos_token_id: int | None = None
+    tokenizer: str = "tokenizer.json"
+    chat_template: str | None = None  # Jinja source, not a path
+    special_tokens: dict[str, str] = field(default_factory=dict)  # bos_token, eos_token, ... for the template
+    defaults: SamplingDefaults = SamplingDefaults()
+    limits: Limits = Limits()
+    built_with: dict[str, str] = field(default_factory=dict)  # tool -> version
+    inputs_hash: str = ""  # of everything that went into the build
+    format: int = FORMAT
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of KV cache that one token of one sequence takes, all layers together."""
+        import numpy as np
+
+        return sum(c.heads * c.dim * np.dtype(c.dtype).itemsize for c in self.cache)
+
+    def save(self, folder: Path) -> None:
+        """Write engine.json into `folder`."""
+        (folder / FILE_NAME).write_text(json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> EngineManifest:
+        """Read engine.json of `folder`.
+
+        Raises:
+            ManifestError: the file is missing, not JSON, of another format, or has unknown or missing keys.
+        """
+        path = folder / FILE_NAME
+        try:
+            raw = json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise ManifestError(f"no {FILE_NAME} in {folder}", "run `make engine`, then serve its repository") from None
+        except ValueError as error:
+            raise ManifestError(f"{path} is not JSON: {error}", "build the engine again") from error
+        if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+            found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+            raise ManifestError(f"{path} has format {found!r}, this runtime reads {FORMAT}", "build the engine again")
+        try:
+            raw["cache"] = tuple(CacheTensor(**c) for c in raw["cache"])
+            raw["stop_token_ids"] = tuple(raw["stop_token_ids"])
+            raw["defaults"] = SamplingDefaults(**raw["defaults"])
+            raw["limits"] = Limits(**raw["limits"])
+            return cls(**raw)
+        except (KeyError, TypeError) as error:
+            raise ManifestError(f"{path} does not fit this runtime: {error}", "build the engine again") from error
+
+
+def replace_limits(manifest: EngineManifest, **changes: Any) -> EngineManifest:
+    """A manifest with other limits, e.g. fewer slots on a small machine."""
+    return dataclasses.replace(manifest, limits=dataclasses.replace(manifest.limits, **changes))

@@ -1,0 +1,283 @@
+"""Inputs of a request -> options. Knows every name that clients of TensorRT-LLM's and vLLM's Triton models send; no tensors.
+
+Each name is a row of a table: how to read its value, and what it sets. A name that is not in the tables is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import RequestError
+from .manifest import SamplingDefaults
+from .option_values import UINT64, Value, boolean, real, refuse, text, whole
+from .request import SamplingParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything a request asks for besides its prompt."""
+
+    params: SamplingParams = field(default_factory=SamplingParams)
+    stream: bool = False
+    timeout_s: float | None = None
+    echo: bool = False  # the prompt comes before the answer
+    cancel: bool = False  # not a request: ends the one with the same id
+    batched: bool = False  # the client's tensors have a batch dimension, and so must the indices it gets
+    request_id: str = ""  # where the client could only send it as a parameter (HTTP's generate)
+
+    def to_json(self) -> str:
+        """Compact JSON; defaults are left out."""
+        return json.dumps({"params": _changed(self.params)} | _changed(self, skip="params"), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Options:
+        """What `to_json` wrote.
+
+        Raises:
+            RequestError: anything else.
+        """
+        try:
+            raw = json.loads(text)
+            params = raw.pop("params", {})
+            tupled = {k: _tupled(v) for k, v in params.items()}
+            return cls(params=SamplingParams(**tupled), **raw)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RequestError(f"options {text[:200]!r} cannot be read: {error}", "send the JSON that tokenize gives") from None
+
+
+def _changed(value: Any, skip: str = "") -> dict[str, Any]:
+    fields = [f for f in dataclasses.fields(value) if f.name != skip]
+    return {f.name: getattr(value, f.name) for f in fields if getattr(value, f.name) != f.default}
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
+
+
+_BIG = 2**31 - 1
+_SCALARS: dict[str, tuple[str, Callable[[str, Value], Any]]] = {  # name -> (what it sets, how it is read)
+    "max_tokens": ("max_tokens", whole(1, _BIG)),
+    "min_tokens": ("min_tokens", whole(0, _BIG)),
+    "min_length": ("min_tokens", whole(0, _BIG)),
+    "temperature": ("temperature", real(0, 1000)),
+    "top_k": ("top_k", whole(-1, _BIG)),
+    "top_p": ("top_p", real(0, 1)),
+    "min_p": ("min_p", real(0, 1)),
+    "repetition_penalty": ("repetition_penalty", real(0.01, 100)),
+    "presence_penalty": ("presence_penalty", real(-100, 100)),
+    "frequency_penalty": ("frequency_penalty", real(-100, 100)),
+    "seed": ("seed", whole(0, UINT64)),
+    "random_seed": ("seed", whole(0, UINT64)),
+    "ignore_eos": ("ignore_eos", boolean),
+    "logprobs": ("logprobs", whole(0, 20)),  # in sampling_parameters; as a tensor the name is that of the output
+    "top_logprobs": ("logprobs", whole(0, 20)),
+    "return_log_probs": ("return_log_probs", boolean),
+    "return_logprobs": ("return_log_probs", boolean),
+    "return_cumulative_logprob": ("return_log_probs", boolean),
+    "stream": ("stream", boolean),
+    "streaming": ("stream", boolean),
+    "timeout_s": ("timeout_s", real(0.001, 86_400)),
+    "exclude_input_in_output": ("exclude_input_in_output", boolean),
+    "cancel": ("cancel", boolean),
+    "end_id": ("end_id", whole(-1, _BIG)),
+}
+_LISTS = frozenset({"stop", "stop_words", "stop_token_ids", "bad_words", "embedding_bias_words", "embedding_bias_weights"})
+_ONLY: dict[str, tuple[Any, ...]] = {  # served with these values only; every other is refused by name
+    "beam_width": (0, 1),
+    "num_return_sequences": (0, 1),
+    "n": (1,),
+    "best_of": (1,),
+    "length_penalty": (0, 1),
+    "return_context_logits": (False,),
+    "return_generation_logits": (False,),
+    "return_perf_metrics": (False, True),
+    "return_num_input_tokens": (False, True),
+    "return_num_output_tokens": (False, True),
+    "return_finish_reason": (False, True),
+    "return_stop_reason": (False, True),
+}
+_REFUSED = frozenset(
+    """
+    decoder_text_input prompt_embedding_table prompt_table_extra_id prompt_vocab_size lora_task_id lora_weights lora_config
+    guided_decoding_guide_type guided_decoding_guide image image_input embedding_request lora_name num_draft_tokens
+    use_draft_logits prompt_logprobs
+    """.split()
+)
+_IGNORED = frozenset({"text_input", "messages", "pad_id", "sampling_parameters", "logit_bias", "detokenize"})
+# The server's own request parameters; see Triton's generate extension.
+_RESERVED = frozenset(
+    {"id", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}
+)
+
+
+def parse(
+    inputs: Mapping[str, list[Value]],
+    *,
+    defaults: SamplingDefaults,
+    encode_word: Callable[[str], list[int]],
+    fallback_seed: int,
+    parameters: Mapping[str, str | int | float | bool] | None = None,
+) -> Options:
+    """The options in a request's tensors, its `sampling_parameters` JSON, and its request parameters, in this order.
+
+    Args:
+        inputs: tensors as flat lists: bytes or str for strings, numbers or bools otherwise.
+        defaults: what the model's publisher recommends.
+        encode_word: token ids of a word, for bad words and word biases.
+        fallback_seed: the seed of a request that names none.
+        parameters: Triton's request parameters.
+
+    Raises:
+        RequestError: names the field, the value and what is expected.
+    """
+    given = _Given()
+    for name, values in inputs.items():
+        if name not in _IGNORED:
+            given.take(name, values if name in _LISTS | _REFUSED else _single(name, values))
+    for name, value in _json_object("sampling_parameters", inputs).items():
+        given.take(name, value)
+    for name, value in (parameters or {}).items():
+        known = name in _SCALARS or name in _LISTS or name in _ONLY or name in _REFUSED
+        if name not in _RESERVED and not name.startswith("triton_") and name not in inputs:
+            if not known and name not in _IGNORED:
+                raise refuse(f"parameter {name}", value, "no such parameter is known")
+            given.take(name, value)
+    biases = _biases(_json_object("logit_bias", inputs) | given.bias, given, encode_word)
+    options = given.options(defaults, encode_word, biases, fallback_seed)
+    return dataclasses.replace(options, request_id=str((parameters or {}).get("id", "")))
+
+
+def _single(name: str, values: list[Value]) -> Value:
+    if len(values) > 1:
+        raise refuse(name, values, "one value is expected")
+    return values[0] if values else None
+
+
+def _json_object(name: str, inputs: Mapping[str, list[Value]]) -> dict[str, Any]:
+    raw = _single(name, inputs.get(name, []))
+    if raw is None or not text(name, raw).strip():
+        return {}
+    try:
+        parsed = json.loads(text(name, raw))
+    except ValueError as error:
+        raise RequestError(f"{name} is not JSON: {error}", f"send {name} as a JSON object") from None
+    if not isinstance(parsed, dict):
+        raise refuse(name, parsed, "a JSON object is expected")
+    return parsed
+
+
+class _Given:
+    """What a request has set so far; the first source that sets a thing wins, two names for it must agree."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.names: dict[str, str] = {}
+        self.bias: dict[str, Any] = {}
+
+    def take(self, name: str, value: Value) -> None:
+        if value is None or value == [] or (value in ("", b"") and name not in _SCALARS):
+            return
+        if name in _ONLY:
+            if not any(_same(value, allowed) for allowed in _ONLY[name]):
+                allowed = " or ".join(str(a) for a in _ONLY[name])
+                raise refuse(name, value, f"only {allowed} is served")
+        elif name in _REFUSED:
+            raise RequestError(f"{name} is not served by this model", f"omit {name}")
+        elif name == "logit_bias":
+            if not isinstance(value, dict):
+                raise refuse(name, value, "an object of token id: bias is expected")
+            self.bias = value
+        elif name in _LISTS:
+            self.values.setdefault({"stop_words": "stop"}.get(name, name), value if isinstance(value, list) else [value])
+        elif name in _SCALARS:
+            target, read = _SCALARS[name]
+            self._set(target, name, read(name, value))
+        else:
+            raise refuse(name, value, "no such parameter is known")
+
+    def _set(self, target: str, name: str, value: Any) -> None:
+        if target in self.values and self.values[target] != value and self.names[target] != name:
+            other = self.names[target]
+            raise RequestError(
+                f"{name} is {value} but {other} is {self.values[target]}; they mean the same", f"send only {name}"
+            )
+        self.values.setdefault(target, value)
+        self.names.setdefault(target, name)
+
+    def options(
+        self,
+        defaults: SamplingDefaults,
+        encode_word: Callable[[str], list[int]],
+        biases: tuple[tuple[int, float], ...],
+        seed: int,
+    ) -> Options:
+        get = self.values.get
+        top_k = get("top_k", defaults.top_k or 0)
+        top_p = get("top_p", 1.0 if defaults.top_p is None else defaults.top_p)
+        stop_ids = [whole(0, _BIG)("stop_token_ids", v) for v in get("stop_token_ids", [])]
+        end_id = get("end_id", -1)
+        logprobs = get("logprobs", 0 if get("return_log_probs") else None)
+        params = SamplingParams(
+            max_tokens=get("max_tokens"),
+            min_tokens=get("min_tokens", 0),
+            temperature=self._temperature(defaults, top_k, top_p),
+            top_k=max(top_k, 0),
+            top_p=top_p or 1.0,  # TensorRT-LLM's clients send 0 for "off"
+            min_p=get("min_p", 0.0),
+            repetition_penalty=get("repetition_penalty", defaults.repetition_penalty or 1.0),
+            presence_penalty=get("presence_penalty", 0.0),
+            frequency_penalty=get("frequency_penalty", 0.0),
+            logit_bias=biases,
+            bad_words=tuple(tuple(encode_word(w)) for w in _words("bad_words", get("bad_words", []))),
+            stop=tuple(_words("stop", get("stop", []))),
+            stop_token_ids=tuple(stop_ids if end_id < 0 else [*stop_ids, end_id]),
+            ignore_eos=get("ignore_eos", False),
+            seed=get("seed", seed),
+            logprobs=logprobs,
+        )
+        stream = get("stream", False)
+        exclude = get("exclude_input_in_output", True)
+        if stream and not exclude:
+            raise RequestError("exclude_input_in_output is false and stream is true", "a stream carries the answer only")
+        return Options(params=params, stream=stream, timeout_s=get("timeout_s"), echo=not exclude, cancel=get("cancel", False))
+
+    def _temperature(self, defaults: SamplingDefaults, top_k: int, top_p: float) -> float:
+        if self.values.get("top_k") == 1 or self.values.get("temperature") == 0:
+            return 0.0
+        if "temperature" in self.values:
+            return float(self.values["temperature"])
+        if defaults.temperature is not None:
+            return defaults.temperature
+        random = ("top_k" in self.values and top_k > 1) or ("top_p" in self.values and 0 < top_p < 1)
+        return 1.0 if random or self.values.get("min_p", 0) > 0 else 0.0
+
+
+def _same(value: Value, allowed: Any) -> bool:
+    if isinstance(allowed, bool):
+        return isinstance(value, (bool, str)) and str(value).lower() == str(allowed).lower()
+    try:
+        return not isinstance(value, bool) and float(value) == allowed
+    except (TypeError, ValueError):
+        return False
+
+
+def _words(name: str, values: list[Value]) -> list[str]:
+    return [word for word in (text(name, v) for v in values) if word]
+
+
+def _biases(by_id: Mapping[str, Any], given: _Given, encode_word: Callable[[str], list[int]]) -> tuple[tuple[int, float], ...]:
+    biases: dict[int, float] = {}
+    for token_id, bias in by_id.items():
+        biases[whole(0, _BIG)("logit_bias", token_id)] = real(-1000, 1000)("logit_bias", bias)
+    words = _words("embedding_bias_words", given.values.get("embedding_bias_words", []))
+    weights = given.values.get("embedding_bias_weights", [])
+    if words and len(words) != len(weights):
+        raise refuse("embedding_bias_weights", weights, f"{len(words)} weights are expected, one a word")
+    for word, weight in zip(words, weights, strict=False):
+        for token in encode_word(word):
+            biases[token] = biases.get(token, 0.0) + real(-1000, 1000)("embedding_bias_weights", weight)
+    return tuple(biases.items())

@@ -1,0 +1,68 @@
+"""What a caller asks for and what comes back: plain values, no tensors, no Triton."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How to choose tokens and when to stop. Already validated: see `options.py`."""
+
+    max_tokens: int | None = None  # None: whatever room the engine leaves
+    min_tokens: int = 0  # no stop token or stop string before this many
+    temperature: float = 0.0  # 0: greedy
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0  # 1: off
+    min_p: float = 0.0  # 0: off
+    repetition_penalty: float = 1.0  # over prompt and answer
+    presence_penalty: float = 0.0  # over the answer
+    frequency_penalty: float = 0.0  # over the answer
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, added to its logit)
+    bad_words: tuple[tuple[int, ...], ...] = ()  # token sequences that must not appear
+    stop: tuple[str, ...] = ()  # strings that end the answer; not part of it
+    stop_token_ids: tuple[int, ...] = ()  # besides the model's own
+    ignore_eos: bool = False
+    seed: int = 0  # decides the text of a sampled request, whatever else is in the batch
+    logprobs: int | None = None  # None: off; 0: of the chosen tokens; k: and of the k best
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One generation request, ready for the scheduler."""
+
+    key: int  # ours, unique in this process; client ids may be empty or repeated
+    id: str = ""  # the client's request id, for the explicit abort
+    prompt: tuple[int, ...]
+    params: SamplingParams = SamplingParams()
+    deadline: float | None = None  # time.monotonic() after which the request is aborted
+    stream: bool = True  # False: one chunk at the end
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Log probability of a chosen token, and the best alternatives at its position."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()  # (token id, log probability), best first
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of an answer. Its text is bytes [byte_start, byte_stop) of its tokens' bytes, always whole UTF-8.
+
+    Neighbouring chunks may name the same token where a character spans it; the byte ranges never overlap.
+    """
+
+    index: int  # 0, 1, 2, ... in a request
+    token_ids: tuple[int, ...]  # the tokens that cover the text
+    byte_start: int
+    byte_stop: int
+    new_tokens: int  # tokens generated since the chunk before; sums to the answer's length
+    finish_reason: FinishReason | None = None  # set on the last chunk only
+    stop_reason: str | None = None  # the stop string that ended the answer
+    logprobs: tuple[TokenLogprob, ...] = ()  # one a new token, when asked for

@@ -1,0 +1,59 @@
+"""The seam between the runtime and whatever computes logits: ONNX Runtime, TensorRT, or the fake for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ManifestError
+from ..manifest import EngineManifest
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Run `tokens` of the sequence in `slot`, whose first `start` tokens are already in the KV cache."""
+
+    slot: int
+    start: int
+    tokens: tuple[int, ...]
+
+
+class Runner(Protocol):
+    """Computes logits and owns the KV slots' memory; decides nothing."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
+        """Logits [len(work), vocab_size] of the last token of each item.
+
+        Items of one token whose slots are 0, 1, ..., n-1 run as one batch; longer ones run one by one. A sequence's
+        logits are the same bits whatever else is in `work`.
+        """
+        ...
+
+    def copy_slot(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` tokens' KV from slot `source` to slot `target`."""
+        ...
+
+
+def make_runner(manifest: EngineManifest, folder: Path) -> Runner:
+    """The runner for `manifest.target`; the adapter's package is imported only here.
+
+    Raises:
+        ManifestError: no runner for that target.
+    """
+    if manifest.target == "cpu":
+        from .ort import OrtRunner
+
+        return OrtRunner(manifest, folder)
+    if manifest.target == "fake":
+        from .fake import FakeRunner
+
+        return FakeRunner(manifest.vocab_size, stop_token_ids=manifest.stop_token_ids)
+    raise ManifestError(f"no runner for target {manifest.target!r}; known: cpu", "build the engine for one of these")

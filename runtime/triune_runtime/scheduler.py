@@ -1,0 +1,162 @@
+"""Decides what runs next. Knows tokens and slots as integers; no model, no tensor, no text, no Triton.
+
+Decoding sequences hold slots 0, 1, ..., n-1, so that a runner can run them as one batch. Prompts are computed in slots behind
+them, in the order they came, and cut at multiples of `prefill_chunk` whatever else is running: a prompt's numbers never
+depend on its neighbours. At most one prompt is half computed, the others wait without a slot.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import Overloaded, TooLong
+from .manifest import Limits
+from .request import Request
+from .sequence import Sequence
+from .slots import SlotPool
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Run `length` tokens of `sequence` from its token `start`."""
+
+    sequence: Sequence
+    start: int
+    length: int
+    samples: bool  # whether the next token can be chosen after it
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Copy the KV of the first `length` tokens of slot `source` to slot `target`, which is free."""
+
+    source: int
+    target: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to run now: first the moves, then the slices."""
+
+    moves: tuple[Move, ...]
+    slices: tuple[Slice, ...]
+
+
+class Scheduler:
+    """Waiting, prefilling and decoding sequences, and the slots they hold."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.waiting: deque[Sequence] = deque()
+        self.prefilling: list[Sequence] = []
+        self.decoding: list[Sequence] = []
+        self._slots = SlotPool(limits.max_sequences)
+
+    @property
+    def running(self) -> list[Sequence]:
+        """Sequences that hold a slot."""
+        return self.decoding + self.prefilling
+
+    def add(self, request: Request) -> Sequence:
+        """Queue a request.
+
+        Raises:
+            TooLong: prompt and max_tokens do not fit the engine.
+            Overloaded: `max_queue` sequences are waiting already.
+        """
+        sequence = Sequence(request, self._answer_length(request))
+        if len(self.waiting) >= self.limits.max_queue:
+            raise Overloaded(
+                f"{len(self.waiting):,} requests are waiting already, the limit is {self.limits.max_queue:,}",
+                "send it again later",
+            )
+        self.waiting.append(sequence)
+        return sequence
+
+    def plan(self) -> Step:
+        """One token of each decoding sequence, then chunks of prompts: one chunk's tokens at most, so that decoding goes on."""
+        moves = self._close_gaps()
+        slices = [Slice(s, s.computed, 1, samples=True) for s in self.decoding]
+        prompts = [self._prompt_slice(s) for s in self.prefilling]
+        budget = self.limits.prefill_chunk - sum(part.length for part in prompts)
+        while self.waiting and self._slots.free:
+            part = self._prompt_slice(self.waiting[0])
+            if part.length > budget:  # those behind it wait as well: nobody overtakes
+                break
+            sequence = self.waiting.popleft()
+            sequence.slot = self._slots.acquire()
+            self.prefilling.append(sequence)
+            prompts.append(part)
+            budget -= part.length
+        return Step(moves, (*slices, *prompts))
+
+    def commit(self, step: Step, chosen: Mapping[int, int]) -> None:
+        """Take in a step that has run: `chosen` maps sequence keys to next tokens, for every slice that samples.
+
+        Slices of sequences removed since the plan count for nothing. Whose prompt is complete joins the decoding ones.
+        """
+        for part in step.slices:
+            sequence = part.sequence
+            if sequence.slot is None:
+                continue
+            sequence.computed += part.length
+            if part.samples:
+                sequence.tokens.append(chosen[sequence.key])
+                if sequence in self.prefilling:
+                    self.prefilling.remove(sequence)
+                    self.decoding.append(sequence)
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence wherever it is and free its slot; its KV is not needed any more."""
+        for group in (self.decoding, self.prefilling, self.waiting):
+            if sequence in group:
+                group.remove(sequence)
+        if sequence.slot is not None:
+            self._slots.release(sequence.slot)
+            sequence.slot = None
+
+    def check(self) -> None:
+        """Assert that slots and lists agree."""
+        slots = [s.slot for s in self.running if s.slot is not None]
+        assert len(slots) == len(self.running), "a running sequence has no slot"
+        self._slots.check(slots)
+        assert all(s.slot is None for s in self.waiting), "a waiting sequence holds a slot"
+
+    def _answer_length(self, request: Request) -> int:
+        """The most tokens that the answer may have."""
+        prompt, limit, wanted = len(request.prompt), self.limits.max_length, request.params.max_tokens
+        room = limit - prompt
+        if room < 1:
+            raise TooLong(
+                f"prompt has {prompt:,} tokens, but this engine holds {limit:,} with the answer",
+                f"shorten the prompt, or build the engine with --max-length {prompt + (wanted or 256)}",
+            )
+        if wanted is not None and wanted > room:
+            raise TooLong(
+                f"prompt has {prompt:,} tokens and max_tokens is {wanted:,}, but this engine holds {limit:,} in all",
+                f"send max_tokens of at most {room:,}, or build the engine with --max-length {prompt + wanted}",
+            )
+        return room if wanted is None else wanted
+
+    def _prompt_slice(self, sequence: Sequence) -> Slice:
+        """Up to the next multiple of `prefill_chunk`, or to the prompt's end."""
+        chunk = self.limits.prefill_chunk
+        length = min(sequence.pending, chunk - sequence.computed % chunk)
+        return Slice(sequence, sequence.computed, length, samples=length == sequence.pending)
+
+    def _close_gaps(self) -> tuple[Move, ...]:
+        """Bring the decoding sequences to the first slots.
+
+        Only now, not when one leaves: sequences that end together would be copied for nothing.
+        """
+        by_slot = {s.slot: s for s in self.decoding if s.slot is not None}
+        moves = []
+        for source, target in self._slots.compact(list(by_slot)).items():
+            sequence = by_slot[target] = by_slot.pop(source)
+            sequence.slot = target
+            moves.append(Move(source, target, sequence.computed))
+        self.decoding = [by_slot[slot] for slot in range(len(by_slot))]
+        return tuple(moves)

@@ -1,0 +1,104 @@
+"""Options as `generate` gets them. The tokenize step has read a client's own; `generate` also takes requests directly.
+
+A value of a wrong type or range must be refused here: inside the engine it would end every request, not one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import RequestError
+from ..option_values import UINT64, boolean, real, text, whole
+from ..options import Options
+
+Read = Callable[[str, Any], Any]
+_BIG = 2**31 - 1
+
+
+def read_options(options_json: str) -> Options:
+    """The options in the JSON that tokenize gives.
+
+    Raises:
+        RequestError: it cannot be read, or a value is not one that tokenize gives; names it.
+    """
+    try:
+        options = Options.from_json(options_json)
+    except RecursionError:
+        raise RequestError("options are nested too deeply", "send the JSON that tokenize gives") from None
+    _check(options, _OPTIONS)
+    _check(options.params, _PARAMS)
+    return options
+
+
+def _check(value: Any, readers: Mapping[str, Read]) -> None:
+    for name, read in readers.items():
+        read(name, getattr(value, name))
+
+
+def _kind(kind: type, read: Read) -> Read:
+    """`read`, and nothing that only looks like it: a number in a string, say."""
+
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+            raise RequestError(
+                f"{name} is {value!r:.80}; a value of type {kind.__name__} is expected", f"correct or omit {name}"
+            )
+        return read(name, value)
+
+    return check
+
+
+def _real(low: float, high: float) -> Read:
+    def check(name: str, value: Any) -> Any:
+        return _kind(int if isinstance(value, int) else float, real(low, high))(name, value)
+
+    return check
+
+
+def _whole(low: int, high: int) -> Read:
+    return _kind(int, whole(low, high))
+
+
+def _optional(read: Read) -> Read:
+    return lambda name, value: None if value is None else read(name, value)
+
+
+def _each(read: Read) -> Read:
+    return _kind(tuple, lambda name, values: [read(name, value) for value in values])
+
+
+def _bias(name: str, value: Any) -> Any:
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise RequestError(f"{name} has {value!r:.80}; a pair of token id and bias is expected", f"correct or omit {name}")
+    return _ID(name, value[0]), _real(-1e6, 1e6)(name, value[1])
+
+
+_ID = _whole(0, _BIG)
+_BOOL = _kind(bool, boolean)
+_OPTIONS: dict[str, Read] = {
+    "stream": _BOOL,
+    "timeout_s": _optional(_real(0, 86_400)),
+    "batched": _BOOL,
+    "echo": _BOOL,
+    "cancel": _BOOL,
+    "request_id": _kind(str, text),
+}
+_PARAMS: dict[str, Read] = {
+    "max_tokens": _optional(_whole(1, _BIG)),
+    "min_tokens": _whole(0, _BIG),
+    "temperature": _real(0, 1000),
+    "top_k": _whole(0, _BIG),
+    "top_p": _real(0, 1),
+    "min_p": _real(0, 1),
+    "repetition_penalty": _real(0.01, 100),
+    "presence_penalty": _real(-100, 100),
+    "frequency_penalty": _real(-100, 100),
+    "logit_bias": _each(_bias),
+    "bad_words": _each(_each(_ID)),
+    "stop": _each(_kind(str, text)),
+    "stop_token_ids": _each(_ID),
+    "ignore_eos": _BOOL,
+    "seed": _whole(0, UINT64),
+    "logprobs": _optional(_whole(0, 20)),
+}

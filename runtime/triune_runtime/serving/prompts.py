@@ -1,0 +1,99 @@
+"""The tokenize step: the inputs of a request -> prompt ids and options."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError, TooLong
+from ..manifest import EngineManifest
+from ..option_values import real, text
+from ..options import Options, parse
+from ..text.chat import ChatTemplate, parse_messages
+from ..text.tokenizer import TextTokenizer
+from .tensors import Tensors, flat
+
+_ONE_PROMPT = "send one prompt per request"
+_SPECIAL_BYTES = 64  # more than the text of any special token
+_JSON_OVERHEAD = 8  # an escape such as \u0041 takes 6 bytes for one
+
+
+class PromptService:
+    """Turns text or messages into token ids and reads every other input."""
+
+    def __init__(self, manifest: EngineManifest, tokenizer: TextTokenizer) -> None:
+        self._manifest = manifest
+        self._tokenizer = tokenizer
+        self._template = ChatTemplate(manifest.chat_template, manifest.special_tokens)
+        longest = max(map(len, tokenizer.token_bytes()))
+        self._max_bytes = manifest.limits.max_length * max(longest, _SPECIAL_BYTES)  # a longer text cannot fit
+
+    @classmethod
+    def load(cls, folder: Path) -> PromptService:
+        """The service of the engine in `folder`."""
+        manifest = EngineManifest.load(folder)
+        return cls(manifest, TextTokenizer.load(folder, manifest))
+
+    def prompt(self, tensors: Tensors, parameters: Mapping[str, Any]) -> tuple[NDArray[np.int32], Options]:
+        """Prompt ids [n] and options of one request.
+
+        Raises:
+            RequestError: no prompt, several prompts, or a bad input; names it.
+        """
+        try:
+            return self._prompt(tensors, parameters)
+        except RecursionError:
+            raise RequestError("a JSON input is nested too deeply", "send JSON as in the documentation") from None
+
+    def _prompt(self, tensors: Tensors, parameters: Mapping[str, Any]) -> tuple[NDArray[np.int32], Options]:
+        for name, array in tensors.items():
+            if array.ndim == 2 and array.shape[0] != 1:
+                raise RequestError(f"{name} has shape {list(array.shape)}; the first dimension must be 1", _ONE_PROMPT)
+        inputs = {name: flat(array) for name, array in tensors.items()}
+        options = parse(
+            inputs,
+            defaults=self._manifest.defaults,
+            encode_word=self._tokenizer.encode_rendered,
+            fallback_seed=secrets.randbits(64),
+            parameters=parameters,
+        )
+        if "timeout" in parameters:  # over HTTP, Triton hands its own deadline on as a parameter
+            timeout_s = real(0, 86_400e6)("parameter timeout", parameters["timeout"]) / 1e6
+            options = dataclasses.replace(options, timeout_s=min(filter(None, (timeout_s, options.timeout_s)), default=None))
+        if any(array.ndim > 1 for array in tensors.values()):
+            options = dataclasses.replace(options, batched=True)
+        if options.cancel:
+            return np.zeros(1, np.int32), options
+        return np.array(self._ids(inputs), np.int32), options
+
+    def _ids(self, inputs: Mapping[str, list[Any]]) -> list[int]:
+        given = {name: inputs[name] for name in ("text_input", "messages") if inputs.get(name)}
+        if len(given) != 1:
+            found = "both" if given else "neither"
+            raise RequestError(f"a request needs text_input or messages; this one has {found}", "send one of them")
+        ((name, values),) = given.items()
+        if len(values) != 1:
+            raise RequestError(f"{name} holds {len(values)} strings; one is expected", _ONE_PROMPT)
+        content = text(name, values[0])
+        if name == "messages":
+            self._check_size(name, content, self._max_bytes * _JSON_OVERHEAD)
+            content = text(name, self._template.render(parse_messages(content)))
+            self._check_size(name, content, self._max_bytes)
+            return self._tokenizer.encode_rendered(content)
+        self._check_size(name, content, self._max_bytes)
+        return self._tokenizer.encode(content)
+
+    def _check_size(self, name: str, content: str, limit: int) -> None:
+        """Refuse what cannot fit before working on it: this process serves everyone."""
+        if (size := len(content.encode("utf-8"))) > limit:
+            tokens = self._manifest.limits.max_length
+            raise TooLong(
+                f"{name} has {size:,} bytes; the {tokens:,} tokens that this engine holds are at most {limit:,}",
+                "shorten the prompt",
+            )

@@ -1,0 +1,55 @@
+"""NumPy tensors <-> Python values, and where a model of the repository finds the engine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import Overloaded, RequestError, TriuneError
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+def engine_folder(model_folder: str) -> Path:
+    """The folder of engine.json, seen from any model of the repository: its neighbour `generate`, version 1."""
+    return Path(model_folder).parent / "generate" / "1"
+
+
+def request_parameters(raw: Callable[[], str]) -> dict[str, Any]:
+    """A request's parameters, from Triton's way to ask for them, which fails on text that is not UTF-8.
+
+    Raises:
+        RequestError: a parameter or the id is not valid UTF-8.
+    """
+    try:
+        parameters: dict[str, Any] = json.loads(raw() or "{}")
+    except ValueError as error:
+        raise RequestError(f"a parameter or the id is not valid UTF-8: {error}", "send UTF-8 text") from None
+    return parameters
+
+
+def flat(array: NDArray[Any]) -> list[Any]:
+    """The elements in order; strings stay bytes."""
+    return list(array.reshape(-1).tolist())
+
+
+def strings(*values: str) -> NDArray[np.object_]:
+    """A STRING tensor [len(values)]."""
+    return np.array([v.encode("utf-8") for v in values], np.object_)
+
+
+def status_name(error: TriuneError) -> str:
+    """gRPC's name of an error's kind."""
+    if isinstance(error, Overloaded):
+        return "UNAVAILABLE"
+    return "INVALID_ARGUMENT" if isinstance(error, RequestError) else "INTERNAL"
+
+
+def error_text(error: TriuneError) -> str:
+    """The text of an error response. It begins with its status, because Triton 2.51 hands only the text on to clients."""
+    return f"{status_name(error)}: {error}"

@@ -1,0 +1,94 @@
+"""Chat messages -> prompt text, with the model's own Jinja template in a sandbox."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ..errors import RequestError
+
+Message = dict[str, Any]
+_HINT = 'send messages as JSON: [{"role": "user", "content": "..."}]'
+
+
+class ChatTemplate:
+    """A model's chat template, compiled once."""
+
+    def __init__(self, source: str | None, special_tokens: Mapping[str, str]) -> None:
+        self._special_tokens = dict(special_tokens)
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        self._template = environment.from_string(source) if source else None
+
+    def render(self, messages: list[Message]) -> str:
+        """The prompt for the assistant's next turn.
+
+        Raises:
+            RequestError: the model has no template, or its template refuses these messages.
+        """
+        if self._template is None:
+            raise RequestError("this model has no chat template", "send the whole prompt as text_input")
+        try:
+            return self._template.render(messages=messages, add_generation_prompt=True, **self._special_tokens)
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise RequestError(f"the model's chat template refuses these messages: {error}", _HINT) from error
+
+
+def parse_messages(text: str) -> list[Message]:
+    """The messages in a JSON text; content parts of type "text" are joined.
+
+    Raises:
+        RequestError: no JSON, or not a list of messages; names the message and what is wrong with it.
+    """
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"messages is not JSON: {error}", _HINT) from None
+    if not isinstance(raw, list) or not raw:
+        raise RequestError(f"messages must be a list of at least one message, not {_short(raw)}", _HINT)
+    return [_message(i, m) for i, m in enumerate(raw)]
+
+
+def _message(index: int, raw: object) -> Message:
+    where = f"messages[{index}]"
+    if not isinstance(raw, dict):
+        raise RequestError(f"{where} must be an object, not {_short(raw)}", _HINT)
+    role = raw.get("role")
+    if not isinstance(role, str) or not role:
+        raise RequestError(f"{where} has role {_short(role)}; a name such as user, assistant or system is needed", _HINT)
+    content = raw.get("content")
+    if isinstance(content, list):
+        content = "".join(_part(f"{where}.content[{i}]", part) for i, part in enumerate(content))
+    if content is None and raw.get("tool_calls"):
+        content = ""
+    if not isinstance(content, str):
+        raise RequestError(f"{where} has content {_short(content)}; a text is needed", _HINT)
+    return {**raw, "content": content}
+
+
+def _part(where: str, raw: object) -> str:
+    if isinstance(raw, dict) and raw.get("type") == "text" and isinstance(raw.get("text"), str):
+        return str(raw["text"])
+    raise RequestError(f"{where} is {_short(raw)}; only parts of type text are served", _HINT)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _to_json(value: object, indent: int | None = None, ensure_ascii: bool = False) -> str:
+    """JSON as templates expect it: not escaped for HTML, unlike Jinja's own filter."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)

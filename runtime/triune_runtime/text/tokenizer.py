@@ -1,0 +1,47 @@
+"""Text -> token ids, with the tokenizer.json that lies beside the engine. Imports nothing heavier than `tokenizers`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from ..errors import ManifestError
+from ..manifest import EngineManifest
+from .vocabulary import TokenBytes, token_bytes
+
+
+class TextTokenizer:
+    """The model's tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+
+    @classmethod
+    def load(cls, folder: Path, manifest: EngineManifest) -> TextTokenizer:
+        """The tokenizer of the engine in `folder`.
+
+        Raises:
+            ManifestError: the file is missing or malformed.
+        """
+        path = folder / manifest.tokenizer
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exceptions
+            raise ManifestError(f"cannot load {path}: {error}", "build the engine again") from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return cls(tokenizer, manifest.vocab_size)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a raw prompt, with whatever the tokenizer puts before it (a beginning-of-sequence token, say)."""
+        return list(self._tokenizer.encode(text).ids)
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Ids of text that already holds its special tokens, such as a rendered chat."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def token_bytes(self) -> TokenBytes:
+        """The bytes of every token."""
+        return token_bytes(self._tokenizer, self._vocab_size)

@@ -1,0 +1,196 @@
+"""Threads around an engine: one steps it, one sends what it gives. Knows no Triton: a sink is any callable.
+
+Sinks may block (Triton's do, on shared memory), so they never run on the stepping thread. When many streams are live, a
+stream's chunks are merged for a while before they go out: a response costs the server as much as a third of a token.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from .engine import Engine, Event
+from .errors import Overloaded, TriuneError
+from .outbox import DEFAULT_PACE, Delivery, Outbox, Pace, Sink
+from .request import FinishReason, Request
+
+LOG = logging.getLogger(__name__)
+_Command = Callable[[], list[Event]]
+_GAUGE_INTERVAL_S = 0.25  # while stepping
+
+
+class Worker:
+    """Serves an engine until closed. Its methods may be called from any thread and do not block.
+
+    Every accepted request gets exactly one last item: a chunk with a finish reason, or an error.
+    """
+
+    def __init__(self, engine: Engine, pace: Pace = DEFAULT_PACE) -> None:
+        self._engine = engine
+        self._pace = pace
+        self._inbox: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()  # None: stop
+        self._changed = threading.Condition()  # guards the outbox and the two flags
+        self._outbox = Outbox(pace)
+        self._accepting = True
+        self._sending = True
+        self._gauges_at = -math.inf
+        self._stepper = threading.Thread(target=self._step_until_closed, name="triune-step", daemon=True)
+        self._sender = threading.Thread(target=self._send_until_closed, name="triune-send", daemon=True)
+        self._stepper.start()
+        self._sender.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are being served."""
+        return self._accepting and self._stepper.is_alive() and self._sender.is_alive()
+
+    def submit(self, request: Request, sink: Sink, *, leased: bool = False) -> None:
+        """Serve `request`: `sink` gets its chunks and its one last item, on the sending thread.
+
+        Args:
+            leased: its chunks will be acknowledged, so silence means that its client has left. Otherwise that holds only
+                after a first acknowledgement.
+
+        Raises:
+            Overloaded: too many requests are here already, or the worker is closed or has failed.
+        """
+        limits = self._engine.manifest.limits
+        with self._changed:
+            if not self.alive:
+                raise Overloaded(
+                    "the server is stopping, or its engine has failed", "send it again, to another server or later"
+                )
+            if len(self._outbox) >= limits.max_sequences + limits.max_queue:
+                self._engine.metrics.refused("overloaded")
+                raise Overloaded(
+                    f"{len(self._outbox):,} requests are here already, the limit is {limits.max_sequences:,} being served "
+                    f"and {limits.max_queue:,} waiting",
+                    "send it again later",
+                )
+            self._outbox.open(request.key, sink, leased=leased)
+            self._inbox.put(lambda: self._submit(request))
+
+    def abort(self, key: int, reason: FinishReason = "cancelled") -> None:
+        """End a request; its sink still gets its last item."""
+        asked_at = time.monotonic()
+        self._tell(lambda: self._abort(key, reason, asked_at))
+
+    def abort_id(self, request_id: str) -> None:
+        """End every request that its client named `request_id`."""
+        self._tell(lambda: self._engine.abort_id(request_id))
+
+    def acknowledge(self, key: int, *, cancelled: bool, index: int | None = None) -> None:
+        """The next step has seen chunk `index` of request `key` (None: the latest); `cancelled`: its client has left."""
+        with self._changed:
+            self._outbox.acknowledge(key, index)
+            if cancelled:
+                self._outbox.give_up(key)
+            self._changed.notify()
+        if cancelled:
+            self.abort(key)
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Refuse new requests, answer everyone and stop the threads; one that is stuck for `timeout_s` is left behind."""
+        end = time.monotonic() + timeout_s
+        with self._changed:
+            self._accepting = False
+        self._inbox.put(None)
+        self._stepper.join(timeout_s / 2)  # the other half is for the sender
+        with self._changed:
+            self._outbox.fail_rest(_STOPPED)
+            self._sending = False
+            self._changed.notify()
+        self._sender.join(max(end - time.monotonic(), 0.0))
+
+    def _step_until_closed(self) -> None:
+        try:
+            while self._take_commands():
+                self._put(self._engine.step())
+                self._set_gauges()
+            self._put(self._engine.close())
+            self._set_gauges()
+            self._end(_STOPPED)
+        except BaseException as error:
+            LOG.exception("the stepping thread has failed; every request is answered with an error")
+            self._end(TriuneError(f"the engine has failed: {error}", "restart the server"))
+
+    def _end(self, error: TriuneError) -> None:
+        """Answer whoever has no answer, among them requests that were on their way to the engine."""
+        with self._changed:
+            self._accepting = False
+            self._outbox.fail_rest(error)
+            self._changed.notify()
+
+    def _tell(self, command: _Command) -> None:
+        """Have the stepping thread do something, while there is one to do it."""
+        if self.alive:
+            self._inbox.put(command)
+
+    def _take_commands(self) -> bool:
+        """Do what other threads asked for; wait for the first request to if there is nothing. False: closing."""
+        while True:
+            try:
+                command = self._inbox.get(block=not self._engine.has_work)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            self._put(command())
+            self._set_gauges()
+
+    def _submit(self, request: Request) -> list[Event]:
+        try:
+            self._engine.submit(request)
+        except TriuneError as error:
+            return [Event(request.key, error)]
+        return []
+
+    def _abort(self, key: int, reason: FinishReason, asked_at: float) -> list[Event]:
+        events = self._engine.abort(key, reason)
+        if events:
+            self._engine.metrics.freed(time.monotonic() - asked_at)
+        return events
+
+    def _put(self, events: Iterable[Event]) -> None:
+        if events:
+            with self._changed:
+                self._outbox.put(events)
+                self._changed.notify()
+
+    def _set_gauges(self) -> None:
+        now = time.monotonic()
+        if not self._engine.has_work or now - self._gauges_at > _GAUGE_INTERVAL_S:
+            self._gauges_at = now
+            self._engine.metrics.gauges(self._engine.snapshot())
+
+    def _send_until_closed(self) -> None:
+        while (delivery := self._next_delivery()) is not None:
+            try:
+                delivery.sink(delivery.item)
+            except BaseException:  # a sink fails when its client has gone: that ends one request, never the sender
+                LOG.warning("request %d cannot be answered any more: aborting it", delivery.key, exc_info=True)
+                with self._changed:
+                    self._outbox.give_up(delivery.key)
+                self.abort(delivery.key)
+
+    def _next_delivery(self) -> Delivery | None:
+        """Wait for the next item that is due; None: everything is sent and nothing will come."""
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                for key in self._outbox.expired(now):
+                    LOG.warning("no acknowledgement of request %d for %s s: aborting it", key, self._pace.ack_timeout_s)
+                    self.abort(key)
+                if (delivery := self._outbox.take(now)) is not None:
+                    return delivery
+                if not self._sending:
+                    return None
+                wake_at = self._outbox.wake_at()
+                self._changed.wait(None if wake_at == math.inf else max(wake_at - now, 0.0))
+
+
+_STOPPED = Overloaded("the server is stopping", "send it again, to another server or later")

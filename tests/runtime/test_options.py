@@ -1,0 +1,164 @@
+"""Every name that clients send sets what it should, and what is not served is refused.
+
+Run: pytest tests/runtime/test_options.py
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from triune_runtime.errors import RequestError
+from triune_runtime.manifest import SamplingDefaults
+from triune_runtime.options import Options, parse
+from triune_runtime.serving.direct_options import read_options
+
+NOTHING = SamplingDefaults()
+R1 = SamplingDefaults(temperature=0.6, top_p=0.95)
+
+
+def read(defaults: SamplingDefaults = NOTHING, parameters: dict[str, Any] | None = None, **inputs: Any) -> Options:
+    lists = {name: value if isinstance(value, list) else [value] for name, value in inputs.items()}
+    return parse(lists, defaults=defaults, encode_word=lambda w: [ord(c) for c in w], fallback_seed=99, parameters=parameters)
+
+
+def sampling(**values: Any) -> list[str]:
+    return [json.dumps(values)]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "field", "expected"),
+    [
+        ({}, "temperature", 0.0),
+        ({}, "seed", 99),
+        ({}, "max_tokens", None),
+        ({"max_tokens": 5}, "max_tokens", 5),
+        ({"min_length": 3}, "min_tokens", 3),
+        ({"min_tokens": 3, "min_length": 3}, "min_tokens", 3),
+        ({"random_seed": 2**64 - 1}, "seed", 2**64 - 1),
+        ({"temperature": 0.0}, "temperature", 0.0),
+        ({"top_p": 0.9}, "temperature", 1.0),  # asks for randomness without a temperature
+        ({"top_k": 40}, "temperature", 1.0),
+        ({"top_p": 0.0, "top_k": 1, "temperature": 1.0}, "temperature", 0.0),  # old clients' greedy
+        ({"top_p": 0.0}, "top_p", 1.0),
+        ({"top_k": 0}, "top_k", 0),
+        ({"top_k": -1}, "top_k", 0),
+        ({"stop_words": [b""]}, "stop", ()),
+        ({"bad_words": [b""]}, "bad_words", ()),
+        ({"stop": [b"a", "b"]}, "stop", ("a", "b")),
+        ({"stop_words": ["中"]}, "stop", ("中",)),
+        ({"bad_words": ["ab"]}, "bad_words", ((97, 98),)),
+        ({"end_id": 7}, "stop_token_ids", (7,)),
+        ({"end_id": -1}, "stop_token_ids", ()),
+        ({"logit_bias": '{"5": -2.5}'}, "logit_bias", ((5, -2.5),)),
+        ({"embedding_bias_words": ["a"], "embedding_bias_weights": [2.0]}, "logit_bias", ((97, 2.0),)),
+        ({"return_log_probs": True}, "logprobs", 0),
+        ({"top_logprobs": 4, "return_log_probs": True}, "logprobs", 4),
+        ({"beam_width": 1, "length_penalty": 1.0, "num_return_sequences": 1}, "temperature", 0.0),
+        ({"sampling_parameters": sampling(max_tokens="100", temperature="0.5")}, "max_tokens", 100),  # numbers as strings
+        ({"sampling_parameters": sampling(max_tokens="100", temperature="0.5")}, "temperature", 0.5),
+        ({"sampling_parameters": sampling(stop="x", n=1, best_of=None)}, "stop", ("x",)),
+        ({"sampling_parameters": sampling(logit_bias={"3": 1})}, "logit_bias", ((3, 1.0),)),
+        ({"sampling_parameters": [""]}, "temperature", 0.0),
+        ({"max_tokens": 5, "sampling_parameters": sampling(max_tokens=9)}, "max_tokens", 5),  # the tensor is nearer
+    ],
+)
+def test_a_name_sets_its_field(inputs: dict[str, Any], field: str, expected: Any) -> None:
+    assert getattr(read(**inputs).params, field) == expected
+
+
+def test_the_publishers_defaults_hold_until_the_request_says_otherwise() -> None:
+    assert (read(R1).params.temperature, read(R1).params.top_p) == (0.6, 0.95)
+    assert read(R1, temperature=0.0).params.temperature == 0.0
+    assert read(R1, top_k=1).params.temperature == 0.0
+
+
+def test_request_parameters_count_where_no_tensor_of_their_name_does() -> None:
+    assert read(parameters={"max_tokens": 7}).params.max_tokens == 7
+    assert read(parameters={"max_tokens": 7}, max_tokens=5).params.max_tokens == 5
+    assert read(parameters={"id": "x", "triton_final": True, "priority": 3, "timeout": 5}).request_id == "x"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"top_p": 7.0}, "top_p is 7.0"),
+        ({"top_p": math.nan}, "top_p is nan"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": math.inf}, "temperature is inf"),
+        ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"max_tokens": [1, 2]}, r"max_tokens is \[1, 2\]"),
+        ({"min_tokens": 2, "min_length": 3}, "min_length is 3 but min_tokens is 2"),
+        ({"seed": 1, "random_seed": 2}, "they mean the same"),
+        ({"beam_width": 4}, "beam_width is 4; only 0 or 1"),
+        ({"num_return_sequences": 2}, "num_return_sequences is 2"),
+        ({"length_penalty": 0.5}, "length_penalty is 0.5"),
+        ({"return_context_logits": True}, "return_context_logits is True"),
+        ({"lora_task_id": 1}, "lora_task_id is not served"),
+        ({"guided_decoding_guide": "{}"}, "guided_decoding_guide is not served"),
+        ({"stop": [b"\xff"]}, "stop is not valid UTF-8"),
+        ({"logit_bias": "[1]"}, "logit_bias is"),
+        ({"logit_bias": '{"x": 1}'}, "logit_bias is 'x'"),
+        ({"embedding_bias_words": ["a", "b"], "embedding_bias_weights": [1.0]}, "2 weights are expected"),
+        ({"sampling_parameters": ["{"]}, "sampling_parameters is not JSON"),
+        ({"sampling_parameters": sampling(max_tokens="many")}, "max_tokens is 'many'"),
+        ({"sampling_parameters": sampling(max_tokens=1.5)}, "max_tokens is 1.5"),
+        ({"sampling_parameters": sampling(temprature=1)}, "temprature is 1; no such parameter"),
+        ({"sampling_parameters": sampling(n=3)}, "n is 3"),
+        ({"stream": True, "exclude_input_in_output": False}, "exclude_input_in_output is false"),
+        ({"top_logprobs": 21}, "top_logprobs is 21"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(inputs: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        read(**inputs)
+
+
+def test_an_unknown_request_parameter_is_refused() -> None:
+    with pytest.raises(RequestError, match="parameter temprature"):
+        read(parameters={"temprature": 1})
+
+
+values: Any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+names = st.sampled_from(
+    """
+    bad_words beam_width embedding_bias_weights embedding_bias_words end_id logit_bias lora_weights max_tokens min_length odd
+    sampling_parameters seed stop stream temperature text_input top_k top_p
+    """.split()
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(names, st.lists(values, max_size=3), max_size=5))
+def test_whatever_is_sent_is_read_or_refused(inputs: dict[str, list[Any]]) -> None:
+    try:
+        options = read(**inputs)
+    except RequestError:
+        return
+    assert read_options(options.to_json()) == options
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text() | values.map(lambda v: json.dumps(v, default=str)) | st.dictionaries(names, values).map(
+    lambda d: json.dumps({"params": d}, default=str)))  # fmt: skip
+def test_options_sent_to_generate_directly_are_read_or_refused(text: str) -> None:
+    try:
+        read_options(text)
+    except RequestError:
+        return
+
+
+def test_options_cross_the_ensemble_unchanged() -> None:
+    options = read(
+        max_tokens=9, stop=["a", "😀"], bad_words=["xy"], logit_bias='{"4": 1.5}', seed=2**64 - 1, stream=True, timeout_s=2.5
+    )
+    assert read_options(options.to_json()) == options
