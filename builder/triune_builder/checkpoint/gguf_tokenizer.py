@@ -1,0 +1,150 @@
+"""Rebuilds a tokenizer.json from what a GGUF file says of its byte-level BPE. Knows no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from ..errors import BuildError
+from .checkpoint import stop_ids
+
+_CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
+_HINT = "build from the model's Hugging Face folder or hub id, which have a tokenizer.json"
+_SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """How text is cut into words before merging, and what goes with that vocabulary."""
+
+    patterns: tuple[str, ...] = ()  # each match becomes a word of its own, one pattern after the other
+    single_digits: bool = False
+    gpt2_words: bool = False  # ByteLevel's own pattern, last
+    nfc: bool = False  # text is normalized first
+    ignore_merges: bool = False  # a word that is in the vocabulary is one token, merges or not
+    adds_bos: bool = False  # where the file does not say
+
+
+_CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}"
+_QWEN2 = rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}"
+_DEEPSEEK3 = (
+    r"\p{N}{1,3}",
+    r"[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+
+SPLITS: dict[str, Split] = {
+    "gpt-2": Split(gpt2_words=True),
+    "smollm": Split(single_digits=True, gpt2_words=True),
+    "llama-bpe": Split(patterns=(_LLAMA3,), ignore_merges=True, adds_bos=True),
+    "qwen2": Split(patterns=(_QWEN2,), nfc=True),
+    "deepseek-r1-qwen": Split(patterns=(_QWEN2,), nfc=True),
+    "deepseek-v3": Split(patterns=_DEEPSEEK3),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """A rebuilt tokenizer and what the file says around it."""
+
+    size: int
+    tokenizer_json: str
+    chat_template: str | None
+    special_tokens: dict[str, str] = field(default_factory=dict)
+    token_ids: dict[str, int] = field(default_factory=dict)  # bos_token_id, eos_token_id, ...
+    stop_token_ids: tuple[int, ...] = ()
+
+
+def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
+    """The tokenizer of a GGUF file.
+
+    Raises:
+        BuildError: it is not a byte-level BPE, its way of cutting text is unknown, or its lists disagree.
+    """
+    own = {k.removeprefix("tokenizer.ggml."): v for k, v in metadata.items() if k.startswith("tokenizer.ggml.")}
+    split = _split(own)
+    tokens: list[str] = own["tokens"]
+    types: list[int] = own.get("token_type") or [1] * len(tokens)
+    vocab = {token: i for i, token in enumerate(tokens)}
+    if len(vocab) != len(tokens) or len(types) != len(tokens):
+        raise BuildError(
+            f"the GGUF tokenizer has {len(tokens)} tokens, {len(vocab)} of them different, and {len(types)} token types", _HINT
+        )
+    ids = {name: own[f"{theirs}_token_id"] for name, theirs in _SPECIAL.items() if f"{theirs}_token_id" in own}
+    for name, i in ids.items():
+        if not 0 <= i < len(tokens):
+            raise BuildError(f"the GGUF tokenizer's {name} has id {i}, but there are {len(tokens)} tokens", _HINT)
+
+    tokenizer = _bpe(vocab, own.get("merges") or [], split)
+    control = [t for t, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in control])
+    user_defined = [t for t, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED]
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in user_defined])
+    tokenizer.post_processor = _post_processor(own, split, {name: (tokens[i], i) for name, i in ids.items()})
+    ends = [own.get(f"{name}_token_id") for name in ("eos", "eot", "eom")]
+    return Vocabulary(
+        size=len(tokens),
+        tokenizer_json=tokenizer.to_str(),
+        chat_template=metadata.get("tokenizer.chat_template"),
+        special_tokens={name: tokens[i] for name, i in ids.items()},
+        token_ids={f"{name}_id": i for name, i in ids.items() if name != "unk_token"},  # as config.json has them
+        stop_token_ids=stop_ids(ends, {t: vocab[t] for t in control}),
+    )
+
+
+def _split(own: Mapping[str, Any]) -> Split:
+    if own.get("model") != "gpt2" or not own.get("tokens"):
+        raise BuildError(f"GGUF tokenizer model {own.get('model')!r} is not read; known: 'gpt2' (byte-level BPE)", _HINT)
+    name = own.get("pre", "default")
+    if name not in SPLITS:
+        raise BuildError(
+            f"GGUF pre-tokenizer {name!r} is not known, and guessing how it cuts text would give wrong tokens; "
+            f"known: {', '.join(SPLITS)}",
+            f"{_HINT}; or add a row to SPLITS in checkpoint/gguf_tokenizer.py",
+        )
+    return SPLITS[name]
+
+
+def _bpe(vocab: dict[str, int], merges: list[str], split: Split) -> Tokenizer:
+    halves = [merge.partition(" ") for merge in merges]
+    pairs = [(left, right) for left, _, right in halves]
+    wrong = [m for m, (left, right) in zip(merges, pairs, strict=True) if not right or left + right not in vocab]
+    if wrong:
+        raise BuildError(f"{len(wrong)} merges of the GGUF tokenizer make no token, the first of them {wrong[0]!r}", _HINT)
+    try:
+        tokenizer = Tokenizer(models.BPE(vocab, pairs, ignore_merges=split.ignore_merges))
+    except Exception as error:  # the library raises nothing narrower
+        raise BuildError(f"the GGUF tokenizer's merges and tokens do not fit: {error}", _HINT) from error
+    steps: list[pre_tokenizers.PreTokenizer] = []
+    if split.single_digits:
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    steps += [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in split.patterns]
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split.gpt2_words))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteLevel()
+    if split.nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    return tokenizer
+
+
+def _post_processor(own: Mapping[str, Any], split: Split, special: Mapping[str, tuple[str, int]]) -> processors.PostProcessor:
+    """Adds the tokens that begin and end a text, where the model was trained with them."""
+    plain = processors.ByteLevel(trim_offsets=False)
+    begin = [special["bos_token"]] if own.get("add_bos_token", split.adds_bos) and "bos_token" in special else []
+    end = [special["eos_token"]] if own.get("add_eos_token", False) and "eos_token" in special else []
+    if not begin and not end:
+        return plain
+
+    def around(text: str, kind: int) -> list[str]:
+        return [*(f"{t}:{kind}" for t, _ in begin), f"${text}:{kind}", *(f"{t}:{kind}" for t, _ in end)]
+
+    template = processors.TemplateProcessing(
+        single=around("A", 0), pair=[*around("A", 0), *around("B", 1)], special_tokens=list(dict.fromkeys(begin + end))
+    )
+    return processors.Sequence([plain, template])

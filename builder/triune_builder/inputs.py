@@ -1,0 +1,118 @@
+"""Is there anything to do? Knows what a build depends on and what was published; imports nothing heavy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triune_runtime
+
+from .errors import BuildError
+from .fingerprint import FileHashes, code_hash, digest, listing, tool_versions, write_atomically
+from .plan import BuildPlan
+from .repository.assemble import ENGINE_FOLDER
+from .repository.check import check
+from .verify.budget import BUDGETS, Budget
+from .verify.measure import Sizes
+from .verify.report import JSON_NAME, TEXT_NAME, BuildReport
+
+BUILDER = Path(__file__).parent
+_RUNTIME = Path(triune_runtime.__file__).parent
+_ENGINE_CODE = tuple(BUILDER / part for part in ("checkpoint", "graph", "quantize", "engine", "stages.py"))
+_VERIFY_CODE = (BUILDER / "verify", _RUNTIME / "runners")
+REPORTS = frozenset({f"{ENGINE_FOLDER}/{JSON_NAME}", f"{ENGINE_FOLDER}/{TEXT_NAME}"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where a build reads and writes, and what tests vary."""
+
+    build_dir: Path = Path("build")
+    model_repository: Path = BUILDER.parents[1] / "model_repository"  # in a checkout
+    sizes: Sizes = dataclasses.field(default_factory=Sizes)
+    budgets: Mapping[str, Budget] = dataclasses.field(default_factory=lambda: BUDGETS)
+
+    @property
+    def cache_dir(self) -> Path:
+        return self.build_dir / ".cache"
+
+
+class Inputs:
+    """Hashes of what one plan's results depend on."""
+
+    def __init__(self, plan: BuildPlan, settings: Settings) -> None:
+        self._plan, self._settings = plan, settings
+        self._sources = settings.cache_dir / "sources.json"  # model -> the files it was read from
+        self.files = FileHashes(settings.cache_dir / "hashes.json")
+        self.tools = tool_versions()
+        # Hashed once, at the start: sources edited while a build runs belong to the next one.
+        self._engine_code = code_hash([*_ENGINE_CODE, BUILDER / "verify" / "text" / "calibration.txt"])
+        self._verify_code = code_hash(_VERIFY_CODE)
+        published = [BUILDER, _RUNTIME / "manifest.py", _RUNTIME / "runners", settings.model_repository]
+        self._all_code = code_hash(published)
+
+    def checkpoint(self, files: Sequence[Path]) -> dict[str, str]:
+        """Name -> content hash."""
+        return {name: self.files.sha256(path) for name, path in named(files).items()}
+
+    def remember(self, files: Sequence[Path]) -> None:
+        """Note which files the model was read from, so that the next build need not open it to see them unchanged."""
+        entry = {"listing": listing(Path(self._plan.model)), "files": [str(f.absolute()) for f in files]}
+        write_atomically(self._sources, json.dumps(self._known() | {self._plan.model: entry}, indent=1))
+
+    def engine_key(self, files: Sequence[Path]) -> str:
+        """Of the engine: checkpoint, the choices that shape the graph, the code that makes it."""
+        plan = self._plan
+        return digest({
+            "plan": [plan.target, plan.precision, plan.limits.max_length],
+            "checkpoint": self.checkpoint(files),
+            "code": self._engine_code,
+            "tools": self.tools,
+        })  # fmt: skip
+
+    def verify_key(self, engine_key: str) -> str:
+        """Of the figures: the engine, how much of it is run, and the code that runs and compares it."""
+        return digest({
+            "engine": engine_key,
+            "limits": dataclasses.asdict(self._plan.limits),
+            "sizes": dataclasses.asdict(self._settings.sizes),
+            "code": self._verify_code,
+        })  # fmt: skip
+
+    def everything(self, files: Sequence[Path]) -> str:
+        """Of the published repository."""
+        judged = dataclasses.asdict(self._settings.budgets[self._plan.precision])
+        return self._plan.hash(checkpoint=self.checkpoint(files), code=digest([self._all_code, judged]), tools=self.tools)
+
+    def published(self) -> str | None:
+        """The hash of the published repository, if it is whole and what this plan's build would make."""
+        repository = self._plan.repository(self._settings.build_dir)
+        entry = self._known().get(self._plan.model)
+        try:
+            if entry is None or entry["listing"] != listing(Path(self._plan.model)):
+                return None
+            report = BuildReport.read(repository / ENGINE_FOLDER)
+            if report.inputs_hash != self.everything([Path(f) for f in entry["files"]]):
+                return None
+            check(repository, files=report.files, sha256=self.files.sha256, ignored=REPORTS)
+        except (BuildError, OSError):
+            return None  # missing or damaged: to be built
+        self.files.save()
+        return report.inputs_hash
+
+    def _known(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self._sources.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+
+def named(files: Sequence[Path]) -> dict[str, Path]:
+    """Short names for the checkpoint's files; if two folders have files of one name, all keep their paths."""
+    short = {f.name: f for f in files}
+    return short if len(short) == len(files) else {f.as_posix(): f for f in files}

@@ -1,0 +1,266 @@
+"""The stages in order, each skipped when its result is there already. Does no stage's work itself.
+
+Heavy packages (onnx, onnxruntime) are imported by `stages.py`, and that only when there is something to build.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from triune_runtime.manifest import EngineManifest, SamplingDefaults
+
+from .errors import BuildError
+from .fingerprint import sha256, source_files
+from .inputs import REPORTS, Inputs, Settings, named
+from .plan import BuildPlan
+from .progress import Display, StageClock
+from .repository.assemble import ENGINE_FOLDER, assemble, leftovers, repair
+from .repository.check import check
+from .stage_cache import StageCache, locked
+from .tools import EngineFacts, Tools
+from .verify.report import TEXT_NAME, BuildReport, Source, StageRun, verification_from
+from .verify.verify import Verification, verify
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
+KEPT = {"engine": 3, "verify": 12}  # results that stay, so that going back and forth between choices is quick
+FAILED = "failed"  # beside the repository: the report of a build over its budget
+_FACTS = "facts.json"  # in the folder of a stage's result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A published repository."""
+
+    repository: Path
+    inputs_hash: str
+    unchanged: bool  # nothing had to be done
+
+
+def build(
+    plan: BuildPlan,
+    settings: Settings | None = None,
+    *,
+    force: bool = False,
+    display: Display | None = None,
+    tools: Tools | None = None,
+) -> Built:
+    """Make sure that the repository of `plan` is published and up to date.
+
+    Args:
+        force: do every stage again.
+        tools: what the stages are made of; by default the real ones.
+
+    Raises:
+        BuildError: whatever stops the build; what was published before stays as it was.
+    """
+    return _Build(plan, settings or Settings(), display or Display(), force, tools).run()
+
+
+class _Build:
+    """One build and the record of its stages."""
+
+    def __init__(self, plan: BuildPlan, settings: Settings, display: Display, force: bool, tools: Tools | None) -> None:
+        self.plan, self.settings, self.display, self.force = plan, settings, display, force
+        self.folder = plan.folder(settings.build_dir)
+        self.cache = StageCache(settings.cache_dir)
+        self.inputs = Inputs(plan, settings)
+        self.stages: list[StageRun] = []
+        self._tools = tools
+
+    def run(self) -> Built:
+        tidy = not any(leftovers(self.folder)) and not any(self.cache.leftovers())
+        if tidy and (built := self._unchanged()):
+            return built
+        with locked(self.settings.build_dir / ".lock", f"building {self.plan.model} for {self.plan.target}"):
+            repair(self.folder)
+            self.cache.clean()
+            try:
+                return self._unchanged() or self._build()
+            finally:
+                self.inputs.files.save()
+
+    def _build(self) -> Built:
+        checkpoint = self._fetch()
+        if built := self._unchanged():
+            return built
+        engine_key = self.inputs.engine_key(checkpoint.files)
+        engine, facts = self._compile(checkpoint, engine_key)
+        manifest = self._manifest(checkpoint, facts)
+        found = self._verify(checkpoint, engine_key, engine, manifest)
+        report = self._judge(checkpoint, facts, manifest, found)
+        repository = self._assemble(checkpoint, engine, facts, manifest, report)
+        shutil.rmtree(self.folder / FAILED, ignore_errors=True)
+        for stage, count in KEPT.items():
+            self.cache.prune(stage, count)
+        return Built(repository=repository, inputs_hash=manifest.inputs_hash, unchanged=False)
+
+    def _unchanged(self) -> Built | None:
+        if self.force or (inputs_hash := self.inputs.published()) is None:
+            return None
+        repository = self.plan.repository(self.settings.build_dir)
+        self.display.say(f"unchanged  {repository}")
+        return Built(repository=repository, inputs_hash=inputs_hash, unchanged=True)
+
+    def _fetch(self) -> Checkpoint:
+        with self._stage("fetch") as clock:
+            checkpoint = self.tools.open_checkpoint(self.plan.model, self.settings.cache_dir / "checkpoints", clock)
+            known, asked = checkpoint.config.get("max_position_embeddings"), self.plan.limits.max_length
+            if isinstance(known, int) and asked > known:
+                raise BuildError(
+                    f"--max-length is {asked:,}; {self.plan.model} is made for {known:,} tokens",
+                    f"choose --max-length {known} or less",
+                )
+            clock.note("hashing")
+            self.inputs.checkpoint(checkpoint.files)
+            self.inputs.remember(checkpoint.files)
+        return checkpoint
+
+    def _compile(self, checkpoint: Checkpoint, key: str) -> tuple[Path, EngineFacts]:
+        """Export, quantize, lower and write; kept as one result, since what passes between them lives in memory."""
+
+        def make(folder: Path) -> dict[str, Any]:
+            return self.tools.compile(self.plan, checkpoint, folder, self._stage).to_json()
+
+        folder, facts = self._kept("engine", key, make)
+        return folder, EngineFacts.from_json(facts)
+
+    def _verify(self, checkpoint: Checkpoint, engine_key: str, engine: Path, manifest: EngineManifest) -> Verification:
+        def make(folder: Path) -> dict[str, Any]:
+            with self._stage("verify") as clock:
+                clock.note("loading the engine")
+                runner = self.tools.make_runner(manifest, engine)
+                found = verify(runner, self.plan.limits, checkpoint, sizes=self.settings.sizes, note=clock.note)
+            return dataclasses.asdict(found)
+
+        _, facts = self._kept("verify", self.inputs.verify_key(engine_key), make)
+        return verification_from(facts)
+
+    def _judge(self, checkpoint: Checkpoint, facts: EngineFacts, manifest: EngineManifest, found: Verification) -> BuildReport:
+        """The report, if the engine is within its budget; else the report goes to `failed` and the build stops."""
+        hashes = self.inputs.checkpoint(checkpoint.files)
+        report = BuildReport(
+            model=manifest.model,
+            target=self.plan.target,
+            precision=self.plan.precision,
+            inputs_hash=manifest.inputs_hash,
+            sources=tuple(
+                Source(name=name, bytes=path.stat().st_size, sha256=hashes[name])
+                for name, path in named(checkpoint.files).items()
+            ),
+            tools=self.inputs.tools,
+            stages=tuple(self.stages),
+            changes=facts.changes,
+            verification=found,
+            budget=self.settings.budgets[self.plan.precision],
+        )
+        if report.problems:
+            failed = self.folder / FAILED
+            failed.mkdir(parents=True, exist_ok=True)
+            report.write(failed)
+            raise BuildError(
+                f"{self.plan.model} at {self.plan.precision} is over its budget and was not published: "
+                + "; ".join(report.problems),
+                f"see {failed / TEXT_NAME}, or choose a --precision nearer to the float weights: int8 or fp32",
+            )
+        return report
+
+    def _assemble(
+        self,
+        checkpoint: Checkpoint,
+        engine: Path,
+        facts: EngineFacts,
+        manifest: EngineManifest,
+        report: BuildReport,
+    ) -> Path:
+        def finish(new: Path) -> None:
+            inside = new / ENGINE_FOLDER
+            (inside / manifest.tokenizer).write_text(checkpoint.tokenizer_json, "utf-8")
+            manifest.save(inside)
+            originals = {inside / name: engine / name for name in facts.files}
+            files = {}
+            for path in source_files(new):
+                hashed = self.inputs.files.sha256(originals[path]) if path in originals else sha256(path)
+                files[path.relative_to(new).as_posix()] = {"bytes": path.stat().st_size, "sha256": hashed}
+            dataclasses.replace(report, files=files, stages=tuple(self.stages)).write(inside)
+            known = {new / name: str(entry["sha256"]) for name, entry in files.items()}
+            check(new, files=files, sha256=known.__getitem__, ignored=REPORTS)
+
+        with self._stage("assemble"):
+            return assemble(
+                self.settings.model_repository,
+                self.folder,
+                name=manifest.inputs_hash[:16],
+                linked={name: engine / name for name in facts.files},
+                finish=finish,
+            )
+
+    @property
+    def tools(self) -> Tools:
+        if self._tools is None:
+            from .stages import OrtTools  # imports onnx and onnxruntime: only when there is work
+
+            self._tools = OrtTools()
+        return self._tools
+
+    def _stage(self, name: str) -> AbstractContextManager[StageClock]:
+        return self.display.stage(name, done=self._done)
+
+    def _done(self, clock: StageClock) -> None:
+        self.stages.append(StageRun(name=clock.name, seconds=clock.seconds, peak_bytes=clock.peak_bytes))
+
+    def _kept(self, stage: str, key: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+        """The folder and the facts of a stage's result, from an earlier build or made now."""
+
+        def fill(folder: Path) -> None:
+            before = len(self.stages)
+            facts = make(folder)
+            runs = [dataclasses.asdict(run) for run in self.stages[before:]]
+            hashes = {p.name: sha256(p) for p in source_files(folder)}
+            (folder / _FACTS).write_text(json.dumps({"facts": facts, "stages": runs, "files": hashes}, indent=1), "utf-8")
+
+        folder = None if self.force else self.cache.find(stage, key)
+        if folder and (kept := self._whole(folder)):
+            for run in kept["stages"]:
+                self.stages.append(StageRun(**(run | {"reused": True})))
+                self.display.say(f"{run['name']:<10} reused")
+            return folder, kept["facts"]
+        folder = self.cache.make(stage, key, fill)
+        return folder, json.loads((folder / _FACTS).read_text("utf-8"))["facts"]
+
+    def _whole(self, folder: Path) -> dict[str, Any] | None:
+        """What is noted of a kept result, if its files are still those that were made: links to them lie elsewhere."""
+        try:
+            kept: dict[str, Any] = json.loads((folder / _FACTS).read_text("utf-8"))
+            same = all(self.inputs.files.sha256(folder / name) == known for name, known in kept["files"].items())
+        except (OSError, ValueError, KeyError):
+            return None
+        return kept if same else None
+
+    def _manifest(self, checkpoint: Checkpoint, facts: EngineFacts) -> EngineManifest:
+        known = {f.name for f in dataclasses.fields(SamplingDefaults)}
+        return EngineManifest(
+            model=checkpoint.name,
+            architecture=facts.architecture,
+            target=self.plan.target,
+            precision=self.plan.precision,
+            engine=facts.engine,
+            vocab_size=facts.vocab_size,
+            cache=facts.cache,
+            stop_token_ids=tuple(checkpoint.stop_token_ids),
+            bos_token_id=checkpoint.bos_token_id,
+            chat_template=checkpoint.chat_template,
+            special_tokens=dict(checkpoint.special_tokens),
+            defaults=SamplingDefaults(**{k: v for k, v in checkpoint.generation_config.items() if k in known}),
+            limits=self.plan.limits,
+            built_with=self.inputs.tools,
+            inputs_hash=self.inputs.everything(checkpoint.files),
+        )

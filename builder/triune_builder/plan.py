@@ -1,0 +1,79 @@
+"""What to build: the choices of one build, validated once. Reads no file and imports no tool."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from triune_runtime.manifest import Limits
+
+from .errors import BuildError
+from .fingerprint import digest
+
+DEFAULT_MODEL = "smollm2-135m"
+TARGETS = ("cpu",)
+PRECISIONS = ("fp32", "int8", "int4", "w8a8")
+_LONGEST_NAME = 200  # bytes of a file's name; systems take 255, and ours add a little
+_MAXIMA = {"max_sequences": 1024, "max_length": 1 << 20, "prefill_chunk": 1 << 16, "max_queue": 1 << 20}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildPlan:
+    """One build. `model` is a name the builder knows, a folder, a .gguf file, or a hub id.
+
+    Raises:
+        BuildError: a choice that is not known, or a limit out of range.
+    """
+
+    model: str = DEFAULT_MODEL
+    target: str = "cpu"
+    precision: str = "w8a8"
+    limits: Limits = dataclasses.field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        if not self.model.strip():
+            raise BuildError("the model's name is empty", f"name a model, e.g. {DEFAULT_MODEL}, or a folder")
+        if "\0" in self.model or max(len(part.encode()) for part in self.model.split("/")) > _LONGEST_NAME:
+            raise BuildError(f"{self.model[:40]!r}... cannot be the name of a file", f"name a model, e.g. {DEFAULT_MODEL}")
+        _one_of("target", self.target, TARGETS)
+        _one_of("precision", self.precision, PRECISIONS)
+        for name, value in dataclasses.asdict(self.limits).items():
+            option = "--" + name.replace("_", "-")
+            if not 1 <= value <= _MAXIMA[name]:
+                raise BuildError(f"{option} is {value:,}; it can be 1 to {_MAXIMA[name]:,}", f"choose another {option}")
+        if self.limits.max_length < 2:
+            raise BuildError("--max-length is 1: no room for an answer", "choose at least 2")
+
+    @property
+    def slug(self) -> str:
+        """The model's name as a folder name: of a path its last part, of a hub id both parts."""
+        looks_like_path = Path(self.model).exists() or self.model.startswith((".", "/"))
+        name = Path(self.model).resolve().name if looks_like_path else self.model
+        return re.sub(r"[^A-Za-z0-9._-]+", "--", name.removesuffix(".gguf")).strip(".-") or "model"
+
+    def folder(self, build_dir: Path) -> Path:
+        """Where the results of this model and target lie."""
+        return build_dir / self.slug / self.target
+
+    def repository(self, build_dir: Path) -> Path:
+        """What Triton mounts."""
+        return self.folder(build_dir) / "repository"
+
+    def hash(self, *, checkpoint: Mapping[str, str], code: str, tools: Mapping[str, str]) -> str:
+        """Hash of all that decides the result.
+
+        Args:
+            checkpoint: name -> content hash of each file of the checkpoint.
+            code: hash of the builder's, the runtime's and the model repository's sources.
+            tools: package -> version.
+        """
+        choices = dataclasses.asdict(self) | {"model": self.slug}  # where the same files lie changes nothing
+        return digest({"plan": choices, "checkpoint": dict(checkpoint), "code": code, "tools": dict(tools)})
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise BuildError(f"unknown {what} {value!r}; known: {', '.join(known)}", f"choose a known {what}, e.g. {known[0]}")

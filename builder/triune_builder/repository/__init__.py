@@ -1,0 +1,1 @@
+"""The Triton model repository: put together in one rename, checked without Triton."""

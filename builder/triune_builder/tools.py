@@ -1,0 +1,60 @@
+"""The seam between the pipeline and the packages that do the work: what a stage takes and gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from triune_runtime.manifest import CacheTensor, EngineManifest
+from triune_runtime.runners import Runner
+
+from .plan import BuildPlan
+from .progress import StageClock
+from .verify.report import WeightChange
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """What a compiled engine is, beside its files."""
+
+    architecture: str
+    vocab_size: int
+    cache: tuple[CacheTensor, ...]
+    changes: tuple[WeightChange, ...]
+    files: tuple[str, ...]  # all that the engine consists of
+    engine: str  # the one to load
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> EngineFacts:
+        cache = tuple(CacheTensor(**c) for c in raw["cache"])
+        changes = tuple(WeightChange(**c) for c in raw["changes"])
+        return cls(**(raw | {"cache": cache, "changes": changes, "files": tuple(raw["files"])}))
+
+
+StageFactory = Callable[[str], AbstractContextManager[StageClock]]
+
+
+class Tools(Protocol):
+    """What the stages are made of; `stages.py` has the real ones, tests bring their own."""
+
+    def open_checkpoint(self, model: str, cache: Path, clock: StageClock) -> Checkpoint:
+        """The checkpoint of that name, fetched into `cache` if need be."""
+        ...
+
+    def compile(self, plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
+        """Write the engine into the empty `folder`; every part of the work runs in `with stage(name)`."""
+        ...
+
+    def make_runner(self, manifest: EngineManifest, folder: Path) -> Runner:
+        """The runner that will serve the engine."""
+        ...

@@ -1,0 +1,1 @@
+"""Proof that an engine computes what its checkpoint says."""

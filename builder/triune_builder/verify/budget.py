@@ -1,0 +1,27 @@
+"""How far an engine may be from its checkpoint, per precision. Decides nothing but pass or fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Limits of one precision; None: measured and reported, not limited."""
+
+    logits_error: float | None = None  # largest |engine - reference| of a position over the largest |reference|
+    mean_kl: float | None = None  # nats, mean over positions, of decoding and of prefill alike
+    greedy_agreement: float  # share of the engine's greedy tokens that the reference would have chosen too
+    tie: float = 1e-4  # a reference's lead below this share of its largest logit is a tie: both tokens are right
+    perplexity_ratio: float  # engine's over reference's
+    chunk_error: float | None = None  # relative difference between two ways of cutting one prompt
+    batch_error: float = 0.0  # relative difference of a sequence alone and among others; 0: the same bits
+
+
+BUDGETS: Mapping[str, Budget] = {
+    "fp32": Budget(logits_error=1e-3, mean_kl=1e-5, greedy_agreement=1.0, perplexity_ratio=1.001, chunk_error=1e-3),
+    "int8": Budget(mean_kl=0.03, greedy_agreement=0.93, perplexity_ratio=1.03),
+    "w8a8": Budget(mean_kl=0.08, greedy_agreement=0.88, perplexity_ratio=1.03),
+    "int4": Budget(mean_kl=0.08, greedy_agreement=0.88, perplexity_ratio=1.03),
+}

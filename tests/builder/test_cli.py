@@ -1,0 +1,119 @@
+"""Run: pytest tests/builder/test_cli.py"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from fakes.tiny_build import LIMITS, TinyTools, settings, write_checkpoint
+from triune_builder import cli
+from triune_builder.errors import BuildError
+from triune_builder.pipeline import build
+from triune_builder.plan import BuildPlan
+from triune_runtime.errors import ManifestError
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint; the command builds it with tiny tools and sizes."""
+    tiny = settings(tmp_path)
+
+    def run_build(plan: BuildPlan, asked: Any, **options: Any) -> Any:
+        return build(plan, dataclasses.replace(tiny, build_dir=asked.build_dir), tools=TinyTools(), **options)
+
+    monkeypatch.setattr(cli, "run_build", run_build)
+    return write_checkpoint(tmp_path / "tiny.gguf")
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+def options(model: Path) -> list[object]:
+    sizes = (
+        "--max-sequences",
+        LIMITS.max_sequences,
+        "--max-length",
+        LIMITS.max_length,
+        "--prefill-chunk",
+        LIMITS.prefill_chunk,
+    )
+    return ["--model", model, "--build-dir", model.parent / "build", *sizes]
+
+
+def test_build_prints_the_repository_last(model: Path) -> None:
+    found = invoke("build", *options(model))
+    assert found.exit_code == 0, found.output
+    assert found.stdout.splitlines() == [str(model.parent / "build" / "tiny" / "cpu" / "repository")]
+    assert "verify" in found.stderr
+
+
+def test_build_as_json_is_one_line(model: Path) -> None:
+    invoke("build", *options(model))
+    found = json.loads(invoke("build", *options(model), "--json").stdout)
+    assert found["unchanged"] is True
+    assert found["repository"] == str(model.parent / "build" / "tiny" / "cpu" / "repository")
+    assert found["perplexity_engine"] == pytest.approx(found["perplexity_reference"], rel=1e-3)
+
+
+def test_force_builds_again(model: Path) -> None:
+    invoke("build", *options(model))
+    assert json.loads(invoke("build", *options(model), "--force", "--json").stdout)["unchanged"] is False
+
+
+def test_report_shows_the_table(model: Path) -> None:
+    invoke("build", *options(model))
+    found = invoke("report", "--model", model, "--build-dir", model.parent / "build")
+    assert found.exit_code == 0
+    assert "perplexity, engine" in found.stdout
+    as_json = invoke("report", "--model", model, "--build-dir", model.parent / "build", "--json")
+    assert json.loads(as_json.stdout)["target"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["build", "--precision", "int3"], "error: unknown precision 'int3'; known: fp32, int8, int4, w8a8\n\nhint: "),
+        (["build", "--target", "abacus"], "error: unknown target 'abacus'; known: cpu\n\nhint: "),
+        (["build", "--max-length", "0"], "error: --max-length is 0; it can be 1 to"),
+        (["report", "--build-dir", "/nonexistent"], "error: no report.json in /nonexistent/"),
+    ],
+)
+def test_errors_say_what_and_what_to_do(arguments: list[str], says: str) -> None:
+    found = invoke(*arguments)
+    assert found.exit_code == 1
+    assert found.stdout == ""
+    assert found.stderr.startswith(says)
+    assert found.stderr.count("\n\nhint: ") == 1
+
+
+@pytest.mark.parametrize("error", [BuildError("too bad", "try less"), ManifestError("too bad", "try less")])
+def test_errors_of_the_builder_and_the_runtime_look_alike(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "run_build", fail)
+    found = invoke("build")
+    assert (found.exit_code, found.stderr) == (1, "error: too bad\n\nhint: try less\n")
+
+
+def test_the_module_runs() -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    found = subprocess.run([sys.executable, "-m", "triune_builder", "build", "--precision", "int3"],
+                           capture_output=True, text=True, env=environment, check=False)  # fmt: skip
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: unknown precision 'int3'")
+
+
+def test_defaults_are_those_of_the_plan() -> None:
+    text = invoke("build", "--help").stdout
+    for default in (BuildPlan().model, BuildPlan().precision, str(BuildPlan().limits.max_length), "build"):
+        assert f"[default: {default}]" in " ".join(text.split())
