@@ -1,0 +1,65 @@
+"""What all four clients share and no socket is needed for: settings, and turning arguments into a flow."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import uuid
+from collections.abc import Sequence
+from typing import Any, Self, Unpack
+
+from ._flow import Flow
+from ._options import ClientParams, Message, Options, Settings
+from ._wire import Call
+
+
+class ClientBase:
+    """A server's URL and the settings of calls to it."""
+
+    def __init__(
+        self, url: str, *, model: str, timeout_s: float | None, deadline_s: float | None, max_retries: int,
+        options: Options | None,
+    ) -> None:  # fmt: skip
+        self.url = url.rstrip("/")
+        self.settings = Settings(
+            model=model,
+            timeout_s=timeout_s,
+            deadline_s=deadline_s,
+            max_retries=max_retries,
+            options=options or Options(),
+        )
+        self._owns_connections = True
+        self._closed = threading.Event()  # shared with derived clients, as the connections are
+
+    def with_options(self, **changes: Unpack[ClientParams]) -> Self:
+        """A client with other settings or default options, on the connections of this one.
+
+        Closing the derived client closes nothing.
+
+        Raises:
+            TypeError: an unknown name, or a value of the wrong type.
+            ValueError: a value out of range.
+        """
+        derived = copy.copy(self)
+        derived.settings = self.settings.derive(changes)
+        derived._owns_connections = False
+        return derived
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r}, model={self.settings.model!r})"
+
+    def _flow_of_prompt(self, prompt: str, params: Any) -> Flow:
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt is a {type(prompt).__name__}; expected a str (for a conversation, use chat)")
+        return Flow(self._call(params, prompt=prompt, messages=None))
+
+    def _flow_of_chat(self, messages: str | Sequence[Message], params: Any) -> Flow:
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        return Flow(self._call(params, prompt=None, messages=messages))
+
+    def _call(self, params: dict[str, Any], *, prompt: str | None, messages: Sequence[Message] | None) -> Call:
+        changes = dict(params)
+        request_id = changes.pop("request_id", None) or uuid.uuid4().hex
+        settings = self.settings.derive(changes)
+        return Call(request_id=request_id, settings=settings, prompt=prompt, messages=messages)

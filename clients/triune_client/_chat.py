@@ -1,0 +1,125 @@
+"""The terminal chat: a conversation of many turns, its commands, what ctrl-C means. Knows no socket and no colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ._errors import ConnectError, TriuneError
+from ._options import Message
+from ._sync import Stream, SyncClient
+from ._terminal import Terminal
+from ._types import Completion
+
+HELP = """\
+/system TEXT   set the system message and start over (without TEXT: remove it)
+/reset         forget the conversation
+/help          this list
+ctrl-C         during an answer: cancel it; at the prompt: leave
+ctrl-D         leave"""
+
+
+class Chat:
+    """One conversation with a model, on a terminal."""
+
+    def __init__(self, client: SyncClient, terminal: Terminal, *, system: str | None = None) -> None:
+        self._client = client
+        self._terminal = terminal
+        self._system = system
+        self.messages: list[Message] = []
+        self._reset()
+
+    def run(self) -> None:
+        """Reads lines and answers them until the user leaves."""
+        self._terminal.note(f"{self._client.settings.model} at {self._client.url}; /help lists the commands")
+        while True:
+            try:
+                line = self._terminal.read().strip()
+            except (EOFError, KeyboardInterrupt):
+                self._terminal.note("")
+                return
+            if line.startswith("/"):
+                self._command(line)
+            elif line:
+                self._turn(line)
+
+    def _command(self, line: str) -> None:
+        name, _, rest = line.partition(" ")
+        if name == "/help":
+            self._terminal.note(HELP)
+        elif name == "/reset":
+            self._reset()
+            self._terminal.note("the conversation is forgotten")
+        elif name == "/system":
+            self._system = rest.strip() or None
+            self._reset()
+            self._terminal.note("the system message is set" if self._system else "the system message is removed")
+        else:
+            self._terminal.error(f"no command {name}; /help lists them")
+
+    def _reset(self) -> None:
+        self.messages = [{"role": "system", "content": self._system}] if self._system else []
+
+    def _turn(self, line: str) -> None:
+        self.messages.append({"role": "user", "content": line})
+        answer = ""
+        try:
+            completion = show(self._client.stream_chat(self.messages), self._terminal)
+            answer = completion.text
+            self._terminal.note(summary(completion))
+        except (TriuneError, ValueError) as error:  # ValueError: a line that is not text, such as a lone surrogate
+            answer = getattr(error, "partial", "")
+            self._terminal.error(explain(error))
+        # An answer without text is no turn: the user's line is taken back with it.
+        if answer:
+            self.messages.append({"role": "assistant", "content": answer})
+        else:
+            self.messages.pop()
+
+
+def show(stream: Stream, terminal: Terminal) -> Completion:
+    """Shows an answer as it comes. Ctrl-C cancels it and keeps what came.
+
+    Raises:
+        TriuneError: the call failed; what came before has been shown.
+    """
+    try:
+        with _interruptible(), stream:
+            with terminal.waiting():
+                chunk = next(stream, None)
+            while chunk is not None:
+                terminal.piece(chunk.text)
+                chunk = next(stream, None)
+    finally:
+        if stream.text and not stream.text.endswith("\n"):
+            terminal.piece("\n")
+    return stream.completion
+
+
+def summary(completion: Completion) -> str:
+    """One line about an answer: tokens, speed, time to the first token, and how it ended if not by itself."""
+    usage = completion.usage
+    parts = [f"{usage.input_tokens} tokens in, {usage.output_tokens} out"]
+    if completion.tokens_per_second is not None:
+        parts.append(f"{completion.tokens_per_second:.0f} tokens/s")
+    if completion.time_to_first_token_s is not None:
+        parts.append(f"first token after {completion.time_to_first_token_s * 1000:.0f} ms")
+    if completion.finish_reason != "stop":
+        parts.append({"length": "cut at max tokens"}.get(completion.finish_reason, completion.finish_reason))
+    return " · ".join(parts)
+
+
+def explain(error: Exception) -> str:
+    """One sentence about an error, with what to do about it where that is known."""
+    if isinstance(error, ConnectError):
+        where = error.message.partition(": ")[0]  # "nothing answers at URL"
+        return f"{where}: start it with `make up`, or name another server with --url"
+    return str(error)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        return  # the stream around it is closed by now: the answer is cancelled, the program goes on

@@ -1,0 +1,180 @@
+"""What a caller may ask for: options of an answer and settings of a client, checked before anything is sent."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypedDict
+
+# Datatypes of the server's tensors, by option. Lists are STRING[-1]; logit_bias travels as JSON text.
+SCALARS = {
+    "max_tokens": "INT32",
+    "min_tokens": "INT32",
+    "temperature": "FP32",
+    "top_k": "INT32",
+    "top_p": "FP32",
+    "min_p": "FP32",
+    "repetition_penalty": "FP32",
+    "presence_penalty": "FP32",
+    "frequency_penalty": "FP32",
+    "seed": "UINT64",
+    "logprobs": "INT32",
+    "ignore_eos": "BOOL",
+}
+LISTS = ("stop", "bad_words")
+_RANGES = {"INT32": (-(2**31), 2**31 - 1), "UINT64": (0, 2**64 - 1)}
+
+
+class Message(TypedDict):
+    """A turn of a conversation."""
+
+    role: str  # "system", "user" or "assistant"
+    content: str
+
+
+class OptionParams(TypedDict, total=False):
+    """The keyword form of `Options`."""
+
+    max_tokens: int | None
+    min_tokens: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    bad_words: str | Sequence[str] | None
+    logit_bias: Mapping[int, float] | None
+    logprobs: int | None
+    ignore_eos: bool | None
+
+
+class ClientParams(OptionParams, total=False):
+    """What `with_options` takes: options of the answer and settings of the client."""
+
+    model: str
+    timeout_s: float | None
+    deadline_s: float | None
+    max_retries: int
+
+
+class CallParams(ClientParams, total=False):
+    """What `generate`, `stream`, `chat` and `stream_chat` take besides the prompt."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to choose tokens and when to stop. None leaves the choice to the server.
+
+    Raises:
+        TypeError: a value is of the wrong type.
+        ValueError: a value does not fit its tensor, or is not finite.
+    """
+
+    max_tokens: int | None = None
+    min_tokens: int | None = None  # no end of the answer before this many
+    temperature: float | None = None  # 0: greedy
+    top_k: int | None = None  # 0: off
+    top_p: float | None = None  # 1: off
+    min_p: float | None = None  # 0: off
+    repetition_penalty: float | None = None  # 1: off
+    presence_penalty: float | None = None  # 0: off
+    frequency_penalty: float | None = None  # 0: off
+    seed: int | None = None  # same seed, same text
+    stop: str | Sequence[str] | None = None  # strings that end the answer; not part of it
+    bad_words: str | Sequence[str] | None = None  # strings that must not appear
+    logit_bias: Mapping[int, float] | None = None  # token id -> added to its logit
+    logprobs: int | None = None  # 0: of the chosen tokens; k: and of the k best
+    ignore_eos: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, datatype in SCALARS.items():
+            _check_scalar(name, datatype, getattr(self, name))
+        for name in LISTS:
+            object.__setattr__(self, name, _strings(name, getattr(self, name)))
+        if self.logit_bias is not None:
+            bias = {_whole("logit_bias id", key): value for key, value in self.logit_bias.items()}
+            for key, value in bias.items():
+                _check_scalar(f"logit_bias[{key}]", "FP32", value)
+            object.__setattr__(self, "logit_bias", bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a client does with a call, and the options it sends when a call names none."""
+
+    model: str = "triune"
+    timeout_s: float | None = 120.0  # longest silence of the server; None: wait for ever
+    deadline_s: float | None = None  # seconds for the whole answer; the server enforces it too
+    max_retries: int = 2  # of what is safe to try again
+    options: Options = field(default_factory=Options)
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_s", "deadline_s"):
+            _check_scalar(name, "FP32", getattr(self, name))
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a positive number of seconds, or None")
+        if _whole("max_retries", self.max_retries) < 0:
+            raise ValueError(f"max_retries is {self.max_retries}; expected 0 or more")
+
+    def derive(self, changes: Mapping[str, Any]) -> Settings:
+        """These settings with some changed, by the names of settings or of options.
+
+        Raises:
+            TypeError: a name is neither, or a value is of the wrong type.
+            ValueError: a value is out of range.
+        """
+        of_options = {f.name for f in fields(Options)}
+        of_settings = {f.name for f in fields(Settings)}
+        if unknown := changes.keys() - of_options - of_settings:
+            raise TypeError(_unknown(sorted(unknown)[0], of_options | of_settings - {"options"}))
+        settings: dict[str, Any] = {name: value for name, value in changes.items() if name in of_settings}
+        options = {name: value for name, value in changes.items() if name in of_options}
+        if options:
+            settings["options"] = replace(settings.get("options", self.options), **options)
+        return replace(self, **settings) if settings else self
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+    return f"unknown option {name!r}; {hint}"
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}; expected an int")
+    return value
+
+
+def _check_scalar(name: str, datatype: str, value: Any) -> None:
+    if value is None:
+        return
+    if datatype == "BOOL":
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}; expected True or False")
+    elif datatype == "FP32":
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} is {value!r}; expected a number")
+        if not math.isfinite(value) or abs(value) > 3.4e38:
+            raise ValueError(f"{name} is {value!r}; expected a finite 32-bit number")
+    else:
+        low, high = _RANGES[datatype]
+        if not low <= _whole(name, value) <= high:
+            raise ValueError(f"{name} is {value}; expected {low} to {high}")
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    found = (value,) if isinstance(value, str) else tuple(value)
+    if bad := [item for item in found if not isinstance(item, str)]:
+        raise TypeError(f"{name} holds {bad[0]!r}; expected strings")
+    return found

@@ -1,0 +1,74 @@
+"""What comes back from a server: plain frozen values. Knows nothing of the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Tokens of a chunk or of a whole answer."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """A piece of an answer, as it arrives. The texts of all chunks concatenated are the answer."""
+
+    text: str
+    index: int = 0  # 0, 1, 2, ... in an answer
+    finish_reason: FinishReason | None = None  # set on the last chunk only
+    stop_reason: str | None = None  # the stop string that ended the answer
+    usage: Usage = Usage()  # of this chunk: input tokens come with the first one
+    logprobs: tuple[Any, ...] = ()  # the server's JSON entries, one a token, when asked for
+    request_id: str = ""
+    request_key: int | None = None  # the server's own number of the request
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """A whole answer. `str()` of it is its text."""
+
+    text: str
+    finish_reason: FinishReason
+    stop_reason: str | None = None  # the stop string that ended the answer
+    usage: Usage = Usage()
+    logprobs: tuple[Any, ...] = ()  # the server's JSON entries, one a token, when asked for
+    request_id: str = ""
+    request_key: int | None = None  # the server's own number of the request
+    model: str = ""
+    time_to_first_token_s: float | None = None  # from the call to the first chunk, waits for retries included
+    duration_s: float = 0.0  # from the call to the last chunk
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Output tokens a second after the first token; None for answers too short to tell."""
+        decoding_s = self.duration_s - (self.time_to_first_token_s or 0.0)
+        if self.usage.output_tokens < 2 or decoding_s <= 0:
+            return None
+        return (self.usage.output_tokens - 1) / decoding_s
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInfo:
+    """A model the server knows."""
+
+    name: str
+    version: str = ""
+    state: str = ""  # "READY", "UNAVAILABLE", ...; "" for a model that was never loaded
+    reason: str = ""  # why it is not ready
