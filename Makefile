@@ -1,0 +1,86 @@
+# One verb each; `make help` lists them. CI runs `make test`.
+MODEL        ?= smollm2-135m
+TARGET       ?= cpu
+PRECISION    ?= w8a8
+HTTP_PORT    ?= 8000
+GRPC_PORT    ?= 8001
+METRICS_PORT ?= 8002
+PYTHON       ?= python3
+
+BIN        := .venv/bin
+PIP        := $(BIN)/python -m pip --disable-pip-version-check
+REPOSITORY := build/$(MODEL)/$(TARGET)/repository
+PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install engine up serve down status logs chat lint format test test-slow test-gpu bench lock clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "  MODEL=$(MODEL) TARGET=$(TARGET) PRECISION=$(PRECISION) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT)"
+
+install: .venv/installed ## set up .venv: builder, runtime, server, clients
+
+.venv/installed: requirements/base.txt requirements/server.txt pyproject.toml clients/pyproject.toml
+	@echo "installing into .venv ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) install --quiet -r requirements/base.txt
+	@$(PIP) install --quiet --no-deps --upgrade --target .venv/tritonserver -r requirements/server.txt
+	@$(PIP) install --quiet --no-deps --editable . --editable clients
+	@touch $@
+
+.venv/installed-test: .venv/installed requirements/test.txt
+	@echo "installing what the tests need ..."
+	@$(PIP) install --quiet -r requirements/test.txt
+	@touch $@
+
+engine: .venv/installed ## build the engine and its Triton repository
+	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) --precision $(PRECISION)
+
+up: engine ## build if needed, then serve in the background
+	@$(BIN)/triune up --repository $(REPOSITORY) $(PORTS)
+
+serve: engine ## build if needed, then serve in the foreground
+	@$(BIN)/triune serve --repository $(REPOSITORY) $(PORTS)
+
+down: .venv/installed ## stop the server that `make up` started
+	@$(BIN)/triune down
+
+status: .venv/installed ## what is running, where, and how it is doing
+	@$(BIN)/triune status
+
+logs: .venv/installed ## the server's log
+	@$(BIN)/triune logs
+
+chat: .venv/installed ## talk to the server in the terminal
+	@$(BIN)/python -m triune_client chat --url http://127.0.0.1:$(HTTP_PORT)
+
+lint: .venv/installed-test ## ruff and strict mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: .venv/installed-test ## let ruff rewrite what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+test: lint engine ## everything CI runs: lint, unit, property and real-server tests
+	@$(BIN)/python -m pytest -m "not slow and not gpu" -rs
+
+test-slow: .venv/installed-test engine ## the tests that take minutes
+	@$(BIN)/python -m pytest -m "slow and not gpu" -rs
+
+test-gpu: .venv/installed-test ## the tests that need a GPU
+	@$(BIN)/python -m pytest -m gpu -rs
+
+bench: engine ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
+	@test -x .venvs/bench/bin/python || $(PYTHON) -m venv .venvs/bench
+	@.venvs/bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
+	@$(BIN)/python -m bench --repository $(REPOSITORY)
+
+lock: ## write requirements/*.txt anew from requirements/*.in
+	@$(PYTHON) requirements/lock.py
+
+clean: ## drop builds and caches, keep .venv
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

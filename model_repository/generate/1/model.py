@@ -1,0 +1,57 @@
+"""Prompt ids and options -> chunks of tokens, streamed. All work is done by the runtime's worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from triune_runtime.errors import TriuneError
+from triune_runtime.option_values import text
+from triune_runtime.serving.generation import Arrays, GenerationService
+from triune_runtime.serving.tensors import error_text, flat, status_name
+
+# gRPC's names of error kinds -> Triton's; its class appears only after this module has been imported.
+CODES = {"INVALID_ARGUMENT": "INVALID_ARG", "UNAVAILABLE": "UNAVAILABLE", "INTERNAL": "INTERNAL"}
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+
+class TritonPythonModel:
+    """Triton's side of `GenerationService`."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self._service = GenerationService(folder, pb_utils.MetricFamily)
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:
+            self._start(request)
+
+    def finalize(self) -> None:
+        self._service.close()
+
+    def _start(self, request: Any) -> None:
+        sender = request.get_response_sender()
+
+        def reply(answer: Arrays | TriuneError, last: bool) -> None:
+            sender.send(_response(answer), flags=FINAL if last else 0)
+
+        try:
+            self._service.start(
+                pb_utils.get_input_tensor_by_name(request, "input_ids").as_numpy().reshape(-1),
+                text("options", flat(pb_utils.get_input_tensor_by_name(request, "options").as_numpy())[0]),
+                request_id=request.request_id(),
+                timeout_us=request.timeout(),
+                left=sender.is_cancelled,
+                reply=reply,
+            )
+        except TriuneError as error:
+            reply(error, True)
+
+
+def _response(answer: Arrays | TriuneError) -> Any:
+    if isinstance(answer, TriuneError):
+        code = getattr(pb_utils.TritonError, CODES[status_name(answer)])
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(error_text(answer), code))
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in answer.items()])

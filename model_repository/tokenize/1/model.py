@@ -1,0 +1,35 @@
+"""Text or chat messages -> prompt ids and options. Also serves `tokenize_2d`, whose tensors have a batch dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from triune_runtime.errors import TriuneError
+from triune_runtime.serving.prompts import PromptService
+from triune_runtime.serving.tensors import engine_folder, error_text, request_parameters, strings
+
+
+class TritonPythonModel:
+    """Triton's side of `PromptService`."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        self._service = PromptService.load(engine_folder(args["model_repository"]))
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request: Any) -> Any:
+        try:
+            tensors = {t.name(): t.as_numpy() for t in request.inputs()}
+            input_ids, options = self._service.prompt(tensors, request_parameters(request.parameters))
+        except TriuneError as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(error_text(error), pb_utils.TritonError.INVALID_ARG))
+        return pb_utils.InferenceResponse(
+            [
+                pb_utils.Tensor("input_ids", input_ids.astype(np.int32)),
+                pb_utils.Tensor("options", strings(options.to_json())),
+            ]
+        )

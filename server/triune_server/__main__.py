@@ -1,0 +1,5 @@
+"""python -m triune_server"""
+
+from .cli import main
+
+main()

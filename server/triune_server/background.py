@@ -1,0 +1,108 @@
+"""Starting and stopping a supervisor in the background, and what can be seen of it from outside."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from .errors import ServerError
+from .launcher import is_ready
+from .options import ServerOptions
+from .state import RunningServer, find_running, forget, log_file
+
+_GAUGES = {"vllm:num_requests_running": "running", "vllm:num_requests_waiting": "waiting"}
+
+
+def start_in_background(options: ServerOptions, folder: Path, timeout_s: float = 150.0) -> RunningServer:
+    """Start `triune serve` in a session of its own and wait until it serves.
+
+    Raises:
+        ServerError: it ended or was not ready in time; its message and hint are what it said.
+    """
+    log = log_file(folder)
+    start = log.stat().st_size if log.exists() else 0
+    arguments = [f"--{f.name.replace('_', '-')}={getattr(options, f.name)}" for f in dataclasses.fields(options)]
+    with log.open("ab") as out:
+        process = psutil.Popen(
+            [sys.executable, "-m", "triune_server", "serve", f"--run-folder={folder}", *arguments],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise _last_error(log, start)
+            running = find_running(folder)
+            if running is not None and is_ready(options):
+                return running
+            time.sleep(0.1)
+        raise ServerError(f"the server was not ready after {timeout_s:.0f} s", f"the whole log is {log}")
+    except BaseException:  # ctrl-C, for one: what was half started must not go on alone
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+        raise
+
+
+def _last_error(log: Path, start: int) -> ServerError:
+    with log.open("rb") as file:
+        file.seek(start)
+        text = "\n" + file.read().decode("utf-8", "replace")
+    _, _, said = text.rpartition("\nerror: ")  # ours is the last that begins a line; what it cites is indented
+    message, _, hint = said.partition("\n\nhint: ")
+    return ServerError(message.strip() or "the server ended while starting", hint.strip() or f"the whole log is {log}")
+
+
+def stop_running(running: RunningServer, folder: Path, timeout_s: float = 20.0) -> None:
+    """Stop a supervisor and all it started."""
+    family = _family(running)
+    with suppress(psutil.NoSuchProcess):
+        if family:
+            family[0].terminate()  # it stops the others in order
+    _, left = psutil.wait_procs(family, timeout_s)
+    for survivor in left:
+        with suppress(psutil.NoSuchProcess):
+            survivor.kill()
+    forget(folder)
+
+
+def _family(running: RunningServer) -> list[psutil.Process]:
+    """The supervisor and all it started; empty if it has ended meanwhile."""
+    try:
+        supervisor = psutil.Process(running.pid)
+        return [supervisor, *supervisor.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class Health:
+    """What can be seen of a running server from outside."""
+
+    ready: bool
+    memory_bytes: int  # proportional set size of the server and its processes
+    requests: dict[str, int]  # running, waiting
+
+
+def look(running: RunningServer) -> Health:
+    """Ask the server and the system how it is doing."""
+    memory = 0
+    for process in _family(running):
+        with suppress(psutil.Error):  # it ended meanwhile
+            memory += process.memory_full_info().pss
+    requests = {}
+    try:
+        text = httpx.get(running.options.metrics_url, timeout=2.0, trust_env=False).text
+        for family in text_string_to_metric_families(text):
+            if family.name in _GAUGES:
+                requests[_GAUGES[family.name]] = int(family.samples[0].value)
+    except httpx.HTTPError:
+        pass  # shown as not ready
+    return Health(is_ready(running.options), memory, requests)

@@ -1,0 +1,91 @@
+"""Keeps a server running: starts it, watches it, starts it again when it or one of its Python processes dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from .binaries import Binaries
+from .errors import ServerError
+from .launcher import Server, check_ports
+from .options import ServerOptions
+from .state import RunningServer, forget, log_file
+
+LOG = logging.getLogger(__name__)
+_RESTARTS, _WINDOW_S = 3, 60.0  # more restarts than this in this time: it will not get better by itself
+
+
+class Supervisor:
+    """One server, kept alive until `stop`."""
+
+    def __init__(
+        self, binaries: Binaries, options: ServerOptions, folder: Path, *, ready_timeout_s: float = 120.0, watch_s: float = 0.5
+    ) -> None:
+        self._binaries, self._options, self._folder = binaries, options, folder
+        self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
+        self._stopping = threading.Event()
+        self._restarted: list[float] = []
+
+    def stop(self) -> None:
+        """Ask `run` to end; may be called from a signal handler."""
+        self._stopping.set()
+
+    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until stopped.
+
+        Args:
+            on_ready: called each time the server has become ready.
+
+        Raises:
+            ServerError: a port is in use, the server cannot start, or it dies again and again.
+        """
+        check_ports(self._options)
+        created = psutil.Process().create_time()
+        RunningServer(pid=os.getpid(), created=created, options=self._options).save(self._folder)
+        try:
+            while not self._stopping.is_set():
+                self._serve_once(on_ready)
+        finally:
+            forget(self._folder)
+
+    def _serve_once(self, on_ready: Callable[[], None]) -> None:
+        server = Server(self._binaries, self._options, log_file(self._folder))
+        try:
+            server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
+            if not self._stopping.is_set():
+                on_ready()
+            while not self._stopping.wait(self._watch_s):
+                if (problem := server.problem()) is not None:
+                    server.kill()
+                    self._count_restart(problem, server)
+                    return
+        finally:
+            server.stop()
+
+    def _count_restart(self, problem: str, server: Server) -> None:
+        now = time.monotonic()
+        self._restarted = [at for at in self._restarted if now - at < _WINDOW_S] + [now]
+        if len(self._restarted) > _RESTARTS:
+            raise ServerError(
+                f"{problem}, for the {len(self._restarted)}th time in {_WINDOW_S:.0f} s:\n{server.reasons()}",
+                f"the whole log is {server.log}",
+            )
+        LOG.warning("%s; starting the server again", problem)
+
+
+def stop_on_signals(supervisor: Supervisor) -> None:
+    """Let ctrl-C and a polite kill end `supervisor` in order."""
+
+    def handle(signal_number: int, frame: FrameType | None) -> None:
+        supervisor.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)

@@ -1,0 +1,62 @@
+"""A stand-in for the tritonserver binary: a script that takes the same options and starts one stub per model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+from triune_server.binaries import Binaries
+from triune_server.options import ServerOptions
+
+_SCRIPT = """#!{python}
+import http.server, json, os, pathlib, signal, subprocess, sys, threading
+
+options = dict(a[2:].split("=", 1) for a in sys.argv[1:] if a.startswith("--") and "=" in a)
+behaviour = json.loads(pathlib.Path(__file__).with_name("behaviour.json").read_text())
+if behaviour == "broken":
+    print("E1 model_lifecycle.cc: failed to load 'generate': no room")
+    sys.exit(1)
+pathlib.Path(__file__).with_name("started").open("a").write("x")
+prefix = next(a.split("shm-region-prefix-name=")[1] for a in sys.argv if "shm-region-prefix-name" in a)
+(pathlib.Path(behaviour["shm"]) / f"{{prefix}}region").touch()
+stub = subprocess.Popen([behaviour["stub"], "600"])
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path.endswith("/ready") else 404)
+        self.end_headers()
+    def log_message(self, *a):
+        pass
+
+def stop(*_):
+    stub.terminate()
+    stub.wait()
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, stop)
+server = http.server.ThreadingHTTPServer((options["http-address"], int(options["http-port"])), Handler)
+threading.Thread(target=server.serve_forever).start()
+if behaviour["dies"]:
+    threading.Event().wait(0.5)
+    os._exit(9)
+signal.pause()
+"""
+
+
+def fake_server(folder: Path, shared_memory: Path, *, broken: bool = False, dies: bool = False) -> Binaries:
+    """A server in `folder` that shares its memory in `shared_memory`."""
+    stub = folder / "triton_python_backend_stub"
+    shutil.copy2("/bin/sleep", stub)
+    behaviour = "broken" if broken else {"stub": str(stub), "dies": dies, "shm": str(shared_memory)}
+    (folder / "behaviour.json").write_text(json.dumps(behaviour))
+    server = folder / "tritonserver"
+    server.write_text(_SCRIPT.format(python=sys.executable))
+    server.chmod(server.stat().st_mode | stat.S_IXUSR)
+    return Binaries(server, folder, ())
+
+
+def options(http_port: int, grpc_port: int, metrics_port: int) -> ServerOptions:
+    return ServerOptions(repository=Path("none"), http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port)

@@ -1,0 +1,187 @@
+"""The checked-in configs, parsed by Triton's own protobuf definitions. Run: pytest tests/repository/test_configs.py"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+MODELS = Path(__file__).parents[2] / "model_repository"
+ENSEMBLES = {"triune": "tokenize", "ensemble": "tokenize_2d"}
+
+# What clients send: TensorRT-LLM's ensemble, vLLM's backend, and the names that older clients still use.
+TENSORRT_LLM = """
+    text_input max_tokens decoder_text_input num_return_sequences bad_words stop_words exclude_input_in_output end_id pad_id
+    top_k top_p temperature length_penalty repetition_penalty min_tokens presence_penalty frequency_penalty seed
+    beam_width stream return_log_probs return_context_logits return_generation_logits return_perf_metrics
+    return_num_input_tokens return_num_output_tokens prompt_embedding_table prompt_table_extra_id prompt_vocab_size
+    embedding_bias_words embedding_bias_weights lora_task_id lora_weights lora_config guided_decoding_guide_type
+    guided_decoding_guide random_seed min_length
+""".split()
+VLLM = """
+    text_input image stream sampling_parameters exclude_input_in_output return_finish_reason return_cumulative_logprob
+    return_logprobs return_num_input_tokens return_num_output_tokens embedding_request
+""".split()
+# In the contracts and not declared, each with its reason. A client that sends one is told by Triton that it is unknown.
+NOT_OURS = {
+    "num_draft_tokens": "only tensorrt_llm_bls has it, for a draft model of its own",
+    "use_draft_logits": "as num_draft_tokens",
+    "image_input": "only tensorrt_llm_bls has it; vLLM's image is declared and refused by name",
+}
+OURS = "messages min_p stop logit_bias ignore_eos timeout_s cancel".split()
+OUTPUTS = {
+    "text_output": "TYPE_STRING",
+    "finish_reason": "TYPE_STRING",
+    "stop_reason": "TYPE_STRING",
+    "num_input_tokens": "TYPE_UINT32",
+    "num_output_tokens": "TYPE_UINT32",
+    "chunk_index": "TYPE_INT32",
+    "request_key": "TYPE_INT64",
+    "logprobs": "TYPE_STRING",
+    "cum_log_probs": "TYPE_FP32",
+    "output_log_probs": "TYPE_FP32",
+    "batch_index": "TYPE_INT32",
+    "sequence_index": "TYPE_INT32",
+}
+DATATYPES = {
+    "text_input": "TYPE_STRING", "max_tokens": "TYPE_INT32", "temperature": "TYPE_FP32", "top_k": "TYPE_INT32",
+    "top_p": "TYPE_FP32", "random_seed": "TYPE_UINT64", "seed": "TYPE_UINT64", "stream": "TYPE_BOOL",
+    "beam_width": "TYPE_INT32", "min_length": "TYPE_INT32", "stop_words": "TYPE_STRING", "bad_words": "TYPE_STRING",
+    "sampling_parameters": "TYPE_STRING", "return_num_input_tokens": "TYPE_BOOL", "end_id": "TYPE_INT32",
+}  # fmt: skip
+
+
+# Every field that the configs use; the server of Triton 24.10 knows them all, and refuses a file with one that it does not.
+FIELDS = """
+    backend platform max_batch_size instance_group instance_group.count instance_group.kind model_transaction_policy
+    model_transaction_policy.decoupled input input.name input.data_type input.dims input.optional output output.name
+    output.data_type output.dims ensemble_scheduling ensemble_scheduling.step ensemble_scheduling.step.model_name
+    ensemble_scheduling.step.model_version ensemble_scheduling.step.input_map ensemble_scheduling.step.output_map
+""".split()
+
+
+def config(name: str) -> Any:
+    return text_format.Parse((MODELS / name / "config.pbtxt").read_text("utf-8"), model_config_pb2.ModelConfig())
+
+
+def kinds(tensors: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {t.name: (model_config_pb2.DataType.Name(t.data_type), tuple(t.dims)) for t in tensors}
+
+
+def names() -> list[str]:
+    return sorted(p.parent.name for p in MODELS.glob("*/config.pbtxt"))
+
+
+def test_every_folder_is_a_model_with_a_version() -> None:
+    assert names() == sorted(p.name for p in MODELS.iterdir())
+    for name in names():
+        assert (MODELS / name / "1").is_dir(), name
+
+
+def used(message: Any, prefix: str = "") -> set[str]:
+    """The paths of the fields that are set in `message`."""
+    found: set[str] = set()
+    for field, value in message.ListFields():
+        found.add(prefix + field.name)
+        if field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            for one in value if isinstance(value, Sequence) else [value]:
+                found |= used(one, f"{prefix}{field.name}.")
+    return found
+
+
+@pytest.mark.parametrize("name", names())
+def test_no_field_is_newer_than_the_server(name: str) -> None:
+    assert used(config(name)) <= set(FIELDS)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_config_names_no_model_but_its_folder(name: str) -> None:
+    assert config(name).name in ("", name)
+    for step in config(name).ensemble_scheduling.step:
+        assert step.model_name in names()
+        assert step.model_version == -1
+
+
+def test_the_two_tokenizers_differ_in_ranks_only() -> None:
+    flat, deep = config("tokenize"), config("tokenize_2d")
+    assert kinds(flat.output) == kinds(deep.output)
+    assert [t.name for t in flat.input] == [t.name for t in deep.input]
+    for one, two in zip(flat.input, deep.input, strict=True):
+        assert len(two.dims) == len(one.dims) + 1, one.name
+    for parsed in (flat, deep):
+        for tensor in parsed.input:
+            del tensor.dims[:]
+    assert flat == deep
+    programs = [(MODELS / name / "1" / "model.py").read_text("utf-8") for name in ("tokenize", "tokenize_2d")]
+    assert programs[0] == programs[1]
+
+
+@pytest.mark.parametrize("name", names())
+def test_triton_must_not_batch(name: str) -> None:
+    parsed = config(name)
+    assert parsed.max_batch_size == 0
+    assert not parsed.HasField("dynamic_batching")
+    if parsed.platform != "ensemble":
+        (group,) = parsed.instance_group
+        assert group.count == 1  # more would reorder chunks
+    assert parsed.model_transaction_policy.decoupled == (name == "generate")
+
+
+@pytest.mark.parametrize(("ensemble", "first"), ENSEMBLES.items())
+def test_every_input_of_the_contracts_is_declared_and_optional(ensemble: str, first: str) -> None:
+    for parsed in (config(ensemble), config(first)):
+        declared = kinds(parsed.input)
+        assert not NOT_OURS.keys() & declared.keys()
+        assert not {*TENSORRT_LLM, *VLLM, *OURS} - declared.keys()
+        assert all(t.optional for t in parsed.input)
+        assert {name: declared[name][0] for name in DATATYPES} == DATATYPES
+    assert kinds(config(ensemble).input) == kinds(config(first).input)
+
+
+def test_the_old_ensemble_has_a_batch_dimension_more_and_otherwise_the_same_inputs() -> None:
+    flat, deep = kinds(config("triune").input), kinds(config("ensemble").input)
+    assert flat.keys() == deep.keys()
+    for name, (datatype, dims) in flat.items():
+        # a vector stands in one row; a matrix gets a dimension of its own
+        assert deep[name] == (datatype, ((1, *dims) if len(dims) == 1 else (-1, *dims))), name
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_outputs_have_the_types_and_ranks_that_clients_read(name: str) -> None:
+    found = kinds(config(name).output)
+    assert {n: datatype for n, (datatype, _) in found.items()} == OUTPUTS
+    assert len(found["text_output"][1]) == 1  # clients decode its elements
+    assert found["batch_index"][1] == found["sequence_index"][1] == (1, 1)  # clients read [0][0]
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_maps_of_an_ensemble_agree_with_its_steps(name: str) -> None:
+    parsed = config(name)
+    tensors = kinds(parsed.input)
+    for step in parsed.ensemble_scheduling.step:
+        model = config(step.model_name)
+        inputs, outputs = kinds(model.input), kinds(model.output)
+        assert set(step.input_map) == set(inputs), step.model_name
+        assert set(step.output_map) <= set(outputs), step.model_name
+        for theirs, ours in step.input_map.items():
+            assert tensors[ours] == inputs[theirs], f"{step.model_name}: {ours}"
+        tensors |= {ours: outputs[theirs] for theirs, ours in step.output_map.items()}
+    for output, kind in kinds(parsed.output).items():
+        assert tensors[output] == kind, output
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_nothing_after_generate_reads_what_was_before_it(name: str) -> None:
+    """Triton's rule for ensembles with a decoupled step: one origin for all inputs of a step, and for all outputs."""
+    parsed = config(name)
+    origin = {t.name: "request" for t in parsed.input}
+    for step in parsed.ensemble_scheduling.step:
+        found = {origin[ours] for ours in step.input_map.values()}
+        assert len(found) == 1, f"{step.model_name} reads tensors of {sorted(found)}"
+        decoupled = config(step.model_name).model_transaction_policy.decoupled
+        origin |= {ours: step.model_name if decoupled else found.copy().pop() for ours in step.output_map.values()}
+    assert {origin[t.name] for t in parsed.output} == {"generate"}

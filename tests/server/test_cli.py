@@ -1,0 +1,183 @@
+"""The commands over a stand-in for the binary, as a user types them. Run: pytest tests/server/test_cli.py"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fakes.repository import fake_repository
+from fakes.server import fake_server
+from support.real_server import free_port
+from triune_server.cli import NOT_RUNNING
+
+STUBS = f"python_backend_stubs/{sysconfig.get_python_version()}"
+ONE_SENTENCE = re.compile(r"error: .+\n\nhint: .+\n", re.DOTALL)
+
+
+class Triune:
+    """The command with a server, a repository and a run folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.run_folder = folder / "home", folder / "run"
+        self.shared_memory = folder / "shm"
+        base = self.home / "pytriton" / "tritonserver"
+        for part in ("bin", "backends/python", STUBS):
+            (base / part).mkdir(parents=True)
+        self.shared_memory.mkdir()
+        (base / "backends/python/libtriton_python.so").touch()
+        shutil.copy2("/bin/sleep", base / STUBS / "triton_python_backend_stub")
+        self.repository = fake_repository(folder / "repository")
+        self.ports = {"HTTP_PORT": free_port(), "GRPC_PORT": free_port(), "METRICS_PORT": free_port()}
+        self.install()
+
+    def install(self, *, broken: bool = False, dies: bool = False) -> None:
+        """Choose how the stand-in behaves."""
+        fake_server(self.home / "pytriton" / "tritonserver" / "bin", self.shared_memory, broken=broken, dies=dies)
+
+    def __call__(self, command: str, *arguments: object, exit_code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "triune_server", command, f"--run-folder={self.run_folder}", *map(str, arguments)],
+            env=os.environ | {"TRIUNE_TRITON_HOME": str(self.home)}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == exit_code, done
+        assert "Traceback" not in done.stdout + done.stderr
+        return done
+
+    @property
+    def served(self) -> list[str]:
+        """The options of `up` and `serve`."""
+        ports = [f"--{name.lower().replace('_', '-')}={port}" for name, port in self.ports.items()]
+        return [f"--repository={self.repository}", *ports]
+
+    def fails(self, command: str, *arguments: object) -> str:
+        """What it prints when it fails: one error and one hint, nothing else."""
+        said = self(command, *arguments, exit_code=1).stderr
+        assert said.count("error: ") == said.count("hint: ") == 1
+        assert ONE_SENTENCE.search(said), said
+        return said
+
+
+@pytest.fixture
+def triune(tmp_path: Path) -> Iterator[Triune]:
+    made = Triune(tmp_path)
+    yield made
+    made("down")
+    left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or ())]
+    assert not left, "processes were left behind"
+
+
+def test_what_is_up_is_shown_by_a_second_up_and_by_status_until_down(triune: Triune) -> None:
+    started = triune("up", *triune.served).stdout
+    state = json.loads((triune.run_folder / "triune.json").read_text())
+    assert re.match(r"ready after \d+\.\d s\n", started)
+    again = triune("up", *triune.served).stdout
+    assert again.startswith(f"a server is running already (pid {state['pid']}, {triune.repository})\n")
+    assert again.partition("\n")[2] == started.partition("\n")[2]  # both say where and how to try it
+    assert triune("status").stdout.startswith(f"ready: {triune.repository} (pid {state['pid']})\n")
+    assert json.loads(triune("status", "--json").stdout)["ports"] == triune.ports
+    family = [psutil.Process(state["pid"]), *psutil.Process(state["pid"]).children(recursive=True)]
+    assert len(family) == 3  # supervisor, server, stub
+    assert triune("down").stdout == f"stopped (pid {state['pid']})\n"
+    assert not [p for p in family if p.is_running()]
+
+
+def test_nothing_running_is_said_and_has_its_exit_code(triune: Triune) -> None:
+    assert triune("status", exit_code=NOT_RUNNING).stdout == "no server is running; start one with `make up`\n"
+    assert json.loads(triune("status", "--json", exit_code=NOT_RUNNING).stdout) == {"running": False}
+    assert triune("down").stdout == "no server is running\n"
+    assert "no log at" in triune.fails("logs")
+
+
+def test_a_broken_state_file_is_no_server(triune: Triune) -> None:
+    triune.run_folder.mkdir()
+    (triune.run_folder / "triune.json").write_text('{"pid": "x", "created": 0, "options": {"repository": "r"}}')
+    triune("status", exit_code=NOT_RUNNING)
+    assert triune("down").stdout == "no server is running\n"
+
+
+def test_a_missing_repository_names_the_verb_that_builds_one(triune: Triune) -> None:
+    for command in ("up", "serve"):
+        said = triune.fails(command, *triune.served, "--repository=nowhere")
+        assert said == "error: no model repository at nowhere\n\nhint: build one with `make engine`\n"
+    (triune.repository / "generate" / "1" / "engine.json").unlink()
+    assert "no engine.json in" in triune.fails("up", *triune.served)
+
+
+def test_a_port_in_use_names_it_its_variable_and_the_remedy(triune: Triune) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", triune.ports["METRICS_PORT"]))
+        holder.listen()
+        for command in ("up", "serve"):
+            said = triune.fails(command, *triune.served)
+            assert f"port {triune.ports['METRICS_PORT']} on 127.0.0.1" in said
+            assert f"process {os.getpid()}" in said
+            assert "METRICS_PORT=" in said.partition("hint: ")[2]
+
+
+def test_a_server_that_is_not_installed_names_the_verb_that_installs_it(triune: Triune) -> None:
+    shutil.rmtree(triune.home / "pytriton")
+    assert "make install" in triune.fails("up", *triune.served)
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_sentence(triune: Triune, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = triune.fails("up", *triune.served, f"--run-folder={tmp_path / 'file' / 'run'}")
+    assert f"{tmp_path / 'file' / 'run'} cannot be used: Not a directory" in said
+
+
+def test_a_server_that_cannot_load_says_why(triune: Triune) -> None:
+    triune.install(broken=True)
+    said = triune.fails("up", *triune.served)
+    assert "tritonserver ended with code 1 while starting" in said
+    assert "failed to load 'generate': no room" in said
+    assert str(triune.run_folder / "server.log") in said
+    triune("status", exit_code=NOT_RUNNING)
+
+
+def test_a_server_that_dies_again_and_again_ends_serve_with_one_sentence(triune: Triune) -> None:
+    triune.install(dies=True)
+    said = triune("serve", *triune.served, exit_code=1).stderr
+    last = said[said.rindex("\nerror: ") + 1 :]
+    assert ONE_SENTENCE.fullmatch(last), last
+    assert "for the 4th time in 60 s" in last
+    assert said.count("starting the server again") == 3
+    triune("status", exit_code=NOT_RUNNING)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_ends_in_order_when_asked_to(triune: Triune, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "triune_server", "serve", f"--run-folder={triune.run_folder}", *triune.served],
+        env=os.environ | {"TRIUNE_TRITON_HOME": str(triune.home)}, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "triune_client chat" in line:  # the last line of what it says when ready
+                break
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        assert "Traceback" not in process.stderr.read()
+    triune("status", exit_code=NOT_RUNNING)
+
+
+def test_logs_prints_the_last_lines(triune: Triune) -> None:
+    triune.run_folder.mkdir()
+    (triune.run_folder / "server.log").write_bytes(b"one\ntwo\nthr\xffee\n")
+    assert triune("logs", "--lines=2").stdout == "two\nthr\ufffdee\n"
+
+
+def test_a_wrong_port_is_refused_before_anything_is_done(triune: Triune) -> None:
+    assert "--http-port" in triune("up", "--http-port=0", exit_code=2).stderr
+    assert not triune.run_folder.exists()

@@ -1,0 +1,109 @@
+"""What the server is started with, and which ports it may use. Run: pytest tests/server/test_launcher.py"""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fakes.server import options
+from support.real_server import free_port
+from triune_server.binaries import Binaries
+from triune_server.errors import ServerError
+from triune_server.launcher import check_ports, command, environment
+from triune_server.options import ServerOptions
+
+BINARIES = Binaries(Path("/s/bin/tritonserver"), Path("/s/backends"), (Path("/s/libs"), Path("/p/lib")))
+
+
+def arguments(given: ServerOptions, prefix: str = "one_") -> dict[str, str]:
+    program, *rest = command(BINARIES, given, prefix)
+    assert program == "/s/bin/tritonserver"
+    return dict(a.removeprefix("--").split("=", 1) for a in rest if "=" in a and not a.startswith("--backend-config"))
+
+
+@pytest.fixture
+def held() -> Iterator[int]:
+    """A port that this process listens on."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield int(holder.getsockname()[1])
+
+
+def failure(given: ServerOptions) -> tuple[str, str]:
+    with pytest.raises(ServerError) as caught:
+        check_ports(given)
+    assert caught.value.hint is not None
+    return str(caught.value.args[0]), caught.value.hint
+
+
+def test_every_port_and_address_is_handed_on() -> None:
+    given = arguments(options(1111, 2222, 3333))
+    assert (given["http-port"], given["grpc-port"], given["metrics-port"]) == ("1111", "2222", "3333")
+    assert {given[f"{kind}-address"] for kind in ("http", "grpc", "metrics")} == {"127.0.0.1"}
+    assert given["backend-directory"] == "/s/backends"
+
+
+def test_only_this_machine_is_served_unless_asked_otherwise() -> None:
+    assert ServerOptions().host == "127.0.0.1"
+    everywhere = dataclasses.replace(ServerOptions(), host="0.0.0.0")
+    assert arguments(everywhere)["http-address"] == "0.0.0.0"
+    assert everywhere.http_url == "http://127.0.0.1:8000"  # what a client on this machine can use
+
+
+def test_a_relative_repository_is_made_absolute() -> None:
+    assert arguments(ServerOptions(repository=Path("some/where")))["model-repository"] == str(Path("some/where").resolve())
+
+
+def test_two_servers_share_no_memory() -> None:
+    one, two = (set(command(BINARIES, ServerOptions(), prefix)) for prefix in ("one_", "two_"))
+    assert one ^ two == {f"--backend-config=python,shm-region-prefix-name={prefix}" for prefix in ("one_", "two_")}
+
+
+def test_stubs_find_this_python_and_libraries_come_before_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/mine")
+    monkeypatch.setenv("OTHER", "kept")
+    found = environment(BINARIES)
+    assert found["LD_LIBRARY_PATH"] == "/s/libs:/p/lib:/mine"
+    assert found["PATH"].split(":")[0] == str(Path(sys.executable).parent)
+    assert found["OTHER"] == "kept"
+    monkeypatch.delenv("LD_LIBRARY_PATH")
+    assert environment(BINARIES)["LD_LIBRARY_PATH"] == "/s/libs:/p/lib"  # an empty entry would be the current folder
+
+
+def test_free_ports_are_accepted() -> None:
+    check_ports(options(free_port(), free_port(), free_port()))
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_port_in_use_names_its_variable_and_its_holder(held: int, which: int) -> None:
+    ports = [free_port(), free_port(), free_port()]
+    ports[which] = held
+    message, hint = failure(options(*ports))
+    assert f"port {held} on 127.0.0.1 cannot be used" in message
+    assert f"process {psutil.Process().pid}" in message
+    assert ("HTTP_PORT=", "GRPC_PORT=", "METRICS_PORT=")[which] in hint
+
+
+def test_two_uses_of_one_port_are_refused() -> None:
+    port = free_port()
+    message, hint = failure(options(port, free_port(), port))
+    assert message == f"HTTP_PORT and METRICS_PORT are both {port}"
+    assert "METRICS_PORT=" in hint
+
+
+def test_the_port_that_a_hint_offers_exists() -> None:
+    _, hint = failure(options(65_500, 65_500, free_port()))
+    assert 1 <= int(hint.rpartition("=")[2]) <= 65_535
+
+
+def test_an_address_of_no_machine_is_not_taken_for_a_port() -> None:
+    message, hint = failure(dataclasses.replace(ServerOptions(), host="no such host"))
+    assert "no such host is no IPv4 address" in message
+    assert "--host" in hint

@@ -1,0 +1,183 @@
+"""Watching, restarting and stopping, over a stand-in for the binary. Run: pytest tests/server/test_supervisor.py"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from fakes.server import fake_server, options
+from support.real_server import free_port
+from triune_server import launcher
+from triune_server.errors import ServerError
+from triune_server.options import ServerOptions
+from triune_server.state import find_running
+from triune_server.supervisor import Supervisor
+
+PATIENCE_S = 20.0
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    monkeypatch.setattr(launcher, "SHARED_MEMORY", folder)
+    return folder
+
+
+@pytest.fixture
+def where() -> ServerOptions:
+    return options(free_port(), free_port(), free_port())
+
+
+class Run:
+    """A supervisor on a thread of its own."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.ready = 0
+        self.error: ServerError | None = None
+        self.supervisor = supervisor
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.supervisor.run(self._on_ready)
+        except ServerError as error:
+            self.error = error
+
+    def _on_ready(self) -> None:
+        self.ready += 1
+
+
+@contextmanager
+def running(supervisor: Supervisor) -> Iterator[Run]:
+    run = Run(supervisor)
+    try:
+        yield run
+    finally:
+        supervisor.stop()
+        run.thread.join(PATIENCE_S)
+        assert not run.thread.is_alive()
+
+
+def family(folder: Path) -> list[psutil.Process]:
+    """Every live process of the server in `folder`, also one whose parent is dead."""
+    alive = [p for p in psutil.process_iter(["status", "cmdline"]) if p.info["status"] != psutil.STATUS_ZOMBIE]
+    return [p for p in alive if str(folder) in " ".join(p.info["cmdline"] or ())]
+
+
+def stubs(folder: Path) -> list[psutil.Process]:
+    return [p for p in family(folder) if p.name().startswith(launcher.STUB[:15])]
+
+
+def answers(where: ServerOptions) -> bool:
+    try:
+        return httpx.get(f"{where.http_url}/v2/health/ready").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_stopping_ends_every_process_and_frees_what_they_shared(
+    tmp_path: Path, shared_memory: Path, where: ServerOptions
+) -> None:
+    other = shared_memory / "triune1_of_another_server"
+    other.touch()
+    with running(Supervisor(fake_server(tmp_path, shared_memory), where, tmp_path, watch_s=0.05)) as run:
+        wait_until(lambda: run.ready and stubs(tmp_path))
+        assert answers(where)
+        found = find_running(tmp_path)
+        assert found is not None and found.options == where
+        assert len(list(shared_memory.iterdir())) == 2
+    assert run.error is None
+    assert family(tmp_path) == []
+    assert find_running(tmp_path) is None
+    assert list(shared_memory.iterdir()) == [other]
+
+
+def test_a_killed_stub_restarts_the_server(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
+    with running(Supervisor(fake_server(tmp_path, shared_memory), where, tmp_path, watch_s=0.05)) as run:
+        wait_until(lambda: run.ready == 1)
+        (stub,) = stubs(tmp_path)
+        stub.kill()
+        wait_until(lambda: run.ready == 2 and answers(where))
+        (again,) = stubs(tmp_path)
+        assert again.pid != stub.pid
+        assert len(list(shared_memory.iterdir())) == 1
+    assert family(tmp_path) == []
+
+
+def test_a_killed_server_is_started_again(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
+    with running(Supervisor(fake_server(tmp_path, shared_memory), where, tmp_path, watch_s=0.05)) as run:
+        wait_until(lambda: run.ready == 1)
+        stubs(tmp_path)[0].parent().kill()  # type: ignore[union-attr]  # a stub's parent is the server
+        wait_until(lambda: run.ready == 2 and answers(where))
+        assert len(stubs(tmp_path)) == 1, "the stub of the dead server lives on"
+    assert family(tmp_path) == []
+
+
+def test_a_server_that_dies_again_and_again_is_given_up(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
+    supervisor = Supervisor(fake_server(tmp_path, shared_memory, dies=True), where, tmp_path, watch_s=0.05)
+    with running(supervisor) as run:
+        run.thread.join(PATIENCE_S)
+        assert run.error is not None
+    assert "tritonserver ended with code 9, for the 4th time in 60 s" in str(run.error)
+    assert len((tmp_path / "started").read_text()) == 4
+    assert family(tmp_path) == []
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
+    with running(Supervisor(fake_server(tmp_path, shared_memory, broken=True), where, tmp_path)) as run:
+        run.thread.join(PATIENCE_S)
+    assert run.error is not None
+    assert "failed to load 'generate': no room" in str(run.error)
+    assert "server.log" in str(run.error.hint)
+
+
+def test_a_port_in_use_names_the_port_the_holder_and_the_remedy(
+    tmp_path: Path, shared_memory: Path, where: ServerOptions
+) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", where.grpc_port))
+        holder.listen()
+        with pytest.raises(ServerError) as caught:
+            Supervisor(fake_server(tmp_path, shared_memory), where, tmp_path).run()
+    assert f"port {where.grpc_port}" in str(caught.value)
+    assert f"process {psutil.Process().pid}" in str(caught.value)
+    assert caught.value.hint is not None and "GRPC_PORT=" in caught.value.hint
+    assert find_running(tmp_path) is None
+
+
+def test_a_killed_supervisor_leaves_no_server_behind(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
+    binaries = fake_server(tmp_path, shared_memory)
+    program = (
+        "from pathlib import Path; from triune_server.supervisor import Supervisor; "
+        "from triune_server.binaries import Binaries; from triune_server.options import ServerOptions; "
+        f"Supervisor(Binaries(Path({str(binaries.server)!r}), Path({str(tmp_path)!r}), ()), "
+        f"ServerOptions(http_port={where.http_port}, grpc_port={where.grpc_port}, metrics_port={where.metrics_port}), "
+        f"Path({str(tmp_path)!r})).run()"
+    )
+    supervisor = subprocess.Popen([sys.executable, "-c", program])
+    wait_until(lambda: answers(where))
+    started = psutil.Process(supervisor.pid).children(recursive=True)
+    assert len(started) == 2  # the server and its stub
+    supervisor.kill()
+    supervisor.wait()
+    wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in started))
+    assert find_running(tmp_path) is None

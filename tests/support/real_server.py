@@ -1,0 +1,103 @@
+"""A real Triton server for the end-to-end tests: `triune serve` in a process of its own, on free ports."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from triune_server.options import ServerOptions
+
+ROOT = Path(__file__).parents[2]
+REPOSITORY = Path(os.environ.get("TRIUNE_E2E_REPOSITORY", ROOT / "build/smollm2-135m/cpu/repository"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class RealServer:
+    """`triune serve` in a process of its own."""
+
+    options: ServerOptions
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return self.options.http_url
+
+    def generate(self, model: str = "triune", **body: object) -> httpx.Response:
+        return httpx.post(f"{self.url}/v2/models/{model}/generate", json=body, timeout=60)
+
+    def metric(self, family: str, **labels: str) -> float:
+        """The sum of a metric's samples that carry `labels`; 0 where there are none."""
+        text = httpx.get(self.options.metrics_url, timeout=10).text
+        samples = [s for f in text_string_to_metric_families(text) for s in f.samples if s.name == family]
+        return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+    def wait_idle(self, timeout_s: float = 20.0) -> None:
+        """Wait until the server's own metrics say that nothing runs or waits and no slot is held."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            used = self.metric("nv_trt_llm_kv_cache_block_metrics", kv_cache_block_type="used")
+            if not used + self.metric("vllm:num_requests_running") + self.metric("vllm:num_requests_waiting"):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"the server still holds slots or requests after {timeout_s} s")
+
+    def stubs(self, model: str) -> list[psutil.Process]:
+        """The Python processes of `model`."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return [p for p in family if "triton_python" in p.name() and f"/{model}/" in " ".join(p.cmdline())]
+
+
+def start(folder: Path) -> RealServer:
+    """Start a server and wait until it is ready."""
+    options = ServerOptions(repository=REPOSITORY, http_port=free_port(), grpc_port=free_port(), metrics_port=free_port())
+    ports = [f"--http-port={options.http_port}", f"--grpc-port={options.grpc_port}", f"--metrics-port={options.metrics_port}"]
+    log = folder / "serve.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "triune_server", "serve", f"--repository={REPOSITORY}", f"--run-folder={folder}", *ports],
+            stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    server = RealServer(options, process, log)
+    wait_ready(server)
+    return server
+
+
+def wait_ready(server: RealServer, timeout_s: float = 60.0) -> float:
+    """Wait until the server answers; seconds that took."""
+    began = time.monotonic()
+    while time.monotonic() - began < timeout_s:
+        assert server.process.poll() is None, f"the server ended:\n{server.log.read_text()[-3000:]}"
+        try:
+            if httpx.get(f"{server.url}/v2/health/ready", timeout=2).status_code == 200:
+                return time.monotonic() - began
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"the server was not ready after {timeout_s} s:\n{server.log.read_text()[-3000:]}")
+
+
+def stop(server: RealServer) -> None:
+    """Stop the server and make sure that nothing of it is left."""
+    family = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
+    server.process.terminate()
+    server.process.wait(30)
+    _, left = psutil.wait_procs(family, timeout=5)
+    for process in left:
+        process.kill()
+    assert not left, f"the server left processes behind: {left}"
