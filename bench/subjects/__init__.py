@@ -1,0 +1,1 @@
+"""What is measured, one file each. Each is imported only in the process that measures it."""
