@@ -98,6 +98,22 @@ def test_a_sequence_has_the_same_bits_alone_and_in_a_batch(engine: Engine) -> No
         assert np.array_equal(alone, together), mates
 
 
+def test_drafted_tokens_run_together_have_the_logits_of_one_by_one(engine: Engine) -> None:
+    runner = engine.runner
+    starts = {0: 12, 1: 5, 2: 9}
+    drafts = {slot: TOKENS[slot + 12 : slot + 15] for slot in starts}
+    one_by_one = []
+    for slot, start in starts.items():
+        runner.run([Work(3, 0, TOKENS[slot : slot + start])])
+        one_by_one += [runner.run([Work(3, start + i, (token,))])[0] for i, token in enumerate(drafts[slot])]
+        runner.run([Work(slot, 0, TOKENS[slot : slot + start])])
+    together = runner.run([Work(slot, start, drafts[slot], drafts=2) for slot, start in starts.items()])
+    assert together.shape == (9, runner.vocab_size)
+    assert np.abs(together - one_by_one).max() <= 1e-5 * np.abs(one_by_one).max()
+    alone = runner.run([Work(2, starts[2], drafts[2], drafts=2)])
+    assert np.array_equal(alone, together[6:])
+
+
 def test_a_copied_slot_goes_on_as_the_original(engine: Engine) -> None:
     runner = engine.runner
     runner.run([Work(3, 0, TOKENS[:11])])

@@ -21,13 +21,13 @@ def float_logits(bundle: GraphBundle, folder: Path, chunks: list[list[int]]) -> 
     ort.write(bundle, folder)
     session = onnxruntime.InferenceSession(str(folder / ort.MODEL), providers=["CPUExecutionProvider"])
     cache = {f"past.{c.name}": np.zeros((1, c.heads, 0, c.dim), np.float32) for c in bundle.cache}
-    done, logits = 0, np.empty((1, 0), np.float32)
+    done, logits = 0, np.empty((1, 1, 0), np.float32)
     for chunk in chunks:
         done += len(chunk)
-        feeds = {"input_ids": np.array([chunk]), "total_lengths": np.array([done], np.int32)}
+        feeds = {"input_ids": np.array([chunk]), "total_lengths": np.array([done], np.int32), "logit_positions": np.array([-1])}
         logits, *present = session.run(["logits", *(f"present.{c.name}" for c in bundle.cache)], feeds | cache)
         cache = dict(zip(cache, present, strict=True))
-    return np.asarray(logits[0])
+    return np.asarray(logits[0, -1])
 
 
 def made_up_maxima(checkpoint: FakeCheckpoint, unevenness: float = 0.3) -> dict[str, NDArray[np.float32]]:

@@ -32,8 +32,8 @@ def export(checkpoint: Checkpoint, *, max_length: int) -> GraphBundle:
     """The float graph of `checkpoint` for sequences of up to `max_length` tokens.
 
     Inputs: `input_ids` int64 [batch, n], `total_lengths` int32 [batch] (tokens in the cache after this run),
-    `past.NAME` float32 [batch, heads, past, dim]. Outputs: `logits` float32 [batch, vocab] of the last position,
-    `present.NAME`.
+    `logit_positions` int64 [m] (of the n, the same for every row; -1 is the last),
+    `past.NAME` float32 [batch, heads, past, dim]. Outputs: `logits` float32 [batch, m, vocab] of those positions, `present.NAME`.
 
     Raises:
         BuildError: unknown architecture or config key; missing or spare weights.
@@ -44,16 +44,17 @@ def export(checkpoint: Checkpoint, *, max_length: int) -> GraphBundle:
     g = Graph(checkpoint.weights)
     input_ids = ir.val("input_ids", ir.DataType.INT64, ["batch", "n"])
     total_lengths = ir.val("total_lengths", ir.DataType.INT32, ["batch"])
+    logit_positions = ir.val("logit_positions", ir.DataType.INT64, ["m"])
     tensors = cache_tensors(cfg.num_hidden_layers, cfg.num_key_value_heads, cfg.head_dim)
     cache = cache_inputs(tensors)
     cos, sin = cfg.rope.tables(max_length)
     tables = g.constant(cos, np.float32, "rope.cos"), g.constant(sin, np.float32, "rope.sin")
-    logits, present = architecture.forward(g, cfg, input_ids, total_lengths, tables, cache)
+    logits, present = architecture.forward(g, cfg, input_ids, total_lengths, logit_positions, tables, cache)
 
     grown = [value for pair in present for value in pair]
     outputs = {"logits": logits} | {f"present.{t.name}": v for t, v in zip(tensors, grown, strict=True)}
-    model = g.model([input_ids, total_lengths, *(value for pair in cache for value in pair)], outputs)
-    logits.type, logits.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", cfg.vocab_size])
+    model = g.model([input_ids, total_lengths, logit_positions, *(value for pair in cache for value in pair)], outputs)
+    logits.type, logits.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", "m", cfg.vocab_size])
     for t, value in zip(tensors, grown, strict=True):
         value.type = ir.TensorType(ir.DataType.FLOAT)
         value.shape = ir.Shape(["batch", t.heads, "length", t.dim])

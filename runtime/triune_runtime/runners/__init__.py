@@ -16,11 +16,15 @@ from ..manifest import EngineManifest
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Run `tokens` of the sequence in `slot`, whose first `start` tokens are already in the KV cache."""
+    """Run `tokens` of the sequence in `slot`, whose first `start` tokens are already in the KV cache.
+
+    Logits are wanted after the last token, and after each of the `drafts` tokens before it.
+    """
 
     slot: int
     start: int
     tokens: tuple[int, ...]
+    drafts: int = 0
 
 
 class Runner(Protocol):
@@ -30,7 +34,7 @@ class Runner(Protocol):
     def vocab_size(self) -> int: ...
 
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
-        """Logits [len(work), vocab_size] of the last token of each item.
+        """Logits [rows, vocab_size]: of each item in turn, 1 + `drafts` rows, the last of them after its last token.
 
         Items of one token whose slots are 0, 1, ..., n-1 run as one batch; longer ones run one by one. A sequence's
         logits are the same bits whatever else is in `work`.

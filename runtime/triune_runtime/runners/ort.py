@@ -38,7 +38,7 @@ class OrtRunner:
         self._slots = manifest.limits.max_sequences
         self._max_length = manifest.limits.max_length
         self._session = _load(folder / manifest.engine, threads or len(os.sched_getaffinity(0)))
-        wanted = {"input_ids", "total_lengths", *(f"past.{c.name}" for c in manifest.cache)}
+        wanted = {"input_ids", "total_lengths", "logit_positions", *(f"past.{c.name}" for c in manifest.cache)}
         found = {i.name for i in self._session.get_inputs()}
         if wanted != found:
             raise ManifestError(
@@ -48,21 +48,23 @@ class OrtRunner:
         self._cache = {c.name: _untouched((self._slots, c.heads, self._max_length, c.dim), c.dtype) for c in manifest.cache}
         self._ids = np.zeros((self._slots, 1), np.int64)
         self._lengths = np.zeros(self._slots, np.int32)
-        self._logits = np.zeros((self._slots, self.vocab_size), np.float32)
+        self._outlets: dict[int, _Outlet] = {}  # tokens with logits -> where they go
         self._decode: dict[int, onnxruntime.IOBinding] = {}  # batch size -> binding
-        self._prefill: dict[int, onnxruntime.IOBinding] = {}  # slot -> binding
+        self._alone: dict[tuple[int, int], onnxruntime.IOBinding] = {}  # (slot, tokens with logits) -> binding
 
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
         """See `Runner.run`."""
-        logits = np.empty((len(work), self.vocab_size), np.float32)
-        single = {item.slot: row for row, item in enumerate(work) if len(item.tokens) == 1}
-        batch = list(itertools.takewhile(single.__contains__, range(self._slots)))
+        ends = list(itertools.accumulate(1 + item.drafts for item in work))
+        logits = np.empty((ends[-1], self.vocab_size), np.float32)
+        rows = {item.slot: slice(end - 1 - item.drafts, end) for item, end in zip(work, ends, strict=True)}
+        single = {item.slot: item for item in work if len(item.tokens) == 1}
+        batch = [single[slot] for slot in itertools.takewhile(single.__contains__, range(self._slots))]
         if batch:
-            rows = [single[slot] for slot in batch]
-            logits[rows] = self._run_decode([work[row] for row in rows])
-        for row, item in enumerate(work):
-            if len(item.tokens) > 1 or item.slot >= len(batch):
-                logits[row] = self._run_prefill(item)
+            for item, found in zip(batch, self._run_batch(batch), strict=True):
+                logits[rows[item.slot]] = found
+        for item in work:
+            if item.slot >= len(batch):  # the attention op takes several tokens of one sequence only
+                logits[rows[item.slot]] = self._run_alone(item)
         return logits
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
@@ -70,38 +72,55 @@ class OrtRunner:
         for tensor in self._cache.values():
             tensor[target, :, :length] = tensor[source, :, :length]
 
-    def _run_decode(self, batch: Sequence[Work]) -> NDArray[np.float32]:
-        n = len(batch)
+    def _run_batch(self, batch: Sequence[Work]) -> NDArray[np.float32]:
+        """Logits [len(batch), vocab_size] after the one token of each of slots 0 to len(batch) - 1."""
+        n, outlet = len(batch), self._outlet(1)
         for slot, item in enumerate(batch):
             self._ids[slot, 0] = item.tokens[0]
             self._lengths[slot] = item.start + 1
         if n not in self._decode:
-            self._decode[n] = self._bind(0, n, self._ids[:n])
+            self._decode[n] = self._bind(0, n, self._ids[:n], outlet)
         self._session.run_with_iobinding(self._decode[n])
-        logits: NDArray[np.float32] = self._logits[:n]
-        return logits
+        return outlet.logits[:n, 0]
 
-    def _run_prefill(self, item: Work) -> NDArray[np.float32]:
+    def _run_alone(self, item: Work) -> NDArray[np.float32]:
+        """Logits [1 + drafts, vocab_size]."""
         ids = np.array([item.tokens], np.int64)
+        outlet = self._outlet(1 + item.drafts)
         self._lengths[item.slot] = item.start + len(item.tokens)
-        if item.slot not in self._prefill:
-            self._prefill[item.slot] = self._bind(item.slot, item.slot + 1, ids)
-        binding = self._prefill[item.slot]
+        key = item.slot, 1 + item.drafts
+        if key not in self._alone:
+            self._alone[key] = self._bind(item.slot, item.slot + 1, ids, outlet)
+        binding = self._alone[key]
         _bind_input(binding, "input_ids", ids)
         self._session.run_with_iobinding(binding)
-        logits: NDArray[np.float32] = self._logits[item.slot]
+        logits: NDArray[np.float32] = outlet.logits[item.slot]
         return logits
 
-    def _bind(self, first: int, stop: int, ids: NDArray[np.int64]) -> onnxruntime.IOBinding:
+    def _outlet(self, m: int) -> _Outlet:
+        if m not in self._outlets:
+            self._outlets[m] = _Outlet(self._slots, m, self.vocab_size)
+        return self._outlets[m]
+
+    def _bind(self, first: int, stop: int, ids: NDArray[np.int64], outlet: _Outlet) -> onnxruntime.IOBinding:
         """Inputs and outputs of slots first..stop-1; buffers outlive the binding because the runner owns them."""
         binding = self._session.io_binding()
         _bind_input(binding, "input_ids", ids)
         _bind_input(binding, "total_lengths", self._lengths[first:stop])
-        _bind_output(binding, "logits", self._logits[first:stop])
+        _bind_input(binding, "logit_positions", outlet.positions)
+        _bind_output(binding, "logits", outlet.logits[first:stop])
         for name, tensor in self._cache.items():
             _bind_input(binding, f"past.{name}", tensor[first:stop])
             _bind_output(binding, f"present.{name}", tensor[first:stop])
         return binding
+
+
+class _Outlet:
+    """Buffers of runs that give logits after the last `m` tokens of each sequence."""
+
+    def __init__(self, slots: int, m: int, vocab_size: int) -> None:
+        self.positions = np.arange(-m, 0)
+        self.logits = np.zeros((slots, m, vocab_size), np.float32)
 
 
 def _untouched(shape: tuple[int, ...], dtype: str) -> NDArray[np.generic]:

@@ -67,10 +67,11 @@ def forward(
     cfg: Config,
     input_ids: ir.Value,
     total_lengths: ir.Value,
+    logit_positions: ir.Value,
     tables: tuple[ir.Value, ir.Value],
     cache: Sequence[KeyValue],
 ) -> tuple[ir.Value, list[KeyValue]]:
-    """Logits [batch, vocab] of the last position, and the grown cache."""
+    """Logits [batch, m, vocab] of the positions `logit_positions` [m], and the grown cache."""
     present: list[KeyValue] = []
     with g.scope("model"):
         embeddings = g.weight("embed_tokens.weight")
@@ -81,13 +82,12 @@ def forward(
                 h, kv = attention(
                     g, h, cache[i], total_lengths, tables, "self_attn", cfg.num_attention_heads, cfg.num_key_value_heads
                 )
-                if i == cfg.num_hidden_layers - 1:  # from here on only the last position matters
-                    last = g.constant([-1])
-                    x, h = g.op("Gather", x, last, axis=1), g.op("Gather", h, last, axis=1)
+                if i == cfg.num_hidden_layers - 1:  # from here on only these positions matter
+                    x, h = g.op("Gather", x, logit_positions, axis=1), g.op("Gather", h, logit_positions, axis=1)
                 x = g.op("Add", x, h)
                 h = rms_norm(g, x, "post_attention_layernorm", cfg.rms_norm_eps)
                 x = g.op("Add", x, gated_mlp(g, h, "mlp"))
                 present.append(kv)
         x = rms_norm(g, x, "norm", cfg.rms_norm_eps)
     logits = g.block("Linear", x, embeddings)[0] if cfg.tie_word_embeddings else linear(g, x, "lm_head")
-    return g.op("Squeeze", logits, g.constant([1])), present
+    return logits, present
