@@ -26,7 +26,7 @@ Sink = Callable[[Item], None]
 class Pace:
     """How chunks go out."""
 
-    max_chunks_per_s: float = 100.0  # of all streams together, besides first and last chunks
+    max_chunks_per_s: float = 75.0  # of all streams together, besides first and last chunks
     max_unacknowledged: int = 32  # chunks of a stream; then it waits for acknowledgements
     ack_timeout_s: float | None = 10.0  # a stream whose acknowledgements stop for this long is given up; None: never
 

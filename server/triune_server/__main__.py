@@ -1,5 +1,5 @@
-"""python -m triune_server"""
+"""python -m triune_server: a server's commands alone, so that a running server holds nothing of the builder in memory."""
 
-from .cli import main
+from .cli import app
 
-main()
+app()

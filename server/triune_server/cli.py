@@ -1,4 +1,4 @@
-"""The command `triune`: build, serve, up, down, status, logs. Parses, calls, prints."""
+"""Commands of a server: serve, up, down, status, logs. Parses, calls, prints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from triune_builder.cli import build, report
 from triune_runtime.errors import TriuneError
 from triune_runtime.manifest import EngineManifest
 
@@ -30,11 +29,7 @@ from .supervisor import Supervisor, stop_on_signals
 _DEFAULT = ServerOptions()
 NOT_RUNNING = 3  # exit code of `status`, as of service managers
 
-app = typer.Typer(
-    help="Build engines, serve them with Triton.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
-)
-app.command()(build)
-app.command()(report)
+app = typer.Typer(help="Serve engines with Triton.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
 Repository = Annotated[Path, typer.Option(help="The Triton model repository to serve.")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -190,8 +185,3 @@ def _errors_told() -> Iterator[None]:
             file=sys.stderr, flush=True,
         )  # fmt: skip
         raise typer.Exit(1) from error
-
-
-def main() -> None:
-    """Entry point of the command `triune`."""
-    app()

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..graph.export import GraphBundle
 from ..graph.rewrite import Rewriter
+from .ort_rows import CONTRIB, lower_rows
 
-CONTRIB = "com.microsoft"
 _LAST = np.array([-1], np.int64)
 
 
@@ -30,7 +30,7 @@ def lower(bundle: GraphBundle) -> GraphBundle:
     _silu(rewriter)
     _linears(rewriter)
     _blocks(rewriter)
-    _rows(rewriter)
+    lower_rows(rewriter)
     rewriter.finish({CONTRIB: 1})
     return bundle
 
@@ -96,38 +96,6 @@ def _linears(rewriter: Rewriter) -> None:
     for node in rewriter.find("Linear"):
         y = rewriter.insert(node, "FusedMatMul", *node.inputs, name=f"{node.outputs[0].name}.matmul", domain=CONTRIB, transB=1)
         rewriter.replace(node, y)
-
-
-def _rows(rewriter: Rewriter) -> None:
-    """QuantizeRows inline, LinearW8A8 -> MatMulIntegerToFloat times the rows' own scales."""
-    step = rewriter.constant("rows.step", np.array(1 / 127, np.float32))
-    middle = rewriter.constant("rows.middle", np.array(128, np.uint8))
-    last = rewriter.constant("rows.axis", _LAST)
-    for node in rewriter.find("QuantizeRows"):
-        (x,) = node.inputs
-        name = node.outputs[0].name
-        (size,) = rewriter.insert(node, "Abs", x, name=f"{name}.abs")
-        # No guard against a row of zeros: whatever integers 0/0 is quantized to, they are multiplied by that zero again.
-        (scale,) = rewriter.insert(node, "ReduceMax", size, last, name=f"{name}.scale", keepdims=1)
-        (unit,) = rewriter.insert(node, "Div", x, scale, name=f"{name}.unit")
-        (codes,) = rewriter.insert(node, "QuantizeLinear", unit, step, middle, name=f"{name}.uint8")
-        rewriter.replace(node, [codes, scale])
-
-    for node in rewriter.find("LinearW8A8"):
-        rows, row_scale, weight, weight_scale = node.inputs
-        name = node.outputs[0].name
-        (y,) = rewriter.insert(
-            node,
-            "MatMulIntegerToFloat",
-            rows,
-            weight,
-            step,
-            weight_scale,
-            middle,
-            name=f"{name}.matmul",
-            domain=CONTRIB,
-        )
-        rewriter.replace(node, rewriter.insert(node, "Mul", y, row_scale, name=f"{name}.scaled"))
 
 
 def _blocks(rewriter: Rewriter) -> None:

@@ -33,7 +33,8 @@ def export(checkpoint: Checkpoint, *, max_length: int) -> GraphBundle:
 
     Inputs: `input_ids` int64 [batch, n], `total_lengths` int32 [batch] (tokens in the cache after this run),
     `logit_positions` int64 [m] (of the n, the same for every row; -1 is the last),
-    `past.NAME` float32 [batch, heads, past, dim]. Outputs: `logits` float32 [batch, m, vocab] of those positions, `present.NAME`.
+    `past.NAME` float32 [batch, heads, past, dim]. Outputs: `present.NAME` and
+    `logits` float32 [batch, m, vocab] of those positions.
 
     Raises:
         BuildError: unknown architecture or config key; missing or spare weights.

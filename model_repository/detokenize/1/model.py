@@ -11,7 +11,7 @@ from triune_runtime.manifest import EngineManifest
 from triune_runtime.serving.acknowledgements import AcknowledgementSender
 from triune_runtime.serving.tensors import engine_folder, error_text, flat, strings
 from triune_runtime.text.cutter import render
-from triune_runtime.text.tokenizer import TextTokenizer
+from triune_runtime.text.tokenizer import load_token_bytes
 
 
 class TritonPythonModel:
@@ -19,7 +19,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         folder = engine_folder(args["model_repository"])
-        self._token_bytes = TextTokenizer.load(folder, EngineManifest.load(folder)).token_bytes()
+        self._token_bytes = load_token_bytes(folder, EngineManifest.load(folder))
         self._acknowledgements = AcknowledgementSender()
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,13 @@ class TritonPythonModel:
     """Triton's side of `PromptService`."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self._service = PromptService.load(engine_folder(args["model_repository"]))
+        self._folder = engine_folder(args["model_repository"])
+        if not args["model_name"].endswith("_2d"):  # which few clients use: it loads when the first one comes
+            self._service  # noqa: B018
+
+    @functools.cached_property
+    def _service(self) -> PromptService:
+        return PromptService.load(self._folder)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._respond(request) for request in requests]

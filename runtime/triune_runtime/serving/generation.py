@@ -21,7 +21,7 @@ from ..manifest import EngineManifest
 from ..options import Options
 from ..request import Chunk, Request
 from ..runners import make_runner
-from ..text.tokenizer import TextTokenizer
+from ..text.tokenizer import load_token_bytes
 from ..worker import Worker
 from .acknowledgements import AcknowledgementReceiver
 from .direct_options import read_options
@@ -52,7 +52,7 @@ class GenerationService:
             ManifestError: the engine cannot be loaded.
         """
         manifest = EngineManifest.load(folder)
-        self._token_bytes = TextTokenizer.load(folder, manifest).token_bytes()
+        self._token_bytes = load_token_bytes(folder, manifest)
         engine = Engine(manifest, make_runner(manifest, folder), self._token_bytes)
         self._worker = Worker(engine)
         self._keys = itertools.count(1)

@@ -16,7 +16,7 @@ from ..manifest import EngineManifest
 from ..option_values import real, text
 from ..options import Options, parse
 from ..text.chat import ChatTemplate, parse_messages
-from ..text.tokenizer import TextTokenizer
+from ..text.tokenizer import TextTokenizer, return_free_memory
 from .tensors import Tensors, flat
 
 _ONE_PROMPT = "send one prompt per request"
@@ -38,7 +38,9 @@ class PromptService:
     def load(cls, folder: Path) -> PromptService:
         """The service of the engine in `folder`."""
         manifest = EngineManifest.load(folder)
-        return cls(manifest, TextTokenizer.load(folder, manifest))
+        service = cls(manifest, TextTokenizer.load(folder, manifest))
+        return_free_memory()
+        return service
 
     def prompt(self, tensors: Tensors, parameters: Mapping[str, Any]) -> tuple[NDArray[np.int32], Options]:
         """Prompt ids [n] and options of one request.

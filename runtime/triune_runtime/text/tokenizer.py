@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -45,3 +47,20 @@ class TextTokenizer:
     def token_bytes(self) -> TokenBytes:
         """The bytes of every token."""
         return token_bytes(self._tokenizer, self._vocab_size)
+
+
+def load_token_bytes(folder: Path, manifest: EngineManifest) -> TokenBytes:
+    """The bytes of every token of the engine in `folder`, and nothing else of its tokenizer kept in memory.
+
+    Raises:
+        ManifestError: see `TextTokenizer.load`.
+    """
+    table = TextTokenizer.load(folder, manifest).token_bytes()
+    return_free_memory()
+    return table
+
+
+def return_free_memory() -> None:
+    """Hand what was freed back to the system: glibc keeps it, tens of megabytes after a tokenizer was read."""
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
