@@ -31,7 +31,10 @@ ALLOWED: dict[str, set[str]] = {
     "triune_builder.quantize": {
         "triune_builder.quantize", "triune_builder.graph", "triune_builder.checkpoint", "triune_builder.errors",
     },
-    "triune_builder.engine": {"triune_builder.engine", "triune_builder.graph", "triune_builder.errors"},
+    "triune_builder.engine": {
+        "triune_builder.engine", "triune_builder.quantize", "triune_builder.graph", "triune_builder.checkpoint",
+        "triune_builder.errors", "triune_runtime.manifest",
+    },
     "triune_server": {
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_builder.cli", "triune_builder.errors",
     },

@@ -19,7 +19,7 @@ from triune_runtime.manifest import Limits
 from .errors import BuildError
 from .inputs import Settings
 from .pipeline import build as run_build
-from .plan import PRECISIONS, TARGETS, BuildPlan
+from .plan import PRECISIONS, TARGETS, VERIFICATIONS, BuildPlan
 from .progress import Display
 from .repository.assemble import ENGINE_FOLDER
 from .verify.report import JSON_NAME, BuildReport
@@ -34,12 +34,22 @@ app = typer.Typer(
 Model = Annotated[str, typer.Option(help="Known name, folder, .gguf file or hub id.")]
 Target = Annotated[str, typer.Option(help=f"Where the engine will run: {', '.join(TARGETS)}.")]
 Precision = Annotated[str, typer.Option(help=f"Numbers of the weights: {', '.join(PRECISIONS)}.")]
+Verify = Annotated[
+    str,
+    typer.Option(
+        help=f"How the engine is proved: {', '.join(VERIFICATIONS)}. Layers: over prompts, a few weights in memory at a time; "
+        "auto: full where the engine fits in the memory that is free, else layers."
+    ),
+]
 MaxSequences = Annotated[int, typer.Option(help="Sequences computed at once; each has a KV slot.")]
 MaxLength = Annotated[int, typer.Option(help="Tokens of one sequence, prompt and answer together.")]
 PrefillChunk = Annotated[int, typer.Option(help="Prompt tokens computed in one run.")]
 BuildDir = Annotated[Path, typer.Option(help="Where results and caches lie.")]
 Repository = Annotated[Path, typer.Option(help="The checked-in Triton configs and code.")]
 Force = Annotated[bool, typer.Option("--force", help="Do every stage again.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check the checkpoint's headers and write the graph and the plan; reads no weight.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")]
 
 
@@ -53,28 +63,45 @@ def build(
     prefill_chunk: PrefillChunk = _LIMITS.prefill_chunk,
     build_dir: BuildDir = _SETTINGS.build_dir,
     model_repository: Repository = _SETTINGS.model_repository,
+    verify: Verify = str(_PLAN["verify"]),
     force: Force = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Build an engine, prove it, and publish a model repository; prints the repository's path last."""
     with _errors_told():
         limits = Limits(max_sequences=max_sequences, max_length=max_length, prefill_chunk=prefill_chunk)
-        plan = BuildPlan(model=model, target=target, precision=precision, limits=limits)
+        plan = BuildPlan(model=model, target=target, precision=precision, verify=verify, limits=limits)
         settings = Settings(build_dir=build_dir, model_repository=model_repository)
+        if dry_run:
+            _dry_run(plan, settings, as_json)
+            return
         built = run_build(plan, settings, force=force, display=Display())
         if as_json:
             report = BuildReport.read(built.repository / ENGINE_FOLDER)
+            found = report.verification
             typer.echo(json.dumps({
                 "repository": str(built.repository),
                 "hash": built.inputs_hash,
                 "unchanged": built.unchanged,
-                "perplexity_reference": report.verification.perplexity_reference,
-                "perplexity_engine": report.verification.perplexity_engine,
-                "greedy_agreement": report.verification.agreement(report.budget.tie),
+                "perplexity_reference": found and found.perplexity_reference,
+                "perplexity_engine": found and found.perplexity_engine,
+                "greedy_agreement": found and found.agreement(report.budget.tie),
                 "seconds": round(sum(s.seconds for s in report.stages if not s.reused), 1),
             }))  # fmt: skip
         else:
             typer.echo(str(built.repository))
+
+
+def _dry_run(plan: BuildPlan, settings: Settings, as_json: bool) -> None:
+    from .dry_run import dry_run  # imports onnx
+
+    found = dry_run(plan, settings, display=Display())
+    if as_json:
+        typer.echo(json.dumps(found.estimate.to_json() | {"plan": str(found.folder)}))
+    else:
+        Console().print(found.estimate.tables())
+        typer.echo(str(found.folder))
 
 
 @app.command()

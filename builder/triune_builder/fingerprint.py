@@ -64,11 +64,15 @@ def sha256(path: Path) -> str:
 
 
 class FileHashes:
-    """Content hashes of files, remembered in one JSON file: one unchanged in size and time is not read again."""
+    """Content hashes of files, remembered in one JSON file: one unchanged in size and time is not read again.
+
+    Nor is a hard link to a file that was read: it has the same number in its file system, and the same size and time.
+    """
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
-        self._known: dict[str, list[Any]] = {}  # path -> [size, mtime_ns, sha256]
+        self._known: dict[str, list[Any]] = {}  # path -> [size, mtime_ns, sha256, number]
+        self._by_number: dict[tuple[int, int, int], str] = {}  # (number, size, mtime_ns) -> sha256
         self._changed = False
         try:
             known = json.loads(memory.read_text("utf-8"))
@@ -76,6 +80,10 @@ class FileHashes:
             return  # nothing remembered, or half a file: hash anew
         if isinstance(known, dict):
             self._known = known
+        for entry in self._known.values():
+            match entry:
+                case [int(size), int(mtime), str(found), int(number)]:
+                    self._by_number[number, size, mtime] = found
 
     def sha256(self, path: Path) -> str:
         """Hash of the contents of `path`.
@@ -85,10 +93,13 @@ class FileHashes:
         """
         key, stat = str(path.resolve()), path.stat()
         match self._known.get(key):
-            case [size, mtime, str(found)] if (size, mtime) == (stat.st_size, stat.st_mtime_ns):
+            case [size, mtime, str(found), *_] if (size, mtime) == (stat.st_size, stat.st_mtime_ns):
                 return found
-        sha = sha256(path)
-        self._known[key] = [stat.st_size, stat.st_mtime_ns, sha]
+        same = stat.st_ino, stat.st_size, stat.st_mtime_ns
+        sha = self._by_number.get(same) if stat.st_nlink > 1 else None
+        sha = sha or sha256(path)
+        self._known[key] = [stat.st_size, stat.st_mtime_ns, sha, stat.st_ino]
+        self._by_number[same] = sha
         self._changed = True
         return sha
 

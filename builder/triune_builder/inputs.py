@@ -11,6 +11,7 @@ from typing import Any
 
 import triune_runtime
 
+from .checkpoint.names import path_of
 from .errors import BuildError
 from .fingerprint import FileHashes, code_hash, digest, listing, tool_versions, write_atomically
 from .plan import BuildPlan
@@ -61,7 +62,7 @@ class Inputs:
 
     def remember(self, files: Sequence[Path]) -> None:
         """Note which files the model was read from, so that the next build need not open it to see them unchanged."""
-        entry = {"listing": listing(Path(self._plan.model)), "files": [str(f.absolute()) for f in files]}
+        entry = {"listing": listing(path_of(self._plan.model)), "files": [str(f.absolute()) for f in files]}
         write_atomically(self._sources, json.dumps(self._known() | {self._plan.model: entry}, indent=1))
 
     def engine_key(self, files: Sequence[Path]) -> str:
@@ -74,10 +75,11 @@ class Inputs:
             "tools": self.tools,
         })  # fmt: skip
 
-    def verify_key(self, engine_key: str) -> str:
-        """Of the figures: the engine, how much of it is run, and the code that runs and compares it."""
+    def verify_key(self, engine_key: str, how: str) -> str:
+        """Of the figures: the engine, how and how much of it is run, and the code that runs and compares it."""
         return digest({
             "engine": engine_key,
+            "how": how,
             "limits": dataclasses.asdict(self._plan.limits),
             "sizes": dataclasses.asdict(self._settings.sizes),
             "code": self._verify_code,
@@ -93,7 +95,7 @@ class Inputs:
         repository = self._plan.repository(self._settings.build_dir)
         entry = self._known().get(self._plan.model)
         try:
-            if entry is None or entry["listing"] != listing(Path(self._plan.model)):
+            if entry is None or entry["listing"] != listing(path_of(self._plan.model)):
                 return None
             report = BuildReport.read(repository / ENGINE_FOLDER)
             if report.inputs_hash != self.everything([Path(f) for f in entry["files"]]):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from triune_runtime.manifest import EngineManifest, SamplingDefaults
 
@@ -21,10 +24,12 @@ from .fingerprint import sha256, source_files
 from .inputs import REPORTS, Inputs, Settings, named
 from .plan import BuildPlan
 from .progress import Display, StageClock
+from .reasoning import reasoning_markers
 from .repository.assemble import ENGINE_FOLDER, assemble, leftovers, repair
 from .repository.check import check
 from .stage_cache import StageCache, locked
 from .tools import EngineFacts, Tools
+from .verify.layers import verify_layers
 from .verify.report import TEXT_NAME, BuildReport, Source, StageRun, verification_from
 from .verify.verify import Verification, verify
 
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
 
 KEPT = {"engine": 3, "verify": 12}  # results that stay, so that going back and forth between choices is quick
 FAILED = "failed"  # beside the repository: the report of a build over its budget
+_ASIDE = 1 << 30  # bytes of memory for activations and the build itself
 _FACTS = "facts.json"  # in the folder of a stage's result
 
 
@@ -95,6 +101,7 @@ class _Build:
         engine_key = self.inputs.engine_key(checkpoint.files)
         engine, facts = self._compile(checkpoint, engine_key)
         manifest = self._manifest(checkpoint, facts)
+        manifest = dataclasses.replace(manifest, verified=self._how(checkpoint, facts, manifest))
         found = self._verify(checkpoint, engine_key, engine, manifest)
         report = self._judge(checkpoint, facts, manifest, found)
         repository = self._assemble(checkpoint, engine, facts, manifest, report)
@@ -113,12 +120,7 @@ class _Build:
     def _fetch(self) -> Checkpoint:
         with self._stage("fetch") as clock:
             checkpoint = self.tools.open_checkpoint(self.plan.model, self.settings.cache_dir / "checkpoints", clock)
-            known, asked = checkpoint.config.get("max_position_embeddings"), self.plan.limits.max_length
-            if isinstance(known, int) and asked > known:
-                raise BuildError(
-                    f"--max-length is {asked:,}; {self.plan.model} is made for {known:,} tokens",
-                    f"choose --max-length {known} or less",
-                )
+            self.plan.check_length(checkpoint.config)
             clock.note("hashing")
             self.inputs.checkpoint(checkpoint.files)
             self.inputs.remember(checkpoint.files)
@@ -133,18 +135,40 @@ class _Build:
         folder, facts = self._kept("engine", key, make)
         return folder, EngineFacts.from_json(facts)
 
-    def _verify(self, checkpoint: Checkpoint, engine_key: str, engine: Path, manifest: EngineManifest) -> Verification:
+    def _verify(self, checkpoint: Checkpoint, engine_key: str, engine: Path, manifest: EngineManifest) -> Verification | None:
+        if manifest.verified == "none":
+            self.display.say(f"{'verify':<10} left out, as --verify none asks: nothing says that the engine is right")
+            return None
+
         def make(folder: Path) -> dict[str, Any]:
             with self._stage("verify") as clock:
+                sizes, limits = self.settings.sizes, self.plan.limits
                 clock.note("loading the engine")
-                runner = self.tools.make_runner(manifest, engine)
-                found = verify(runner, self.plan.limits, checkpoint, sizes=self.settings.sizes, note=clock.note)
+                if manifest.verified == "layers":
+                    pieces = self.tools.make_pieces(manifest, engine)
+                    found = verify_layers(pieces, limits, checkpoint, sizes=sizes, note=clock.note)
+                else:
+                    found = verify(self.tools.make_runner(manifest, engine), limits, checkpoint, sizes=sizes, note=clock.note)
             return dataclasses.asdict(found)
 
-        _, facts = self._kept("verify", self.inputs.verify_key(engine_key), make)
-        return verification_from(facts)
+        _, facts = self._kept("verify", self.inputs.verify_key(engine_key, manifest.verified), make)
+        found = verification_from(facts)
+        if found.left_out:
+            self.display.say(f"{'verify':<10} in part: {found.left_out}")
+        return found
 
-    def _judge(self, checkpoint: Checkpoint, facts: EngineFacts, manifest: EngineManifest, found: Verification) -> BuildReport:
+    def _how(self, checkpoint: Checkpoint, facts: EngineFacts, manifest: EngineManifest) -> str:
+        """How the engine is verified: as asked, or as a whole if it fits in the memory that is free now."""
+        if self.plan.verify != "auto":
+            return self.plan.verify
+        slots = self.plan.limits.max_sequences * manifest.kv_bytes(self.settings.sizes.window)
+        reference = 2 * 4 * max((math.prod(t.shape) for t in checkpoint.weights.values()), default=0)
+        needed = facts.loaded_bytes + slots + reference + _ASIDE
+        return "full" if needed < psutil.virtual_memory().available else "layers"
+
+    def _judge(
+        self, checkpoint: Checkpoint, facts: EngineFacts, manifest: EngineManifest, found: Verification | None
+    ) -> BuildReport:
         """The report, if the engine is within its budget; else the report goes to `failed` and the build stops."""
         hashes = self.inputs.checkpoint(checkpoint.files)
         report = BuildReport(
@@ -224,7 +248,7 @@ class _Build:
             before = len(self.stages)
             facts = make(folder)
             runs = [dataclasses.asdict(run) for run in self.stages[before:]]
-            hashes = {p.name: sha256(p) for p in source_files(folder)}
+            hashes = {p.name: self.inputs.files.sha256(p) for p in source_files(folder)}
             (folder / _FACTS).write_text(json.dumps({"facts": facts, "stages": runs, "files": hashes}, indent=1), "utf-8")
 
         folder = None if self.force else self.cache.find(stage, key)
@@ -233,7 +257,7 @@ class _Build:
                 self.stages.append(StageRun(**(run | {"reused": True})))
                 self.display.say(f"{run['name']:<10} reused")
             return folder, kept["facts"]
-        folder = self.cache.make(stage, key, fill)
+        folder = self.cache.make(stage, key, fill, resume=not self.force)
         return folder, json.loads((folder / _FACTS).read_text("utf-8"))["facts"]
 
     def _whole(self, folder: Path) -> dict[str, Any] | None:
@@ -260,6 +284,7 @@ class _Build:
             chat_template=checkpoint.chat_template,
             special_tokens=dict(checkpoint.special_tokens),
             defaults=SamplingDefaults(**{k: v for k, v in checkpoint.generation_config.items() if k in known}),
+            reasoning=reasoning_markers(checkpoint.tokenizer_json, checkpoint.chat_template),
             limits=self.plan.limits,
             built_with=self.inputs.tools,
             inputs_hash=self.inputs.everything(checkpoint.files),

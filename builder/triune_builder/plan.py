@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from triune_runtime.manifest import Limits
 
@@ -15,7 +16,8 @@ from .fingerprint import digest
 
 DEFAULT_MODEL = "smollm2-135m"
 TARGETS = ("cpu",)
-PRECISIONS = ("fp32", "int8", "int4", "w8a8")
+VERIFICATIONS = ("auto", "full", "layers", "none")
+PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "int8", "int4", "w8a8")
 _LONGEST_NAME = 200  # bytes of a file's name; systems take 255, and ours add a little
 _MAXIMA = {"max_sequences": 1024, "max_length": 1 << 20, "prefill_chunk": 1 << 16, "max_queue": 1 << 20}
 
@@ -31,6 +33,7 @@ class BuildPlan:
     model: str = DEFAULT_MODEL
     target: str = "cpu"
     precision: str = "w8a8"
+    verify: str = "auto"
     limits: Limits = dataclasses.field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -40,6 +43,7 @@ class BuildPlan:
             raise BuildError(f"{self.model[:40]!r}... cannot be the name of a file", f"name a model, e.g. {DEFAULT_MODEL}")
         _one_of("target", self.target, TARGETS)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("verify", self.verify, VERIFICATIONS)
         for name, value in dataclasses.asdict(self.limits).items():
             option = "--" + name.replace("_", "-")
             if not 1 <= value <= _MAXIMA[name]:
@@ -61,6 +65,18 @@ class BuildPlan:
     def repository(self, build_dir: Path) -> Path:
         """What Triton mounts."""
         return self.folder(build_dir) / "repository"
+
+    def check_length(self, config: Mapping[str, Any]) -> None:
+        """Refuse sequences longer than config.json says the model is made for.
+
+        Raises:
+            BuildError: they are.
+        """
+        known, asked = config.get("max_position_embeddings"), self.limits.max_length
+        if isinstance(known, int) and asked > known:
+            raise BuildError(
+                f"--max-length is {asked:,}; {self.model} is made for {known:,} tokens", f"choose --max-length {known} or less"
+            )
 
     def hash(self, *, checkpoint: Mapping[str, str], code: str, tools: Mapping[str, str]) -> str:
         """Hash of all that decides the result.

@@ -11,12 +11,15 @@ from pathlib import Path
 
 from .errors import BuildError
 
-_TMP = ".tmp-"
+_TMP, _PART = ".tmp-", ".part-"
 _SHOWN = 32  # hex digits of a hash in a folder's name
 
 
 class StageCache:
-    """Folders `<stage>-<hash>`; one that has its name is complete, because it got it by a rename."""
+    """Folders `<stage>-<hash>`; one that has its name is complete, because it got it by a rename.
+
+    A result that is being made lies in `.part-<stage>-<hash>`, also after an interruption: it may be taken up again.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -29,13 +32,24 @@ class StageCache:
         os.utime(path)
         return path
 
-    def make(self, stage: str, key: str, fill: Callable[[Path], None]) -> Path:
-        """Let `fill` write a result into an empty folder, then give the folder its name."""
+    def make(self, stage: str, key: str, fill: Callable[[Path], None], *, resume: bool = False) -> Path:
+        """Let `fill` write a result into a folder, then give the folder its name.
+
+        Args:
+            resume: what an interrupted `fill` of this key left is in the folder; otherwise it is empty. What other keys
+                left of this stage is removed.
+        """
         path = self._path(stage, key)
-        beside = self._root / f"{_TMP}{path.name}"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        fill(beside)
+        beside = self._root / f"{_PART}{path.name}"
+        for left in self._root.glob(f"{_PART}{stage}-*"):
+            if not (resume and left == beside):
+                shutil.rmtree(left)
+        beside.mkdir(parents=True, exist_ok=True)
+        try:
+            fill(beside)
+        except BuildError:  # it would fail again
+            shutil.rmtree(beside)
+            raise
         if path.exists():
             path.rename(beside.with_name(f"{_TMP}old-{path.name}"))
         beside.rename(path)

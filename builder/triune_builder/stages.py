@@ -14,16 +14,21 @@ from triune_runtime.manifest import EngineManifest
 from triune_runtime.runners import Runner, make_runner
 
 from .checkpoint import Checkpoint, open_checkpoint
-from .engine import ort, ort_lowering
+from .engine import ort, ort_lowering, ort_stored
+from .engine.ort_pieces import OrtPieces
 from .graph.export import export
+from .graph.shapes import check_weights
 from .plan import BuildPlan
 from .progress import StageClock
 from .quantize.apply import Change, quantize
 from .quantize.policy import find_precision
 from .tools import EngineFacts, StageFactory, Tools
+from .verify.layers import Pieces
 from .verify.reference import input_maxima
 from .verify.report import WeightChange
 from .verify.verify import TEXTS
+
+_CALIBRATION = ".calibration.npz"  # in the engine's folder while it is being made
 
 
 class OrtTools(Tools):
@@ -34,32 +39,57 @@ class OrtTools(Tools):
 
     def compile(self, plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
         with stage("export"):
+            check_weights(checkpoint.config, checkpoint.weights)
             bundle = export(checkpoint, max_length=plan.limits.max_length)
         with stage("quantize"):
             precision = find_precision(plan.precision)
-            quantized = quantize(bundle, precision, _calibrate(checkpoint) if precision.smooth else None)
+            quantized = quantize(bundle, precision, _calibrate(checkpoint, folder) if precision.smooth else None)
         with stage("lower"):
             bundle = ort_lowering.lower(quantized.bundle)
+            if precision.stored:
+                bundle = ort_stored.store(bundle, precision.stored)
         with stage("write") as clock:
-            files = ort.write(bundle, folder, clock.count)
+            written = ort.write(bundle, folder, clock.count, changes=quantized.changes)
+            _tell_links(written, clock)
+            (folder / _CALIBRATION).unlink(missing_ok=True)
         return EngineFacts(
             architecture=bundle.architecture,
             vocab_size=bundle.vocab_size,
             cache=bundle.cache,
             changes=tuple(map(_record, quantized.changes)),
-            files=tuple(files),
+            files=tuple(written.files),
             engine=ort.MODEL,
+            loaded_bytes=written.loaded,
         )
 
     def make_runner(self, manifest: EngineManifest, folder: Path) -> Runner:
         return make_runner(manifest, folder)
 
+    def make_pieces(self, manifest: EngineManifest, folder: Path) -> Pieces:
+        return OrtPieces(folder / manifest.engine, manifest.cache)
 
-def _calibrate(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:
-    """How large the inputs of each linear get over the bundled calibration text."""
+
+def _tell_links(written: ort.Written, clock: StageClock) -> None:
+    """Say which weights are read where they lie, and which had to be copied."""
+    for files, what in ((written.linked, "read in place"), (written.copied, "copied, as no hard link to it can be made here")):
+        if files:
+            name = f"{len(files)} files" if len(files) > 1 else next(iter(files))
+            clock.show.say(f"{'write':<10} {name}: {sum(files.values()) / 1e6:,.0f} MB {what}")
+
+
+def _calibrate(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[np.float32]]:
+    """How large the inputs of each linear get over the bundled calibration text; minutes of work that `folder` keeps."""
+    kept = folder / _CALIBRATION
+    if kept.exists():
+        with np.load(kept) as arrays:
+            return dict(arrays)
     text = (TEXTS / "calibration.txt").read_text("utf-8")
     tokens = Tokenizer.from_str(checkpoint.tokenizer_json).encode(text).ids
-    return input_maxima(checkpoint.config, checkpoint.weights, [tokens])
+    maxima = input_maxima(checkpoint.config, checkpoint.weights, [tokens])
+    beside = kept.with_suffix(".tmp.npz")
+    np.savez(beside, **maxima)
+    beside.replace(kept)
+    return maxima
 
 
 def _record(change: Change) -> WeightChange:

@@ -14,6 +14,7 @@ from triune_runtime.runners import Runner
 
 from .plan import BuildPlan
 from .progress import StageClock
+from .verify.layers import Pieces
 from .verify.report import WeightChange
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class EngineFacts:
     changes: tuple[WeightChange, ...]
     files: tuple[str, ...]  # all that the engine consists of
     engine: str  # the one to load
+    loaded_bytes: int = 0  # of weights, in a server's memory
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -52,9 +54,16 @@ class Tools(Protocol):
         ...
 
     def compile(self, plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
-        """Write the engine into the empty `folder`; every part of the work runs in `with stage(name)`."""
+        """Write the engine into `folder`; every part of the work runs in `with stage(name)`.
+
+        The folder is empty, or holds what an interrupted call with the same arguments left there.
+        """
         ...
 
     def make_runner(self, manifest: EngineManifest, folder: Path) -> Runner:
         """The runner that will serve the engine."""
+        ...
+
+    def make_pieces(self, manifest: EngineManifest, folder: Path) -> Pieces:
+        """The same engine, to be run without being loaded as a whole."""
         ...

@@ -221,7 +221,7 @@ def test_what_is_not_understood_is_refused_with_a_remedy(tmp_path: Path, changes
 
 
 def test_an_unknown_architecture_is_named() -> None:
-    with pytest.raises(BuildError, match="'mamba' is not read; known: llama"):
+    with pytest.raises(BuildError, match="'mamba' is not read; known: deepseek2, llama"):
         read_config({"general.architecture": "mamba"}, vocab_size=1, tied=True, rope_factors=None)
 
 

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from tokenizers import Tokenizer, models
 
 from triune_builder.checkpoint.folder import open_folder
-from triune_builder.checkpoint.hub import fetch_from_hub
+from triune_builder.checkpoint.hub import fetch_from_hub, fetch_headers_from_hub
 from triune_builder.errors import BuildError
 
 COMMIT = "c" * 40
@@ -172,3 +172,17 @@ def test_refusals_are_one_clear_error(hub: Hub, tmp_path: Path, status: int, cod
         fetch(hub, tmp_path, model)
     assert error.value.hint
     assert "\n" not in str(error.value.args[0])
+
+
+def test_headers_alone_are_fetched_for_a_dry_run(hub: Hub, tmp_path: Path) -> None:
+    whole = open_folder(fetch_from_hub("own/tiny", endpoint=hub.endpoint, cache_dir=tmp_path / "cache"))
+    folder = fetch_headers_from_hub("own/tiny", tmp_path / "hollow", endpoint=hub.endpoint, cache_dir=tmp_path / "other")
+    found = open_folder(folder)
+    assert found.config == whole.config and found.tokenizer_json == whole.tokenizer_json
+    shapes = {name: (t.dtype, t.shape) for name, t in whole.weights.items()}
+    assert {name: (t.dtype, t.shape) for name, t in found.weights.items()} == shapes
+    assert (folder / "model.safetensors").stat().st_blocks * 512 < 1 << 16  # of four megabytes
+    assert not any((tmp_path / "other").rglob("*.safetensors"))
+    hub.status, hub.error_code = 404, "RepoNotFound"
+    with pytest.raises(BuildError, match="no model own/tiny"):
+        fetch_headers_from_hub("own/tiny", tmp_path / "hollow", endpoint=hub.endpoint, cache_dir=tmp_path / "third")

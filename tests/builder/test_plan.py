@@ -23,7 +23,7 @@ GIVEN: dict[str, Any] = {"checkpoint": {"a.gguf": "1"}, "code": "2", "tools": {"
     ("wrong", "says"),
     [
         ({"target": "tpu"}, "unknown target 'tpu'; known: cpu"),
-        ({"precision": "int3"}, "unknown precision 'int3'; known: fp32, int8, int4, w8a8"),
+        ({"precision": "int3"}, "unknown precision 'int3'; known: fp32, bf16, fp16, fp8, int8, int4, w8a8"),
         ({"model": "  "}, "name is empty"),
         ({"model": "x" * 300}, "cannot be the name of a file"),
         ({"model": "a\0b"}, "cannot be the name of a file"),

@@ -1,15 +1,22 @@
-"""Helpers of the graph tests: run a float graph, made-up calibration, sizes that blocks of 32 divide."""
+"""Helpers of the graph tests: run a float graph, make an engine, made-up calibration, sizes that blocks of 32 divide."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from triune_builder.engine import ort
-from triune_builder.graph.export import GraphBundle
+from triune_builder.engine.ort_lowering import lower
+from triune_builder.graph.export import GraphBundle, export
+from triune_builder.quantize.apply import quantize
+from triune_builder.quantize.policy import find_precision
+from triune_runtime.manifest import EngineManifest, Limits
+from triune_runtime.runners import Runner, make_runner
 
 from .tiny_llama import FakeCheckpoint
 
@@ -36,3 +43,31 @@ def made_up_maxima(checkpoint: FakeCheckpoint, unevenness: float = 0.3) -> dict[
     names = [n for n in checkpoint.weights if n.endswith("_proj.weight")]
     sizes = {n: checkpoint.weights[n].shape[1] for n in names} | {"lm_head.weight": checkpoint.config["hidden_size"]}
     return {n: np.exp(random.normal(size=size) * unevenness).astype(np.float32) for n, size in sizes.items()}
+
+
+class Engine(NamedTuple):
+    """A lowered engine, and the quantized graph's own definition of it: logits after a whole history."""
+
+    precision: str
+    manifest: EngineManifest
+    runner: Runner
+    definition: Callable[[list[int]], NDArray[np.float32]]
+
+
+def make_engine(checkpoint: FakeCheckpoint, precision: str, folder: Path, *, slots: int = 4, max_length: int = 128) -> Engine:
+    """Build `checkpoint` into `folder` and load it as it would be served."""
+    (folder / "plain").mkdir()
+    made = []
+    for _ in range(2):
+        bundle = export(checkpoint, max_length=max_length)  # type: ignore[arg-type]  # a fake
+        made.append(quantize(bundle, find_precision(precision), made_up_maxima(checkpoint)).bundle)
+    plain, lowered = made[0], lower(made[1])
+    ort.write(lowered, folder)
+    manifest = EngineManifest(
+        model="tiny", architecture=lowered.architecture, target="cpu", precision=precision, engine=ort.MODEL,
+        vocab_size=lowered.vocab_size, cache=lowered.cache, stop_token_ids=(0,),
+        limits=Limits(max_sequences=slots, max_length=max_length),
+    )  # fmt: skip
+    return Engine(
+        precision, manifest, make_runner(manifest, folder), lambda history: float_logits(plain, folder / "plain", [history])
+    )

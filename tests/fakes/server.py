@@ -59,4 +59,6 @@ def fake_server(folder: Path, shared_memory: Path, *, broken: bool = False, dies
 
 
 def options(http_port: int, grpc_port: int, metrics_port: int) -> ServerOptions:
-    return ServerOptions(repository=Path("none"), http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port)
+    return ServerOptions(
+        repository=Path("none"), http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, openai_port=0
+    )

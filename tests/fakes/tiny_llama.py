@@ -35,7 +35,7 @@ class FakeTensor:
 
     def float32(self) -> NDArray[np.float32]:
         self.reads.append(1)
-        return self.array
+        return self.array.copy()
 
     def blocks(self) -> None:
         return None

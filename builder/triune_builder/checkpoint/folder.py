@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import BuildError
 from .checkpoint import Checkpoint, stop_ids
+from .fp8 import join_scales
 from .safetensors_files import read_weights
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -29,7 +30,8 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
     tokenizer_config = _json(folder / "tokenizer_config.json", optional=True)
     named_tokens = _json(folder / "special_tokens_map.json", optional=True) | tokenizer_config
     special = _special_ids(tokenizer, tokenizer_json)
-    weights, weight_files = read_weights(folder)
+    stored, weight_files = read_weights(folder)
+    weights, config = join_scales(stored, config)
     special_tokens = {key: text for key in _SPECIAL if (text := _token_text(named_tokens.get(key))) is not None}
     named_end = special.get(special_tokens.get("eos_token", ""))
     bos = config.get("bos_token_id")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,8 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BuildError
+from . import gguf_deepseek as deepseek
+from .tensor import Tensor
 
 _HINT = "build from the model's Hugging Face folder or hub id instead, or teach checkpoint/gguf_architectures.py to read it"
+
+
+def _complete(config: dict[str, Any], own: Mapping[str, Any]) -> None:
+    """Heads of one size for queries, keys and values, where the file does not say it."""
+    config.setdefault("num_key_value_heads", config["num_attention_heads"])
+    config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    config.setdefault("rope_theta", 10_000.0)
+    for key in ("rope.dimension_count", "attention.value_length"):
+        if own.get(key, config["head_dim"]) != config["head_dim"]:
+            raise BuildError(f"{key} is {own[key]}, but a head has {config['head_dim']} numbers", _HINT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +41,8 @@ class Architecture:
     tensors: Mapping[str, str] = field(default_factory=dict)  # outside of layers, without .weight / .bias
     layer: Mapping[str, str] = field(default_factory=dict)  # inside blk.<i> -> inside model.layers.<i>
     interleaved: Mapping[str, str] = field(default_factory=dict)  # layer tensor -> config.json key of its head count
+    complete: Callable[[dict[str, Any], Mapping[str, Any]], None] = _complete  # adds what the file says in other terms
+    unpack: Callable[..., tuple[dict[str, Tensor], dict[str, Tensor]]] | None = None  # see gguf_deepseek
 
 
 _LLAMA = Architecture(
@@ -63,10 +78,34 @@ _LLAMA = Architecture(
     interleaved={"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"},
 )
 
-ARCHITECTURES: dict[str, Architecture] = {"llama": _LLAMA}
+# Qwen's rows lie as in the checkpoint: only Llama's file format interleaves them.
+_QWEN2 = dataclasses.replace(_LLAMA, model_type="qwen2", interleaved={})
+_QWEN3 = dataclasses.replace(
+    _QWEN2, model_type="qwen3", layer={**_LLAMA.layer, "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+)
 
+_DEEPSEEK = Architecture(
+    model_type="deepseek_v3",
+    keys=deepseek.KEYS,
+    optional=deepseek.OPTIONAL,
+    fixed=deepseek.FIXED,
+    ignored=deepseek.IGNORED,
+    constants=deepseek.CONSTANTS,
+    tensors=_LLAMA.tensors,
+    layer=deepseek.LAYER,
+    complete=deepseek.complete,
+    unpack=deepseek.unpack,
+)
+
+ARCHITECTURES: dict[str, Architecture] = {"llama": _LLAMA, "qwen2": _QWEN2, "qwen3": _QWEN3, "deepseek2": _DEEPSEEK}
+
+_YARN = {  # metadata key -> rope_scaling key, where the file says it
+    "rope.scaling.attn_factor": "attn_factor",
+    "rope.scaling.yarn_beta_fast": "beta_fast",
+    "rope.scaling.yarn_beta_slow": "beta_slow",
+}
 _ROPE_KEYS = frozenset(
-    {"rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scale_linear"}
+    {"rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scale_linear", *_YARN}
 )
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # as published
 
@@ -114,13 +153,8 @@ def read_config(
     for key, value in config.items():
         if isinstance(value, list):
             raise BuildError(f"{key} differs from layer to layer: {value}", _HINT)
-    config.setdefault("num_key_value_heads", config["num_attention_heads"])
-    config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
-    config.setdefault("rope_theta", 10_000.0)
     config |= {"vocab_size": vocab_size, "tie_word_embeddings": tied}
-    for key in ("rope.dimension_count", "attention.value_length"):
-        if own.get(key, config["head_dim"]) != config["head_dim"]:
-            raise BuildError(f"{prefix}{key} is {own[key]}, but a head has {config['head_dim']} numbers", _HINT)
+    row.complete(config, own)
     config["rope_scaling"] = _rope_scaling(own, config, rope_factors)
     return config
 
@@ -145,8 +179,23 @@ def _rope_scaling(
 ) -> dict[str, Any] | None:
     kind = own.get("rope.scaling.type", "linear" if "rope.scale_linear" in own else "none")
     factor = own.get("rope.scaling.factor", own.get("rope.scale_linear", 1.0))
-    if kind not in ("none", "linear"):
-        raise BuildError(f"rope scaling of type {kind!r} is not read from GGUF; known: none, linear and Llama 3's", _HINT)
+    if kind not in ("none", "linear", "yarn"):
+        raise BuildError(f"rope scaling of type {kind!r} is not read from GGUF; known: none, linear, yarn and Llama 3's", _HINT)
+    stray = sorted(_YARN.keys() & own.keys())
+    if stray and kind != "yarn":
+        raise BuildError(f"the file has {', '.join(stray)}, but its rope scaling is of type {kind!r}", _HINT)
+    if kind == "yarn":
+        needed = {"rope.scaling.factor", "rope.scaling.original_context_length"}
+        if rope_factors is not None or not needed <= own.keys():
+            raise BuildError(
+                f"rope scaling of type 'yarn' is read with {' and '.join(sorted(needed))}, and no rope_freqs", _HINT
+            )
+        original = own["rope.scaling.original_context_length"]
+        known = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original}
+        known |= {theirs: own[ours] for ours, theirs in _YARN.items() if ours in own}
+        if deepseek.LOG_MULTIPLIER in own:
+            known |= dict.fromkeys(("mscale", "mscale_all_dim"), round(10 * own[deepseek.LOG_MULTIPLIER], 6))
+        return known
     linear = kind == "linear" and factor not in (0.0, 1.0)
     if rope_factors is None:
         return {"rope_type": "linear", "factor": factor} if linear else None

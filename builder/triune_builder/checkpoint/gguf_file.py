@@ -49,6 +49,8 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
     config |= vocabulary.token_ids
 
     weights: dict[str, Tensor] = {}
+    if row.unpack:
+        weights, stored = row.unpack(stored, config)
     for tensor in stored.values():
         named = hugging_face_name(row, tensor.name, config)
         if named is None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import struct
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -45,6 +51,51 @@ def fetch_from_hub(model: str, *, endpoint: str | None = None, cache_dir: Path |
     except Exception as error:  # the HTTP client's own errors come through, and which client that is changes
         raise _explained(model, error) from error
     return Path(folder)
+
+
+def fetch_headers_from_hub(
+    model: str,
+    folder: Path,
+    *,
+    endpoint: str | None = None,
+    cache_dir: Path | None = None,
+    progress: Callable[[str], None] = lambda words: None,
+) -> Path:
+    """`folder` with all of `model` but the numbers: its safetensors files have their headers and are hollow behind them.
+
+    Args:
+        endpoint, cache_dir: as in `fetch_from_hub`.
+        progress: told in words what is being done.
+
+    Raises:
+        BuildError: as `fetch_from_hub`.
+    """
+    repository, _, revision = model.partition("@")
+    api = HfApi(endpoint=endpoint)
+    try:
+        info = api.model_info(repository, revision=revision or None)
+        small = snapshot_download(
+            repository, revision=info.sha, allow_patterns=list(PATTERNS[:-1]), cache_dir=cache_dir, endpoint=endpoint
+        )
+        names = [s.rfilename for s in info.siblings or () if fnmatchcase(s.rfilename, PATTERNS[-1])]
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(small, folder)
+        for number, name in enumerate(names, start=1):
+            progress(f"reading the header of {name}, {number} of {len(names)}")
+            tensors = api.parse_safetensors_file_metadata(repository, name, revision=info.sha).tensors
+            entries = {n: {"dtype": t.dtype, "shape": t.shape, "data_offsets": t.data_offsets} for n, t in tensors.items()}
+            _write_hollow(folder / name, entries)
+    except Exception as error:  # as above
+        raise _explained(model, error) from error
+    return folder
+
+
+def _write_hollow(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """A safetensors file of these tensors with nothing but a hole where their numbers should be."""
+    header = json.dumps(entries).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + max((entry["data_offsets"][1] for entry in entries.values()), default=0))
 
 
 def _explained(model: str, error: Exception) -> BuildError:

@@ -63,7 +63,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
         first = next(t.name for t in tensors if t.dtype == strange[0])
         raise BuildError(
             f"{path} holds tensors of type {', '.join(strange)} (such as {first}); read are {', '.join(PLAIN)}",
-            "take the model's BF16, F16 or F32 checkpoint",
+            "take the model's BF16, F16, F32 or block-FP8 checkpoint",
         )
     return {t.name: t for t in tensors}
 
@@ -79,29 +79,30 @@ def _tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> Tensor:
 def _sharded(folder: Path, index: Path, present: list[Path]) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
     try:
         places: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
-        shards = sorted(set(places.values()))
+        named: dict[str, set[str]] = {shard: set() for shard in sorted(set(places.values()))}
+        for name, place in places.items():
+            named[place].add(name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BuildError(f"{index} is not a readable index: {error!r}", _FETCH) from error
-    missing = [s for s in shards if not (folder / s).is_file()]
+    missing = [s for s in named if not (folder / s).is_file()]
     if missing:
-        raise BuildError(f"{folder} lacks {len(missing)} of {len(shards)} shards: {_some(missing)}", "fetch the missing files")
-    spare = [p.name for p in present if p.name not in shards]
+        raise BuildError(f"{folder} lacks {len(missing)} of {len(named)} shards: {_some(missing)}", "fetch the missing files")
+    spare = [p.name for p in present if p.name not in named]
     if spare:
         raise BuildError(
             f"{folder} has safetensors files that {INDEX} does not name: {_some(spare)}",
             "they may be of another model or version: move them away",
         )
     weights: dict[str, Tensor] = {}
-    for shard in shards:
+    for shard, expected in named.items():
         held = read_file(folder / shard)
-        named = {name for name, place in places.items() if place == shard}
-        if held.keys() != named:
+        if held.keys() != expected:
             raise BuildError(
-                f"{folder / shard} and {INDEX} disagree about {_some(sorted(held.keys() ^ named))}",
+                f"{folder / shard} and {INDEX} disagree about {_some(sorted(held.keys() ^ expected))}",
                 "the files are of different versions; fetch them again",
             )
         weights |= held
-    return weights, (index, *(folder / s for s in shards))
+    return weights, (index, *(folder / s for s in named))
 
 
 def _some(names: list[str]) -> str:

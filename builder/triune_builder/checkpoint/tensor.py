@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,10 +17,11 @@ from ..errors import BuildError
 BLOCK = 32  # elements of a row that share a scale in every block format read here
 _BAND_BYTES = 1 << 21  # stored bytes decoded at a time: keeps the working copies small beside the result
 
-PLAIN = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # dtype -> bytes an element
+FP8 = "F8_E4M3"
+PLAIN = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, FP8: 1}  # dtype -> bytes an element
 BLOCKED = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}  # dtype -> bytes a block
 
-
+_FP8_VALUES = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)  # of each code
 Codes: TypeAlias = NDArray[np.uint8] | NDArray[np.int8]
 
 
@@ -146,6 +148,8 @@ def half_order(rows: int, heads: int) -> NDArray[np.intp]:
 def _plain(stored: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
     if dtype == "BF16":  # the upper half of a float32
         return (stored.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == FP8:
+        return np.take(_FP8_VALUES, stored)
     return stored.view({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float32)
 
 

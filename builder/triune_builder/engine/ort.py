@@ -1,52 +1,181 @@
-"""Writes a graph for ONNX Runtime: model.onnx and its weights in model.data, one weight in memory at a time."""
+"""Writes a graph for ONNX Runtime: model.onnx and its weights, one weight in memory at a time.
+
+Weights lie in model.data, and those that are to be read from another file, in that file: a hard link to it beside
+model.onnx, since ONNX Runtime follows neither `../` nor symbolic links.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import onnx_ir as ir
 
 from ..graph.export import GraphBundle
+from ..graph.weights import StackedTensor
+from ..quantize.change import Change
+from .journal import Journal
 
 MODEL = "model.onnx"
 DATA = "model.data"
+_DATA = ".data"
+_JOURNAL = ".written-"  # and the graph's name: in the folder while its weights are being written
 _ALIGNMENT = 4096  # of each weight in the data file, so that it can be memory-mapped
 _SMALL = 1024  # bytes up to which a constant stays inside model.onnx
+_CAST = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT8E4M3FN}
+_CHUNK = 1 << 24  # bytes copied at a time
 
 
-def write(bundle: GraphBundle, folder: Path, progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Write the graph of `bundle` into `folder`; returns the names of the files.
+@dataclass
+class Written:
+    """What lies in the folder."""
+
+    files: list[str]
+    loaded: int  # bytes of weights in a server's memory: halves and eighths are cast to float32
+    linked: dict[str, int] = field(default_factory=dict)  # files that are hard links -> bytes of them that the graph reads
+    copied: dict[str, int] = field(default_factory=dict)  # files that could not be linked -> bytes of them in model.data
+
+
+def write(
+    bundle: GraphBundle,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    changes: Sequence[Change] = (),
+    name: str = MODEL,
+) -> Written:
+    """Write the graph of `bundle` into `folder`; weights that an interrupted run wrote there are not made again.
 
     Args:
         progress: called with (weights written, weights in all).
+        changes: what is measured of weights while they are written.
+        name: of the graph's file; its weights lie in the .data file of that name.
     """
-    initializers = bundle.model.graph.initializers.values()
-    lazy = [value.const_value for value in initializers]
+    journal = Journal(folder / f"{_JOURNAL}{name}", changes)
+    data_name = Path(name).with_suffix(_DATA).name
+    writer = _Writer(folder, data_name, journal)
+    initializers = _grouped(bundle.model.graph.initializers.values())
+    places: list[tuple[ir.Value, ir.ExternalTensor]] = []  # a weight may be made of another: none is replaced before the end
+    with (folder / data_name).open("r+b" if journal.places else "wb") as data:
+        data.truncate(journal.end)
+        data.seek(journal.end)
+        for done, value in enumerate(initializers, start=1):
+            if (place := writer.place(value, data)) is not None:
+                places.append((value, place))
+            if progress:
+                progress(done, len(initializers))
+    _save(bundle.model, folder / name, places)
+    journal.close()
+    loaded = sum(_loaded(value.const_value) for value in initializers)
+    return Written([name, data_name, *writer.linked], loaded, writer.linked, writer.copied)
+
+
+def _loaded(tensor: ir.TensorProtocol | None) -> int:
+    assert tensor is not None, "initializers have values"
+    return 4 * tensor.size if tensor.dtype in _CAST else tensor.nbytes
+
+
+def _grouped(initializers: Iterable[ir.Value]) -> list[ir.Value]:
+    """The parts of a weight (its codes, its scale, ...) side by side: they are made together, and kept no longer."""
+    groups: dict[str, list[ir.Value]] = {}
+    for value in initializers:
+        groups.setdefault((value.name or "").rpartition(".")[0], []).append(value)
+    return [value for group in groups.values() for value in group]
+
+
+def write_graph(bundle: GraphBundle, path: Path) -> None:
+    """Write the graph of `bundle` as it would be written with its weights, and none of those."""
+    places: list[tuple[ir.Value, ir.ExternalTensor]] = []
+    end, data_name = 0, path.with_suffix(_DATA).name
+    for value in _grouped(bundle.model.graph.initializers.values()):
+        tensor = value.const_value
+        assert tensor is not None, f"{value.name} has no value"
+        if tensor.nbytes > _SMALL:
+            offset = end + -end % _ALIGNMENT
+            end = offset + tensor.nbytes
+            places.append((value, _external(value, path.parent, data_name, offset, tensor.nbytes)))
+    _save(bundle.model, path, places)
+
+
+def _save(model: ir.Model, path: Path, places: Sequence[tuple[ir.Value, ir.ExternalTensor]]) -> None:
+    """Write the graph alone, its weights being at `places`; the model stays as it is."""
+    before = [value.const_value for value, _ in places]
     try:
-        with (folder / DATA).open("wb") as data:
-            for done, value in enumerate(initializers, start=1):
-                _append(value, data, folder)
-                if progress:
-                    progress(done, len(lazy))
-        ir.save(bundle.model, folder / MODEL)
+        for value, place in places:
+            value.const_value = place
+        ir.save(model, path)
     finally:
-        for value, tensor in zip(initializers, lazy, strict=True):
+        for (value, _), tensor in zip(places, before, strict=True):
             value.const_value = tensor
-    return [MODEL, DATA]
 
 
-def _append(value: ir.Value, data: BinaryIO, folder: Path) -> None:
-    """Move one weight's bytes to the end of the data file; a small one stays in the graph."""
+def _external(value: ir.Value, folder: Path, file: str, offset: int, length: int) -> ir.ExternalTensor:
     tensor = value.const_value
     assert tensor is not None and isinstance(tensor.shape, ir.Shape), f"{value.name} has no value"
-    if tensor.nbytes <= _SMALL:
-        return
-    data.write(b"\0" * (-data.tell() % _ALIGNMENT))
-    offset = data.tell()
-    data.write(tensor.tobytes())
-    length = data.tell() - offset
-    value.const_value = ir.ExternalTensor(
-        DATA, offset, length, tensor.dtype, shape=tensor.shape, name=value.name or "", base_dir=folder
-    )
+    return ir.ExternalTensor(file, offset, length, tensor.dtype, shape=tensor.shape, name=value.name or "", base_dir=folder)
+
+
+class _Writer:
+    """Gives each weight its place."""
+
+    def __init__(self, folder: Path, data_name: str, journal: Journal) -> None:
+        self._folder, self._data_name, self._journal = folder, data_name, journal
+        self.linked: dict[str, int] = {}
+        self.copied: dict[str, int] = {}
+
+    def place(self, value: ir.Value, data: BinaryIO) -> ir.ExternalTensor | None:
+        """Put one weight's bytes at the end of the data file, or a link to the file where they lie beside it.
+
+        None for a small one: it stays in the graph.
+        """
+        tensor = value.const_value
+        assert tensor is not None, f"{value.name} has no value"
+        if isinstance(tensor, ir.ExternalTensor) and self._link(tensor):
+            return _external(value, self._folder, Path(tensor.location).name, tensor.offset or 0, tensor.nbytes)
+        if value.name in self._journal.places:
+            return _external(value, self._folder, self._data_name, *self._journal.places[value.name])
+        if tensor.nbytes <= _SMALL and not isinstance(tensor, ir.ExternalTensor):
+            return None
+        offset = data.tell() + -data.tell() % _ALIGNMENT
+        data.write(b"\0" * (offset - data.tell()))
+        _append(tensor, data)
+        length = data.tell() - offset
+        self._journal.add(value.name or "", offset, length, data)
+        return _external(value, self._folder, self._data_name, offset, length)
+
+    def _link(self, tensor: ir.ExternalTensor) -> bool:
+        """Whether the tensor's file lies in the folder now."""
+        name = Path(tensor.location).name
+        if name not in self.linked and name not in self.copied:
+            (self._folder / name).unlink(missing_ok=True)
+            try:
+                os.link(Path(tensor.path).resolve(), self._folder / name)  # itself, not a symbolic link to it
+            except OSError:  # another file system, or one without hard links
+                self.copied[name] = 0
+            else:
+                self.linked[name] = 0
+        (self.linked if name in self.linked else self.copied)[name] += tensor.nbytes
+        return name in self.linked
+
+
+def _append(tensor: ir.TensorProtocol, data: BinaryIO) -> None:
+    if isinstance(tensor, StackedTensor):
+        tensor.tofile(data)  # entry by entry
+    elif isinstance(tensor, ir.ExternalTensor):
+        assert tensor.offset is not None
+        with Path(tensor.path).open("rb") as file:
+            file.seek(tensor.offset)
+            left = tensor.nbytes
+            while left > 0:
+                chunk = file.read(min(left, _CHUNK))
+                if not chunk:
+                    raise OSError(f"{tensor.path} is shorter than it was")
+                data.write(chunk)
+                left -= len(chunk)
+    else:
+        array = np.ascontiguousarray(tensor.numpy())
+        data.write(array.reshape(-1).view(np.uint8).data)  # not a copy of its bytes: there may be gigabytes

@@ -5,16 +5,23 @@ A function that no rule replaces keeps its body: correct, slower. Every rule is 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..errors import BuildError
 from ..graph.export import GraphBundle
 from ..graph.rewrite import Rewriter
+from ..quantize.schemes import WHOLE_ZEROS
+from .ort_latent import lower_latent
+from .ort_moe import lower_experts
 from .ort_rows import CONTRIB, lower_rows
+from .packing import pack
 
+_HEAD_MULTIPLE = 16  # of numbers in a head
 _LAST = np.array([-1], np.int64)
 
 
@@ -23,40 +30,72 @@ def lower(bundle: GraphBundle) -> GraphBundle:
 
     The cache changes its meaning: past and present of a layer are one buffer [batch, heads, max_length, dim], of which the
     first `total_lengths` positions hold tokens.
+
+    Raises:
+        BuildError: a size that ONNX Runtime's ops cannot take.
     """
     rewriter = Rewriter(bundle.model)
     _attention(rewriter)
+    doubled = lower_latent(rewriter)
+    lower_experts(rewriter)
     _norms(rewriter)
     _silu(rewriter)
     _linears(rewriter)
     _blocks(rewriter)
     lower_rows(rewriter)
     rewriter.finish({CONTRIB: 1})
-    return bundle
+    cache = tuple(dataclasses.replace(c, outputs=2) if c.name in doubled else c for c in bundle.cache)
+    return dataclasses.replace(bundle, cache=cache, mtp=bundle.mtp and lower(bundle.mtp))
 
 
 def _attention(rewriter: Rewriter) -> None:
-    """Attention -> GroupQueryAttention, which rotates, appends in place and attends in one op."""
+    """Attention -> GroupQueryAttention, which rotates, appends in place and attends in one op.
+
+    Queries, keys and values that are merely the parts of one product go in as that product. A layer with a window keeps a
+    buffer of a few more positions than that: the op itself drops the oldest, at lengths that depend on the sequence alone.
+    """
     lengths: tuple[ir.Value, ir.Value] | None = None
     for node in rewriter.find("Attention"):
-        qkv, key, value, total_lengths, cos, sin = node.inputs
+        query, key, value, past_key, past_value, total_lengths, cos, sin = node.inputs
         if lengths is None:
             one = rewriter.constant("one.int32", np.array(1, np.int32))
             (last,) = rewriter.insert(node, "Sub", total_lengths, one, name="last_positions")
             (longest,) = rewriter.insert(node, "ReduceMax", total_lengths, name="longest", keepdims=0)
             lengths = last, longest
+        window, dim = node.attributes["window"].as_int(), _head_dim(past_key)
+        if dim % _HEAD_MULTIPLE:
+            raise BuildError(
+                f"heads have {dim} numbers; ONNX Runtime's attention on the CPU takes multiples of {_HEAD_MULTIPLE}",
+                "this model cannot be built for this target",
+            )
         outputs = rewriter.insert(
             node,
             "GroupQueryAttention",
-            qkv, None, None, key, value, *lengths, cos, sin,
+            *_packed(query, key, value), past_key, past_value, *lengths, cos, sin,
             name=f"{node.outputs[0].name}.gqa",
             outputs=3,
             domain=CONTRIB,
             num_heads=node.attributes["num_heads"].as_int(),
             kv_num_heads=node.attributes["kv_num_heads"].as_int(),
             do_rotary=1,
+            **({"local_window_size": window, "sliding_window_cache": 1} if window else {}),
         )  # fmt: skip
         rewriter.replace(node, outputs)
+
+
+def _head_dim(past: ir.Value | None) -> int:
+    assert past is not None and past.shape is not None
+    dim = past.shape[3]
+    assert isinstance(dim, int)
+    return dim
+
+
+def _packed(*parts: ir.Value | None) -> tuple[ir.Value | None, ...]:
+    """(the product, None, None) where the three parts are the outputs of one Split of it, in order; else the parts."""
+    split = parts[0].producer() if parts[0] is not None else None
+    if split is None or split.op_type != "Split" or tuple(split.outputs) != parts:
+        return parts
+    return split.inputs[0], None, None
 
 
 def _norms(rewriter: Rewriter) -> None:
@@ -114,9 +153,9 @@ def _blocks(rewriter: Rewriter) -> None:
         packed = rewriter.initializer(
             f"{name}.packed", parts.packed, ir.DataType.UINT8, (rows, columns // block, block * bits // 8)
         )
-        zeros = parts.whole_zeros()
+        is_whole = bool(offset.meta.get(WHOLE_ZEROS)) or parts.whole_zeros() is not None
         zero_points = None
-        if zeros is not None:
+        if is_whole:
             width = -(-(columns // block) * bits // 8)
             zero_points = rewriter.initializer(f"{name}.zeros", parts.packed_zeros, ir.DataType.UINT8, (rows, width))
         (y,) = rewriter.insert(
@@ -124,7 +163,7 @@ def _blocks(rewriter: Rewriter) -> None:
             name=f"{node.outputs[0].name}.matmul", domain=CONTRIB,
             bits=bits, block_size=block, K=columns, N=rows, accuracy_level=4,
         )  # fmt: skip
-        if zeros is None:
+        if not is_whole:
             rest = rewriter.initializer(f"{name}.rest", parts.rest, ir.DataType.FLOAT, (columns // block, rows))
             shape = rewriter.constant(f"blocks.{columns}", np.array([0, 0, columns // block, block], np.int64))
             (split,) = rewriter.insert(node, "Reshape", x, shape, name=f"{node.outputs[0].name}.split")
@@ -144,7 +183,7 @@ class _Parts:
     def packed(self) -> NDArray[np.uint8]:
         """Codes [rows, blocks, bytes]; four bits: the even column in the low half."""
         codes = _array(self._codes).reshape(*_array(self._scale).shape, -1)
-        return codes if self._bits == 8 else _nibbles(codes)
+        return pack(codes, self._bits)
 
     def whole_zeros(self) -> NDArray[np.uint8] | None:
         """Zero points [rows, blocks] if every offset is a whole number of steps within the codes' range, else None."""
@@ -158,18 +197,12 @@ class _Parts:
     def packed_zeros(self) -> NDArray[np.uint8]:
         zeros = self.whole_zeros()
         assert zeros is not None
-        if self._bits == 8:
-            return zeros
-        return _nibbles(np.pad(zeros, ((0, 0), (0, zeros.shape[1] % 2))))
+        return pack(zeros, self._bits)
 
     def rest(self) -> NDArray[np.float32]:
         """What the middle zero point, 2^(bits-1), leaves of the offsets: [blocks, rows]."""
         rest = _array(self._offset) + _array(self._scale) * np.float32(2 ** (self._bits - 1))
         return np.ascontiguousarray(rest.T.astype(np.float32))
-
-
-def _nibbles(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.bitwise_or(codes[..., ::2], np.left_shift(codes[..., 1::2], np.uint8(4)))
 
 
 def _array(value: ir.Value) -> NDArray[Any]:

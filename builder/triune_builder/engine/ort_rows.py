@@ -15,7 +15,7 @@ CONTRIB = "com.microsoft"
 
 def lower_rows(rewriter: Rewriter) -> None:
     """LinearW8A8 -> MatMulIntegerToFloat times the rows' own scales; QuantizeRows -> standard ops."""
-    scaled = _products(rewriter)
+    _products(rewriter)
     step = rewriter.constant("rows.step", np.array(1 / 127, np.float32))
     middle = rewriter.constant("rows.middle", np.array(128, np.uint8))
     last = rewriter.constant("rows.axis", np.array([-1], np.int64))
@@ -23,25 +23,21 @@ def lower_rows(rewriter: Rewriter) -> None:
         (x,) = node.inputs
         assert x is not None
         name = node.outputs[0].name
-        postponed = _postpone_scale(rewriter, x, scaled)
         (size,) = rewriter.insert(node, "Abs", x, name=f"{name}.abs")
         # No guard against a row of zeros: whatever integers 0/0 is quantized to, they are multiplied by that zero again.
         (scale,) = rewriter.insert(node, "ReduceMax", size, last, name=f"{name}.scale", keepdims=1)
         (unit,) = rewriter.insert(node, "Div", x, scale, name=f"{name}.unit")
         (codes,) = rewriter.insert(node, "QuantizeLinear", unit, step, middle, name=f"{name}.uint8")
-        if postponed is not None:
-            (scale,) = rewriter.insert(node, "Mul", scale, postponed, name=f"{name}.whole_scale")
         rewriter.replace(node, [codes, scale])
 
 
-def _products(rewriter: Rewriter) -> set[ir.Node]:
-    """Lower every LinearW8A8; returns the nodes that multiply a product by its rows' scales.
+def _products(rewriter: Rewriter) -> None:
+    """Lower every LinearW8A8: the product of integers, then the rows' scales.
 
     A product that is only read in equal parts becomes one product a part: splitting it would copy all of it.
     """
     step = rewriter.constant("rows.step", np.array(1 / 127, np.float32))
     middle = rewriter.constant("rows.middle", np.array(128, np.uint8))
-    scaled: set[ir.Node] = set()
     for node in rewriter.find("LinearW8A8"):
         rows, row_scale, weight, weight_scale = node.inputs
         assert weight is not None and weight_scale is not None
@@ -54,13 +50,11 @@ def _products(rewriter: Rewriter) -> set[ir.Node]:
                 node, "MatMulIntegerToFloat", rows, part[0], step, part[1], middle, name=f"{name}.matmul", domain=CONTRIB
             )
             products += rewriter.insert(node, "Mul", y, row_scale, name=f"{name}.scaled")
-        scaled.update(producer for y in products if (producer := y.producer()))
         if split:
             rewriter.replace(split, products)
             rewriter.graph.remove(node, safe=True)
         else:
             rewriter.replace(node, products)
-    return scaled
 
 
 def _even_split(y: ir.Value) -> ir.Node | None:
@@ -92,23 +86,6 @@ def _equal_parts(rewriter: Rewriter, weight: ir.Value, scale: ir.Value, count: i
             )
         )
     return parts
-
-
-def _postpone_scale(rewriter: Rewriter, x: ir.Value, scaled: set[ir.Node]) -> ir.Value | None:
-    """Where x = a * (y * scales of rows) and nothing else reads it: x becomes a * y, and the scales are returned.
-
-    A row's codes do not change with its scale, so that can be multiplied to the row's maximum instead of to the whole row.
-    """
-    product = x.producer()
-    if product is None or product.op_type != "Mul" or len(x.uses()) != 1:
-        return None
-    for i, factor in enumerate(product.inputs):
-        node = factor.producer() if factor is not None and len(factor.uses()) == 1 else None
-        if node in scaled and node is not None:
-            y, row_scale = node.inputs
-            product.replace_input_with(i, y)
-            return row_scale
-    return None
 
 
 def _array(value: ir.Value) -> NDArray[Any]:

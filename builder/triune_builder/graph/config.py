@@ -10,10 +10,10 @@ from ..errors import BuildError
 # Keys that say nothing about what the model computes at inference.
 HARMLESS = frozenset(
     """
-    _name_or_path architectures attention_dropout auto_map bos_token_id dtype eos_token_id hidden_dropout initializer_range
-    is_llama_config max_position_embeddings model_type output_attentions output_hidden_states pad_token_id return_dict
-    task_specific_params tokenizer_class torch_dtype transformers.js_config transformers_version unsloth_fixed unsloth_version
-    use_cache
+    _name_or_path architectures attention_dropout auto_map bos_token_id chunk_size_feed_forward dtype eos_token_id
+    hidden_dropout id2label initializer_range is_encoder_decoder is_llama_config label2id max_position_embeddings
+    model_type output_attentions output_hidden_states pad_token_id problem_type return_dict task_specific_params
+    tokenizer_class torch_dtype transformers.js_config transformers_version unsloth_fixed unsloth_version use_cache
     """.split()
 )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,9 +15,9 @@ from triune_runtime.manifest import CacheTensor
 from ..checkpoint import Checkpoint
 from ..errors import BuildError
 from .arch import find_architecture
-from .cache import cache_inputs, cache_tensors
+from .cache import Layer, cache_inputs
 from .ops import Graph
-from .weights import WeightSource
+from .weights import StackSource, WeightSource
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,11 @@ class GraphBundle:
     cache: tuple[CacheTensor, ...]
     architecture: str
     vocab_size: int
+    stacks: dict[str, StackSource] = field(default_factory=dict)  # the same as `sources`, of weights stacked for experts
+    mtp: GraphBundle | None = None  # the layer of multi-token prediction as a graph of its own
 
 
-def export(checkpoint: Checkpoint, *, max_length: int) -> GraphBundle:
+def export(checkpoint: Checkpoint, *, max_length: int, with_mtp: bool = False) -> GraphBundle:
     """The float graph of `checkpoint` for sequences of up to `max_length` tokens.
 
     Inputs: `input_ids` int64 [batch, n], `total_lengths` int32 [batch] (tokens in the cache after this run),
@@ -36,39 +41,71 @@ def export(checkpoint: Checkpoint, *, max_length: int) -> GraphBundle:
     `past.NAME` float32 [batch, heads, past, dim]. Outputs: `present.NAME` and
     `logits` float32 [batch, m, vocab] of those positions.
 
+    Args:
+        with_mtp: where the checkpoint has a layer of multi-token prediction, export it as the bundle's `mtp` and let the
+            graph output what that reads: `hidden` float32 [batch, n, hidden]. `mtp` has the inputs of the graph and
+            `hidden`, with in `input_ids` the token after each position, and its own cache; its outputs are the same, but
+            what a further token needs is named `next_hidden`.
+
     Raises:
         BuildError: unknown architecture or config key; missing or spare weights.
     """
     model_type = str(checkpoint.config.get("model_type"))
     architecture = find_architecture(model_type)
-    cfg = architecture.Config.read(checkpoint.config)
-    g = Graph(checkpoint.weights)
-    input_ids = ir.val("input_ids", ir.DataType.INT64, ["batch", "n"])
-    total_lengths = ir.val("total_lengths", ir.DataType.INT32, ["batch"])
-    logit_positions = ir.val("logit_positions", ir.DataType.INT64, ["m"])
-    tensors = cache_tensors(cfg.num_hidden_layers, cfg.num_key_value_heads, cfg.head_dim)
-    cache = cache_inputs(tensors)
-    cos, sin = cfg.rope.tables(max_length)
-    tables = g.constant(cos, np.float32, "rope.cos"), g.constant(sin, np.float32, "rope.sin")
-    logits, present = architecture.forward(g, cfg, input_ids, total_lengths, logit_positions, tables, cache)
-
-    grown = [value for pair in present for value in pair]
-    outputs = {"logits": logits} | {f"present.{t.name}": v for t, v in zip(tensors, grown, strict=True)}
-    model = g.model([input_ids, total_lengths, logit_positions, *(value for pair in cache for value in pair)], outputs)
-    logits.type, logits.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", "m", cfg.vocab_size])
-    for t, value in zip(tensors, grown, strict=True):
-        value.type = ir.TensorType(ir.DataType.FLOAT)
-        value.shape = ir.Shape(["batch", t.heads, "length", t.dim])
-    _check_all_read(checkpoint, g.read, cfg.tie_word_embeddings)
-    return GraphBundle(model, g.sources, tensors, model_type, cfg.vocab_size)
+    cfg = architecture.read(checkpoint.config)
+    weights = checkpoint.weights
+    mtp = None
+    if with_mtp and architecture.mtp and any(name.startswith(cfg.mtp_prefix) for name in weights):
+        run = _Run(Graph(weights), cfg, cfg.mtp_cache, max_length)
+        hidden = ir.val("hidden", ir.DataType.FLOAT, ["batch", "n", cfg.hidden_size])
+        mtp = run.close(architecture.mtp(run.g, cfg, hidden, *run.arguments), model_type, hidden)
+        _check_all_read({name for name in weights if name.startswith(cfg.mtp_prefix)}, run.g.read)
+    run = _Run(Graph(weights), cfg, cfg.cache, max_length)
+    options = {"feeds_mtp": True} if mtp else {}
+    bundle = run.close(architecture.forward(run.g, cfg, *run.arguments, **options), model_type)
+    spare = {name for name in weights if not name.endswith("rotary_emb.inv_freq")}  # older exports keep this table
+    _check_all_read(spare - ({"lm_head.weight"} if cfg.tie_word_embeddings else set()), run.g.read)
+    return dataclasses.replace(bundle, mtp=mtp)
 
 
-def _check_all_read(checkpoint: Checkpoint, read: set[str], tied: bool) -> None:
+class _Run:
+    """A graph that is being recorded: its inputs, and how it is closed."""
+
+    def __init__(self, g: Graph, cfg: Any, tensors: tuple[CacheTensor, ...], max_length: int) -> None:
+        self.g, self._cfg, self._tensors = g, cfg, tensors
+        self._inputs = [
+            ir.val("input_ids", ir.DataType.INT64, ["batch", "n"]),
+            ir.val("total_lengths", ir.DataType.INT32, ["batch"]),
+            ir.val("logit_positions", ir.DataType.INT64, ["m"]),
+        ]
+        self._cache = cache_inputs(tensors)
+        cos, sin = cfg.rope.tables(max_length)
+        self._tables = g.constant(cos, np.float32, "rope.cos"), g.constant(sin, np.float32, "rope.sin")
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """What every architecture reads."""
+        return *self._inputs, self._tables, self._cache
+
+    def close(self, recorded: tuple[ir.Value, Sequence[Layer]], architecture: str, *more: ir.Value) -> GraphBundle:
+        """The graph, once logits and the grown cache are recorded; `more` are further inputs."""
+        logits, present = recorded
+        grown = [value for layer in present for value in layer]
+        outputs = {"logits": logits} | {f"present.{t.name}": v for t, v in zip(self._tensors, grown, strict=True)}
+        model = self.g.model([*self._inputs, *more, *(value for layer in self._cache for value in layer)], outputs)
+        logits.type, logits.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", "m", self._cfg.vocab_size])
+        for t, value in zip(self._tensors, grown, strict=True):
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            value.shape = ir.Shape(["batch", t.heads, "length", t.dim])
+        for value in self.g.outputs.values():
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+            value.shape = ir.Shape(["batch", "n", self._cfg.hidden_size])
+        return GraphBundle(model, self.g.sources, self._tensors, architecture, self._cfg.vocab_size, self.g.stacks)
+
+
+def _check_all_read(names: set[str], read: set[str]) -> None:
     """A weight that nothing reads means that the architecture misses something."""
-    spare = set(checkpoint.weights) - read
-    spare = {name for name in spare if not name.endswith("rotary_emb.inv_freq")}  # older exports keep this table
-    if tied:
-        spare.discard("lm_head.weight")
+    spare = names - read
     if spare:
         some = ", ".join(sorted(spare)[:5])
         raise BuildError(

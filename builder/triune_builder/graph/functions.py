@@ -5,34 +5,14 @@ A float graph runs as it is; a lowering replaces a function by name with what it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 
-DOMAIN = "triune"
-_OPSET = 23
-
-
-class _Body:
-    """A tape that also makes constants, for function bodies (which cannot hold initializers)."""
-
-    def __init__(self, *inputs: str) -> None:
-        self.inputs = [ir.val(name) for name in inputs]
-        self.tape = ir.tape.Tape()
-
-    def op(self, kind: str, *inputs: ir.Value | None, **attributes: object) -> ir.Value:
-        return self.tape.op(kind, inputs, attributes=attributes or None)  # type: ignore[arg-type]
-
-    def ints(self, *values: int) -> ir.Value:
-        return self.tape.op("Constant", [], {"value": ir.tensor(np.array(values, np.int64))})
-
-    def scalar(self, value: float, dtype: type = np.float32) -> ir.Value:
-        return self.tape.op("Constant", [], {"value": ir.tensor(np.array(value, dtype))})
-
-    def function(self, name: str, outputs: Sequence[ir.Value], attributes: Mapping[str, ir.AttributeType] = {}) -> ir.Function:
-        graph = ir.Graph(self.inputs, list(outputs), nodes=self.tape.nodes, opset_imports={"": _OPSET}, name=name)
-        return ir.Function(DOMAIN, name, graph=graph, attributes=[ir.Attr(n, t, None) for n, t in attributes.items()])
+from . import latent, moe
+from .body import DOMAIN as DOMAIN
+from .body import Body as _Body
 
 
 def _linear() -> ir.Function:
@@ -45,41 +25,38 @@ def _linear() -> ir.Function:
 def _attention() -> ir.Function:
     """Causal grouped-query attention with rotary positions over a growing cache.
 
-    qkv [batch, n, (heads + 2 kv_heads) dim]; past [batch, kv_heads, p, dim]; total_lengths [batch] int32 = p + n;
+    q [batch, n, heads dim]; k, v [batch, n, kv_heads dim]; past [batch, kv_heads, p, dim]; total_lengths [batch] int32 = p + n;
     cos, sin [max_length, dim/2]. Gives y [batch, n, heads dim] and present [batch, kv_heads, p + n, dim].
+    With `window` W > 0 the query at position t sees the keys at t - W + 1 to t, else all up to t.
     """
-    b = _Body("qkv", "past_key", "past_value", "total_lengths", "cos", "sin")
-    qkv, past_key, past_value, total_lengths, cos, sin = b.inputs
-    heads = b.op("Constant", value_int=ir.RefAttr("value_int", "num_heads", ir.AttributeType.INT))
-    kv_heads = b.op("Constant", value_int=ir.RefAttr("value_int", "kv_num_heads", ir.AttributeType.INT))
-    n = b.op("Shape", qkv, start=1, end=2)
-    dim = b.op("Mul", b.op("Shape", cos, start=1, end=2), b.ints(2))
+    b = _Body("q", "k", "v", "past_key", "past_value", "total_lengths", "cos", "sin")
+    q, k, v, past_key, past_value, total_lengths, cos, sin = b.inputs
+    heads = b.attribute("num_heads", ir.AttributeType.INT)
+    kv_heads = b.attribute("kv_num_heads", ir.AttributeType.INT)
+    window = b.attribute("window", ir.AttributeType.INT)
+    n = b.op("Shape", q, start=1, end=2)
     total = b.op("Cast", b.op("Unsqueeze", total_lengths, b.ints(1)), to=ir.DataType.INT64)
     steps = b.op("Range", b.scalar(0, np.int64), b.op("Squeeze", n), b.scalar(1, np.int64))
     positions = b.op("Add", b.op("Sub", total, n), b.op("Unsqueeze", steps, b.ints(0)))  # [batch, n]
 
-    one = b.ints(1)
-    heads1, kv1 = b.op("Reshape", heads, one), b.op("Reshape", kv_heads, one)
-    sizes = b.op("Concat", b.op("Mul", heads1, dim), b.op("Mul", kv1, dim), b.op("Mul", kv1, dim), axis=0)
-    q, k, v = b.tape.op_multi_out("Split", [qkv, sizes], {"axis": -1}, num_outputs=3)
-
     def split_heads(x: ir.Value, count: ir.Value) -> ir.Value:
-        shape = b.op("Concat", b.ints(0, 0), count, b.ints(-1), axis=0)
+        shape = b.op("Concat", b.ints(0, 0), b.op("Reshape", count, b.ints(1)), b.ints(-1), axis=0)
         return b.op("Transpose", b.op("Reshape", x, shape), perm=[0, 2, 1, 3])
 
-    q = b.op("RotaryEmbedding", split_heads(q, heads1), cos, sin, positions)
-    k = b.op("RotaryEmbedding", split_heads(k, kv1), cos, sin, positions)
+    q = b.op("RotaryEmbedding", split_heads(q, heads), cos, sin, positions)
+    k = b.op("RotaryEmbedding", split_heads(k, kv_heads), cos, sin, positions)
     key = b.op("Concat", past_key, k, axis=2)
-    value = b.op("Concat", past_value, split_heads(v, kv1), axis=2)
+    value = b.op("Concat", past_value, split_heads(v, kv_heads), axis=2)
     length = b.op("Squeeze", b.op("Shape", key, start=2, end=3))
-    keys = b.op("Range", b.scalar(0, np.int64), length, b.scalar(1, np.int64))
+    keys = b.op("Unsqueeze", b.op("Range", b.scalar(0, np.int64), length, b.scalar(1, np.int64)), b.ints(0, 1))
+    now = b.op("Unsqueeze", positions, b.ints(2))
     # A key is visible from its own position on. The mask says so itself: backends disagree about `is_causal` with a past.
-    visible = b.op("LessOrEqual", b.op("Unsqueeze", keys, b.ints(0, 1)), b.op("Unsqueeze", positions, b.ints(2)))
+    recent = b.op("Or", b.op("Greater", b.op("Add", keys, window), now), b.op("Equal", window, b.scalar(0, np.int64)))
+    visible = b.op("And", b.op("LessOrEqual", keys, now), recent)
     y = b.op("Attention", q, key, value, b.op("Unsqueeze", visible, b.ints(1)))
     merged = b.op("Reshape", b.op("Transpose", y, perm=[0, 2, 1, 3]), b.ints(0, 0, -1))
-    return b.function(
-        "Attention", [merged, key, value], {"num_heads": ir.AttributeType.INT, "kv_num_heads": ir.AttributeType.INT}
-    )
+    kinds = dict.fromkeys(("num_heads", "kv_num_heads", "window"), ir.AttributeType.INT)
+    return b.function("Attention", [merged, key, value], kinds)
 
 
 def _quantize_rows() -> ir.Function:
@@ -144,4 +121,8 @@ FUNCTIONS: dict[str, Callable[[], ir.Function]] = {
     "LinearW8A8": _linear_w8a8,
     "LinearBlocks": _linear_blocks,
     "EmbeddingBlocks": _embedding_blocks,
+    "LatentAttention": latent.latent_attention,
+    "Route": moe.route,
+    "Experts": moe.experts,
+    "ExpertsBlocks": moe.experts_blocks,
 }

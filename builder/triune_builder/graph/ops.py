@@ -5,18 +5,18 @@ An op takes and returns `ir.Value`. Weight names come from a stack of scopes, so
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy for lazy tensors)
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..errors import BuildError
 from .functions import DOMAIN, FUNCTIONS
-from .weights import Source, WeightSource, fuse
+from .weights import Source, StackedTensor, StackSource, WeightSource, fuse
 
 OPSET = 23
 IR_VERSION = 11
@@ -32,7 +32,9 @@ class Graph:
         self._constants: dict[str, ir.Value] = {}
         self._used_functions: set[str] = set()
         self.sources: dict[str, WeightSource] = {}  # initializer name -> where its numbers come from
+        self.stacks: dict[str, StackSource] = {}  # the same of weights stacked for experts
         self.read: set[str] = set()  # checkpoint names some initializer is made of
+        self.outputs: dict[str, ir.Value] = {}  # that an architecture has besides logits and cache
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -52,12 +54,7 @@ class Graph:
 
     def weight(self, *leaves: str, fused_as: str | None = None) -> ir.Value:
         """The weight `leaves[0]`, or several stacked along their first axis under the name `fused_as`."""
-        names = [self.path(leaf) for leaf in leaves]
-        for name in names:
-            if name not in self._weights:
-                raise BuildError(
-                    f"the checkpoint has no weight {name}", "is the checkpoint complete, and of this architecture?"
-                )
+        names = self._found(leaves)
         name = self.path(fused_as) if fused_as else names[0]
         if name not in self._constants:
             source = fuse(name, self._weights, names)
@@ -68,6 +65,57 @@ class Graph:
             )
             self._constants[name] = self._tape.initializer(tensor, name=name)
         return self._constants[name]
+
+    def stacked_weights(self, experts: Sequence[str], *leaves: str, name: str) -> ir.Value:
+        """The weights `leaves` of each of `experts`, stacked as in `weight`, and these stacked along a new first axis."""
+        path = self.path(name)
+        if path not in self._constants:
+            names = [self._found([f"{expert}.{leaf}" for leaf in leaves]) for expert in experts]
+            sources = tuple(fuse(path, self._weights, group) for group in names)
+            if len({s.shape for s in sources}) != 1:
+                raise BuildError(
+                    f"the experts of {path} have shapes {', '.join(sorted({str(s.shape) for s in sources}))}", "all must agree"
+                )
+            stack = self.stacks[path] = StackSource(path, sources)
+            self.read.update(name for group in names for name in group)
+            tensor = StackedTensor(lambda i: sources[i].float32(), ir.DataType.FLOAT, stack.shape, path)
+            self._constants[path] = self._tape.initializer(tensor, name=path)
+        return self._constants[path]
+
+    def derived_weight(
+        self, leaf: str, name: str, shape: Sequence[int], make: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    ) -> ir.Value:
+        """What `make` makes of the weight `leaf`, when its bytes are written: a weight of `shape` named `name`."""
+        (source_name,) = self._found([leaf])
+        path, source = self.path(name), self._weights[source_name]
+        if path not in self._constants:
+            self.read.add(source_name)
+            tensor = ir.LazyTensor(
+                lambda: ir.tensor(np.ascontiguousarray(make(source.float32())), name=path),
+                ir.DataType.FLOAT,
+                ir.Shape(shape),
+                name=path,
+            )
+            self._constants[path] = self._tape.initializer(tensor, name=path)
+        return self._constants[path]
+
+    def leave(self, prefix: str) -> None:
+        """Let the checkpoint's weights below `prefix` be: they are understood, and not part of this graph."""
+        self.read.update(name for name in self._weights if name.startswith(f"{self.path(prefix)}."))
+
+    def weight_shape(self, leaf: str) -> tuple[int, ...]:
+        """The shape of a weight in the present scope."""
+        return tuple(self._weights[self._found([leaf])[0]].shape)
+
+    def _found(self, leaves: Sequence[str]) -> list[str]:
+        """The whole names of weights that must be there."""
+        names = [self.path(leaf) for leaf in leaves]
+        for name in names:
+            if name not in self._weights:
+                raise BuildError(
+                    f"the checkpoint has no weight {name}", "is the checkpoint complete, and of this architecture?"
+                )
+        return names
 
     def constant(self, value: ArrayLike, dtype: DTypeLike = np.int64, name: str | None = None) -> ir.Value:
         """A constant tensor; equal unnamed ones are one."""
@@ -96,11 +144,12 @@ class Graph:
 
     def model(self, inputs: Sequence[ir.Value], outputs: Mapping[str, ir.Value]) -> ir.Model:
         """Close the graph."""
-        for name, value in outputs.items():
+        named = dict(outputs) | self.outputs
+        for name, value in named.items():
             value.name = name
         graph = ir.Graph(
             inputs,
-            list(outputs.values()),
+            list(named.values()),
             nodes=self._tape.nodes,
             initializers=self._tape.initializers,
             opset_imports={"": OPSET, DOMAIN: 1},

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .functions import DOMAIN, FUNCTIONS
+from .weights import StackedTensor
 
 
 class Rewriter:
@@ -30,6 +31,15 @@ class Rewriter:
         value = ir.val(name, dtype, shape, const_value=tensor)
         self.graph.register_initializer(value)
         return value
+
+    def stacked_initializer(
+        self, name: str, make: Callable[[int], NDArray[Any]], dtype: ir.DataType, shape: Sequence[int]
+    ) -> ir.Value:
+        """A lazy initializer that is made and written entry by entry along its first axis."""
+        if name not in self.graph.initializers:
+            value = ir.val(name, dtype, shape, const_value=StackedTensor(make, dtype, shape, name))
+            self.graph.register_initializer(value)
+        return self.graph.initializers[name]
 
     def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         """A small eager initializer, shared by name."""
@@ -84,3 +94,18 @@ class Rewriter:
             function = FUNCTIONS[kind]()
             self.model.functions[function.identifier()] = function
         self.graph.opset_imports.update(opsets)
+
+
+class Place:
+    """Where new nodes go: before `node`, named after its first output."""
+
+    def __init__(self, rewriter: Rewriter, node: ir.Node) -> None:
+        self._rewriter, self._node, self._name = rewriter, node, node.outputs[0].name
+
+    def op(self, kind: str, *inputs: ir.Value | None, part: str, **attributes: Any) -> ir.Value:
+        """One node with one output."""
+        return self.ops(kind, *inputs, part=part, outputs=1, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: ir.Value | None, part: str, outputs: int, **attributes: Any) -> Sequence[ir.Value]:
+        """One node with several outputs."""
+        return self._rewriter.insert(self._node, kind, *inputs, name=f"{self._name}.{part}", outputs=outputs, **attributes)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..checkpoint import Blocks
+from ..checkpoint import Blocks, Tensor
+from ..checkpoint.tensor import BLOCKED
 from ..errors import BuildError
 
 
@@ -40,10 +42,46 @@ class WeightSource:
         """The numbers; reads the parts and nothing else."""
         return self.parts[0].float32() if len(self.parts) == 1 else np.concatenate([p.float32() for p in self.parts])
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the checkpoint holds some part as quantized blocks; reads none of them where that can be told without."""
+        return any(p.dtype in BLOCKED if isinstance(p, Tensor) else p.blocks() is not None for p in self.parts)
+
     def blocks(self) -> list[Blocks] | None:
         """The checkpoint's own quantized blocks, part by part; None unless every part has them."""
         blocks = [p.blocks() for p in self.parts]
         return None if any(b is None for b in blocks) else [b for b in blocks if b is not None]
+
+
+@dataclass(frozen=True)
+class StackSource:
+    """Equal weights stacked along a new first axis, one for each expert."""
+
+    name: str
+    experts: tuple[WeightSource, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.experts), *self.experts[0].shape)
+
+
+class StackedTensor(ir.LazyTensor):
+    """A stack that is made entry by entry: written to a file, only one entry is in memory at a time."""
+
+    def __init__(self, make: Callable[[int], NDArray[Any]], dtype: ir.DataType, shape: Sequence[int], name: str) -> None:
+        """
+        Args:
+            make: the entry of that number, of `shape` without its first axis.
+        """
+        super().__init__(
+            lambda: ir.tensor(np.stack([make(i) for i in range(shape[0])]), name=name), dtype, ir.Shape(shape), name=name
+        )
+        self.entry = make
+        self.sizes = tuple(shape)
+
+    def tofile(self, file: Any) -> None:
+        for i in range(self.sizes[0]):
+            file.write(ir.tensor(self.entry(i)).tobytes())
 
 
 def fuse(name: str, weights: Mapping[str, Source], part_names: Sequence[str]) -> WeightSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -15,23 +15,13 @@ from ..graph.export import GraphBundle
 from ..graph.functions import DOMAIN
 from ..graph.rewrite import Rewriter
 from ..graph.weights import WeightSource
+from .change import Change as Change
+from .experts import quantize_experts
 from .policy import Precision, Scheme
-from .schemes import BLOCK, BlockCodes, RowCodes, bands, carry_blocks, quantize_blocks, quantize_rows
+from .schemes import BLOCK, WHOLE_ZEROS, BlockCodes, RowCodes, bands, carry_blocks, quantize_blocks, quantize_rows
 from .smooth import linear_name, smooth
 
 T = TypeVar("T")
-
-
-@dataclass
-class Change:
-    """One weight that was quantized. `error` and `note` are known once its bytes have been written."""
-
-    name: str
-    scheme: str
-    bytes_before: int  # as float32
-    bytes_after: int
-    error: float = float("nan")  # root mean square of the difference over that of the float weight
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,9 +53,16 @@ def quantize(bundle: GraphBundle, precision: Precision, maxima: Mapping[str, NDA
         pass_.linear(node, scheme)
     if precision.embedding == "blocks8":
         pass_.embedding()
+    changes = [*pass_.changes, *quantize_experts(pass_.rewriter, bundle.stacks, precision)]
     pass_.rewriter.finish({})
     assert len([c for c in pass_.changes if c.scheme != "embedding blocks8"]) == expected, "a linear was left out"
-    return Quantized(bundle, pass_.changes, smoothed)
+    if bundle.mtp is not None:
+        inner = quantize(bundle.mtp, precision, maxima)
+        for change in inner.changes:
+            change.name = f"mtp: {change.name}"  # it has a head and an embedding of its own
+        changes += inner.changes
+        smoothed += inner.smoothed
+    return Quantized(bundle, changes, smoothed)
 
 
 class _Pass:
@@ -75,6 +72,7 @@ class _Pass:
         self.rewriter = Rewriter(bundle.model)
         self.sources = bundle.sources
         self.changes: list[Change] = []
+        self._latest = _Latest()
         self._rows: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
 
     def linear(self, node: ir.Node, scheme: Scheme) -> None:
@@ -96,7 +94,7 @@ class _Pass:
             _measure(change, weight, result)
             return result
 
-        codes = _Kept(make, reads=2)
+        codes = self._latest.keep(make)
         if x not in self._rows:
             quantized = self.rewriter.insert(node, "QuantizeRows", x, name=f"{x.name}.codes", outputs=2, domain=DOMAIN)
             self._rows[x] = quantized[0], quantized[1]
@@ -147,11 +145,12 @@ class _Pass:
             change.note = result.note
             return result
 
-        codes = _Kept(make, reads=3)
+        codes = self._latest.keep(make)
         shape = (rows, columns // BLOCK)
         unsigned = self.rewriter.initializer(f"{name}.codes", lambda: codes().codes, ir.DataType.UINT8, (rows, columns))
         scale = self.rewriter.initializer(f"{name}.scale", lambda: codes().scale, ir.DataType.FLOAT, shape)
         offset = self.rewriter.initializer(f"{name}.offset", lambda: codes().offset, ir.DataType.FLOAT, shape)
+        offset.meta[WHOLE_ZEROS] = not source.has_blocks  # of our own blocks, known without making them
         return unsigned, scale, offset
 
     def _change(self, name: str, scheme: str, source: WeightSource, bytes_after: int) -> Change:
@@ -160,21 +159,22 @@ class _Pass:
         return change
 
 
-class _Kept(Generic[T]):
-    """A value made when first read and dropped after `reads` reads: one weight in memory, not a model."""
+class _Latest:
+    """The value that was made last. A weight's parts are written one after the other: one weight in memory, not a model."""
 
-    def __init__(self, make: Callable[[], T], reads: int) -> None:
-        self._make, self._reads = make, reads
-        self._value: T | None = None
-        self._left = 0
+    def __init__(self) -> None:
+        self._held: tuple[object, object] = (None, None)
 
-    def __call__(self) -> T:
-        if self._value is None:
-            self._value, self._left = self._make(), self._reads
-        value = self._value
-        self._left -= 1
-        if self._left == 0:
-            self._value = None
+    def keep(self, make: Callable[[], T]) -> Callable[[], T]:
+        """`make`, or what it made if nothing else was made since."""
+        key = object()
+
+        def value() -> T:
+            if self._held[0] is not key:
+                self._held = (None, None)  # let go of it before the next one is made
+                self._held = key, make()
+            return cast(T, self._held[1])
+
         return value
 
 

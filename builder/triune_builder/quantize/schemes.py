@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..checkpoint import Blocks
 
 BLOCK = 32  # columns that share a scale
+WHOLE_ZEROS = "whole_zeros"  # noted with offsets that are surely whole numbers of steps: `quantize_blocks` makes only such
 _BAND = 4096  # rows
 _TINY = np.float32(1e-30)
 
@@ -58,9 +59,12 @@ def quantize_rows(weight: NDArray[np.float32]) -> RowCodes:
 
 def quantize_blocks(weight: NDArray[np.float32], bits: int, *, symmetric: bool = False) -> BlockCodes:
     """Round to nearest in blocks. Asymmetric: a whole-number zero point a block; symmetric: the middle code is zero."""
-    parts = [_quantize_band(weight[band], bits, symmetric) for band in bands(len(weight))]
-    codes, scale, offset = zip(*parts, strict=True)
-    return BlockCodes(np.concatenate(codes), np.concatenate(scale), np.concatenate(offset))
+    rows, columns = weight.shape
+    codes = np.empty(weight.shape, np.uint8)
+    scale, offset = (np.empty((rows, columns // BLOCK), np.float32) for _ in range(2))
+    for band in bands(rows):
+        codes[band], scale[band], offset[band] = _quantize_band(weight[band], bits, symmetric)
+    return BlockCodes(codes, scale, offset)
 
 
 def _quantize_band(

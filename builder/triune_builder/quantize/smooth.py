@@ -34,10 +34,11 @@ class ScaledPart:
         return self.source.shape
 
     def float32(self) -> NDArray[np.float32]:
-        weight = self.source.float32()
+        weight = self.source.float32()  # a new array
         shape = [1] * weight.ndim
         shape[self.axis] = -1
-        return weight * self.factor.reshape(shape)
+        weight *= self.factor.reshape(shape)
+        return weight
 
     def blocks(self) -> None:
         return None
@@ -60,7 +61,9 @@ def smooth(model: ir.Model, sources: dict[str, WeightSource], maxima: Mapping[st
         observed = sources[name].part_names[0] if name in sources else name  # parts of one product share their input
         if observed not in maxima or origin is None or len(x.uses()) != 1:
             continue
-        tallest = np.maximum(np.abs(sources[weight.name].float32()).max(axis=0), 1e-8)
+        numbers = sources[weight.name].float32()
+        tallest = np.maximum(np.maximum(numbers.max(axis=0), -numbers.min(axis=0)), 1e-8)
+        del numbers  # may be gigabytes
         factor = np.maximum(maxima[observed], 1e-8) ** STRENGTH / tallest ** (1 - STRENGTH)
         factor = np.clip(factor / np.exp(np.log(factor).mean()), 1e-2, 1e2).astype(np.float32)
         _scale(rewriter, sources, node, 1, name, factor, axis=-1)

@@ -19,8 +19,14 @@ class Budget:
     batch_error: float = 0.0  # relative difference of a sequence alone and among others; 0: the same bits
 
 
+_EXACT = Budget(logits_error=1e-3, mean_kl=1e-5, greedy_agreement=1.0, perplexity_ratio=1.001, chunk_error=1e-3)
+_HALVES = Budget(mean_kl=0.01, greedy_agreement=0.97, perplexity_ratio=1.01)  # exact where the checkpoint has that form
+
 BUDGETS: Mapping[str, Budget] = {
-    "fp32": Budget(logits_error=1e-3, mean_kl=1e-5, greedy_agreement=1.0, perplexity_ratio=1.001, chunk_error=1e-3),
+    "fp32": _EXACT,
+    "bf16": _HALVES,
+    "fp16": _HALVES,
+    "fp8": _EXACT,
     "int8": Budget(mean_kl=0.03, greedy_agreement=0.93, perplexity_ratio=1.03),
     "w8a8": Budget(mean_kl=0.08, greedy_agreement=0.88, perplexity_ratio=1.03),
     "int4": Budget(mean_kl=0.08, greedy_agreement=0.88, perplexity_ratio=1.03),

@@ -41,15 +41,20 @@ class Evidence:
         return sorted({*range(len(self.followers)), *self.chosen, *self.decoded, *self.prefilled})
 
 
-def read_windows(runner: Runner, limits: Limits, tokens: Sequence[int], sizes: Sizes) -> list[Evidence]:
-    """Decode `tokens` with teacher forcing, cut into windows, as many windows at once as there are slots."""
+def text_windows(tokens: Sequence[int], sizes: Sizes, longest: int) -> tuple[list[Evidence], int]:
+    """`tokens` cut into windows of at most `longest`, and every how many positions whole logits are to be kept."""
     read = tuple(tokens[: sizes.text + 1])
-    size = min(sizes.window, limits.max_length)
+    size = min(sizes.window, longest)
     windows = [
         Evidence(tokens=read[i : min(i + size, len(read) - 1)], followers=read[i + 1 : i + 1 + size])
         for i in range(0, len(read) - 1, size)
     ]
-    stride = max(1, -(-(len(read) - 1) // sizes.kept))
+    return windows, max(1, -(-(len(read) - 1) // sizes.kept))
+
+
+def read_windows(runner: Runner, limits: Limits, tokens: Sequence[int], sizes: Sizes) -> list[Evidence]:
+    """Decode `tokens` with teacher forcing, cut into windows, as many windows at once as there are slots."""
+    windows, stride = text_windows(tokens, sizes, limits.max_length)
     for first in range(0, len(windows), limits.max_sequences):
         wave = windows[first : first + limits.max_sequences]  # only the last is shorter, so live slots are 0..n-1
         for position in range(len(wave[0].tokens)):

@@ -67,7 +67,7 @@ class BuildReport:
     tools: dict[str, str]
     stages: tuple[StageRun, ...]
     changes: tuple[WeightChange, ...]
-    verification: Verification
+    verification: Verification | None  # None: the user asked for none
     budget: Budget
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # path in the repository -> bytes, sha256
     format: int = FORMAT
@@ -75,7 +75,7 @@ class BuildReport:
     @property
     def problems(self) -> list[str]:
         """What is over the budget."""
-        return problems(self.verification, self.budget)
+        return problems(self.verification, self.budget) if self.verification else []
 
     def write(self, folder: Path) -> None:
         """Write report.json and report.txt into `folder`."""
@@ -96,7 +96,7 @@ class BuildReport:
             raw["sources"] = tuple(Source(**s) for s in raw["sources"])
             raw["stages"] = tuple(StageRun(**s) for s in raw["stages"])
             raw["changes"] = tuple(WeightChange(**c) for c in raw["changes"])
-            raw["verification"] = verification_from(raw["verification"])
+            raw["verification"] = verification_from(raw["verification"]) if raw["verification"] else None
             raw["budget"] = Budget(**raw["budget"])
             return cls(**raw)
         except FileNotFoundError:
@@ -115,11 +115,16 @@ class BuildReport:
         head = Text(f"{self.model} · target {self.target} · precision {self.precision} · {self.inputs_hash[:16]}")
         over = self.problems
         verdict = Text("within its budget" if not over else "OVER ITS BUDGET: " + "; ".join(over))
+        if self.verification is None:
+            verdict = Text("NOT VERIFIED: built with --verify none; nothing says that the engine computes what it should")
+        elif self.verification.left_out:
+            verdict.append(f"\nVERIFIED IN PART: {self.verification.left_out}")
         return Group(head, verdict, *(t for t in self._tables() if t.row_count))
 
     def _tables(self) -> Iterable[Table]:
-        yield _numbers(self.verification, self.budget)
-        yield _disagreements(self.verification.disagreements)
+        if self.verification:
+            yield _numbers(self.verification, self.budget)
+            yield _disagreements(self.verification.disagreements)
         yield _changes(self.changes)
         yield _table("stages", ("stage", "seconds", "peak memory", ""), [
             (s.name, f"{s.seconds:.1f}", _size(s.peak_bytes), "reused" if s.reused else "") for s in self.stages
@@ -130,8 +135,9 @@ class BuildReport:
 
 def verification_from(raw: dict[str, Any]) -> Verification:
     """The inverse of `dataclasses.asdict` and JSON; what JSON could not hold comes back as not-a-number."""
-    raw = _numbered(raw)
-    for kind in ("decode", "prefill"):
+    unmeasured = {key: None for key in ("decode", "batch_error", "repeat_error", "chunk_error") if raw.get("left_out")}
+    raw = _numbered(raw) | unmeasured
+    for kind in {"decode", "prefill"} - unmeasured.keys():
         raw[kind] = LogitsError(**_numbered(raw[kind]))
     raw["disagreements"] = tuple(Disagreement(**_numbered(d)) for d in raw["disagreements"])
     return Verification(**raw)
@@ -155,15 +161,18 @@ def _numbers(found: Verification, budget: Budget) -> Table:
         ("perplexity, float weights", f"{found.perplexity_reference:.3f} over {found.text_tokens} tokens", ""),
         ("perplexity, engine", f"{found.perplexity_engine:.3f} (x {found.perplexity_ratio:.5f})",
          _limit(budget.perplexity_ratio, "x ")),
-        *logits("decode", found.decode),
+        *(logits("decode", found.decode) if found.decode else ()),
         *logits("prefill", found.prefill),
         ("greedy tokens as the float weights choose",
          f"{found.agreement(budget.tie):.2%} of {found.greedy_tokens} in {found.prompts} answers"
          f" ({found.agreement():.2%} with ties within {budget.tie:g} counted as wrong)", f">= {budget.greedy_agreement:.2%}"),
-        ("a sequence alone and in a batch", _same(found.batch_error), _limit(budget.batch_error)),
-        ("a prompt alone and among other work", _same(found.repeat_error), _limit(budget.batch_error)),
-        ("a prompt cut into other chunks", _same(found.chunk_error), _limit(budget.chunk_error)),
     ]  # fmt: skip
+    ways = [
+        ("a sequence alone and in a batch", found.batch_error, budget.batch_error),
+        ("a prompt alone and among other work", found.repeat_error, budget.batch_error),
+        ("a prompt cut into other chunks", found.chunk_error, budget.chunk_error),
+    ]
+    rows += [(what, _same(error), _limit(limit)) for what, error, limit in ways if error is not None]
     return _table("engine against the float weights", ("figure", "measured", "allowed"), rows)
 
 

@@ -65,7 +65,7 @@ class Disagreement:
 class Verification:
     """All that was measured of an engine."""
 
-    decode: LogitsError
+    decode: LogitsError | None  # None here and below: not measured, see `left_out`
     prefill: LogitsError
     prompts: int
     greedy_tokens: int
@@ -73,11 +73,12 @@ class Verification:
     text_tokens: int
     perplexity_reference: float
     perplexity_engine: float
-    batch_error: float  # 0.0: a sequence's bits are the same whatever runs beside it
-    repeat_error: float  # 0.0: a prompt cut the same way gives the same bits
-    chunk_error: float  # between two ways of cutting a prompt
+    batch_error: float | None  # 0.0: a sequence's bits are the same whatever runs beside it
+    repeat_error: float | None  # 0.0: a prompt cut the same way gives the same bits
+    chunk_error: float | None  # between two ways of cutting a prompt
     engine_seconds: float
     reference_seconds: float
+    left_out: str = ""  # what was not run, in words; empty: nothing
 
     @property
     def perplexity_ratio(self) -> float:
@@ -120,7 +121,7 @@ def verify(
     engine_done = time.monotonic()
     note("the float reference")
     evidence = [*windows, *answers, chunks.evidence]
-    seen = _Comparison(evidence, answers)
+    seen = Comparison(evidence, answers)
     for scored in reference.score(
         checkpoint.config, checkpoint.weights, [e.tokens for e in evidence], [e.positions for e in evidence]
     ):
@@ -144,10 +145,11 @@ def verify(
 
 def problems(found: Verification, budget: Budget) -> list[str]:
     """What is over the budget, one sentence each; a figure that is not a number is over every budget."""
+    decode = found.decode
     limits = [
-        ("relative logits error when decoding", found.decode.maximum, budget.logits_error),
+        ("relative logits error when decoding", decode.maximum if decode else None, budget.logits_error),
         ("relative logits error of prefill", found.prefill.maximum, budget.logits_error),
-        ("mean KL divergence when decoding", found.decode.mean_kl, budget.mean_kl),
+        ("mean KL divergence when decoding", decode.mean_kl if decode else None, budget.mean_kl),
         ("mean KL divergence of prefill", found.prefill.mean_kl, budget.mean_kl),
         ("perplexity over the reference's", found.perplexity_ratio, budget.perplexity_ratio),
         ("difference of a sequence alone and in a batch", found.batch_error, budget.batch_error),
@@ -155,7 +157,7 @@ def problems(found: Verification, budget: Budget) -> list[str]:
         ("difference between two ways of cutting a prompt", found.chunk_error, budget.chunk_error),
     ]
     over = [f"{what} is {value:.4g}, allowed {limit:g}" for what, value, limit in limits
-            if limit is not None and not value <= limit]  # fmt: skip
+            if limit is not None and value is not None and not value <= limit]  # fmt: skip
     agreement = found.agreement(budget.tie)
     if not agreement >= budget.greedy_agreement:
         over.append(f"greedy agreement is {agreement:.2%}, wanted {budget.greedy_agreement:.2%}")
@@ -195,7 +197,7 @@ class _Errors:
         )
 
 
-class _Comparison:
+class Comparison:
     """Takes the reference's logits block by block and keeps only figures."""
 
     def __init__(self, evidence: Sequence[Evidence], answers: Sequence[Evidence]) -> None:

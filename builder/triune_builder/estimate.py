@@ -1,0 +1,199 @@
+"""What a build will weigh, from headers alone: parameters, and bytes on disk and in memory. Reads no weight."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from triune_runtime.manifest import CacheTensor, Limits
+
+from .checkpoint import Fp8Tensor, Tensor
+from .plan import PRECISIONS, BuildPlan
+
+Kind = Literal["vector", "table", "head", "router", "expert", "expanded", "linear"]
+
+_BLOCK8 = 1 + 4 / 32 + 1 / 32  # bytes a weight: its code, and its share of a block's float32 scale and zero point
+_BLOCK4 = 1 / 2 + 4 / 32 + 1 / 64
+_TABLE8 = 1 + 4 / 32  # symmetric: no zero point
+_IN_PLACE = {"bf16": {"BF16"}, "fp16": {"F16"}, "fp8": {"F32", "F16", "BF16", "F8_E4M3"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """One tensor of the checkpoint, as far as sizes go."""
+
+    kind: Kind
+    size: int  # numbers
+    dtype: str
+    nbytes: int  # in the checkpoint, scales included
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionSize:
+    """What one precision takes."""
+
+    written: int  # bytes that a build adds to the disk
+    in_place: int  # bytes read from the checkpoint's own files, where they are on the same file system
+    loaded: int  # bytes of weights in a server's memory
+    serving: int  # the same with all KV slots filled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The plan of a build. Bytes are estimates, counts exact."""
+
+    model: str
+    target: str
+    precision: str
+    architecture: str
+    limits: Limits
+    parameters: int  # of what the engine computes
+    active_parameters: int  # of these, what one token meets: all but the table's rows and the experts not chosen
+    spare_parameters: int  # of layers that predict further tokens, which this graph leaves
+    tensors: int
+    checkpoint_bytes: dict[str, int]  # type -> bytes
+    largest_tensor: int  # numbers
+    kv_bytes_per_token: int  # of one sequence, all layers
+    kv_bytes_per_slot: int  # of one sequence of the greatest length
+    precisions: dict[str, PrecisionSize]
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def tables(self) -> Group:
+        """The plan for a terminal."""
+        head = Text(f"{self.model} · target {self.target} · {self.architecture} · {self.tensors:,} tensors, all as promised")
+        facts = _table("the model", "", "")
+        for name, value in self._facts():
+            facts.add_row(name, value)
+        sizes = _table("by precision (estimates)", "precision", "written", "read in place", "weights in memory", "to serve")
+        for name, size in self.precisions.items():
+            row = (_bytes(n) for n in (size.written, size.in_place, size.loaded, size.serving))
+            sizes.add_row(f"{name} *" if name == self.precision else name, *row)
+        return Group(head, facts, sizes)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        stored = ", ".join(f"{dtype} {_bytes(n)}" for dtype, n in sorted(self.checkpoint_bytes.items(), key=lambda e: -e[1]))
+        limits = f"{self.limits.max_sequences} sequences of {self.limits.max_length:,} tokens"
+        spare = f"; {_count(self.spare_parameters)} more predict further tokens" if self.spare_parameters else ""
+        return [
+            ("parameters", f"{_count(self.parameters)} ({self.parameters:,}){spare}"),
+            ("active for a token", f"{_count(self.active_parameters)} ({self.active_parameters:,})"),
+            ("checkpoint", f"{_bytes(sum(self.checkpoint_bytes.values()))}: {stored}"),
+            ("largest tensor", f"{self.largest_tensor:,} numbers, {_bytes(4 * self.largest_tensor)} as float32"),
+            ("KV cache", f"{self.kv_bytes_per_token:,} bytes a token, {_bytes(self.kv_bytes_per_slot)} a slot"),
+            ("limits", f"{limits}: {_bytes(self.limits.max_sequences * self.kv_bytes_per_slot)} of KV cache when full"),
+        ]
+
+
+def estimate(
+    plan: BuildPlan, config: Mapping[str, Any], weights: Mapping[str, Tensor], cache: Sequence[CacheTensor]
+) -> Estimate:
+    """The estimate for a checkpoint whose weights are those that `config` promises."""
+    layers = config["num_hidden_layers"]
+    extra = tuple(f"model.layers.{layers + i}." for i in range(config.get("num_nextn_predict_layers") or 0))
+    used = [_weight(name, tensor) for name, tensor in weights.items() if not (extra and name.startswith(extra))]
+    spare = sum(tensor.size for name, tensor in weights.items() if extra and name.startswith(extra))
+    tied = bool(config.get("tie_word_embeddings", False))
+    slot = sum(c.bytes_per_position * c.positions(plan.limits.max_length) for c in cache)
+    chosen = config.get("num_experts_per_tok", 0) / (config.get("n_routed_experts") or 1)
+    idle = sum(w.size for w in used if w.kind == "expert") * (1 - chosen)
+    table = 0 if tied else sum(w.size for w in used if w.kind == "table")
+    by_dtype: dict[str, int] = {}
+    for tensor in weights.values():
+        by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.nbytes
+        if isinstance(tensor, Fp8Tensor):
+            by_dtype["F32"] = by_dtype.get("F32", 0) + tensor.scale.nbytes
+    return Estimate(
+        model=plan.model,
+        target=plan.target,
+        precision=plan.precision,
+        architecture=str(config.get("model_type")),
+        limits=plan.limits,
+        parameters=sum(w.size for w in used),
+        active_parameters=round(sum(w.size for w in used) - idle - table),
+        spare_parameters=spare,
+        tensors=len(weights),
+        checkpoint_bytes=by_dtype,
+        largest_tensor=max(tensor.size for tensor in weights.values()),
+        kv_bytes_per_token=sum(c.bytes_per_position for c in cache),
+        kv_bytes_per_slot=slot,
+        precisions={
+            name: _precision_size(name, used, tied, slot * plan.limits.max_sequences)
+            for name in PRECISIONS
+            if name != "fp8" or any(isinstance(tensor, Fp8Tensor) for tensor in weights.values())
+        },
+    )
+
+
+def _weight(name: str, tensor: Tensor) -> Weight:
+    nbytes = tensor.nbytes + (tensor.scale.nbytes if isinstance(tensor, Fp8Tensor) else 0)
+    return Weight(kind=_kind(name, tensor), size=tensor.size, dtype=tensor.dtype, nbytes=nbytes)
+
+
+def _kind(name: str, tensor: Tensor) -> Kind:
+    if len(tensor.shape) < 2:
+        return "vector"
+    if name == "model.embed_tokens.weight":
+        return "table"
+    if name == "lm_head.weight":
+        return "head"
+    if name.endswith(".mlp.gate.weight"):
+        return "router"
+    if ".mlp.experts." in name:
+        return "expert"
+    return "expanded" if name.endswith(".kv_b_proj.weight") else "linear"
+
+
+def _precision_size(precision: str, weights: Sequence[Weight], tied: bool, slots: int) -> PrecisionSize:
+    """Float precisions compute with float32; the others keep vectors, routers and what is expanded as float32."""
+    if precision in ("int8", "int4", "w8a8"):
+        each = _bytes_a_weight(precision)
+        written = sum(w.size * each[w.kind] for w in weights)
+        if tied:  # the head is a product of its own
+            written += sum(w.size * each["head"] for w in weights if w.kind == "table")
+        return PrecisionSize(written=round(written), in_place=0, loaded=round(written), serving=round(written) + slots)
+    loaded = 4 * sum(w.size for w in weights)
+    held = _IN_PLACE.get(precision, set())
+    in_place = sum(w.nbytes for w in weights if w.kind != "expanded" and held and (w.dtype in held or w.kind == "vector"))
+    converted = 2 if precision in ("bf16", "fp16") else 4
+    rest = sum(w.size * (4 if w.kind == "vector" else converted) for w in weights
+               if not (w.kind != "expanded" and held and (w.dtype in held or w.kind == "vector")))  # fmt: skip
+    return PrecisionSize(written=rest, in_place=in_place, loaded=loaded, serving=loaded + slots)
+
+
+def _bytes_a_weight(precision: str) -> dict[Kind, float]:
+    linear = {"int8": _BLOCK8, "int4": _BLOCK4, "w8a8": 1.0}[precision]
+    expert = {"int8": _BLOCK8, "int4": _BLOCK4, "w8a8": _BLOCK8}[precision]
+    head = 1.0 if precision == "w8a8" else _BLOCK8
+    return {
+        "vector": 4, "router": 4, "expanded": 4, "table": _TABLE8, "head": head, "expert": expert, "linear": linear,
+    }  # fmt: skip
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=any(columns))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number and column else "left", overflow="fold")
+    return table
+
+
+def _count(number: int) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:.4g}{unit}"
+    return f"{number:,}"
+
+
+def _bytes(number: float) -> str:
+    if number < 1:
+        return "0"
+    power = min(int(math.log10(number) // 3), 4)
+    return f"{number / 1000**power:.4g} {('B', 'KB', 'MB', 'GB', 'TB')[power]}"

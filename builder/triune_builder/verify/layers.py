@@ -1,0 +1,92 @@
+"""Compares an engine that is not loaded as a whole with the reference: prompts only, some of its weights at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from triune_runtime.manifest import Limits
+
+from . import reference
+from .measure import Evidence, Sizes, log_softmax, text_windows
+from .verify import TEXTS, Comparison, Note, Source, Verification, perplexity
+
+LEFT_OUT = (
+    "the engine was run a few weights at a time, over prompts; decoding token by token, sequences in batches and prompts in "
+    "chunks were not run"
+)
+
+
+class Scored(Protocol):
+    """Logits [len(positions), vocab] after some tokens of text number `text`."""
+
+    @property
+    def text(self) -> int: ...
+    @property
+    def positions(self) -> NDArray[np.int64]: ...
+    @property
+    def logits(self) -> NDArray[np.float32]: ...
+
+
+class Pieces(Protocol):
+    """An engine that runs without being loaded as a whole."""
+
+    def capacity(self) -> int:
+        """Tokens that a text may have."""
+        ...
+
+    def run(self, texts: Sequence[Sequence[int]], positions: Sequence[Sequence[int]]) -> Iterator[Scored]:
+        """Logits of `texts` (token ids) at `positions` of each, a few at a time."""
+        ...
+
+
+def verify_layers(
+    pieces: Pieces, limits: Limits, checkpoint: Source, *, sizes: Sizes | None = None, note: Note = lambda _: None
+) -> Verification:
+    """Read the bundled text with the engine, window by window, then with the reference.
+
+    Its greedy tokens are those that the engine would choose after each token of the text.
+
+    Raises:
+        BuildError: the reference does not know the architecture.
+    """
+    began, sizes = time.monotonic(), sizes or Sizes()
+    text = Tokenizer.from_str(checkpoint.tokenizer_json).encode((TEXTS / "evaluation.txt").read_text("utf-8")).ids
+    windows, stride = text_windows(text, sizes, min(limits.max_length, pieces.capacity()))
+    note("the engine, a few weights at a time")
+    for scored in pieces.run([w.tokens for w in windows], [range(len(w.tokens)) for w in windows]):
+        _keep(windows[scored.text], scored, stride)
+    engine_done = time.monotonic()
+    note("the float reference")
+    seen = Comparison(windows, windows)
+    for expected in reference.score(checkpoint.config, checkpoint.weights, [w.tokens for w in windows]):
+        seen.add(expected)
+    return Verification(
+        decode=None,
+        prefill=seen.prefill.summary(),
+        prompts=len(windows),
+        greedy_tokens=sum(len(w.chosen) for w in windows),
+        disagreements=tuple(seen.disagreements),
+        text_tokens=sum(len(w.losses) for w in windows),
+        perplexity_reference=perplexity(seen.losses),
+        perplexity_engine=perplexity([loss for w in windows for loss in w.losses]),
+        batch_error=None,
+        repeat_error=None,
+        chunk_error=None,
+        engine_seconds=engine_done - began,
+        reference_seconds=time.monotonic() - engine_done,
+        left_out=LEFT_OUT,
+    )
+
+
+def _keep(window: Evidence, scored: Scored, stride: int) -> None:
+    for position, row in zip(scored.positions.tolist(), scored.logits, strict=True):
+        window.losses.append(-log_softmax(row)[window.followers[position]])
+        window.chosen[position] = int(row.argmax())
+        if position % stride == stride - 1:
+            window.prefilled[position] = row.copy()
