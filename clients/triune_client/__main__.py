@@ -46,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--grpc", action="store_true", help="speak gRPC instead of HTTP")
     chat = commands.add_parser("chat", parents=[shared], help="talk to the model, turn by turn")
     chat.add_argument("--system", metavar="TEXT", help="system message")
+    chat.add_argument(
+        "--think",
+        action=argparse.BooleanOptionalAction,
+        help="have the model think before it answers, or not (default: its own)",
+    )
+    chat.add_argument("--thinking-budget", type=int, metavar="N", help="most tokens of thinking (default: no limit)")
     complete = commands.add_parser("complete", parents=[shared], help="complete one prompt and exit")
     complete.add_argument("prompt", nargs="?", help="raw prompt (default: read from stdin)")
     return parser
@@ -61,6 +67,8 @@ def _client(args: argparse.Namespace) -> SyncClient:
     else:
         client = Client(args.url or DEFAULT_URL, model=args.model)
     changes: ClientParams = {"max_tokens": args.max_tokens, "temperature": args.temperature}
+    if args.command == "chat":
+        changes |= {"enable_thinking": args.think, "thinking_budget": args.thinking_budget}
     client.settings = client.settings.derive(changes)
     return client
 

@@ -43,6 +43,11 @@ class AsyncStream:
         return self._flow.text
 
     @property
+    def reasoning(self) -> str:
+        """The thinking so far."""
+        return self._flow.reasoning
+
+    @property
     def completion(self) -> Completion:
         """The whole answer. A stream that was left early has the finish reason "cancelled".
 
@@ -174,8 +179,8 @@ async def _run(client: AsyncBaseClient, flow: Flow) -> AsyncGenerator[Chunk]:
         try:
             async with client._open(flow) as chunks:
                 async for chunk in chunks:
-                    flow.receive(chunk)
-                    yield chunk
+                    for piece in flow.receive(chunk):
+                        yield piece
                 flow.end()
             return
         except TriuneError as error:

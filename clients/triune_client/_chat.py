@@ -13,10 +13,16 @@ from ._types import Completion
 
 HELP = """\
 /system TEXT   set the system message and start over (without TEXT: remove it)
+/think on|off  have the model think before it answers, or not; auto: as it does by itself
+/think N       at most N tokens of thinking
 /reset         forget the conversation
 /help          this list
 ctrl-C         during an answer: cancel it; at the prompt: leave
 ctrl-D         leave"""
+
+
+_THINKING = {"on": True, "off": False, "auto": None}
+_MOST_TOKENS = 2**31 - 1
 
 
 class Chat:
@@ -47,6 +53,8 @@ class Chat:
         name, _, rest = line.partition(" ")
         if name == "/help":
             self._terminal.note(HELP)
+        elif name == "/think":
+            self._think(rest.strip())
         elif name == "/reset":
             self._reset()
             self._terminal.note("the conversation is forgotten")
@@ -57,28 +65,40 @@ class Chat:
         else:
             self._terminal.error(f"no command {name}; /help lists them")
 
+    def _think(self, choice: str) -> None:
+        if choice in _THINKING:
+            # A budget is of no use to who says on, off or auto: it ends with the choice that it was made for.
+            self._client = self._client.with_options(enable_thinking=_THINKING[choice], thinking_budget=None)
+            self._terminal.note(f"thinking is {choice}")
+        elif choice.isdecimal() and int(choice) <= _MOST_TOKENS:
+            self._client = self._client.with_options(thinking_budget=int(choice))
+            self._terminal.note(f"at most {int(choice)} tokens of thinking")
+        else:
+            self._terminal.error(f"/think {choice}: on, off, auto or a number of tokens is expected".replace("  ", " "))
+
     def _reset(self) -> None:
         self.messages = [{"role": "system", "content": self._system}] if self._system else []
 
     def _turn(self, line: str) -> None:
         self.messages.append({"role": "user", "content": line})
-        answer = ""
+        answer = reasoning = ""
         try:
             completion = show(self._client.stream_chat(self.messages), self._terminal)
-            answer = completion.text
+            answer, reasoning = completion.text, completion.reasoning
             self._terminal.note(summary(completion))
         except (TriuneError, ValueError) as error:  # ValueError: a line that is not text, such as a lone surrogate
             answer = getattr(error, "partial", "")
             self._terminal.error(explain(error))
         # An answer without text is no turn: the user's line is taken back with it.
         if answer:
-            self.messages.append({"role": "assistant", "content": answer})
+            turn: Message = {"role": "assistant", "content": answer}
+            self.messages.append({**turn, "reasoning_content": reasoning} if reasoning else turn)
         else:
             self.messages.pop()
 
 
 def show(stream: Stream, terminal: Terminal) -> Completion:
-    """Shows an answer as it comes. Ctrl-C cancels it and keeps what came.
+    """Shows an answer, and the thinking before it, as they come. Ctrl-C cancels it and keeps what came.
 
     Raises:
         TriuneError: the call failed; what came before has been shown.
@@ -88,18 +108,26 @@ def show(stream: Stream, terminal: Terminal) -> Completion:
             with terminal.waiting():
                 chunk = next(stream, None)
             while chunk is not None:
-                terminal.piece(chunk.text)
+                if chunk.is_reasoning:
+                    terminal.thought(chunk.reasoning)
+                elif chunk.text:
+                    if stream.reasoning and stream.text == chunk.text:
+                        terminal.thought("\n\n")  # the thinking ends here
+                    terminal.piece(chunk.text)
                 chunk = next(stream, None)
     finally:
         if stream.text and not stream.text.endswith("\n"):
             terminal.piece("\n")
+        elif stream.reasoning and not stream.text:
+            terminal.thought("\n")
     return stream.completion
 
 
 def summary(completion: Completion) -> str:
     """One line about an answer: tokens, speed, time to the first token, and how it ended if not by itself."""
     usage = completion.usage
-    parts = [f"{usage.input_tokens} tokens in, {usage.output_tokens} out"]
+    thinking = f", {usage.reasoning_tokens} of them thinking" if usage.reasoning_tokens else ""
+    parts = [f"{usage.input_tokens} tokens in, {usage.output_tokens} out{thinking}"]
     if completion.tokens_per_second is not None:
         parts.append(f"{completion.tokens_per_second:.0f} tokens/s")
     if completion.time_to_first_token_s is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 
 from ._errors import Cancelled, ConnectError, Overloaded, StreamBroken, TimeoutError_, TriuneError
 from ._types import Chunk, Completion, FinishReason, Usage
@@ -24,6 +25,7 @@ class Flow:
         self.call = call
         self.last: Chunk | None = None
         self._texts: list[str] = []
+        self._reasonings: list[str] = []
         self.left = False  # the reader does not want the rest
         self._started = time.monotonic()
         self._first_chunk_s: float | None = None
@@ -37,6 +39,11 @@ class Flow:
     def text(self) -> str:
         """The text so far."""
         return "".join(self._texts)
+
+    @property
+    def reasoning(self) -> str:
+        """The thinking so far."""
+        return "".join(self._reasonings)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -78,8 +85,8 @@ class Flow:
             return TimeoutError_(f"the answer did not end within deadline_s={settings.deadline_s:g}")
         return TimeoutError_(f"the server sent nothing for timeout_s={settings.timeout_s:g} seconds")
 
-    def receive(self, chunk: Chunk) -> None:
-        """Takes the next chunk of the answer.
+    def receive(self, chunk: Chunk) -> tuple[Chunk, ...]:
+        """Takes the next chunk of the answer; returns it as pieces that are each of the thinking or of the answer.
 
         Raises:
             TimeoutError_: the deadline passed and the server did not end the answer.
@@ -90,13 +97,20 @@ class Flow:
         self._last_chunk_s = now_s
         self.last = chunk
         self._texts.append(chunk.text)
+        self._reasonings.append(chunk.reasoning)
         self._logprobs += chunk.logprobs
         self._usage = Usage(
             input_tokens=self._usage.input_tokens + chunk.usage.input_tokens,
             output_tokens=self._usage.output_tokens + chunk.usage.output_tokens,
+            reasoning_tokens=self._usage.reasoning_tokens + chunk.usage.reasoning_tokens,
         )
         if chunk.finish_reason is None and self.patience_s() == 0:
             raise self.timed_out()
+        if not (chunk.reasoning and chunk.text):
+            return (chunk,)
+        # A busy server sends the end of the thinking and the beginning of the answer together.
+        thought = replace(chunk, text="", finish_reason=None, stop_reason=None, logprobs=(), usage=Usage())
+        return thought, replace(chunk, reasoning="")
 
     def end(self) -> None:
         """The server closed the stream.
@@ -157,6 +171,7 @@ class Flow:
             raise RuntimeError("the answer has not ended: read the stream to its end, or close it, first")
         return Completion(
             text=self.text,
+            reasoning=self.reasoning,
             finish_reason=reason,
             stop_reason=self.last.stop_reason if self.last else None,
             usage=self._usage,

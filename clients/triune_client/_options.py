@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 # Datatypes of the server's tensors, by option. Lists are STRING[-1]; logit_bias travels as JSON text.
 SCALARS = {
@@ -22,8 +22,12 @@ SCALARS = {
     "seed": "UINT64",
     "logprobs": "INT32",
     "ignore_eos": "BOOL",
+    "enable_thinking": "BOOL",
+    "thinking_budget": "INT32",
+    "separate_reasoning": "BOOL",
 }
 LISTS = ("stop", "bad_words")
+TENSORS = {"logprobs": "top_logprobs"}  # options whose tensor has another name: `logprobs` is an output
 _RANGES = {"INT32": (-(2**31), 2**31 - 1), "UINT64": (0, 2**64 - 1)}
 
 
@@ -32,6 +36,7 @@ class Message(TypedDict):
 
     role: str  # "system", "user" or "assistant"
     content: str
+    reasoning_content: NotRequired[str]  # what the assistant thought; the model's template decides whether it reads that again
 
 
 class OptionParams(TypedDict, total=False):
@@ -52,6 +57,9 @@ class OptionParams(TypedDict, total=False):
     logit_bias: Mapping[int, float] | None
     logprobs: int | None
     ignore_eos: bool | None
+    enable_thinking: bool | None
+    thinking_budget: int | None
+    separate_reasoning: bool | None
 
 
 class ClientParams(OptionParams, total=False):
@@ -93,6 +101,9 @@ class Options:
     logit_bias: Mapping[int, float] | None = None  # token id -> added to its logit
     logprobs: int | None = None  # 0: of the chosen tokens; k: and of the k best
     ignore_eos: bool | None = None
+    enable_thinking: bool | None = None  # whether a model that can think does so before it answers; for chats
+    thinking_budget: int | None = None  # most tokens of thinking; then the model must answer
+    separate_reasoning: bool | None = None  # thinking apart from the answer; by default in chats, not after raw prompts
 
     def __post_init__(self) -> None:
         for name, datatype in SCALARS.items():

@@ -9,7 +9,7 @@ from rich.text import Text
 
 
 class RichTerminal:
-    """Answers as they come, notes dim, a spinner while the first token is on its way."""
+    """Answers as they come, thinking and notes dim, a spinner while the first token is on its way."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
@@ -20,6 +20,9 @@ class RichTerminal:
 
     def piece(self, text: str) -> None:
         self._console.print(Text(text), end="")
+
+    def thought(self, text: str) -> None:
+        self._console.print(Text(text, style="dim italic"), end="")
 
     def note(self, text: str) -> None:
         self._console.print(Text(text, style="dim"))

@@ -39,6 +39,11 @@ class Stream:
         return self._flow.text
 
     @property
+    def reasoning(self) -> str:
+        """The thinking so far."""
+        return self._flow.reasoning
+
+    @property
     def completion(self) -> Completion:
         """The whole answer. A stream that was left early has the finish reason "cancelled".
 
@@ -165,8 +170,7 @@ def _run(client: SyncClient, flow: Flow) -> Generator[Chunk, None, None]:
         try:
             with client._open(flow) as chunks:
                 for chunk in chunks:
-                    flow.receive(chunk)
-                    yield chunk
+                    yield from flow.receive(chunk)
                 flow.end()
             return
         except TriuneError as error:

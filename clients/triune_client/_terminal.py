@@ -24,6 +24,9 @@ class Terminal(Protocol):
     def piece(self, text: str) -> None:
         """Shows a piece of an answer at once, as it is."""
 
+    def thought(self, text: str) -> None:
+        """Shows a piece of what the model thinks before it answers, as it is."""
+
     def note(self, text: str) -> None:
         """Shows a line that is not part of an answer."""
 
@@ -44,6 +47,9 @@ class PlainTerminal:
 
     def piece(self, text: str) -> None:
         print(text, end="", flush=True)
+
+    def thought(self, text: str) -> None:
+        print(text, end="", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ class Usage:
 
     input_tokens: int = 0
     output_tokens: int = 0
+    reasoning_tokens: int = 0  # those of the output that are thinking, where it is kept apart
 
     @property
     def total_tokens(self) -> int:
@@ -22,16 +23,25 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
-    """A piece of an answer, as it arrives. The texts of all chunks concatenated are the answer."""
+    """A piece of an answer, or of the thinking before it, as it arrives; never of both.
+
+    The texts of all chunks concatenated are the answer, their reasonings are the thinking.
+    """
 
     text: str
-    index: int = 0  # 0, 1, 2, ... in an answer
+    reasoning: str = ""
+    index: int = 0  # 0, 1, 2, ... in an answer; the same twice where one response ends the thinking and begins the answer
     finish_reason: FinishReason | None = None  # set on the last chunk only
     stop_reason: str | None = None  # the stop string that ended the answer
     usage: Usage = Usage()  # of this chunk: input tokens come with the first one
     logprobs: tuple[Any, ...] = ()  # the server's JSON entries, one a token, when asked for
     request_id: str = ""
     request_key: int | None = None  # the server's own number of the request
+
+    @property
+    def is_reasoning(self) -> bool:
+        """Whether it is a piece of the thinking."""
+        return bool(self.reasoning)
 
     def __str__(self) -> str:
         return self.text
@@ -42,6 +52,7 @@ class Completion:
     """A whole answer. `str()` of it is its text."""
 
     text: str
+    reasoning: str = ""  # what the model thought before, where that is kept apart: in chats
     finish_reason: FinishReason
     stop_reason: str | None = None  # the stop string that ended the answer
     usage: Usage = Usage()

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, get_args
 
 from ._errors import Overloaded, ServerError, StreamBroken, TriuneError, class_of_http, from_message
-from ._options import LISTS, SCALARS, Message, Settings
+from ._options import LISTS, SCALARS, TENSORS, Message, Settings
 from ._types import Chunk, FinishReason, ModelInfo, Usage
 
 _FINISH_REASONS = frozenset(get_args(FinishReason))
@@ -50,7 +50,7 @@ def encode_call(call: Call, *, deadline_s: float | None) -> list[Tensor]:
     for name, datatype in SCALARS.items():
         value = getattr(options, name)
         if value is not None:
-            tensors.append(_scalar(name, datatype, float(value) if datatype == "FP32" else value))
+            tensors.append(_scalar(TENSORS.get(name, name), datatype, float(value) if datatype == "FP32" else value))
     for name in LISTS:
         if words := getattr(options, name):
             tensors.append(Tensor(name=name, datatype="BYTES", values=list(words), is_list=True))
@@ -144,12 +144,14 @@ def chunk_of_outputs(outputs: Mapping[str, Any], request_id: str) -> Chunk:
     try:
         return Chunk(
             text=str(_one(outputs, "text_output", "")),
+            reasoning=str(_one(outputs, "reasoning_output", "")),
             index=int(_one(outputs, "chunk_index", 0)),
             finish_reason=reason,
             stop_reason=_one(outputs, "stop_reason", "") or None,
             usage=Usage(
                 input_tokens=int(_one(outputs, "num_input_tokens", 0)),
                 output_tokens=int(_one(outputs, "num_output_tokens", 0)),
+                reasoning_tokens=int(_one(outputs, "num_reasoning_tokens", 0)),
             ),
             logprobs=tuple(entries),
             request_id=request_id,

@@ -17,9 +17,11 @@ from typing import Any
 import httpx
 
 from ._errors import StatusError
+from ._types import Chunk
 
-# A text, its chunks, an error to answer with, or a function from the request's JSON to one of them.
-Answer = str | Sequence[str] | StatusError
+# A text, its chunks, an error to answer with, or a function from the request's JSON to one of them. A chunk of thinking is a
+# `Chunk(text="", reasoning=...)`.
+Answer = str | Sequence[str | Chunk] | StatusError
 Reply = Answer | Callable[[dict[str, Any]], Answer]
 
 
@@ -124,32 +126,36 @@ def _answer(path: str, body: bytes, reply: Reply, model: str, recorder: Recorder
     answer = reply(request) if callable(reply) else reply
     if isinstance(answer, StatusError):
         return _json(answer.status if isinstance(answer.status, int) else 500, {"error": answer.message})
-    texts = [answer] if isinstance(answer, str) else list(answer)
+    given = [answer] if isinstance(answer, str) else answer
+    pieces = [Chunk(text=piece) if isinstance(piece, str) else piece for piece in given]
     if path.endswith("generate"):
-        return _json(200, _chunk(request, "".join(texts), 0, last=True, output_tokens=len(texts)))
-    return 200, "text/event-stream", _events(request, texts, recorder)
+        return _json(200, _outputs(request, pieces, 0, last=True))
+    return 200, "text/event-stream", _events(request, pieces, recorder)
 
 
-def _events(request: dict[str, Any], texts: Sequence[str], recorder: Recorder) -> Iterator[bytes]:
-    for index, text in enumerate(texts):
-        chunk = _chunk(request, text, index, last=index == len(texts) - 1)
+def _events(request: dict[str, Any], pieces: Sequence[Chunk], recorder: Recorder) -> Iterator[bytes]:
+    for index, piece in enumerate(pieces):
+        outputs = _outputs(request, [piece], index, last=index == len(pieces) - 1)
         if request.get("id") in recorder.cancelled:
-            chunk |= {"text_output": "", "finish_reason": "cancelled", "num_output_tokens": 0}
-        yield b"data: %s\n\n" % json.dumps(chunk).encode()
-        if chunk["finish_reason"]:
+            outputs |= {"text_output": "", "finish_reason": "cancelled", "num_output_tokens": 0}
+        yield b"data: %s\n\n" % json.dumps(outputs).encode()
+        if outputs["finish_reason"]:
             return
 
 
-def _chunk(request: dict[str, Any], text: str, index: int, *, last: bool, output_tokens: int = 1) -> dict[str, Any]:
+def _outputs(request: dict[str, Any], pieces: Sequence[Chunk], index: int, *, last: bool) -> dict[str, Any]:
+    """A response with these pieces, each of them a token."""
     prompt = str(request.get("text_input") or request.get("messages") or "")
-    return {
+    thinking = [piece.reasoning for piece in pieces if piece.reasoning]
+    apart = {"reasoning_output": "".join(thinking), "num_reasoning_tokens": len(thinking)} if thinking else {}
+    return apart | {
         "id": request.get("id", ""),
-        "text_output": text,
+        "text_output": "".join(piece.text for piece in pieces),
         "finish_reason": "stop" if last else "",
         "stop_reason": "",
         "chunk_index": index,
         "num_input_tokens": 0 if index else len(prompt.split()),
-        "num_output_tokens": output_tokens,
+        "num_output_tokens": len(pieces),
         "request_key": 1,
     }
 

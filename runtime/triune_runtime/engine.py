@@ -20,6 +20,7 @@ from .sampler import Sampler, SamplingError
 from .scheduler import Scheduler, Slice, Step
 from .sequence import Sequence
 from .text.cutter import Cut, TextCutter, merge
+from .text.reasoning import Divider, ThinkingLimit
 from .text.vocabulary import TokenBytes
 
 LOG = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ class _Answer:
             finish_reason=finish_reason,
             stop_reason=self.cut.stop_reason,
             logprobs=tuple(self.logprobs),
+            border=self.cut.border,
+            reasoning_tokens=self.cut.reasoning_tokens,
         )
         self.cut, self.new_tokens, self.logprobs, self.index = _NOTHING, 0, [], self.index + 1
         return chunk
@@ -100,7 +103,7 @@ class Engine:
         """Queue a request; its key must not be that of one being served.
 
         Raises:
-            RequestError: empty prompt, or a token id outside the vocabulary.
+            RequestError: empty prompt, a token id outside the vocabulary, or a thinking budget for a model that does not think.
             TooLong: prompt and max_tokens do not fit the engine.
             Overloaded: the queue is full.
         """
@@ -111,12 +114,11 @@ class Engine:
         except TriuneError as error:
             self.metrics.refused("overloaded" if isinstance(error, Overloaded) else "invalid")
             raise
-        params = request.params
-        own = () if params.ignore_eos else self.manifest.stop_token_ids
-        stop_token_ids = frozenset((*params.stop_token_ids, *own))
-        self.sampler.add(request, stop_token_ids)
-        cutter = TextCutter(self._token_bytes, params.stop, params.min_tokens)
-        self._answers[request.key] = _Answer(sequence, cutter, stop_token_ids)
+        try:
+            self._answers[request.key] = self._open(sequence)
+        except BaseException:  # nothing of a request may stay behind that its caller believes refused
+            self.scheduler.remove(sequence)
+            raise
         self.metrics.arrived(request.key, self._clock())
 
     def abort(self, key: int, reason: FinishReason = "cancelled") -> list[Event]:
@@ -165,7 +167,23 @@ class Engine:
             tokens=sum(sequence.computed for sequence in scheduler.running),
             slots=limits.max_sequences,
             max_length=limits.max_length,
+            kv_bytes=sum(self.manifest.kv_bytes(sequence.computed) for sequence in scheduler.running),
+            kv_bytes_max=limits.max_sequences * self.manifest.kv_bytes(limits.max_length),
         )
+
+    def _open(self, sequence: Sequence) -> _Answer:
+        """What a request's answer needs from its first token on."""
+        request, params, markers = sequence.request, sequence.request.params, self.manifest.reasoning
+        own = () if params.ignore_eos else self.manifest.stop_token_ids
+        stop_token_ids = frozenset((*params.stop_token_ids, *own))
+        divider = limit = None
+        if markers is not None and request.separate_reasoning:
+            divider = Divider(markers, opened=request.thinking_open)
+        if markers is not None and params.thinking_budget is not None:
+            limit = ThinkingLimit(markers, self._token_bytes, opened=request.thinking_open, budget=params.thinking_budget)
+        cutter = TextCutter(self._token_bytes, params.stop, params.min_tokens, divider)
+        self.sampler.add(request, stop_token_ids, limit)
+        return _Answer(sequence, cutter, stop_token_ids)
 
     def _check(self, request: Request) -> None:
         size = self.manifest.vocab_size
@@ -173,10 +191,13 @@ class Engine:
             raise RequestError("the prompt has no tokens", "send text_input or messages with some text")
         biased = (token for token, _ in request.params.logit_bias)
         banned = (token for word in request.params.bad_words for token in word)
-        for what, tokens in {"prompt": request.prompt, "logit_bias": biased, "bad_words": banned}.items():
+        named = {"prompt": request.prompt, "logit_bias": biased, "bad_words": banned}
+        for what, tokens in {**named, "stop_token_ids": request.params.stop_token_ids}.items():
             outside = next((t for t in tokens if not 0 <= t < size), None)
             if outside is not None:
                 raise RequestError(f"{what} has token id {outside}, the vocabulary is 0 to {size - 1:,}")
+        if request.params.thinking_budget is not None and self.manifest.reasoning is None:
+            raise RequestError("thinking_budget is given, but this model does not think", "omit thinking_budget")
 
     def _compute(self, step: Step) -> dict[int, TokenLogprob]:
         """Run a step and choose the next tokens, by sequence key; without those whose logits are no numbers."""
@@ -208,7 +229,7 @@ class Engine:
             return [self._finish(answer, "stop")]
         if sequence.generated >= sequence.max_tokens:
             return [self._finish(answer, "length")]
-        if answer.cut is _NOTHING or not sequence.request.stream:
+        if not answer.cut.has_text or not sequence.request.stream:
             return []
         return [Event(sequence.key, answer.take())]
 

@@ -16,12 +16,34 @@ FILE_NAME = "engine.json"
 
 @dataclass(frozen=True, kw_only=True)
 class CacheTensor:
-    """One tensor of a sequence's KV cache; a slot holds it as [heads, max_length, dim]."""
+    """One tensor of a sequence's KV cache; a slot holds it as [heads, positions, dim]."""
 
     name: str  # graph input `past.NAME`, graph output `present.NAME`
     heads: int
     dim: int
     dtype: str = "float32"  # a NumPy dtype name
+    window: int | None = None  # only the latest so many positions are read again; None: all
+    outputs: int = 1  # graph outputs that append the same numbers to its buffer: `present.NAME`, `present.NAME.2`, ...
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The graph outputs that are bound to its buffer."""
+        return (f"present.{self.name}", *(f"present.{self.name}.{i + 2}" for i in range(self.outputs - 1)))
+
+    def positions(self, max_length: int) -> int:
+        """Positions that a slot's buffer has for sequences of up to `max_length` tokens.
+
+        A window's buffer has an eighth more than the window, so that the oldest need not be dropped token by token.
+        """
+        if self.window is None:
+            return max_length
+        return max(self.window, min(self.window + max(16, self.window // 8), max_length))
+
+    @property
+    def bytes_per_position(self) -> int:
+        import numpy as np
+
+        return self.heads * self.dim * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +67,15 @@ class SamplingDefaults:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReasoningMarkers:
+    """How a model that thinks before it answers marks its thinking."""
+
+    start: str  # e.g. <think>
+    end: str
+    closing_ids: tuple[int, ...]  # tokens that end the thinking as the model itself does: `end` and line breaks around it
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineManifest:
     """Everything the runtime must know of an engine. Paths are relative to the folder of engine.json."""
 
@@ -61,17 +92,22 @@ class EngineManifest:
     chat_template: str | None = None  # Jinja source, not a path
     special_tokens: dict[str, str] = field(default_factory=dict)  # bos_token, eos_token, ... for the template
     defaults: SamplingDefaults = SamplingDefaults()
+    reasoning: ReasoningMarkers | None = None  # None: the model does not think
     limits: Limits = Limits()
     built_with: dict[str, str] = field(default_factory=dict)  # tool -> version
+    verified: str = "full"  # "layers": over prompts, a few weights at a time; "none": the user asked for none
     inputs_hash: str = ""  # of everything that went into the build
     format: int = FORMAT
 
     @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes of KV cache that one token of one sequence takes, all layers together."""
-        import numpy as np
+        """Bytes of KV cache that one token of one sequence takes, all layers together, while no window has passed it."""
+        return sum(c.bytes_per_position for c in self.cache)
 
-        return sum(c.heads * c.dim * np.dtype(c.dtype).itemsize for c in self.cache)
+    def kv_bytes(self, tokens: int) -> int:
+        """The most bytes of KV cache that one sequence of that many tokens holds: beyond its window a layer takes no more."""
+        length = min(tokens, self.limits.max_length)
+        return sum(c.bytes_per_position * min(length, c.positions(self.limits.max_length)) for c in self.cache)
 
     def save(self, folder: Path) -> None:
         """Write engine.json into `folder`."""
@@ -99,6 +135,9 @@ class EngineManifest:
             raw["stop_token_ids"] = tuple(raw["stop_token_ids"])
             raw["defaults"] = SamplingDefaults(**raw["defaults"])
             raw["limits"] = Limits(**raw["limits"])
+            if raw.get("reasoning") is not None:
+                closing_ids = tuple(raw["reasoning"]["closing_ids"])
+                raw["reasoning"] = ReasoningMarkers(**(raw["reasoning"] | {"closing_ids": closing_ids}))
             return cls(**raw)
         except (KeyError, TypeError) as error:
             raise ManifestError(f"{path} does not fit this runtime: {error}", "build the engine again") from error

@@ -59,6 +59,7 @@ FAMILIES = _table(
     Family("nv_trt_llm_kv_cache_block_metrics", "gauge", "KV cache; a block is a slot", label="kv_cache_block_type",
            values=("used", "free", "max", "tokens_per", "fraction")),
     Family("triune_kv_cache_tokens", "gauge", "KV cache in tokens", label="type", values=("used", "free", "max")),
+    Family("triune_kv_cache_bytes", "gauge", "KV cache in bytes", label="type", values=("used", "free", "max")),
     Family("triune_requests_refused_total", "counter", "Requests refused before they were queued", label="reason",
            values=("overloaded", "invalid")),
     Family("triune_requests_aborted_total", "counter", "Requests ended before their answer was", label="reason",
@@ -87,6 +88,8 @@ class Snapshot:
     tokens: int = 0  # in the KV cache
     slots: int  # in all
     max_length: int  # tokens of a slot
+    kv_bytes: int = 0  # of the KV cache that hold tokens
+    kv_bytes_max: int = 0  # in all slots
 
 
 @dataclass(slots=True)
@@ -172,6 +175,7 @@ class Metrics:
             "nv_trt_llm_kv_cache_block_metrics": {"used": running, "free": free, "max": now.slots,
                                                   "tokens_per": now.max_length, "fraction": running / now.slots},
             "triune_kv_cache_tokens": {"used": now.tokens, "free": room - now.tokens, "max": room},
+            "triune_kv_cache_bytes": {"used": now.kv_bytes, "free": now.kv_bytes_max - now.kv_bytes, "max": now.kv_bytes_max},
         }  # fmt: skip
         with self._lock:
             for name, series in values.items():

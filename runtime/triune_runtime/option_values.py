@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 from .errors import RequestError
 
 Value = Any  # an element of a flattened tensor, or a JSON value
 UINT64 = (1 << 64) - 1
+# Every token of an answer is compared with all of a request's words: what they may cost the others is bounded.
+MAX_STOPS, MAX_WORDS, MAX_STOP_IDS = 64, 1024, 1024  # stop strings; bad words, or words with a bias; stop tokens
+MAX_WORD_BYTES = 256  # so a word has at most as many tokens
 
 
 def refuse(name: str, value: object, expected: str) -> RequestError:
@@ -63,6 +66,19 @@ def boolean(name: str, value: Value) -> bool:
     if text.lower() in ("true", "1", "false", "0"):
         return text.lower() in ("true", "1")
     raise refuse(name, value, "true or false is expected")
+
+
+def at_most(name: str, values: Sized, most: int) -> None:
+    if len(values) > most:
+        raise RequestError(f"{name} has {len(values):,} entries; at most {most:,} are expected", f"send fewer, or omit {name}")
+
+
+def word(name: str, value: Value) -> str:
+    """A string to look for in an answer, of bounded length."""
+    found = text(name, value)
+    if len(found.encode("utf-8")) > MAX_WORD_BYTES:
+        raise refuse(name, found, f"at most {MAX_WORD_BYTES} bytes are expected")
+    return found
 
 
 def text(name: str, value: Value) -> str:

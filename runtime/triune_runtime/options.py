@@ -13,7 +13,8 @@ from typing import Any
 
 from .errors import RequestError
 from .manifest import SamplingDefaults
-from .option_values import UINT64, Value, boolean, real, refuse, text, whole
+from .option_names import BIG, IGNORED, LISTS, ONLY, REFUSED, RESERVED, SCALARS
+from .option_values import MAX_STOP_IDS, MAX_STOPS, MAX_WORDS, Value, at_most, real, refuse, text, whole, word
 from .request import SamplingParams
 
 
@@ -28,6 +29,9 @@ class Options:
     cancel: bool = False  # not a request: ends the one with the same id
     batched: bool = False  # the client's tensors have a batch dimension, and so must the indices it gets
     request_id: str = ""  # where the client could only send it as a parameter (HTTP's generate)
+    enable_thinking: bool | None = None  # None: as the model's template does by itself
+    separate_reasoning: bool | None = None  # None: for messages, not for a raw prompt
+    thinking_open: bool = False  # the prompt holds the opening marker; tokenize finds that out
 
     def to_json(self) -> str:
         """Compact JSON; defaults are left out."""
@@ -58,68 +62,13 @@ def _tupled(value: Any) -> Any:
     return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
 
 
-_BIG = 2**31 - 1
-_SCALARS: dict[str, tuple[str, Callable[[str, Value], Any]]] = {  # name -> (what it sets, how it is read)
-    "max_tokens": ("max_tokens", whole(1, _BIG)),
-    "min_tokens": ("min_tokens", whole(0, _BIG)),
-    "min_length": ("min_tokens", whole(0, _BIG)),
-    "temperature": ("temperature", real(0, 1000)),
-    "top_k": ("top_k", whole(-1, _BIG)),
-    "top_p": ("top_p", real(0, 1)),
-    "min_p": ("min_p", real(0, 1)),
-    "repetition_penalty": ("repetition_penalty", real(0.01, 100)),
-    "presence_penalty": ("presence_penalty", real(-100, 100)),
-    "frequency_penalty": ("frequency_penalty", real(-100, 100)),
-    "seed": ("seed", whole(0, UINT64)),
-    "random_seed": ("seed", whole(0, UINT64)),
-    "ignore_eos": ("ignore_eos", boolean),
-    "logprobs": ("logprobs", whole(0, 20)),  # in sampling_parameters; as a tensor the name is that of the output
-    "top_logprobs": ("logprobs", whole(0, 20)),
-    "return_log_probs": ("return_log_probs", boolean),
-    "return_logprobs": ("return_log_probs", boolean),
-    "return_cumulative_logprob": ("return_log_probs", boolean),
-    "stream": ("stream", boolean),
-    "streaming": ("stream", boolean),
-    "timeout_s": ("timeout_s", real(0.001, 86_400)),
-    "exclude_input_in_output": ("exclude_input_in_output", boolean),
-    "cancel": ("cancel", boolean),
-    "end_id": ("end_id", whole(-1, _BIG)),
-}
-_LISTS = frozenset({"stop", "stop_words", "stop_token_ids", "bad_words", "embedding_bias_words", "embedding_bias_weights"})
-_ONLY: dict[str, tuple[Any, ...]] = {  # served with these values only; every other is refused by name
-    "beam_width": (0, 1),
-    "num_return_sequences": (0, 1),
-    "n": (1,),
-    "best_of": (1,),
-    "length_penalty": (0, 1),
-    "return_context_logits": (False,),
-    "return_generation_logits": (False,),
-    "return_perf_metrics": (False, True),
-    "return_num_input_tokens": (False, True),
-    "return_num_output_tokens": (False, True),
-    "return_finish_reason": (False, True),
-    "return_stop_reason": (False, True),
-}
-_REFUSED = frozenset(
-    """
-    decoder_text_input prompt_embedding_table prompt_table_extra_id prompt_vocab_size lora_task_id lora_weights lora_config
-    guided_decoding_guide_type guided_decoding_guide image image_input embedding_request lora_name num_draft_tokens
-    use_draft_logits prompt_logprobs
-    """.split()
-)
-_IGNORED = frozenset({"text_input", "messages", "pad_id", "sampling_parameters", "logit_bias", "detokenize"})
-# The server's own request parameters; see Triton's generate extension.
-_RESERVED = frozenset(
-    {"id", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}
-)
-
-
 def parse(
     inputs: Mapping[str, list[Value]],
     *,
     defaults: SamplingDefaults,
     encode_word: Callable[[str], list[int]],
     fallback_seed: int,
+    vocab_size: int = BIG,
     parameters: Mapping[str, str | int | float | bool] | None = None,
 ) -> Options:
     """The options in a request's tensors, its `sampling_parameters` JSON, and its request parameters, in this order.
@@ -129,6 +78,7 @@ def parse(
         defaults: what the model's publisher recommends.
         encode_word: token ids of a word, for bad words and word biases.
         fallback_seed: the seed of a request that names none.
+        vocab_size: of the model; token ids beyond it are refused.
         parameters: Triton's request parameters.
 
     Raises:
@@ -136,18 +86,18 @@ def parse(
     """
     given = _Given()
     for name, values in inputs.items():
-        if name not in _IGNORED:
-            given.take(name, values if name in _LISTS | _REFUSED else _single(name, values))
+        if name not in IGNORED:
+            given.take(name, values if name in LISTS | REFUSED else _single(name, values))
     for name, value in _json_object("sampling_parameters", inputs).items():
         given.take(name, value)
     for name, value in (parameters or {}).items():
-        known = name in _SCALARS or name in _LISTS or name in _ONLY or name in _REFUSED
-        if name not in _RESERVED and not name.startswith("triton_") and name not in inputs:
-            if not known and name not in _IGNORED:
+        known = name in SCALARS or name in LISTS or name in ONLY or name in REFUSED
+        if name not in RESERVED and not name.startswith("triton_") and name not in inputs:
+            if not known and name not in IGNORED:
                 raise refuse(f"parameter {name}", value, "no such parameter is known")
             given.take(name, value)
     biases = _biases(_json_object("logit_bias", inputs) | given.bias, given, encode_word)
-    options = given.options(defaults, encode_word, biases, fallback_seed)
+    options = given.options(defaults, encode_word, biases, fallback_seed, vocab_size)
     return dataclasses.replace(options, request_id=str((parameters or {}).get("id", "")))
 
 
@@ -179,22 +129,22 @@ class _Given:
         self.bias: dict[str, Any] = {}
 
     def take(self, name: str, value: Value) -> None:
-        if value is None or value == [] or (value in ("", b"") and name not in _SCALARS):
+        if value is None or value == [] or (value in ("", b"") and name not in SCALARS):
             return
-        if name in _ONLY:
-            if not any(_same(value, allowed) for allowed in _ONLY[name]):
-                allowed = " or ".join(str(a) for a in _ONLY[name])
+        if name in ONLY:
+            if not any(_same(value, allowed) for allowed in ONLY[name]):
+                allowed = " or ".join(str(a) for a in ONLY[name])
                 raise refuse(name, value, f"only {allowed} is served")
-        elif name in _REFUSED:
+        elif name in REFUSED:
             raise RequestError(f"{name} is not served by this model", f"omit {name}")
         elif name == "logit_bias":
             if not isinstance(value, dict):
                 raise refuse(name, value, "an object of token id: bias is expected")
             self.bias = value
-        elif name in _LISTS:
+        elif name in LISTS:
             self.values.setdefault({"stop_words": "stop"}.get(name, name), value if isinstance(value, list) else [value])
-        elif name in _SCALARS:
-            target, read = _SCALARS[name]
+        elif name in SCALARS:
+            target, read = SCALARS[name]
             self._set(target, name, read(name, value))
         else:
             raise refuse(name, value, "no such parameter is known")
@@ -214,16 +164,21 @@ class _Given:
         encode_word: Callable[[str], list[int]],
         biases: tuple[tuple[int, float], ...],
         seed: int,
+        vocab_size: int,
     ) -> Options:
         get = self.values.get
         top_k = get("top_k", defaults.top_k or 0)
         top_p = get("top_p", 1.0 if defaults.top_p is None else defaults.top_p)
-        stop_ids = [whole(0, _BIG)("stop_token_ids", v) for v in get("stop_token_ids", [])]
-        end_id = get("end_id", -1)
+        at_most("stop_token_ids", get("stop_token_ids", []), MAX_STOP_IDS)
+        stop_ids = [whole(0, vocab_size - 1)("stop_token_ids", v) for v in get("stop_token_ids", [])]
+        end_id = whole(-1, vocab_size - 1)("end_id", get("end_id", -1))
         logprobs = get("logprobs", 0 if get("return_log_probs") else None)
+        max_tokens, min_tokens = get("max_tokens"), get("min_tokens", 0)
+        if max_tokens is not None and min_tokens > max_tokens:
+            raise refuse(self.names["min_tokens"], min_tokens, f"at most max_tokens, which is {max_tokens}, is expected")
         params = SamplingParams(
-            max_tokens=get("max_tokens"),
-            min_tokens=get("min_tokens", 0),
+            max_tokens=max_tokens,
+            min_tokens=min_tokens,
             temperature=self._temperature(defaults, top_k, top_p),
             top_k=max(top_k, 0),
             top_p=top_p or 1.0,  # TensorRT-LLM's clients send 0 for "off"
@@ -232,18 +187,30 @@ class _Given:
             presence_penalty=get("presence_penalty", 0.0),
             frequency_penalty=get("frequency_penalty", 0.0),
             logit_bias=biases,
-            bad_words=tuple(tuple(encode_word(w)) for w in _words("bad_words", get("bad_words", []))),
-            stop=tuple(_words("stop", get("stop", []))),
+            bad_words=tuple(tuple(encode_word(w)) for w in _words("bad_words", get("bad_words", []), MAX_WORDS)),
+            stop=tuple(_words("stop", get("stop", []), MAX_STOPS)),
             stop_token_ids=tuple(stop_ids if end_id < 0 else [*stop_ids, end_id]),
             ignore_eos=get("ignore_eos", False),
             seed=get("seed", seed),
             logprobs=logprobs,
+            thinking_budget=get("thinking_budget"),
         )
         stream = get("stream", False)
         exclude = get("exclude_input_in_output", True)
         if stream and not exclude:
             raise RequestError("exclude_input_in_output is false and stream is true", "a stream carries the answer only")
-        return Options(params=params, stream=stream, timeout_s=get("timeout_s"), echo=not exclude, cancel=get("cancel", False))
+        separate = get("separate_reasoning")
+        if separate and not exclude:
+            raise RequestError("exclude_input_in_output is false and separate_reasoning is true", "an echo is one whole text")
+        return Options(
+            params=params,
+            stream=stream,
+            timeout_s=get("timeout_s"),
+            echo=not exclude,
+            cancel=get("cancel", False),
+            enable_thinking=get("enable_thinking"),
+            separate_reasoning=separate,
+        )
 
     def _temperature(self, defaults: SamplingDefaults, top_k: int, top_p: float) -> float:
         if self.values.get("top_k") == 1 or self.values.get("temperature") == 0:
@@ -265,19 +232,20 @@ def _same(value: Value, allowed: Any) -> bool:
         return False
 
 
-def _words(name: str, values: list[Value]) -> list[str]:
-    return [word for word in (text(name, v) for v in values) if word]
+def _words(name: str, values: list[Value], most: int) -> list[str]:
+    at_most(name, values, most)
+    return [found for found in (word(name, v) for v in values) if found]
 
 
 def _biases(by_id: Mapping[str, Any], given: _Given, encode_word: Callable[[str], list[int]]) -> tuple[tuple[int, float], ...]:
     biases: dict[int, float] = {}
     for token_id, bias in by_id.items():
-        biases[whole(0, _BIG)("logit_bias", token_id)] = real(-1000, 1000)("logit_bias", bias)
-    words = _words("embedding_bias_words", given.values.get("embedding_bias_words", []))
+        biases[whole(0, BIG)("logit_bias", token_id)] = real(-1000, 1000)("logit_bias", bias)
+    words = _words("embedding_bias_words", given.values.get("embedding_bias_words", []), MAX_WORDS)
     weights = given.values.get("embedding_bias_weights", [])
     if words and len(words) != len(weights):
         raise refuse("embedding_bias_weights", weights, f"{len(words)} weights are expected, one a word")
-    for word, weight in zip(words, weights, strict=False):
-        for token in encode_word(word):
+    for found, weight in zip(words, weights, strict=False):
+        for token in encode_word(found):
             biases[token] = biases.get(token, 0.0) + real(-1000, 1000)("embedding_bias_weights", weight)
     return tuple(biases.items())

@@ -46,11 +46,13 @@ def join(first: Chunk, second: Chunk) -> Chunk:
         finish_reason=second.finish_reason,
         stop_reason=cut.stop_reason,
         logprobs=first.logprobs + second.logprobs,
+        border=cut.border,
+        reasoning_tokens=cut.reasoning_tokens,
     )
 
 
 def _cut(chunk: Chunk) -> Cut:
-    return Cut(chunk.token_ids, chunk.byte_start, chunk.byte_stop, chunk.stop_reason)
+    return Cut(chunk.token_ids, chunk.byte_start, chunk.byte_stop, chunk.stop_reason, chunk.border, chunk.reasoning_tokens)
 
 
 def _is_last(item: Item | None) -> bool:

@@ -28,6 +28,7 @@ class SamplingParams:
     ignore_eos: bool = False
     seed: int = 0  # decides the text of a sampled request, whatever else is in the batch
     logprobs: int | None = None  # None: off; 0: of the chosen tokens; k: and of the k best
+    thinking_budget: int | None = None  # most tokens of thinking; then it is closed. None: as many as the model likes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Request:
     params: SamplingParams = SamplingParams()
     deadline: float | None = None  # time.monotonic() after which the request is aborted
     stream: bool = True  # False: one chunk at the end
+    thinking_open: bool = False  # the prompt holds the opening marker, so the answer begins with thinking
+    separate_reasoning: bool = False  # thinking is kept apart from the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class TokenLogprob:
 class Chunk:
     """A piece of an answer. Its text is bytes [byte_start, byte_stop) of its tokens' bytes, always whole UTF-8.
 
+    Where thinking is kept apart, bytes [byte_start, border[0]) are thinking, and the answer is [border[1], byte_stop).
     Neighbouring chunks may name the same token where a character spans it; the byte ranges never overlap.
     """
 
@@ -66,3 +70,5 @@ class Chunk:
     finish_reason: FinishReason | None = None  # set on the last chunk only
     stop_reason: str | None = None  # the stop string that ended the answer
     logprobs: tuple[TokenLogprob, ...] = ()  # one a new token, when asked for
+    border: tuple[int, int] | None = None  # None: thinking is not kept apart
+    reasoning_tokens: int = 0  # tokens whose text begins in this chunk's thinking

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import TriuneError
 from .request import Request, SamplingParams, TokenLogprob
+from .text.reasoning import ThinkingLimit
 
 Array = NDArray[np.float32]
 CANDIDATES = 1024  # best tokens looked at first; the whole vocabulary only where they hold too little
@@ -39,6 +40,7 @@ class _Row:
     banned_after: dict[int, list[tuple[int, ...]]]  # longer ones, by their last token but one
     answer: list[int] = field(default_factory=list)
     counts: dict[int, int] = field(default_factory=dict)  # of the answer's tokens
+    limit: ThinkingLimit | None = None
 
     @property
     def adjusts(self) -> bool:
@@ -46,6 +48,11 @@ class _Row:
         p = self.params
         penalized = p.repetition_penalty != 1 or p.presence_penalty or p.frequency_penalty
         return bool(penalized or p.logit_bias or p.bad_words or len(self.answer) < p.min_tokens)
+
+    @property
+    def forced(self) -> int | None:
+        """The token that comes next whatever the logits are, if one must."""
+        return None if self.limit is None else self.limit.forced()
 
 
 class Sampler:
@@ -55,8 +62,8 @@ class Sampler:
         self._vocab_size = vocab_size
         self._rows: dict[int, _Row] = {}
 
-    def add(self, request: Request, stop_token_ids: frozenset[int]) -> None:
-        """Expect rows of `request`; its stop tokens are masked until `min_tokens`."""
+    def add(self, request: Request, stop_token_ids: frozenset[int], limit: ThinkingLimit | None = None) -> None:
+        """Expect rows of `request`; its stop tokens are masked until `min_tokens`, and what `limit` forces is chosen."""
         prompt = (
             np.unique(np.asarray(request.prompt, np.int64)) if request.params.repetition_penalty != 1 else np.empty(0, np.int64)
         )
@@ -73,6 +80,7 @@ class Sampler:
             biases=np.array([bias for _, bias in params.logit_bias], np.float32),
             banned=np.array([word[0] for word in params.bad_words if len(word) == 1], np.int64),
             banned_after=banned_after,
+            limit=limit,
         )
 
     def remove(self, key: int) -> None:
@@ -107,10 +115,13 @@ class Sampler:
             best[drawn] = _draw(scores[drawn], [rows[i] for i in drawn])
         chosen = []
         for i, row in enumerate(rows):
-            token = int(best[i])
+            forced = row.forced
+            token = int(best[i]) if forced is None else forced
             chosen.append(_with_logprob(token, logits[i], row.params.logprobs))
             row.answer.append(token)
             row.counts[token] = row.counts.get(token, 0) + 1
+            if row.limit is not None:
+                row.limit.push(token)
         return chosen
 
 

@@ -147,6 +147,9 @@ class Worker:
             self._engine.submit(request)
         except TriuneError as error:
             return [Event(request.key, error)]
+        except Exception as error:  # whatever it is, it is this request's: the others are served on
+            LOG.exception("request %d could not be taken in", request.key)
+            return [Event(request.key, TriuneError(f"the engine cannot take this request: {error!r}", "see the server's log"))]
         return []
 
     def _abort(self, key: int, reason: FinishReason, asked_at: float) -> list[Event]:

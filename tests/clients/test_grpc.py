@@ -52,7 +52,8 @@ def test_every_option_arrives_in_its_datatype_and_shape(grpc_generate: Generate,
     assert 0 < sent.pop("timeout_s")[0] <= 9.0
     assert sent == {
         "id": "r1", "model": "triune", "text_input": ["hi"], "stream": [True], "stop": ["a", "é"], "bad_words": ["b"],
-        "logit_bias": ['{"7": 1.0}'], **{name: [value] for name, value in options.items()},
+        "logit_bias": ['{"7": 1.0}'], "top_logprobs": [options.pop("logprobs")],
+        **{name: [value] for name, value in options.items()},
     }  # fmt: skip
     assert "triton_grpc_error" not in grpc_server.metadata[0]  # it makes some servers crash
 

@@ -196,11 +196,31 @@ def test_a_bad_stream_is_answered_with_its_reason(server: RealServer, name: str)
 
 def test_many_and_long_stops_and_bad_words_harm_nobody(server: RealServer) -> None:
     for fields in (
-        {"stop": [f"stop {i}" for i in range(1_000)]},
+        {"stop": [f"stop {i}" for i in range(64)]},
         {"bad_words": [f"bad {i}" for i in range(1_000)]},
-        {"stop": ["x" * 1_000_000]},
+        {"stop": ["x" * 256]},
     ):
         assert server.generate(**GOOD | fields).json()["text_output"].startswith(" Paris"), list(fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stop": [f"stop {i}" for i in range(1_000)]}, "stop has 1,000 entries; at most 64"),
+        ({"stop_words": ["x" * 1_000_000]}, "at most 256 bytes are expected"),
+        ({"bad_words": [f"bad {i}" for i in range(2_000)]}, "bad_words has 2,000 entries; at most 1,024"),
+        ({"bad_words": ["x" * 1_000_000]}, "at most 256 bytes are expected"),
+        ({"end_id": 49_152}, "end_id is 49152"),
+        ({"sampling_parameters": '{"stop_token_ids": [49152]}'}, "stop_token_ids is 49152"),
+        ({"min_tokens": 9}, "min_tokens is 9; at most max_tokens"),
+        ({"thinking_budget": 9}, "this model does not think"),
+        ({"messages": "[]", "enable_thinking": True, "text_input": ""}, "this model does not think"),
+    ],
+)
+def test_what_no_answer_could_honour_is_refused_by_name(server: RealServer, fields: dict[str, object], message: str) -> None:
+    refused = server.generate(**GOOD | fields)
+    assert refused.status_code == 400
+    assert message in refused.json()["error"]
 
 
 def test_what_is_not_there_is_404_and_what_cannot_be_done_is_said(server: RealServer) -> None:

@@ -32,7 +32,7 @@ def run_folder(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_server_is_started_shown_and_stopped(tmp_path: Path, run_folder: Path) -> None:
     here = ("--run-folder", run_folder)
-    ports = {"--http-port": free_port(), "--grpc-port": free_port(), "--metrics-port": free_port()}
+    ports = {name: free_port() for name in ("--http-port", "--grpc-port", "--metrics-port", "--openai-port")}
     up = ("up", "--repository", fake_repository(tmp_path / "repository"), *here, *(x for pair in ports.items() for x in pair))
     assert triune("status", *here).returncode == NOT_RUNNING
 
@@ -55,7 +55,7 @@ def test_a_server_is_started_shown_and_stopped(tmp_path: Path, run_folder: Path)
     assert "READY" in triune("logs", *here).stdout
 
     family = [psutil.Process(seen["pid"]), *psutil.Process(seen["pid"]).children(recursive=True)]
-    assert len(family) == 6  # supervisor, server, and a process for each model with code
+    assert len(family) == 7  # supervisor, server, a process for each model with code, and the gateway
     assert triune("down", *here).returncode == 0
     assert not [p for p in family if p.is_running()]
     assert triune("status", *here).returncode == NOT_RUNNING
@@ -70,7 +70,7 @@ def test_what_cannot_be_served_is_one_sentence_and_a_remedy(tmp_path: Path, run_
 
     repository = fake_repository(tmp_path / "repository")
     (repository / "generate" / "1" / "tokenizer.json").write_text("{}")
-    ports = ("--http-port", free_port(), "--grpc-port", free_port(), "--metrics-port", free_port())
+    ports = ("--http-port", free_port(), "--grpc-port", free_port(), "--metrics-port", free_port(), "--openai-port", 0)
     broken = triune("up", "--repository", repository, *here, *ports)
     assert broken.returncode == 1
     assert "tokenizer.json" in broken.stderr and "hint: " in broken.stderr

@@ -32,13 +32,17 @@ NOT_OURS = {
     "use_draft_logits": "as num_draft_tokens",
     "image_input": "only tensorrt_llm_bls has it; vLLM's image is declared and refused by name",
 }
-OURS = "messages min_p stop logit_bias ignore_eos timeout_s cancel".split()
+OURS = """
+    messages min_p stop logit_bias ignore_eos timeout_s cancel enable_thinking thinking_budget separate_reasoning
+""".split()
 OUTPUTS = {
     "text_output": "TYPE_STRING",
+    "reasoning_output": "TYPE_STRING",
     "finish_reason": "TYPE_STRING",
     "stop_reason": "TYPE_STRING",
     "num_input_tokens": "TYPE_UINT32",
     "num_output_tokens": "TYPE_UINT32",
+    "num_reasoning_tokens": "TYPE_UINT32",
     "chunk_index": "TYPE_INT32",
     "request_key": "TYPE_INT64",
     "logprobs": "TYPE_STRING",
@@ -52,6 +56,7 @@ DATATYPES = {
     "top_p": "TYPE_FP32", "random_seed": "TYPE_UINT64", "seed": "TYPE_UINT64", "stream": "TYPE_BOOL",
     "beam_width": "TYPE_INT32", "min_length": "TYPE_INT32", "stop_words": "TYPE_STRING", "bad_words": "TYPE_STRING",
     "sampling_parameters": "TYPE_STRING", "return_num_input_tokens": "TYPE_BOOL", "end_id": "TYPE_INT32",
+    "enable_thinking": "TYPE_BOOL", "thinking_budget": "TYPE_INT32", "separate_reasoning": "TYPE_BOOL",
 }  # fmt: skip
 
 

@@ -254,6 +254,16 @@ def test_cancel_without_an_id_is_refused_and_with_one_answers(generate: Any) -> 
         ([1], {"params": {"logit_bias": [["a", 1.0]]}}, "logit_bias is 'a'"),
         ([1], {"params": {"bad_words": [["a"]]}}, "bad_words is 'a'"),
         ([1], {"params": {"bad_words": [[10**6]]}}, "bad_words has token id 1000000"),
+        ([1], {"params": {"stop_token_ids": [10**6]}}, "stop_token_ids has token id 1000000"),
+        ([1], {"params": {"min_tokens": 6, "max_tokens": 5}}, "at most max_tokens, which is 5"),
+        ([1], {"params": {"stop": ["x"] * 65}}, "stop has 65 entries"),
+        ([1], {"params": {"stop": ["x" * 257]}}, "at most 256 bytes"),
+        ([1], {"params": {"bad_words": [[1]] * 1025}}, "bad_words has 1,025 entries"),
+        ([1], {"params": {"bad_words": [[1] * 257]}}, "bad_words has 257 entries"),
+        ([1], {"params": {"thinking_budget": 5}}, "this model does not think"),
+        ([1], {"params": {"thinking_budget": -5}}, "thinking_budget is -5"),
+        ([1], {"separate_reasoning": 1}, "separate_reasoning is 1"),
+        ([1], {"thinking_open": None}, "thinking_open is None"),
         ([1], {"timeout_s": "x"}, "timeout_s is 'x'"),
         ([1], {"stream": 1}, "stream is 1"),
         ([1], {"request_id": 5}, "request_id is 5"),
@@ -271,10 +281,10 @@ def test_generate_refuses_bad_direct_requests_and_serves_on(
     assert after.arrays()["num_output_tokens"].tolist() == [2]
 
 
-def test_detokenize_refuses_tokens_outside_the_vocabulary(repository: Path) -> None:
+def test_detokenize_refuses_what_generate_never_gives(repository: Path) -> None:
     detokenize = load_model(repository, "detokenize")
-    for bad in (-1, 10**6):
-        arrays = {"token_ids": np.array([bad]), "byte_range": np.array([0, 1]), "request_key": np.array([1])}
+    for bad, byte_range in ((-1, [0, 1]), (10**6, [0, 1]), (1, [0]), (1, [0, 1, 2])):
+        arrays = {"token_ids": np.array([bad]), "byte_range": np.array(byte_range), "request_key": np.array([1])}
         (response,) = detokenize.execute([InferenceRequest(arrays)])
-        assert response.error is not None and "the vocabulary is" in str(response.error)
+        assert response.error is not None and "are expected" in str(response.error)
     detokenize.finalize()

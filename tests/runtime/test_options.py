@@ -24,7 +24,14 @@ R1 = SamplingDefaults(temperature=0.6, top_p=0.95)
 
 def read(defaults: SamplingDefaults = NOTHING, parameters: dict[str, Any] | None = None, **inputs: Any) -> Options:
     lists = {name: value if isinstance(value, list) else [value] for name, value in inputs.items()}
-    return parse(lists, defaults=defaults, encode_word=lambda w: [ord(c) for c in w], fallback_seed=99, parameters=parameters)
+    return parse(
+        lists,
+        defaults=defaults,
+        encode_word=lambda w: list(w.encode()),
+        fallback_seed=99,
+        vocab_size=1000,
+        parameters=parameters,
+    )
 
 
 def sampling(**values: Any) -> list[str]:
@@ -72,6 +79,18 @@ def test_a_name_sets_its_field(inputs: dict[str, Any], field: str, expected: Any
     assert getattr(read(**inputs).params, field) == expected
 
 
+def test_what_is_as_large_as_may_be_is_read() -> None:
+    params = read(stop=["x" * 256] * 64, bad_words=["y" * 256] * 1024, end_id=999, min_tokens=5, max_tokens=5).params
+    assert (len(params.stop), len(params.bad_words), params.stop_token_ids, params.min_tokens) == (64, 1024, (999,), 5)
+
+
+def test_thinking_is_asked_for_in_tensors_and_in_json() -> None:
+    assert read(enable_thinking=False).enable_thinking is False
+    assert read().enable_thinking is None
+    options = read(sampling_parameters=sampling(enable_thinking=True, thinking_budget="64", separate_reasoning=True))
+    assert (options.enable_thinking, options.params.thinking_budget, options.separate_reasoning) == (True, 64, True)
+
+
 def test_the_publishers_defaults_hold_until_the_request_says_otherwise() -> None:
     assert (read(R1).params.temperature, read(R1).params.top_p) == (0.6, 0.95)
     assert read(R1, temperature=0.0).params.temperature == 0.0
@@ -112,6 +131,19 @@ def test_request_parameters_count_where_no_tensor_of_their_name_does() -> None:
         ({"sampling_parameters": sampling(n=3)}, "n is 3"),
         ({"stream": True, "exclude_input_in_output": False}, "exclude_input_in_output is false"),
         ({"top_logprobs": 21}, "top_logprobs is 21"),
+        ({"thinking_budget": -1}, "thinking_budget is -1"),
+        ({"enable_thinking": "maybe"}, "enable_thinking is 'maybe'"),
+        ({"end_id": 1000}, "end_id is 1000; a whole number from -1 to 999"),
+        ({"sampling_parameters": sampling(stop_token_ids=[7, 1000])}, "stop_token_ids is 1000"),
+        ({"min_tokens": 6, "max_tokens": 5}, "min_tokens is 6; at most max_tokens, which is 5"),
+        ({"min_length": 6, "max_tokens": 5}, "min_length is 6; at most max_tokens, which is 5"),
+        ({"stop": ["x"] * 65}, "stop has 65 entries; at most 64"),
+        ({"stop_words": ["x" * 257]}, "stop is 'xxx.* at most 256 bytes"),
+        ({"stop_words": ["中" * 86]}, "at most 256 bytes"),
+        ({"bad_words": ["x"] * 1025}, "bad_words has 1,025 entries"),
+        ({"bad_words": ["x" * 257]}, "bad_words is 'xxx"),
+        ({"embedding_bias_words": ["x"] * 1025, "embedding_bias_weights": [1.0] * 1025}, "embedding_bias_words has 1,025"),
+        ({"sampling_parameters": sampling(stop_token_ids=[1] * 1025)}, "stop_token_ids has 1,025 entries"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(inputs: dict[str, Any], message: str) -> None:
@@ -131,8 +163,8 @@ values: Any = st.recursive(
 )
 names = st.sampled_from(
     """
-    bad_words beam_width embedding_bias_weights embedding_bias_words end_id logit_bias lora_weights max_tokens min_length odd
-    sampling_parameters seed stop stream temperature text_input top_k top_p
+    bad_words beam_width embedding_bias_weights embedding_bias_words enable_thinking end_id logit_bias lora_weights max_tokens
+    min_length odd sampling_parameters seed separate_reasoning stop stream temperature text_input thinking_budget top_k top_p
     """.split()
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from fakes.sinks import PATIENCE_S, UNHURRIED, Client, Gated, hold_until, reques
 from triune_runtime.engine import Engine
 from triune_runtime.errors import Overloaded, RequestError, TriuneError
 from triune_runtime.outbox import Delivery, Item, Outbox, Pace
-from triune_runtime.request import Chunk
+from triune_runtime.request import Chunk, Request
+from triune_runtime.sampler import Sampler
 from triune_runtime.worker import Worker
 
 
@@ -195,6 +197,31 @@ def test_a_failure_of_the_stepping_thread_answers_everyone_and_shows() -> None:
     with pytest.raises(Overloaded):
         worker.submit(request(9), Client())
     worker.close()
+
+
+def test_an_unexpected_exception_while_submitting_ends_that_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Sampler.add
+
+    def broken(sampler: Sampler, request: Request, *rest: Any) -> None:
+        if request.key == 1:
+            raise IndexError("a bug of ours")
+        add(sampler, request, *rest)
+
+    monkeypatch.setattr(Sampler, "add", broken)
+    engine = make_engine(max_sequences=2)
+    with working(engine) as worker:
+        clients = [Client() for _ in range(4)]
+        for key, client in enumerate(clients):
+            worker.submit(request(key), client)
+        for key, client in enumerate(clients):
+            if key == 1:
+                assert isinstance(client.last, TriuneError) and "a bug of ours" in str(client.last)
+                assert not isinstance(client.last, RequestError), "it is no fault of the client's"
+            else:
+                client.wait()
+                assert text_of(client.chunks) == text_of(run_alone(replace(request(key), key=99)))
+        assert worker.alive
+    assert not engine.scheduler.running and not engine.scheduler.waiting
 
 
 def test_many_threads_may_submit_and_abort_while_it_closes() -> None:

@@ -35,10 +35,15 @@ class TritonPythonModel:
         )
         self._acknowledgements.send(key[0], cancelled=request.is_cancelled())
         size = len(self._token_bytes)
-        if not all(0 <= token < size for token in token_ids):  # only a direct request can have such
+        if len(byte_range) not in (2, 4) or not all(0 <= token < size for token in token_ids):  # only in direct requests
             error = RequestError(
-                f"token_ids are {token_ids[:8]}, the vocabulary is 0 to {size - 1:,}", "send what generate gives"
+                f"token_ids are {token_ids[:8]} and byte_range {byte_range[:8]}; ids from 0 to {size - 1:,} and 2 or 4 numbers "
+                "are expected",
+                "send what generate gives",
             )
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(error_text(error), pb_utils.TritonError.INVALID_ARG))
-        text = render(token_ids, *byte_range, self._token_bytes)
-        return pb_utils.InferenceResponse([pb_utils.Tensor("text_output", strings(text))])
+        # The answer's range, and then the thinking's where that is kept apart.
+        ranges = zip(("text_output", "reasoning_output"), (byte_range[:2], byte_range[2:]), strict=True)
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, strings(render(token_ids, *part, self._token_bytes))) for name, part in ranges if part]
+        )

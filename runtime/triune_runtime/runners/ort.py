@@ -1,6 +1,6 @@
 """Runs an engine with ONNX Runtime on the CPU. Owns the KV slots' memory; the only importer of onnxruntime in the runtime.
 
-A layer's past and present are one buffer [slots, heads, max_length, dim]: the attention op appends in place. Decoding binds
+A layer's past and present are one buffer [slots, heads, positions, dim]: the attention op appends in place. Decoding binds
 its first n slots as a batch, prefill one slot as a batch of one, so nothing is gathered or copied.
 """
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import ManifestError
 from ..manifest import EngineManifest
 from . import Work
+from .windows import WindowedBuffers
 
 
 class OrtRunner:
@@ -36,7 +37,6 @@ class OrtRunner:
         """
         self.vocab_size = manifest.vocab_size
         self._slots = manifest.limits.max_sequences
-        self._max_length = manifest.limits.max_length
         self._session = _load(folder / manifest.engine, threads or len(os.sched_getaffinity(0)))
         wanted = {"input_ids", "total_lengths", "logit_positions", *(f"past.{c.name}" for c in manifest.cache)}
         found = {i.name for i in self._session.get_inputs()}
@@ -45,7 +45,14 @@ class OrtRunner:
                 f"{manifest.engine} has other inputs than engine.json says: {', '.join(sorted(wanted ^ found))}",
                 "build the engine again",
             )
-        self._cache = {c.name: _untouched((self._slots, c.heads, self._max_length, c.dim), c.dtype) for c in manifest.cache}
+        positions = {c.name: c.positions(manifest.limits.max_length) for c in manifest.cache}
+        self._cache = {c.name: _untouched((self._slots, c.heads, positions[c.name], c.dim), c.dtype) for c in manifest.cache}
+        self._full = [self._cache[c.name] for c in manifest.cache if c.window is None]
+        windows = sorted({c.window for c in manifest.cache if c.window is not None})
+        self._windowed = [
+            WindowedBuffers(window, [self._cache[c.name] for c in manifest.cache if c.window == window]) for window in windows
+        ]
+        self._outputs = {c.name: c.output_names for c in manifest.cache}
         self._ids = np.zeros((self._slots, 1), np.int64)
         self._lengths = np.zeros(self._slots, np.int32)
         self._outlets: dict[int, _Outlet] = {}  # tokens with logits -> where they go
@@ -54,6 +61,9 @@ class OrtRunner:
 
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
         """See `Runner.run`."""
+        for buffers in self._windowed:
+            for item in work:
+                buffers.prepare(item.slot, item.start, len(item.tokens), item.drafts)
         ends = list(itertools.accumulate(1 + item.drafts for item in work))
         logits = np.empty((ends[-1], self.vocab_size), np.float32)
         rows = {item.slot: slice(end - 1 - item.drafts, end) for item, end in zip(work, ends, strict=True)}
@@ -69,8 +79,10 @@ class OrtRunner:
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
         """See `Runner.copy_slot`."""
-        for tensor in self._cache.values():
+        for tensor in self._full:
             tensor[target, :, :length] = tensor[source, :, :length]
+        for buffers in self._windowed:
+            buffers.copy(source, target, length)
 
     def _run_batch(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         """Logits [len(batch), vocab_size] after the one token of each of slots 0 to len(batch) - 1."""
@@ -111,7 +123,8 @@ class OrtRunner:
         _bind_output(binding, "logits", outlet.logits[first:stop])
         for name, tensor in self._cache.items():
             _bind_input(binding, f"past.{name}", tensor[first:stop])
-            _bind_output(binding, f"present.{name}", tensor[first:stop])
+            for output in self._outputs[name]:
+                _bind_output(binding, output, tensor[first:stop])
         return binding
 
 

@@ -9,11 +9,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import RequestError
-from ..option_values import UINT64, boolean, real, text, whole
+from ..option_names import BIG
+from ..option_values import (
+    MAX_STOP_IDS,
+    MAX_STOPS,
+    MAX_WORD_BYTES,
+    MAX_WORDS,
+    UINT64,
+    at_most,
+    boolean,
+    real,
+    refuse,
+    text,
+    whole,
+    word,
+)
 from ..options import Options
 
 Read = Callable[[str, Any], Any]
-_BIG = 2**31 - 1
 
 
 def read_options(options_json: str) -> Options:
@@ -28,6 +41,9 @@ def read_options(options_json: str) -> Options:
         raise RequestError("options are nested too deeply", "send the JSON that tokenize gives") from None
     _check(options, _OPTIONS)
     _check(options.params, _PARAMS)
+    most, least = options.params.max_tokens, options.params.min_tokens
+    if most is not None and least > most:
+        raise refuse("min_tokens", least, f"at most max_tokens, which is {most}, is expected")
     return options
 
 
@@ -64,8 +80,12 @@ def _optional(read: Read) -> Read:
     return lambda name, value: None if value is None else read(name, value)
 
 
-def _each(read: Read) -> Read:
-    return _kind(tuple, lambda name, values: [read(name, value) for value in values])
+def _each(read: Read, most: int = BIG) -> Read:
+    def check(name: str, values: tuple[Any, ...]) -> list[Any]:
+        at_most(name, values, most)
+        return [read(name, value) for value in values]
+
+    return _kind(tuple, check)
 
 
 def _bias(name: str, value: Any) -> Any:
@@ -74,7 +94,7 @@ def _bias(name: str, value: Any) -> Any:
     return _ID(name, value[0]), _real(-1e6, 1e6)(name, value[1])
 
 
-_ID = _whole(0, _BIG)
+_ID = _whole(0, BIG)
 _BOOL = _kind(bool, boolean)
 _OPTIONS: dict[str, Read] = {
     "stream": _BOOL,
@@ -83,22 +103,26 @@ _OPTIONS: dict[str, Read] = {
     "echo": _BOOL,
     "cancel": _BOOL,
     "request_id": _kind(str, text),
+    "enable_thinking": _optional(_BOOL),
+    "separate_reasoning": _optional(_BOOL),
+    "thinking_open": _BOOL,
 }
 _PARAMS: dict[str, Read] = {
-    "max_tokens": _optional(_whole(1, _BIG)),
-    "min_tokens": _whole(0, _BIG),
+    "max_tokens": _optional(_whole(1, BIG)),
+    "min_tokens": _whole(0, BIG),
     "temperature": _real(0, 1000),
-    "top_k": _whole(0, _BIG),
+    "top_k": _whole(0, BIG),
     "top_p": _real(0, 1),
     "min_p": _real(0, 1),
     "repetition_penalty": _real(0.01, 100),
     "presence_penalty": _real(-100, 100),
     "frequency_penalty": _real(-100, 100),
     "logit_bias": _each(_bias),
-    "bad_words": _each(_each(_ID)),
-    "stop": _each(_kind(str, text)),
-    "stop_token_ids": _each(_ID),
+    "bad_words": _each(_each(_ID, MAX_WORD_BYTES), MAX_WORDS),
+    "stop": _each(_kind(str, word), MAX_STOPS),
+    "stop_token_ids": _each(_ID, MAX_STOP_IDS),
     "ignore_eos": _BOOL,
     "seed": _whole(0, UINT64),
     "logprobs": _optional(_whole(0, 20)),
+    "thinking_budget": _optional(_whole(0, BIG)),
 }

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from ..engine import Engine
 from ..errors import RequestError, TriuneError
 from ..manifest import EngineManifest
 from ..options import Options
-from ..request import Chunk, Request
+from ..request import Chunk, Request, TokenLogprob
 from ..runners import make_runner
 from ..text.tokenizer import load_token_bytes
+from ..text.vocabulary import TokenBytes
 from ..worker import Worker
 from .acknowledgements import AcknowledgementReceiver
 from .direct_options import read_options
@@ -54,6 +55,7 @@ class GenerationService:
         manifest = EngineManifest.load(folder)
         self._token_bytes = load_token_bytes(folder, manifest)
         engine = Engine(manifest, make_runner(manifest, folder), self._token_bytes)
+        self._thinks = manifest.reasoning is not None
         self._worker = Worker(engine)
         self._keys = itertools.count(1)
         self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge)
@@ -95,6 +97,8 @@ class GenerationService:
             params=options.params,
             deadline=None if timeout_s is None else time.monotonic() + timeout_s,
             stream=options.stream,
+            thinking_open=options.thinking_open,
+            separate_reasoning=bool(options.separate_reasoning) and self._thinks,
         )
         self._worker.submit(request, _Answer(request, options, self._token_bytes, reply, self._watch(request.key, left)))
 
@@ -136,12 +140,16 @@ class GenerationService:
 class _Answer:
     """The sink of one request: chunks become tensors."""
 
-    def __init__(self, request: Request, options: Options, token_bytes: Any, reply: Reply, watch: Callable[[], None]) -> None:
+    def __init__(
+        self, request: Request, options: Options, token_bytes: TokenBytes, reply: Reply, watch: Callable[[], None]
+    ) -> None:
         self._key = request.key
         self._prompt = request.prompt
+        self._separate = request.separate_reasoning
         self._batched = options.batched
         self._echoed = request.prompt if options.echo else ()
         self._echoed_bytes = len(token_bytes.join(self._echoed))
+        self._token_bytes = token_bytes
         self._logprob = 0.0
         self._reply, self._watch = reply, watch
 
@@ -151,7 +159,12 @@ class _Answer:
             return
         self._logprob += sum(t.logprob for t in item.logprobs)
         arrays = chunk_arrays(item, key=self._key, prompt_tokens=0 if item.index else len(self._prompt))
+        if self._separate:
+            thought, answer = item.border or (item.byte_start, item.byte_start)
+            arrays["byte_range"] = np.array([answer, item.byte_stop, item.byte_start, thought], np.int32)
+            arrays["num_reasoning_tokens"] = np.array([item.reasoning_tokens], np.uint32)
         if item.logprobs:
+            arrays |= _logprob_arrays(item.logprobs, self._token_bytes)
             arrays["cum_log_probs"] = np.array([self._logprob], np.float32)
         if self._batched:
             arrays["batch_index"] = arrays["sequence_index"] = np.zeros((1, 1), np.int32)
@@ -177,8 +190,19 @@ def chunk_arrays(chunk: Chunk, *, key: int, prompt_tokens: int) -> Arrays:
     # What few read is sent only where it says something: every tensor of a response costs the server some 20 µs.
     if chunk.stop_reason:
         arrays["stop_reason"] = strings(chunk.stop_reason)
-    if chunk.logprobs:
-        entries = [{"token_id": t.token_id, "logprob": t.logprob, "top": t.top} for t in chunk.logprobs]
-        arrays["logprobs"] = strings(json.dumps(entries, separators=(",", ":")))
-        arrays["output_log_probs"] = np.array([[t.logprob for t in chunk.logprobs]], np.float32)
     return arrays
+
+
+def _logprob_arrays(tokens: Sequence[TokenLogprob], token_bytes: TokenBytes) -> Arrays:
+    """Log probabilities as JSON, with each token's bytes (its text may be part of a character), and as numbers."""
+    entries = [
+        {
+            "token_id": t.token_id, "logprob": t.logprob, "bytes": list(token_bytes[t.token_id]),
+            "top": t.top, "top_bytes": [list(token_bytes[token]) for token, _ in t.top],
+        }
+        for t in tokens
+    ]  # fmt: skip
+    return {
+        "logprobs": strings(json.dumps(entries, separators=(",", ":"))),
+        "output_log_probs": np.array([[t.logprob for t in tokens]], np.float32),
+    }

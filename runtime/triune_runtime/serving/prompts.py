@@ -16,6 +16,7 @@ from ..manifest import EngineManifest
 from ..option_values import real, text
 from ..options import Options, parse
 from ..text.chat import ChatTemplate, parse_messages
+from ..text.reasoning import ends_in_thinking, without_thinking
 from ..text.tokenizer import TextTokenizer, return_free_memory
 from .tensors import Tensors, flat
 
@@ -63,6 +64,7 @@ class PromptService:
             defaults=self._manifest.defaults,
             encode_word=self._tokenizer.encode_rendered,
             fallback_seed=secrets.randbits(64),
+            vocab_size=self._manifest.vocab_size,
             parameters=parameters,
         )
         if "timeout" in parameters:  # over HTTP, Triton hands its own deadline on as a parameter
@@ -72,9 +74,22 @@ class PromptService:
             options = dataclasses.replace(options, batched=True)
         if options.cancel:
             return np.zeros(1, np.int32), options
-        return np.array(self._ids(inputs), np.int32), options
+        ids, opened = self._ids(inputs, options.enable_thinking)
+        apart = options.separate_reasoning
+        if apart is None:  # whoever sends text_input gets the whole text, as from other servers of this contract
+            apart = bool(inputs.get("messages")) and not options.echo
+        return np.array(ids, np.int32), dataclasses.replace(
+            options,
+            enable_thinking=None,  # has had its effect
+            separate_reasoning=(apart and self._manifest.reasoning is not None) or None,
+            thinking_open=opened,
+        )
 
-    def _ids(self, inputs: Mapping[str, list[Any]]) -> list[int]:
+    def _ids(self, inputs: Mapping[str, list[Any]], thinking: bool | None) -> tuple[list[int], bool]:
+        """Prompt ids, and whether the answer begins inside the model's thinking."""
+        markers = self._manifest.reasoning
+        if thinking and markers is None:
+            raise RequestError("enable_thinking is true, but this model does not think", "omit enable_thinking")
         given = {name: inputs[name] for name in ("text_input", "messages") if inputs.get(name)}
         if len(given) != 1:
             found = "both" if given else "neither"
@@ -85,11 +100,16 @@ class PromptService:
         content = text(name, values[0])
         if name == "messages":
             self._check_size(name, content, self._max_bytes * _JSON_OVERHEAD)
-            content = text(name, self._template.render(parse_messages(content)))
-            self._check_size(name, content, self._max_bytes)
-            return self._tokenizer.encode_rendered(content)
+            content = text(name, self._template.render(parse_messages(content), thinking=thinking))
+            if markers is not None and thinking is False:
+                content = without_thinking(content, markers)
+        elif thinking is not None:
+            raise RequestError(
+                "enable_thinking is given with text_input, which is sent to the model as it is", "send messages, or omit it"
+            )
         self._check_size(name, content, self._max_bytes)
-        return self._tokenizer.encode(content)
+        encode = self._tokenizer.encode_rendered if name == "messages" else self._tokenizer.encode
+        return encode(content), markers is not None and ends_in_thinking(content, markers)
 
     def _check_size(self, name: str, content: str, limit: int) -> None:
         """Refuse what cannot fit before working on it: this process serves everyone."""

@@ -28,16 +28,24 @@ class ChatTemplate:
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self._template = environment.from_string(source) if source else None
 
-    def render(self, messages: list[Message]) -> str:
+    def render(self, messages: list[Message], *, thinking: bool | None = None) -> str:
         """The prompt for the assistant's next turn.
+
+        Args:
+            thinking: whether the model should think first, under the two names that templates know it by (Qwen3's and
+                DeepSeek-V3.1's); None tells them nothing. What a template does with earlier thinking, which messages carry
+                as `reasoning_content`, is its own affair.
 
         Raises:
             RequestError: the model has no template, or its template refuses these messages.
         """
         if self._template is None:
             raise RequestError("this model has no chat template", "send the whole prompt as text_input")
+        known: dict[str, Any] = dict(self._special_tokens)
+        if thinking is not None:
+            known |= {"enable_thinking": thinking, "thinking": thinking}
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, **self._special_tokens)
+            return self._template.render(messages=messages, add_generation_prompt=True, **known)
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise RequestError(f"the model's chat template refuses these messages: {error}", _HINT) from error
 

@@ -1,7 +1,8 @@
-"""Cuts a token stream into pieces of exact text. Knows bytes and stop strings; no tokenizer, no thread.
+"""Cuts a token stream into pieces of exact text. Knows bytes, stop strings and thinking; no tokenizer, no thread.
 
 The pieces of an answer, decoded one by one and put end to end, are the whole answer's bytes decoded at once: a piece never
-ends inside a character. Text that may be the beginning of a stop string is held back until that is decided.
+ends inside a character. Text that may be the beginning of a stop string, or of what divides thinking from answer, is held
+back until that is decided. Stop strings are looked for in the whole text, thinking and markers included, as vLLM does.
 """
 
 from __future__ import annotations
@@ -10,17 +11,28 @@ import codecs
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from .reasoning import Divider
 from .vocabulary import TokenBytes
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Bytes [byte_start, byte_stop) of the concatenated bytes of `token_ids`; `stop_reason`: the stop string that ended it."""
+    """Bytes [byte_start, byte_stop) of the concatenated bytes of `token_ids`; `stop_reason`: the stop string that ended it.
+
+    Where thinking is kept apart, what is before `border` is thinking, what is after it answer, and what is in it neither.
+    """
 
     token_ids: tuple[int, ...]
     byte_start: int
     byte_stop: int
     stop_reason: str | None = None
+    border: tuple[int, int] | None = None  # bytes, like byte_start; None: thinking is not kept apart
+    reasoning_tokens: int = 0  # tokens whose first byte is thinking
+
+    @property
+    def has_text(self) -> bool:
+        """Whether it holds anything but markers."""
+        return self.byte_start < self.byte_stop and self.border != (self.byte_start, self.byte_stop)
 
 
 def render(token_ids: Iterable[int], byte_start: int, byte_stop: int, token_bytes: TokenBytes) -> str:
@@ -31,15 +43,19 @@ def render(token_ids: Iterable[int], byte_start: int, byte_stop: int, token_byte
 class TextCutter:
     """The text of one answer, token by token."""
 
-    def __init__(self, token_bytes: TokenBytes, stop: Sequence[str] = (), min_tokens: int = 0) -> None:
+    def __init__(
+        self, token_bytes: TokenBytes, stop: Sequence[str] = (), min_tokens: int = 0, divider: Divider | None = None
+    ) -> None:
         """
         Args:
             stop: strings that end the answer; the one that is complete first wins, and is not part of the text.
             min_tokens: stop strings that are complete before this many tokens are ordinary text.
+            divider: keeps thinking apart; without one, all is one text.
         """
         self._token_bytes = token_bytes
         self._stop = [(s, s.encode()) for s in stop if s]
         self._min_tokens = min_tokens
+        self._divider = divider
         self._pushed = 0
         self._tokens: list[int] = []  # those with bytes that are not handed out yet
         self._buffer = b""  # their bytes
@@ -58,13 +74,13 @@ class TextCutter:
         self._utf8.decode(new)
         if self._pushed >= self._min_tokens and (found := self._find_stop()) is not None:
             name, at = found
-            return self._take(at, name) or Cut((), 0, 0, name)
+            return self._take(at, name, last=True) or Cut((), 0, 0, name)
         self._searched = len(self._buffer)
         return self._take(self._certain())
 
     def finish(self) -> Cut | None:
         """All that was held back."""
-        return self._take(len(self._buffer))
+        return self._take(len(self._buffer), last=True)
 
     def _find_stop(self) -> tuple[str, int] | None:
         """The stop string that is complete first among the new text, and where it begins."""
@@ -81,26 +97,53 @@ class TextCutter:
         end = len(self._buffer)
         whole = end - len(self._utf8.getstate()[0])
         for _, wanted in self._stop:
-            for length in range(min(len(wanted) - 1, end - self._start), 0, -1):
-                if self._buffer.endswith(wanted[:length]):
-                    whole = min(whole, end - length)
+            at = max(end - len(wanted) + 1, self._start)
+            while (at := self._buffer.find(wanted[:1], at)) >= 0:
+                if wanted.startswith(self._buffer[at:]):
+                    whole = min(whole, at)
                     break
+                at += 1
         return whole
 
-    def _take(self, end: int, stop_reason: str | None = None) -> Cut | None:
-        """Hand out the buffer up to `end`; keep the tokens that reach beyond it."""
+    def _take(self, end: int, stop_reason: str | None = None, *, last: bool = False) -> Cut | None:
+        """Hand out the buffer up to `end`, or as far as the divider is certain; keep the tokens that reach beyond it."""
+        begin, border = self._start, None
+        if self._divider is not None:
+            found = self._divider.divide(self._buffer[begin:end], last=last)
+            border = begin + found.border[0], begin + found.border[1]
+            begin, end = begin + found.skipped, begin + found.taken
         if end <= self._start:
             return None
-        covering, reached = 0, 0
-        while reached < end:
-            reached += len(self._token_bytes[self._tokens[covering]])
-            covering += 1
-        cut = Cut(tuple(self._tokens[:covering]), self._start, end, stop_reason)
-        kept = covering if reached == end else covering - 1
-        dropped = len(self._token_bytes.join(self._tokens[:kept]))
-        self._tokens, self._buffer = self._tokens[kept:], self._buffer[dropped:]
-        self._start, self._searched = end - dropped, max(self._searched - dropped, 0)
+        first, kept = self._covering(begin), self._covering(end)
+        cut = self._cut(first, begin, end, stop_reason, border) if begin < end else None
+        self._drop(*kept, end)
         return cut
+
+    def _covering(self, at: int) -> tuple[int, int]:
+        """The token that holds byte `at` of the buffer, as its index, and where its own bytes begin."""
+        index = begins = 0
+        while index < len(self._tokens) and begins + len(self._token_bytes[self._tokens[index]]) <= at:
+            begins += len(self._token_bytes[self._tokens[index]])
+            index += 1
+        return index, begins
+
+    def _cut(
+        self, first: tuple[int, int], begin: int, end: int, stop_reason: str | None, border: tuple[int, int] | None
+    ) -> Cut:
+        index, offset = first
+        tokens: list[int] = []
+        thinking, reached = 0, offset
+        while reached < end:
+            tokens.append(self._tokens[index + len(tokens)])
+            thinking += border is not None and begin <= reached < border[0]
+            reached += len(self._token_bytes[tokens[-1]])
+        shifted = None if border is None else (border[0] - offset, border[1] - offset)
+        return Cut(tuple(tokens), begin - offset, end - offset, stop_reason, shifted, thinking)
+
+    def _drop(self, index: int, dropped: int, end: int) -> None:
+        """Forget the tokens before `index`, which are `dropped` bytes; the buffer is handed out up to `end`."""
+        self._tokens, self._buffer = self._tokens[index:], self._buffer[dropped:]
+        self._start, self._searched = end - dropped, max(self._searched - dropped, 0)
 
 
 def merge(first: Cut, second: Cut) -> Cut:
@@ -110,4 +153,23 @@ def merge(first: Cut, second: Cut) -> Cut:
     # A cut that begins inside a token shares that token with the cut before.
     new = second.token_ids[1:] if second.byte_start else second.token_ids
     length = (first.byte_stop - first.byte_start) + (second.byte_stop - second.byte_start)
-    return Cut(first.token_ids + new, first.byte_start, first.byte_start + length, second.stop_reason)
+    return Cut(
+        first.token_ids + new,
+        first.byte_start,
+        first.byte_start + length,
+        second.stop_reason,
+        _merged_border(first, second),
+        first.reasoning_tokens + second.reasoning_tokens,
+    )
+
+
+def _merged_border(first: Cut, second: Cut) -> tuple[int, int] | None:
+    """The border of two neighbours: the first's, or the second's where the first ends before its own."""
+    if first.border is None or second.border is None:
+        return first.border
+    moved = first.byte_stop - second.byte_start
+    begin, stop = first.border
+    return (
+        second.border[0] + moved if begin == first.byte_stop else begin,
+        second.border[1] + moved if stop == first.byte_stop else stop,
+    )

@@ -9,16 +9,17 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from ..errors import ManifestError
-from ..manifest import EngineManifest
+from ..manifest import EngineManifest, ReasoningMarkers
 from .vocabulary import TokenBytes, token_bytes
 
 
 class TextTokenizer:
     """The model's tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, markers: ReasoningMarkers | None = None) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
+        self._shown = () if markers is None else (markers.start, markers.end)
 
     @classmethod
     def load(cls, folder: Path, manifest: EngineManifest) -> TextTokenizer:
@@ -34,7 +35,7 @@ class TextTokenizer:
             raise ManifestError(f"cannot load {path}: {error}", "build the engine again") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return cls(tokenizer, manifest.vocab_size)
+        return cls(tokenizer, manifest.vocab_size, manifest.reasoning)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a raw prompt, with whatever the tokenizer puts before it (a beginning-of-sequence token, say)."""
@@ -46,7 +47,7 @@ class TextTokenizer:
 
     def token_bytes(self) -> TokenBytes:
         """The bytes of every token."""
-        return token_bytes(self._tokenizer, self._vocab_size)
+        return token_bytes(self._tokenizer, self._vocab_size, self._shown)
 
 
 def load_token_bytes(folder: Path, manifest: EngineManifest) -> TokenBytes:

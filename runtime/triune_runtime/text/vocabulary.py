@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tokenizers import Tokenizer
 
@@ -27,8 +27,11 @@ class TokenBytes(Sequence[bytes]):
         return b"".join(self._table[t] for t in token_ids)
 
 
-def token_bytes(tokenizer: Tokenizer, vocab_size: int) -> TokenBytes:
+def token_bytes(tokenizer: Tokenizer, vocab_size: int, shown: Collection[str] = ()) -> TokenBytes:
     """The table of `tokenizer`, padded with empty bytes up to `vocab_size`.
+
+    Args:
+        shown: special tokens that have text all the same, such as the markers of thinking.
 
     Raises:
         ManifestError: the tokenizer is not byte-level, so its tokens have no bytes of their own.
@@ -47,7 +50,7 @@ def token_bytes(tokenizer: Tokenizer, vocab_size: int) -> TokenBytes:
         else:
             table[token_id] = token.encode()
     for token_id, added in tokenizer.get_added_tokens_decoder().items():
-        table[token_id] = b"" if added.special else added.content.encode()
+        table[token_id] = b"" if added.special and added.content not in shown else added.content.encode()
     return TokenBytes(table)
 
 

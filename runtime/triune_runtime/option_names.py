@@ -1,0 +1,66 @@
+"""Every name that a request may set: what it sets and how its value is read, or why it is refused. Tables, no logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .option_values import UINT64, Value, boolean, real, whole
+
+BIG = 2**31 - 1
+SCALARS: dict[str, tuple[str, Callable[[str, Value], Any]]] = {  # name -> (what it sets, how it is read)
+    "max_tokens": ("max_tokens", whole(1, BIG)),
+    "min_tokens": ("min_tokens", whole(0, BIG)),
+    "min_length": ("min_tokens", whole(0, BIG)),
+    "temperature": ("temperature", real(0, 1000)),
+    "top_k": ("top_k", whole(-1, BIG)),
+    "top_p": ("top_p", real(0, 1)),
+    "min_p": ("min_p", real(0, 1)),
+    "repetition_penalty": ("repetition_penalty", real(0.01, 100)),
+    "presence_penalty": ("presence_penalty", real(-100, 100)),
+    "frequency_penalty": ("frequency_penalty", real(-100, 100)),
+    "seed": ("seed", whole(0, UINT64)),
+    "random_seed": ("seed", whole(0, UINT64)),
+    "ignore_eos": ("ignore_eos", boolean),
+    "logprobs": ("logprobs", whole(0, 20)),  # in sampling_parameters; as a tensor the name is that of the output
+    "top_logprobs": ("logprobs", whole(0, 20)),
+    "return_log_probs": ("return_log_probs", boolean),
+    "return_logprobs": ("return_log_probs", boolean),
+    "return_cumulative_logprob": ("return_log_probs", boolean),
+    "stream": ("stream", boolean),
+    "streaming": ("stream", boolean),
+    "timeout_s": ("timeout_s", real(0.001, 86_400)),
+    "exclude_input_in_output": ("exclude_input_in_output", boolean),
+    "cancel": ("cancel", boolean),
+    "end_id": ("end_id", whole(-1, BIG)),
+    "enable_thinking": ("enable_thinking", boolean),
+    "thinking_budget": ("thinking_budget", whole(0, BIG)),
+    "separate_reasoning": ("separate_reasoning", boolean),
+}
+LISTS = frozenset({"stop", "stop_words", "stop_token_ids", "bad_words", "embedding_bias_words", "embedding_bias_weights"})
+ONLY: dict[str, tuple[Any, ...]] = {  # served with these values only; every other is refused by name
+    "beam_width": (0, 1),
+    "num_return_sequences": (0, 1),
+    "n": (1,),
+    "best_of": (1,),
+    "length_penalty": (0, 1),
+    "return_context_logits": (False,),
+    "return_generation_logits": (False,),
+    "return_perf_metrics": (False, True),
+    "return_num_input_tokens": (False, True),
+    "return_num_output_tokens": (False, True),
+    "return_finish_reason": (False, True),
+    "return_stop_reason": (False, True),
+}
+REFUSED = frozenset(
+    """
+    decoder_text_input prompt_embedding_table prompt_table_extra_id prompt_vocab_size lora_task_id lora_weights lora_config
+    guided_decoding_guide_type guided_decoding_guide image image_input embedding_request lora_name num_draft_tokens
+    use_draft_logits prompt_logprobs
+    """.split()
+)
+IGNORED = frozenset({"text_input", "messages", "pad_id", "sampling_parameters", "logit_bias", "detokenize"})
+# The server's own request parameters; see Triton's generate extension.
+RESERVED = frozenset(
+    {"id", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}
+)
