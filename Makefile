@@ -5,12 +5,13 @@ PRECISION    ?= w8a8
 HTTP_PORT    ?= 8000
 GRPC_PORT    ?= 8001
 METRICS_PORT ?= 8002
+OPENAI_PORT  ?= 8003
 PYTHON       ?= python3
 
 BIN        := .venv/bin
 PIP        := $(BIN)/python -m pip --disable-pip-version-check
 REPOSITORY := build/$(MODEL)/$(TARGET)/repository
-PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
+PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --openai-port $(OPENAI_PORT)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -18,7 +19,7 @@ PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo; echo "  MODEL=$(MODEL) TARGET=$(TARGET) PRECISION=$(PRECISION) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT)"
+	@echo; echo "  MODEL=$(MODEL) TARGET=$(TARGET) PRECISION=$(PRECISION) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) OPENAI_PORT=$(OPENAI_PORT)"
 
 install: .venv/installed ## set up .venv: builder, runtime, server, clients
 

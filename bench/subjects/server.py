@@ -26,7 +26,7 @@ class Subject:
     def __init__(self, repository: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
         http, grpc, metrics = (free_port() for _ in range(3))
-        ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"]
+        ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}", "--openai-port=0"]
         command = [sys.executable, "-m", "triune_server", "serve", f"--repository={repository}", *ports]
         self._log = Path(self._folder.name) / "serve.out"
         with self._log.open("wb") as out:

@@ -14,6 +14,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from .errors import ServerError
+from .gateway import is_gateway_ready
 from .launcher import is_ready
 from .options import ServerOptions
 from .state import RunningServer, find_running, forget, log_file
@@ -41,7 +42,7 @@ def start_in_background(options: ServerOptions, folder: Path, timeout_s: float =
             if process.poll() is not None:
                 raise _last_error(log, start)
             running = find_running(folder)
-            if running is not None and is_ready(options):
+            if running is not None and _serves(options):
                 return running
             time.sleep(0.1)
         raise ServerError(f"the server was not ready after {timeout_s:.0f} s", f"the whole log is {log}")
@@ -105,4 +106,8 @@ def look(running: RunningServer) -> Health:
                 requests[_GAUGES[family.name]] = int(family.samples[0].value)
     except httpx.HTTPError:
         pass  # shown as not ready
-    return Health(is_ready(running.options), memory, requests)
+    return Health(_serves(running.options), memory, requests)
+
+
+def _serves(options: ServerOptions) -> bool:
+    return is_ready(options) and (not options.openai_port or is_gateway_ready(options))

@@ -36,6 +36,7 @@ Host = Annotated[str, typer.Option(help="Address to listen on.")]
 HttpPort = Annotated[int, typer.Option(help="Port of HTTP.", min=1, max=65535)]
 GrpcPort = Annotated[int, typer.Option(help="Port of gRPC.", min=1, max=65535)]
 MetricsPort = Annotated[int, typer.Option(help="Port of Prometheus metrics.", min=1, max=65535)]
+OpenaiPort = Annotated[int, typer.Option(help="Port of the OpenAI-compatible API and chat page; 0: none.", min=0, max=65535)]
 RunFolder = Annotated[Path, typer.Option(help="Where state and log of the server lie.")]
 
 
@@ -46,12 +47,14 @@ def serve(
     http_port: HttpPort = _DEFAULT.http_port,
     grpc_port: GrpcPort = _DEFAULT.grpc_port,
     metrics_port: MetricsPort = _DEFAULT.metrics_port,
+    openai_port: OpenaiPort = _DEFAULT.openai_port,
     run_folder: RunFolder = RUN_FOLDER,
 ) -> None:
     """Serve in the foreground until ctrl-C; a server that dies is started again."""
     options = ServerOptions(
-        repository=repository, host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port
-    )
+        repository=repository, host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port,
+        openai_port=openai_port,
+    )  # fmt: skip
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with _errors_told():
@@ -69,12 +72,14 @@ def up(
     http_port: HttpPort = _DEFAULT.http_port,
     grpc_port: GrpcPort = _DEFAULT.grpc_port,
     metrics_port: MetricsPort = _DEFAULT.metrics_port,
+    openai_port: OpenaiPort = _DEFAULT.openai_port,
     run_folder: RunFolder = RUN_FOLDER,
 ) -> None:
     """Serve in the background; returns when the server is ready."""
     options = ServerOptions(
-        repository=repository, host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port
-    )
+        repository=repository, host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port,
+        openai_port=openai_port,
+    )  # fmt: skip
     with _errors_told():
         if (running := find_running(run_folder)) is not None:
             print(f"a server is running already (pid {running.pid}, {running.options.repository})")
@@ -162,6 +167,7 @@ def _where(options: ServerOptions) -> str:
             f"  HTTP     {options.http_url}/v2/models/triune/generate",
             f"  gRPC     {options.grpc_url}",
             f"  metrics  {options.metrics_url}",
+            *([f"  OpenAI   {options.openai_url}/v1  (chat page: {options.openai_url}/)"] if options.openai_port else []),
             "try it:",
             f"  curl -s {options.http_url}/v2/models/triune/generate -d '{message}'",
             f"  .venv/bin/python -m triune_client chat --url {options.http_url}",

@@ -106,7 +106,7 @@ def _holder(port: int) -> str:
     return ""
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the new process: have the kernel stop it when its parent is killed, so that no server outlives its supervisor."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -128,7 +128,7 @@ class Server:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # ctrl-C stops the supervisor, which then stops the server in order
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         self._stubs: list[psutil.Process] = []
 

@@ -15,11 +15,13 @@ class ServerOptions:
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
+    openai_port: int = 8003  # 0: no OpenAI-compatible API
 
     @property
     def ports(self) -> dict[str, int]:
         """Port by the variable that sets it."""
-        return {"HTTP_PORT": self.http_port, "GRPC_PORT": self.grpc_port, "METRICS_PORT": self.metrics_port}
+        ports = {"HTTP_PORT": self.http_port, "GRPC_PORT": self.grpc_port, "METRICS_PORT": self.metrics_port}
+        return ports | ({"OPENAI_PORT": self.openai_port} if self.openai_port else {})
 
     @property
     def local_host(self) -> str:
@@ -33,6 +35,10 @@ class ServerOptions:
     @property
     def grpc_url(self) -> str:
         return f"{self.local_host}:{self.grpc_port}"
+
+    @property
+    def openai_url(self) -> str:
+        return f"http://{self.local_host}:{self.openai_port}"
 
     @property
     def metrics_url(self) -> str:

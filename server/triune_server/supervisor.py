@@ -15,6 +15,7 @@ import psutil
 
 from .binaries import Binaries
 from .errors import ServerError
+from .gateway import Gateway
 from .launcher import Server, check_ports
 from .options import ServerOptions
 from .state import RunningServer, forget, log_file
@@ -33,6 +34,7 @@ class Supervisor:
         self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
         self._stopping = threading.Event()
         self._restarted: list[float] = []
+        self._gateway: Gateway | None = None  # of the OpenAI-compatible API, where it is asked for
 
     def stop(self) -> None:
         """Ask `run` to end; may be called from a signal handler."""
@@ -51,15 +53,24 @@ class Supervisor:
         created = psutil.Process().create_time()
         RunningServer(pid=os.getpid(), created=created, options=self._options).save(self._folder)
         try:
+            self._start_gateway()
             while not self._stopping.is_set():
                 self._serve_once(on_ready)
         finally:
+            if self._gateway is not None:
+                self._gateway.stop()
             forget(self._folder)
+
+    def _start_gateway(self) -> None:
+        if self._options.openai_port:
+            self._gateway = Gateway(self._options, log_file(self._folder))
 
     def _serve_once(self, on_ready: Callable[[], None]) -> None:
         server = Server(self._binaries, self._options, log_file(self._folder))
         try:
             server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
+            if self._gateway is not None:
+                self._gateway.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
             if not self._stopping.is_set():
                 on_ready()
             while not self._stopping.wait(self._watch_s):
@@ -67,10 +78,13 @@ class Supervisor:
                     server.kill()
                     self._count_restart(problem, server)
                     return
+                if self._gateway is not None and (problem := self._gateway.problem()) is not None:
+                    self._count_restart(problem, self._gateway)
+                    self._start_gateway()
         finally:
             server.stop()
 
-    def _count_restart(self, problem: str, server: Server) -> None:
+    def _count_restart(self, problem: str, server: Server | Gateway) -> None:
         now = time.monotonic()
         self._restarted = [at for at in self._restarted if now - at < _WINDOW_S] + [now]
         if len(self._restarted) > _RESTARTS:
@@ -78,7 +92,7 @@ class Supervisor:
                 f"{problem}, for the {len(self._restarted)}th time in {_WINDOW_S:.0f} s:\n{server.reasons()}",
                 f"the whole log is {server.log}",
             )
-        LOG.warning("%s; starting the server again", problem)
+        LOG.warning("%s; starting %s again", problem, "the server" if isinstance(server, Server) else "it")
 
 
 def stop_on_signals(supervisor: Supervisor) -> None:

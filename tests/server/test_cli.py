@@ -59,7 +59,7 @@ class Triune:
     def served(self) -> list[str]:
         """The options of `up` and `serve`."""
         ports = [f"--{name.lower().replace('_', '-')}={port}" for name, port in self.ports.items()]
-        return [f"--repository={self.repository}", *ports]
+        return [f"--repository={self.repository}", "--openai-port=0", *ports]
 
     def fails(self, command: str, *arguments: object) -> str:
         """What it prints when it fails: one error and one hint, nothing else."""

@@ -14,6 +14,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from triune_server.gateway import is_gateway_ready
 from triune_server.options import ServerOptions
 
 ROOT = Path(__file__).parents[2]
@@ -63,18 +64,21 @@ class RealServer:
         return [p for p in family if "triton_python" in p.name() and f"/{model}/" in " ".join(p.cmdline())]
 
 
-def start(folder: Path) -> RealServer:
+def start(folder: Path, repository: Path = REPOSITORY) -> RealServer:
     """Start a server and wait until it is ready."""
-    options = ServerOptions(repository=REPOSITORY, http_port=free_port(), grpc_port=free_port(), metrics_port=free_port())
-    ports = [f"--http-port={options.http_port}", f"--grpc-port={options.grpc_port}", f"--metrics-port={options.metrics_port}"]
+    options = ServerOptions(
+        repository=repository, http_port=free_port(), grpc_port=free_port(), metrics_port=free_port(), openai_port=free_port()
+    )
+    ports = [f"--{name.lower().replace('_', '-')}={port}" for name, port in options.ports.items()]
     log = folder / "serve.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "triune_server", "serve", f"--repository={REPOSITORY}", f"--run-folder={folder}", *ports],
+            [sys.executable, "-m", "triune_server", "serve", f"--repository={repository}", f"--run-folder={folder}", *ports],
             stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     server = RealServer(options, process, log)
     wait_ready(server)
+    wait_gateway(server)
     return server
 
 
@@ -90,6 +94,14 @@ def wait_ready(server: RealServer, timeout_s: float = 60.0) -> float:
             pass
         time.sleep(0.1)
     raise AssertionError(f"the server was not ready after {timeout_s} s:\n{server.log.read_text()[-3000:]}")
+
+
+def wait_gateway(server: RealServer, timeout_s: float = 20.0) -> None:
+    """Wait until the OpenAI-compatible API answers too."""
+    end = time.monotonic() + timeout_s
+    while not is_gateway_ready(server.options):
+        assert time.monotonic() < end, f"the gateway was not ready after {timeout_s} s:\n{server.log.read_text()[-3000:]}"
+        time.sleep(0.1)
 
 
 def stop(server: RealServer) -> None:

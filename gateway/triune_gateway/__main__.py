@@ -1,0 +1,94 @@
+"""python -m triune_gateway: serves the OpenAI-compatible API until it is told to stop. Parses arguments, no more."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from triune_client.grpc import AsyncGrpcClient
+
+from .app import create_app
+from .keys import KEYS_FILE_VARIABLE, KEYS_VARIABLE, read_keys
+from .settings import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = _parser()
+    args = vars(parser.parse_args(arguments))
+    keys_file = args.pop("api_keys_file")
+    try:
+        settings = Settings(
+            **args | {"aliases": tuple(args["aliases"]), "allowed_origins": tuple(args["allowed_origins"])},
+            api_keys=read_keys(os.environ, keys_file),
+        )
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    server = uvicorn.Server(_config(settings))
+    server.run()
+    return 0 if server.started else 1
+
+
+def _config(settings: Settings) -> uvicorn.Config:
+    def connect() -> AsyncGrpcClient:
+        # Whoever calls this API tries again by itself, as the status tells it; twice would only be slower.
+        return AsyncGrpcClient(settings.grpc_url, model=settings.model, timeout_s=settings.timeout_s, max_retries=0)
+
+    return uvicorn.Config(
+        create_app(settings, connect), host=settings.host, port=settings.port, log_level="warning", access_log=False,
+        server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=3,
+    )  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Settings()
+    parser = argparse.ArgumentParser(prog="triune_gateway", description="Serve the OpenAI-compatible API and its chat page")
+    parser.add_argument("--host", default=default.host, help="address to listen on (default %(default)s)")
+    parser.add_argument("--port", type=int, default=default.port, help="port to listen on (default %(default)s)")
+    parser.add_argument("--grpc-url", default=default.grpc_url, help="gRPC port of the server behind (default %(default)s)")
+    parser.add_argument("--model", default=default.model, help="its ensemble, served by this name (default %(default)s)")
+    parser.add_argument(
+        "--alias",
+        dest="aliases",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name of the model; may be repeated",
+    )
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=default.timeout_s,
+        metavar="S",
+        help="longest silence of the server (default %(default)s)",
+    )
+    parser.add_argument(
+        "--api-keys-file", type=Path, metavar="FILE",
+        help=f"one key a line (default: the file that {KEYS_FILE_VARIABLE} names; or keys in {KEYS_VARIABLE}, split by commas)",
+    )  # fmt: skip
+    for name, metavar, what in (
+        ("max_body_bytes", "BYTES", "longest body of a request"),
+        ("max_requests", "N", "requests served at once"),
+        ("max_choices", "N", "answers to one request"),
+    ):
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(
+            option, type=int, default=getattr(default, name), metavar=metavar, help=f"{what} (default %(default)s)"
+        )
+    parser.add_argument(
+        "--allow-origin", dest="allowed_origins", action="append", default=[], metavar="URL",
+        help="a web page elsewhere that may call this (CORS); may be repeated",
+    )  # fmt: skip
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

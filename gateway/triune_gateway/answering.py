@@ -1,0 +1,131 @@
+"""Makes the answer to one request: runs its calls at once and sends what comes, whole or as events.
+
+The server's pieces are always streamed to here, so a client that goes away is noticed at once, whatever it asked for: its calls
+are cancelled, which frees their sequences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from triune_client import AsyncClient, AsyncStream, Chunk, TriuneError
+from triune_client.grpc import AsyncGrpcClient
+
+from .calls import Call
+from .errors import ApiError, invalid, of_server
+from .metrics import Metrics
+from .sending import ClientLeft, EventSender, JsonResponse, error_response, while_connected
+from .shapes import Gathered, Shape
+from .usage import Counts
+
+LOG = logging.getLogger(__name__)
+TextClient = AsyncClient | AsyncGrpcClient
+OnChunk = Callable[[int, Chunk], Awaitable[None]]
+
+
+class Answer(Response):
+    """The answer to one request, made while it is sent."""
+
+    def __init__(
+        self, client: TextClient, calls: Sequence[Call], shape: Shape, counts: Counts, metrics: Metrics, *, stream: bool
+    ) -> None:
+        """
+        Args:
+            calls: one a choice, in the order of the choices.
+            stream: whether pieces are sent as they come.
+        """
+        super().__init__()
+        self._client, self._calls, self._shape = client, calls, shape
+        self._counts, self._metrics, self._stream = counts, metrics, stream
+        self._begun = time.monotonic()
+        self._seen: set[int] = set()  # choices that something has come of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        work = self._send_events(send) if self._stream else self._send_whole(scope, receive, send)
+        try:
+            with self._metrics.open_answer(stream=self._stream):
+                await while_connected(work, receive)
+        except ClientLeft:
+            scope["triune.left"] = True  # for whoever counts how requests end
+        except ApiError as error:  # nothing has been sent
+            await error_response(error)(scope, receive, send)
+        finally:
+            self._metrics.count_tokens(self._counts)
+
+    async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gathered = [Gathered() for _ in self._calls]
+
+        async def take(index: int, chunk: Chunk) -> None:
+            self._count(index, chunk)
+            gathered[index].take(chunk)
+
+        await self._run(take)
+        await JsonResponse(self._shape.whole(gathered, self._counts))(scope, receive, send)
+
+    async def _send_events(self, send: Send) -> None:
+        sender = EventSender(send)
+
+        async def take(index: int, chunk: Chunk) -> None:
+            first = self._count(index, chunk)
+            await sender.send(list(self._shape.events(index, chunk, self._counts, first=first)))
+
+        try:
+            await self._run(take)
+            await sender.end(list(self._shape.last_events(self._counts)))
+        except ApiError as error:
+            if not sender.started:
+                raise  # its status can still be told
+            LOG.warning("a stream ended early: %s", error.message)
+            await sender.end([error.body])
+
+    def _count(self, index: int, chunk: Chunk) -> bool:
+        """Counts a piece; whether it is the first of its choice."""
+        if not self._seen:
+            self._metrics.first_chunk(time.monotonic() - self._begun)
+        self._counts.take(index, chunk)
+        first = index not in self._seen
+        self._seen.add(index)
+        return first
+
+    async def _run(self, on_chunk: OnChunk) -> None:
+        """Makes all calls at once; `on_chunk` gets each piece with the number of its choice.
+
+        Raises:
+            ApiError: a call failed; the others are cancelled.
+        """
+        streams = [_open(self._client, call) for call in self._calls]
+        try:
+            if len(streams) == 1:  # as almost always: without the cost of a task
+                await _read(0, streams[0], on_chunk)
+                return
+            async with asyncio.TaskGroup() as group:
+                for index, stream in enumerate(streams):
+                    group.create_task(_read(index, stream, on_chunk))
+        except TriuneError as error:
+            raise of_server(error) from error
+        except BaseExceptionGroup as group_error:
+            cause: BaseException = group_error
+            while isinstance(cause, BaseExceptionGroup):
+                cause = cause.exceptions[0]
+            raise (of_server(cause) if isinstance(cause, TriuneError) else cause) from group_error
+
+
+def _open(client: TextClient, call: Call) -> AsyncStream:
+    options: Any = call.options
+    try:
+        return client.stream(call.prompt, **options) if call.messages is None else client.stream_chat(call.messages, **options)
+    except (TypeError, ValueError) as error:  # what the schemas let through does not fit the server's tensors
+        raise invalid(f"{error}.") from error
+
+
+async def _read(index: int, stream: AsyncStream, on_chunk: OnChunk) -> None:
+    async with stream:
+        async for chunk in stream:
+            await on_chunk(index, chunk)

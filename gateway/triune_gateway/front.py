@@ -1,0 +1,103 @@
+"""What every request passes first: who may come in, how much they may send, how many at once. Counts how requests end."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Sequence
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .errors import RETRY_AFTER_S, ApiError
+from .metrics import LEFT, Metrics
+from .sending import error_response
+from .settings import Settings
+
+GUARDED = "/v1/"
+_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/models")
+
+
+class Keys:
+    """API keys, kept as digests, so that a comparison takes the same time whatever is sent."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._digests = [_digest(key.encode()) for key in keys]
+
+    def admit(self, authorization: bytes) -> bool:
+        """Whether an Authorization header carries one of the keys; any will do where there are none."""
+        scheme, _, key = authorization.partition(b" ")
+        sent = _digest(key.strip())
+        # All are compared, so that the time does not tell which one was right.
+        found = [hmac.compare_digest(sent, digest) for digest in self._digests]
+        return not found or (scheme.lower() == b"bearer" and any(found))
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+class Front:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
+        self._app, self._settings, self._metrics = app, settings, metrics
+        self._keys = Keys(settings.api_keys)
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(GUARDED):
+            await self._app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._open += 1
+        try:
+            if (refusal := self._refusal(scope)) is not None:
+                await error_response(refusal)(scope, receive, watched)
+            else:
+                await self._app(scope, _limited(receive, self._settings.max_body_bytes), watched)
+        finally:
+            self._open -= 1
+            ended = LEFT if scope.get("triune.left") else status
+            endpoint = next((known for known in _ENDPOINTS if scope["path"].startswith(known)), "other")
+            self._metrics.request(endpoint, ended, time.monotonic() - began)
+
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        headers = dict(scope["headers"])
+        if scope["method"] != "OPTIONS" and not self._keys.admit(headers.get(b"authorization", b"")):
+            message = "Incorrect or missing API key: send a header Authorization: Bearer KEY."
+            return ApiError(401, message, kind="authentication_error", code="invalid_api_key")
+        if self._open > self._settings.max_requests:
+            message = f"{self._settings.max_requests} requests are being served; try again later."
+            return ApiError(429, message, kind="rate_limit_error", code="too_many_requests", retry_after_s=RETRY_AFTER_S)
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._settings.max_body_bytes:
+            return ApiError(413, _too_large(self._settings.max_body_bytes))
+        return None
+
+
+def _limited(receive: Receive, most: int) -> Receive:
+    """`receive`, refusing a body that turns out longer than `most` bytes: its length may not have been said, or be a lie."""
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > most:
+            raise HTTPException(413, _too_large(most))
+        return message
+
+    return limited
+
+
+def _too_large(most: int) -> str:
+    return f"the request's body is larger than {most:,} bytes, the most that this server takes."

@@ -1,0 +1,33 @@
+"""What the gateway is started with: plain frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One gateway: where it listens, what it serves, and how much it takes.
+
+    Attributes:
+        aliases: further names that clients may call the model by.
+        timeout_s: longest silence of the server behind, the wait for a free slot included.
+        api_keys: whoever sends one of them is served; without any, everyone is.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8003
+    grpc_url: str = "127.0.0.1:8001"
+    model: str = "triune"  # the ensemble, and the name it is served under
+    aliases: tuple[str, ...] = ()
+    timeout_s: float = 120.0
+    api_keys: tuple[str, ...] = ()
+    max_body_bytes: int = 4_000_000
+    max_requests: int = 1024  # served at once; more are refused with status 429
+    max_choices: int = 32  # answers of one request: prompts times `n`
+    allowed_origins: tuple[str, ...] = ()  # of web pages elsewhere (CORS); "*" for all
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names under which the model is served, each once."""
+        return tuple(dict.fromkeys((self.model, *self.aliases)))

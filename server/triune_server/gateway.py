@@ -1,0 +1,96 @@
+"""The OpenAI-compatible API as a process beside the server: started, watched, stopped. Knows none of its requests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+
+from triune_runtime.manifest import EngineManifest
+
+from .errors import ServerError
+from .launcher import end_with_parent
+from .options import ServerOptions
+
+
+def gateway_command(options: ServerOptions) -> list[str]:
+    """Its command line. API keys come by the environment, where other users cannot read them."""
+    alias = EngineManifest.load(options.repository / "generate" / "1").model
+    return [
+        sys.executable, "-m", "triune_gateway", f"--host={options.host}", f"--port={options.openai_port}",
+        f"--grpc-url={options.grpc_url}", f"--alias={alias}",
+    ]  # fmt: skip
+
+
+class Gateway:
+    """A running gateway. It outlives restarts of the server behind it: its clients are told to try again meanwhile."""
+
+    def __init__(self, options: ServerOptions, log: Path) -> None:
+        """Start it; its output goes to the end of `log`."""
+        self._options = options
+        self.log = log
+        self._log_start = log.stat().st_size if log.exists() else 0
+        with log.open("ab") as out:
+            self.process = psutil.Popen(
+                gateway_command(options),
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+
+    def wait_ready(self, timeout_s: float, given_up: Callable[[], bool] = lambda: False) -> None:
+        """Wait until it serves, with the server behind it, or until `given_up`.
+
+        Raises:
+            ServerError: it ended or was not ready in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if given_up():
+                return
+            if (problem := self.problem()) is not None:
+                raise ServerError(f"{problem} while starting:\n{self.reasons()}", f"the whole log is {self.log}")
+            if is_gateway_ready(self._options):
+                return
+            time.sleep(0.1)
+        raise ServerError(f"the OpenAI-compatible API was not ready after {timeout_s:.0f} s", f"the whole log is {self.log}")
+
+    def problem(self) -> str | None:
+        """What is wrong with it, or None: it has ended."""
+        if self.process.poll() is None:
+            return None
+        return f"the OpenAI-compatible API ended with code {self.process.returncode}"
+
+    def stop(self, timeout_s: float = 6.0) -> None:
+        """End it; answers under way get a moment to."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(timeout_s)
+            except psutil.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def reasons(self) -> str:
+        """Its last words."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode("utf-8", "replace").splitlines()
+        return "\n".join(f"  {line[:300]}" for line in lines[-4:])
+
+
+def is_gateway_ready(options: ServerOptions) -> bool:
+    """Whether it answers, and the server behind it."""
+    try:
+        return httpx.get(f"{options.openai_url}/health", timeout=2.0, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False

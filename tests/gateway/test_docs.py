@@ -1,0 +1,49 @@
+"""docs/openai.md does what it says. Run: pytest tests/gateway/test_docs.py"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.real_server import RealServer
+from triune_gateway.refusals import _CHAT, _COMPLETION
+from triune_gateway.schemas import ChatRequest, CompletionRequest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "openai.md").read_text("utf-8")
+HERE = "http://127.0.0.1:8003"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_every_field_is_on_the_page() -> None:
+    named = set(re.findall(r"`([a-z_]+)(?:`|:|\.)", PAGE))
+    fields = set(ChatRequest.model_fields) | set(CompletionRequest.model_fields)
+    assert fields - {"messages"} <= named, fields - named
+
+
+def test_every_refused_field_is_in_the_table_of_refusals() -> None:
+    table = PAGE.partition("## What is refused")[2].partition("## Errors")[0]
+    assert all(f"`{name}`" in table for name in (*_CHAT, *_COMPLETION))
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("script", blocks("sh"), ids=["chat", "completion"])
+def test_the_curl_lines_answer(server: RealServer, script: str) -> None:
+    command = script.replace(HERE, server.options.openai_url)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert "Paris" in done.stdout, (done.stdout, done.stderr)
+    assert '"usage":{' in done.stdout
+
+
+@pytest.mark.triton
+def test_the_python_block_streams(server: RealServer) -> None:
+    (script,) = blocks("python")
+    command = [sys.executable, "-c", script.replace(HERE, server.options.openai_url)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "The capital of France is Paris.", done.stderr

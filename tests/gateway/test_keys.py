@@ -1,0 +1,39 @@
+"""Where API keys come from. Run: pytest tests/gateway/test_keys.py"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from triune_gateway.keys import KEYS_FILE_VARIABLE, KEYS_VARIABLE, read_keys
+
+
+def test_keys_are_lines_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# ours\n one \n\ntwo\n")
+    assert read_keys({}, file) == read_keys({KEYS_FILE_VARIABLE: str(file), KEYS_VARIABLE: "x"}) == ("one", "two")
+
+
+def test_keys_are_parts_of_a_variable() -> None:
+    assert read_keys({KEYS_VARIABLE: "one, two,"}) == ("one", "two")
+    assert read_keys({}) == ()
+
+
+def test_no_key_where_some_are_meant_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# none yet\n")
+    with pytest.raises(ValueError, match="holds no API key"):
+        read_keys({KEYS_FILE_VARIABLE: str(tmp_path / "keys")})
+    with pytest.raises(ValueError, match=KEYS_VARIABLE):
+        read_keys({KEYS_VARIABLE: " , "})
+    with pytest.raises(OSError, match="missing"):
+        read_keys({}, tmp_path / "missing")
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "triune_gateway", f"--api-keys-file={tmp_path / 'missing'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -1,0 +1,141 @@
+"""The chat page: what is served, that it loads nothing from elsewhere, and its functions of text.
+
+Run: pytest tests/gateway/test_page.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from fakes.ensemble import Gateway
+from triune_gateway.page import FOLDER
+
+HTML = (FOLDER / "index.html").read_text("utf-8")
+SCRIPT = (FOLDER / "chat.js").read_text("utf-8")
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(HTML)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+ELEMENTS = Elements().found
+
+
+def test_every_file_is_served_under_a_strict_policy(gateway: Gateway) -> None:
+    names = {"" if path.name == "index.html" else path.name for path in FOLDER.iterdir()}
+    assert names
+    for name in names:
+        response = gateway.http.get(f"/{name}")
+        assert response.status_code == 200, name
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+        assert response.headers["x-content-type-options"] == "nosniff"
+        again = gateway.http.get(f"/{name}", headers={"if-none-match": response.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+def test_nothing_is_loaded_from_elsewhere_or_inline() -> None:
+    for path in FOLDER.iterdir():
+        addresses = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"']*", path.read_text("utf-8")))
+        assert addresses <= {"http://www.w3.org/2000/svg"}, path.name
+    for tag, attributes in ELEMENTS:
+        assert "style" not in attributes and not any(name.startswith("on") for name in attributes), tag
+        for name in ("src", "href"):
+            target = attributes.get(name)
+            assert target is None or target.startswith("#") or (FOLDER / target).exists(), target
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", SCRIPT)
+
+
+def test_every_field_has_a_name_for_screen_readers() -> None:
+    labelled = {attributes["for"] for tag, attributes in ELEMENTS if tag == "label" and "for" in attributes}
+    inside = set(re.findall(r"<label[^>]*>(?:(?!</label>).)*?<(?:input|select|textarea) id=\"([\w-]+)\"", HTML, re.DOTALL))
+    fields = {attributes["id"] for tag, attributes in ELEMENTS if tag in ("input", "select", "textarea")}
+    assert fields <= labelled | inside
+    assert {"alert", "status"} <= {attributes.get("role") for _, attributes in ELEMENTS}
+
+
+def test_every_element_that_the_script_asks_for_exists() -> None:
+    there = {attributes["id"] for _, attributes in ELEMENTS if "id" in attributes}
+    asked = set(re.findall(r'\bat\("([\w-]+)"\)', SCRIPT))
+    assert asked <= there, asked - there
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's contrast ratio of two colours #rrggbb."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_can_be_told_apart_light_and_dark() -> None:
+    style = (FOLDER / "style.css").read_text("utf-8")
+    themes = [dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)]
+    assert len(themes) == 2
+    for theme in themes:
+        pairs = [(text, ground) for text in ("text", "quiet", "wrong") for ground in ("page", "raised")]
+        for text, ground in [*pairs, ("on-accent", "accent")]:
+            assert contrast(theme[text], theme[ground]) >= 4.5, (text, ground)
+        for mark in ("field", "accent"):
+            assert contrast(theme[mark], theme["page"]) >= 3, mark
+
+
+def evaluate(expression: str) -> Any:
+    """The value of an expression of the page's functions of text."""
+    if shutil.which("node") is None:
+        pytest.skip("no node here")
+    program = f"import * as text from {json.dumps((FOLDER / 'text.js').as_uri())}; console.log(JSON.stringify({expression}))"
+    done = subprocess.run(["node", "--input-type=module", "-e", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("answer", "blocks"),
+    [
+        ("", []),
+        ("Hi\n\nthere", [(False, "Hi\n\nthere")]),
+        ("See:\n```python\nprint(1)\n```\nDone.", [(False, "See:"), (True, "print(1)"), (False, "Done.")]),
+        ("```\na\n\n  b\n```", [(True, "a\n\n  b")]),
+        ("open\n```js\nlet a;", [(False, "open"), (True, "let a;")]),
+        ("````\n```\n````", [(True, "```")]),
+        ("a ``` b", [(False, "a ``` b")]),
+        ("<script>alert(1)</script>", [(False, "<script>alert(1)</script>")]),
+    ],
+)
+def test_fences_make_blocks_of_code(answer: str, blocks: list[tuple[bool, str]]) -> None:
+    found = evaluate(f"text.blocksOf({json.dumps(answer)})")
+    assert [(block["code"], block["text"]) for block in found] == blocks
+
+
+def test_events_are_read_whole_however_they_are_cut() -> None:
+    stream = 'data: {"a": 1}\n\ndata: {"b":\ndata: 2}\n\n: comment\n\ndata: [DONE]\n\n'
+    for size in (1, 2, 7, 100):
+        pieces = [stream[i : i + size] for i in range(0, len(stream), size)]
+        found = evaluate(f"(() => {{ const read = text.eventReader(); return {json.dumps(pieces)}.flatMap(read); }})()")
+        assert found == ['{"a": 1}', '{"b":\n2}', "[DONE]"]
+
+
+def test_a_rate_needs_more_than_one_token() -> None:
+    assert evaluate("[text.rateText(1, 1), text.rateText(11, 2), text.rateText(5, 0)]") == [
+        "1 token", "11 tokens, 5.0 tokens/s", "5 tokens",
+    ]  # fmt: skip
