@@ -53,7 +53,7 @@ def test_files_that_the_readme_names_exist() -> None:
 
 @pytest.mark.parametrize("command", ["build", "report", "serve", "up", "down", "status", "logs"])
 def test_every_command_has_a_help_screen(command: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "triune_server", command, "--help"], capture_output=True, text=True)
+    done = subprocess.run([Path(sys.executable).parent / "triune", command, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) < 60
 
