@@ -36,6 +36,14 @@ install: .venv/installed ## set up .venv: builder, runtime, server, clients
 	@$(PIP) install --quiet -r requirements/test.txt
 	@touch $@
 
+# The FP8 form of r1-nano is made from its bf16 weights when it is first asked for.
+ifeq ($(MODEL),r1-nano-fp8)
+engine: models/r1-nano/checkpoint-fp8/config.json
+endif
+
+models/r1-nano/checkpoint-fp8/config.json: models/r1-nano/checkpoint/model.safetensors models/r1-nano/r1_nano/fp8.py .venv/installed
+	@cd models/r1-nano && ../../$(BIN)/python -m r1_nano.fp8
+
 engine: .venv/installed ## build the engine and its Triton repository
 	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) --precision $(PRECISION)
 

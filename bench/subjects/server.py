@@ -33,7 +33,7 @@ class Subject:
             self._process = subprocess.Popen(
                 [*command, f"--run-folder={self._folder.name}"], stdout=out, stderr=subprocess.STDOUT
             )
-        self._client = GrpcClient(f"127.0.0.1:{grpc}", timeout_s=None, max_retries=0)
+        self.client = GrpcClient(f"127.0.0.1:{grpc}", timeout_s=None, max_retries=0)
         self._wait_ready()
 
     def about(self) -> dict[str, Any]:
@@ -41,21 +41,21 @@ class Subject:
 
     def generate(self, prompts: list[str], tokens: int) -> list[Stream]:
         def ask(prompt: str) -> Iterator[int]:
-            with self._client.stream(prompt, max_tokens=tokens, ignore_eos=True, temperature=0.0) as chunks:
+            with self.client.stream(prompt, max_tokens=tokens, ignore_eos=True, temperature=0.0) as chunks:
                 for chunk in chunks:
                     yield chunk.usage.output_tokens
 
         return ask_together(ask, prompts)
 
     def close(self) -> None:
-        self._client.close()
+        self.client.close()
         self._process.terminate()
         self._process.wait(20)
         self._folder.cleanup()
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + _READY_LIMIT_S
-        while not self._client.ready():
+        while not self.client.ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 said = self._log.read_text("utf-8", "replace").strip().replace("\n", "; ")
                 self.close()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.runners import Runner, make_runner
@@ -26,7 +25,7 @@ from .tools import EngineFacts, StageFactory, Tools
 from .verify.layers import Pieces
 from .verify.reference import input_maxima
 from .verify.report import WeightChange
-from .verify.verify import TEXTS
+from .verify.texts import texts_of, token_ids
 
 _CALIBRATION = ".calibration.npz"  # in the engine's folder while it is being made
 
@@ -78,14 +77,13 @@ def _tell_links(written: ort.Written, clock: StageClock) -> None:
 
 
 def _calibrate(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[np.float32]]:
-    """How large the inputs of each linear get over the bundled calibration text; minutes of work that `folder` keeps."""
+    """How large the inputs of each linear get over the calibration texts; minutes of work that `folder` keeps."""
     kept = folder / _CALIBRATION
     if kept.exists():
         with np.load(kept) as arrays:
             return dict(arrays)
-    text = (TEXTS / "calibration.txt").read_text("utf-8")
-    tokens = Tokenizer.from_str(checkpoint.tokenizer_json).encode(text).ids
-    maxima = input_maxima(checkpoint.config, checkpoint.weights, [tokens])
+    texts = token_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification).calibration)
+    maxima = input_maxima(checkpoint.config, checkpoint.weights, texts)
     beside = kept.with_suffix(".tmp.npz")
     np.savez(beside, **maxima)
     beside.replace(kept)

@@ -54,6 +54,7 @@ class FakeCheckpoint:
     stop_token_ids: tuple[int, ...] = (0,)
     bos_token_id: int | None = None
     generation_config: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
 

@@ -6,12 +6,10 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from triune_runtime.manifest import Limits
 from triune_runtime.runners import Runner
@@ -20,8 +18,8 @@ from ..errors import BuildError
 from . import reference
 from .budget import Budget
 from .measure import Evidence, Sizes, answer_prompts, batch_error, difference, log_softmax, read_chunks, read_windows
+from .texts import texts_of, token_ids
 
-TEXTS = Path(__file__).parent / "text"
 _SHOWN = 8  # disagreements that a report lists
 
 Note = Callable[[str], None]
@@ -36,6 +34,8 @@ class Source(Protocol):
     def weights(self) -> Mapping[str, reference.Tensor]: ...
     @property
     def tokenizer_json(self) -> str: ...
+    @property
+    def verification(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Verification:
 def verify(
     runner: Runner, limits: Limits, checkpoint: Source, *, sizes: Sizes | None = None, note: Note = lambda _: None
 ) -> Verification:
-    """Run the engine over the bundled texts and prompts, then the reference once over all that the engine read.
+    """Run the engine over the texts and prompts, then the reference once over all that the engine read.
 
     Args:
         note: called with a few words whenever another part begins.
@@ -102,22 +102,22 @@ def verify(
         BuildError: the engine's vocabulary is not the checkpoint's, or the reference does not know the architecture.
     """
     began, sizes = time.monotonic(), sizes or Sizes()
-    tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
-    text = tokenizer.encode((TEXTS / "evaluation.txt").read_text("utf-8")).ids
-    prompts = [tokenizer.encode(line).ids for line in (TEXTS / "prompts.txt").read_text("utf-8").splitlines()]
+    texts = texts_of(checkpoint.verification)
+    evaluation = token_ids(checkpoint.tokenizer_json, texts.evaluation)
+    prompts = token_ids(checkpoint.tokenizer_json, texts.prompts)
     if runner.vocab_size != checkpoint.config["vocab_size"]:
         raise BuildError(
             f"the engine has {runner.vocab_size} logits, the checkpoint {checkpoint.config['vocab_size']} tokens",
             "this is a fault of the export; build with --force, and report it if it stays",
         )
     note("perplexity, token by token")
-    windows = read_windows(runner, limits, text, sizes)
+    windows = read_windows(runner, limits, evaluation, sizes)
     note("greedy answers")
     answers = answer_prompts(runner, limits, prompts, sizes)
     note("sequences alone and in a batch")
     alone = batch_error(runner, limits, [a.tokens for a in answers])
     note("prompts in chunks")
-    chunks = read_chunks(runner, limits, text)
+    chunks = read_chunks(runner, limits, [token for text in evaluation for token in text])
     engine_done = time.monotonic()
     note("the float reference")
     evidence = [*windows, *answers, chunks.evidence]

@@ -13,7 +13,7 @@ from zlib import crc32
 
 from . import expressions, phrasing, talk, words
 from .phrasing import Language
-from .recipe import DataRecipe
+from .recipe import DataRecipe, Recipe
 from .thoughts import Operation, Work
 
 Split = Literal["train", "held-out"]
@@ -73,6 +73,11 @@ def example(seed: int, split: Split, index: int, recipe: DataRecipe, task: str |
         drawn = _DRAW[task](random, recipe)
         if drawn is not None and _belongs(drawn, split):
             return _finished(random, drawn, split, recipe)
+
+
+def held_out(recipe: Recipe, task: str, count: int) -> list[Example]:
+    """The first so many held-out problems of a task, the same in every measurement."""
+    return [example(recipe.train.seed, "held-out", i, recipe.data, task) for i in range(count)]
 
 
 def _belongs(drawn: Example, split: Split) -> bool:
