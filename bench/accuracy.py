@@ -31,7 +31,8 @@ from .subjects.server import Subject
 MODEL_FOLDER = ROOT / "models" / "r1-nano"
 sys.path.insert(0, str(MODEL_FOLDER))  # the model's package is run from its folder, not installed
 
-from r1_nano.problems import MEASURED, Example, held_out  # noqa: E402
+from r1_nano.examples import Example  # noqa: E402
+from r1_nano.problems import MEASURED, held_out  # noqa: E402
 from r1_nano.recipe import Recipe  # noqa: E402
 from r1_nano.scoring import is_right  # noqa: E402
 

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from .decode import greedy
-from .model import Layout, MoE, Nano, example_mask
+from .experts import MoE
+from .model import Layout, Nano, example_mask
 from .problems import MEASURED, held_out
 from .recipe import Recipe
 from .scoring import is_right

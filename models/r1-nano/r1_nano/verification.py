@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .problems import Example, example, held_out
+from .examples import Example
+from .problems import example, held_out
 from .recipe import Recipe
 from .tokenizer import END_THINK, EOS, prompt_text
 
