@@ -98,7 +98,7 @@ def parse(
             given.take(name, values if name in LISTS | REFUSED else _single(name, values))
     for name, value in _json_object("sampling_parameters", inputs).items():
         given.take(name, value)
-    for name, value in (parameters or {}).items():
+    for name, value in ({} if stops else parameters or {}).items():  # a stop signal says nothing else of interest
         known = name in SCALARS or name in LISTS or name in ONLY or name in REFUSED
         if name not in RESERVED and not name.startswith("triton_") and name not in inputs:
             if not known and name not in IGNORED:

@@ -98,7 +98,10 @@ def test_as_many_answers_are_made_and_given_as_are_asked_for(inputs: dict[str, A
 
 
 def test_a_request_to_stop_another_may_carry_token_ids() -> None:
-    assert read(stop_request=True, input_ids=[1, 2], input_lengths=2, request_output_len=5).cancel
+    sent: dict[str, Any] = {"input_ids": [1, 2], "input_lengths": 2, "request_output_len": 5}
+    assert read(stop_request=True, parameters={"Streaming": True}, **sent).cancel  # as llama-index sends it
+    with pytest.raises(RequestError, match="parameter Streaming is True"):
+        read(parameters={"Streaming": True})
 
 
 def test_what_is_as_large_as_may_be_is_read() -> None:
