@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Overloaded, RequestError, TriuneError
+from .groups import check_group, prompt_copies, sampled
 from .manifest import EngineManifest
 from .metrics import Metrics, Snapshot
-from .request import Chunk, FinishReason, Request, TokenLogprob
+from .request import Chunk, FinishReason, Request, Times, TokenLogprob
 from .runners import Runner, Work
 from .sampler import Sampler, SamplingError
 from .scheduler import Scheduler, Slice, Step
@@ -56,7 +57,7 @@ class _Answer:
         if cut is not None:
             self.cut = cut if self.cut is _NOTHING else merge(self.cut, cut)
 
-    def take(self, finish_reason: FinishReason | None = None) -> Chunk:
+    def take(self, times: Times | None, finish_reason: FinishReason | None = None) -> Chunk:
         """All that is pending, as the next chunk."""
         chunk = Chunk(
             index=self.index,
@@ -69,6 +70,7 @@ class _Answer:
             logprobs=tuple(self.logprobs),
             border=self.cut.border,
             reasoning_tokens=self.cut.reasoning_tokens,
+            times=times,
         )
         self.cut, self.new_tokens, self.logprobs, self.index = _NOTHING, 0, [], self.index + 1
         return chunk
@@ -100,26 +102,37 @@ class Engine:
         return bool(self._answers)
 
     def submit(self, request: Request) -> None:
-        """Queue a request; its key must not be that of one being served.
+        """See `submit_group`: a group of one."""
+        self.submit_group((request,))
+
+    def submit_group(self, requests: Items[Request]) -> None:
+        """Queue requests for one prompt, which is computed once; their keys must not be those of others being served.
 
         Raises:
-            RequestError: empty prompt, a token id outside the vocabulary, or a thinking budget for a model that does not think.
+            RequestError: empty prompt, a token id outside the vocabulary, a thinking budget for a model that does not think,
+                or more requests than the engine has slots.
             TooLong: prompt and max_tokens do not fit the engine.
             Overloaded: the queue is full.
         """
-        assert request.key not in self._answers, f"request key {request.key} is in use"
+        for request in requests:
+            assert request.key not in self._answers, f"request key {request.key} is in use"
         try:
-            self._check(request)
-            sequence = self.scheduler.add(request)
+            check_group(requests, self.manifest.limits)
+            self._check(requests[0])
+            leader = self.scheduler.add(requests[0], requests[1:])
         except TriuneError as error:
             self.metrics.refused("overloaded" if isinstance(error, Overloaded) else "invalid")
             raise
+        members = leader.members
         try:
-            self._answers[request.key] = self._open(sequence)
+            opened = {member.key: self._open(member) for member in members}
         except BaseException:  # nothing of a request may stay behind that its caller believes refused
-            self.scheduler.remove(sequence)
+            for member in members:
+                self.scheduler.remove(member)
             raise
-        self.metrics.arrived(request.key, self._clock())
+        self._answers |= opened
+        for member in members:
+            self.metrics.arrived(member.key, self._clock())
 
     def abort(self, key: int, reason: FinishReason = "cancelled") -> list[Event]:
         """End a request now and free its slot; nothing if it is not being served any more."""
@@ -132,7 +145,7 @@ class Engine:
 
     def close(self) -> list[Event]:
         """End everything: who has part of an answer gets the rest of that part, who still waits may ask elsewhere."""
-        waiting = list(self.scheduler.waiting)
+        waiting = [member for leader in self.scheduler.waiting for member in leader.members]
         refused = self._fail(waiting, Overloaded("the server is stopping", "send it again, to another server or later"))
         return refused + [event for key in list(self._answers) for event in self.abort(key)]
 
@@ -147,8 +160,10 @@ class Engine:
             chosen = self._compute(step)
         except Exception as error:  # whatever a runner raises, its sequences must be answered and the others served
             LOG.exception("a step of %d sequences failed; each is answered with an error", len(step.slices))
-            return events + self._fail([part.sequence for part in step.slices], _engine_failed(error))
-        unusable = [part.sequence for part in step.slices if part.samples and part.sequence.key not in chosen]
+            failed = [member for part in step.slices for member in part.sequence.members]
+            return events + self._fail(failed, _engine_failed(error))
+        sampling = [member for part in step.slices if part.samples for member in part.sequence.members]
+        unusable = [sequence for sequence in sampling if sequence.key not in chosen]
         events += self._fail(unusable, _engine_failed("its logits are not numbers"))
         self.scheduler.commit(step, {key: token.token_id for key, token in chosen.items()})
         now = self._clock()
@@ -162,8 +177,8 @@ class Engine:
         scheduler, limits = self.scheduler, self.manifest.limits
         return Snapshot(
             decoding=len(scheduler.decoding),
-            prefilling=len(scheduler.prefilling),
-            waiting=len(scheduler.waiting),
+            prefilling=len(scheduler.running) - len(scheduler.decoding),
+            waiting=scheduler.queued,
             tokens=sum(sequence.computed for sequence in scheduler.running),
             slots=limits.max_sequences,
             max_length=limits.max_length,
@@ -204,8 +219,9 @@ class Engine:
         for move in step.moves:
             self.runner.copy_slot(move.source, move.target, move.length)
         logits = self.runner.run([_work(part) for part in step.slices])
-        rows = [row for row, part in enumerate(step.slices) if part.samples]
-        keys = [step.slices[row].sequence.key for row in rows]
+        for move in prompt_copies(step):
+            self.runner.copy_slot(move.source, move.target, move.length)
+        rows, keys = sampled(step)
         try:
             return self._sample(keys, _rows(logits, rows))
         except SamplingError as error:
@@ -231,13 +247,17 @@ class Engine:
             return [self._finish(answer, "length")]
         if not answer.cut.has_text or not sequence.request.stream:
             return []
-        return [Event(sequence.key, answer.take())]
+        return [Event(sequence.key, answer.take(self._times(sequence)))]
 
     def _finish(self, answer: _Answer, reason: FinishReason) -> Event:
         if answer.cut.stop_reason is None:  # else what the cutter holds is the stop string and beyond
             answer.add(answer.cutter.finish())
+        chunk = answer.take(self._times(answer.sequence), reason)
         self._forget(answer.sequence, reason)
-        return Event(answer.sequence.key, answer.take(reason))
+        return Event(answer.sequence.key, chunk)
+
+    def _times(self, sequence: Sequence) -> Times | None:
+        return self.metrics.times(sequence.key) if sequence.request.timed else None
 
     def _fail(self, sequences: Iterable[Sequence], error: TriuneError) -> list[Event]:
         events = []
@@ -262,8 +282,8 @@ class Engine:
     def _count_started(self, step: Step) -> None:
         now = self._clock()
         for part in step.slices:
-            if part.start == 0:
-                self.metrics.started(part.sequence.key, now)
+            for member in part.sequence.members if part.start == 0 else ():
+                self.metrics.started(member.key, now)
 
 
 def _work(part: Slice) -> Work:
@@ -273,7 +293,7 @@ def _work(part: Slice) -> Work:
 
 def _rows(logits: NDArray[np.float32], rows: list[int]) -> NDArray[np.float32]:
     """`logits[rows]`, without a copy where that is all of them: they are megabytes."""
-    return logits if len(rows) == len(logits) else logits[rows]
+    return logits if rows == list(range(len(logits))) else logits[rows]
 
 
 def _engine_failed(why: object) -> TriuneError:

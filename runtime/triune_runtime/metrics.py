@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .request import FinishReason
+from .request import FinishReason, Times
 
 Labels = tuple[tuple[str, str], ...]
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -161,6 +161,11 @@ class Metrics:
     def freed(self, seconds: float) -> None:
         """A client had left; its slot was free `seconds` after that was known."""
         self._observe("triune_abort_to_free_seconds", seconds)
+
+    def times(self, key: int) -> Times:
+        """When things happened to a request that is being served."""
+        times = self._times[key]
+        return Times(times.arrived, times.started, times.first, times.latest)
 
     def gauges(self, now: Snapshot) -> None:
         """Set every gauge."""

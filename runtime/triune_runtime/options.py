@@ -13,8 +13,8 @@ from typing import Any
 
 from .errors import RequestError
 from .manifest import SamplingDefaults
-from .option_names import BIG, IGNORED, LISTS, ONLY, REFUSED, RESERVED, SCALARS
-from .option_values import MAX_STOP_IDS, MAX_STOPS, MAX_WORDS, Value, at_most, real, refuse, text, whole, word
+from .option_names import BIG, IGNORED, LISTS, ONLY, REFUSED, RESERVED, SCALARS, TOKEN_INPUTS, VLLM_PROMPT
+from .option_values import MAX_STOP_IDS, MAX_STOPS, MAX_WORDS, Value, at_most, boolean, real, refuse, text, whole, word
 from .request import SamplingParams
 
 
@@ -28,6 +28,11 @@ class Options:
     echo: bool = False  # the prompt comes before the answer
     cancel: bool = False  # not a request: ends the one with the same id
     batched: bool = False  # the client's tensors have a batch dimension, and so must the indices it gets
+    n: int = 1  # answers that come back
+    best_of: int = 1  # answers that are made; those with the best cumulative log probability come back
+    timed: bool = False  # say when things happened
+    vllm: bool = False  # log probabilities, finish reasons and several answers as vLLM gives them
+    prompt_tokens: int | None = None  # of the prompts behind each other in one tensor, this one's; None: it has all
     request_id: str = ""  # where the client could only send it as a parameter (HTTP's generate)
     enable_thinking: bool | None = None  # None: as the model's template does by itself
     separate_reasoning: bool | None = None  # None: for messages, not for a raw prompt
@@ -70,6 +75,7 @@ def parse(
     fallback_seed: int,
     vocab_size: int = BIG,
     parameters: Mapping[str, str | int | float | bool] | None = None,
+    batched: bool = False,
 ) -> Options:
     """The options in a request's tensors, its `sampling_parameters` JSON, and its request parameters, in this order.
 
@@ -80,17 +86,19 @@ def parse(
         fallback_seed: the seed of a request that names none.
         vocab_size: of the model; token ids beyond it are refused.
         parameters: Triton's request parameters.
+        batched: the tensors have a batch dimension, so the client is one of TensorRT-LLM's.
 
     Raises:
         RequestError: names the field, the value and what is expected.
     """
-    given = _Given()
+    given = _Given(batched=batched, vllm=bool(inputs.get(VLLM_PROMPT)))
+    stops = any(boolean(name, value) for name in ("cancel", "stop_request") for value in inputs.get(name, [])[:1])
     for name, values in inputs.items():
-        if name not in IGNORED:
+        if name not in IGNORED and not (stops and name in TOKEN_INPUTS):
             given.take(name, values if name in LISTS | REFUSED else _single(name, values))
     for name, value in _json_object("sampling_parameters", inputs).items():
         given.take(name, value)
-    for name, value in (parameters or {}).items():
+    for name, value in ({} if stops else parameters or {}).items():  # a stop signal says nothing else of interest
         known = name in SCALARS or name in LISTS or name in ONLY or name in REFUSED
         if name not in RESERVED and not name.startswith("triton_") and name not in inputs:
             if not known and name not in IGNORED:
@@ -123,7 +131,8 @@ def _json_object(name: str, inputs: Mapping[str, list[Value]]) -> dict[str, Any]
 class _Given:
     """What a request has set so far; the first source that sets a thing wins, two names for it must agree."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, batched: bool, vllm: bool) -> None:
+        self.batched, self.vllm = batched, vllm
         self.values: dict[str, Any] = {}
         self.names: dict[str, str] = {}
         self.bias: dict[str, Any] = {}
@@ -196,9 +205,17 @@ class _Given:
             thinking_budget=get("thinking_budget"),
         )
         stream = get("stream", False)
-        exclude = get("exclude_input_in_output", True)
-        if stream and not exclude:
+        n = get("n", 1)
+        best_of = get("best_of", n)
+        if best_of < n or (stream and best_of > n):
+            why = "and stream is true: it is known only at the end which are the best" if best_of > n else f"but n is {n}"
+            raise RequestError(f"best_of is {best_of} {why}", "send best_of equal to n, or omit it")
+        if best_of > n and logprobs is None:
+            params = dataclasses.replace(params, logprobs=0)
+        exclude = get("exclude_input_in_output", stream or not self.vllm)
+        if stream and not exclude and not self.batched:
             raise RequestError("exclude_input_in_output is false and stream is true", "a stream carries the answer only")
+        exclude = exclude or stream  # clients of TensorRT-LLM send false with streams too, where it means nothing
         separate = get("separate_reasoning")
         if separate and not exclude:
             raise RequestError("exclude_input_in_output is false and separate_reasoning is true", "an echo is one whole text")
@@ -208,6 +225,11 @@ class _Given:
             timeout_s=get("timeout_s"),
             echo=not exclude,
             cancel=get("cancel", False),
+            n=n,
+            best_of=best_of,
+            timed=get("timed", False),
+            vllm=self.vllm,
+            batched=self.batched,
             enable_thinking=get("enable_thinking"),
             separate_reasoning=separate,
         )

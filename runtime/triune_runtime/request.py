@@ -43,6 +43,7 @@ class Request:
     stream: bool = True  # False: one chunk at the end
     thinking_open: bool = False  # the prompt holds the opening marker, so the answer begins with thinking
     separate_reasoning: bool = False  # thinking is kept apart from the answer
+    timed: bool = False  # chunks say when things happened
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,16 @@ class TokenLogprob:
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()  # (token id, log probability), best first
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When things happened to a request, in the engine's seconds; None: not yet."""
+
+    arrived: float
+    scheduled: float | None = None  # its first step
+    first: float | None = None  # token
+    latest: float | None = None  # token
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +83,4 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()  # one a new token, when asked for
     border: tuple[int, int] | None = None  # None: thinking is not kept apart
     reasoning_tokens: int = 0  # tokens whose text begins in this chunk's thinking
+    times: Times | None = None  # when asked for

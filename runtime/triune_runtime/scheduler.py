@@ -8,7 +8,7 @@ depend on its neighbours. At most one prompt is half computed, the others wait w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from .errors import Overloaded, TooLong
@@ -58,19 +58,25 @@ class Scheduler:
     @property
     def running(self) -> list[Sequence]:
         """Sequences that hold a slot."""
-        return self.decoding + self.prefilling
+        return self.decoding + [member for leader in self.prefilling for member in leader.members]
 
-    def add(self, request: Request) -> Sequence:
-        """Queue a request.
+    @property
+    def queued(self) -> int:
+        """How many sequences wait for a slot."""
+        return sum(len(leader.members) for leader in self.waiting)
+
+    def add(self, request: Request, siblings: Iterable[Request] = ()) -> Sequence:
+        """Queue a request, and with it others for the same prompt: all of them get slots together.
 
         Raises:
             TooLong: prompt and max_tokens do not fit the engine.
             Overloaded: `max_queue` sequences are waiting already.
         """
         sequence = Sequence(request, self._answer_length(request))
-        if len(self.waiting) >= self.limits.max_queue:
+        sequence.lead([Sequence(sibling, self._answer_length(sibling)) for sibling in siblings])
+        if (queued := self.queued) >= self.limits.max_queue:
             raise Overloaded(
-                f"{len(self.waiting):,} requests are waiting already, the limit is {self.limits.max_queue:,}",
+                f"{queued:,} requests are waiting already, the limit is {self.limits.max_queue:,}",
                 "send it again later",
             )
         self.waiting.append(sequence)
@@ -82,12 +88,13 @@ class Scheduler:
         slices = [Slice(s, s.computed, 1, samples=True) for s in self.decoding]
         prompts = [self._prompt_slice(s) for s in self.prefilling]
         budget = self.limits.prefill_chunk - sum(part.length for part in prompts)
-        while self.waiting and self._slots.free:
+        while self.waiting and self._slots.free >= len(self.waiting[0].members):
             part = self._prompt_slice(self.waiting[0])
             if part.length > budget:  # those behind it wait as well: nobody overtakes
                 break
             sequence = self.waiting.popleft()
-            sequence.slot = self._slots.acquire()
+            for member in sequence.members:
+                member.slot = self._slots.acquire()
             self.prefilling.append(sequence)
             prompts.append(part)
             budget -= part.length
@@ -104,16 +111,26 @@ class Scheduler:
                 continue
             sequence.computed += part.length
             if part.samples:
-                sequence.tokens.append(chosen[sequence.key])
-                if sequence in self.prefilling:
+                joining = sequence in self.prefilling
+                members = sequence.dissolve()
+                for member in members:
+                    member.tokens.append(chosen[member.key])
+                if joining:
                     self.prefilling.remove(sequence)
-                    self.decoding.append(sequence)
+                    self.decoding += members
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence wherever it is and free its slot; its KV is not needed any more."""
+        if sequence.leader is not None:
+            sequence.leader.siblings.remove(sequence)
+            sequence.leader = None
         for group in (self.decoding, self.prefilling, self.waiting):
             if sequence in group:
-                group.remove(sequence)
+                at = group.index(sequence)
+                if sequence.siblings:
+                    group[at] = sequence.hand_over()
+                else:
+                    del group[at]
         if sequence.slot is not None:
             self._slots.release(sequence.slot)
             sequence.slot = None
@@ -123,7 +140,7 @@ class Scheduler:
         slots = [s.slot for s in self.running if s.slot is not None]
         assert len(slots) == len(self.running), "a running sequence has no slot"
         self._slots.check(slots)
-        assert all(s.slot is None for s in self.waiting), "a waiting sequence holds a slot"
+        assert all(s.slot is None for leader in self.waiting for s in leader.members), "a waiting sequence holds a slot"
 
     def _answer_length(self, request: Request) -> int:
         """The most tokens that the answer may have."""

@@ -240,7 +240,7 @@ def test_what_is_not_there_is_404_and_what_cannot_be_done_is_said(server: RealSe
         ("generate", {"input_ids": [], "options": "{}"}, "the prompt has no tokens"),
         ("generate", {"input_ids": [1] * 5_000, "options": "{}"}, "prompt has 5,000 tokens, but this engine holds 2,048"),
         ("generate", {"input_ids": [1]}, "missing required input"),
-        ("generate", {"input_ids": [1], "options": ["{}", "{}"]}, "proper shape"),
+        ("generate", {"input_ids": [1], "options": ["{}", "{}"]}, "the options name 2"),
         ("generate", {"input_ids": [1], "options": '{"params":{"top_p":7}}'}, "top_p is 7"),
         ("generate", {"input_ids": [1], "options": '{"params":{"temperature":NaN}}'}, "temperature is nan"),
         ("generate", {"input_ids": [1], "options": '{"params":{"logit_bias":[[49152,1.0]]}}'}, "token id 49152"),
@@ -249,7 +249,7 @@ def test_what_is_not_there_is_404_and_what_cannot_be_done_is_said(server: RealSe
         ("generate", {"input_ids": [1], "options": '{"params":{"max_tokens":"x"}}'}, "max_tokens is 'x'"),
         ("generate", {"input_ids": [1], "options": '{"params":{"seed":-1,"temperature":1}}'}, "seed is -1"),
         ("detokenize", {"token_ids": [10**6], "byte_range": [0, 1], "request_key": 1}, "token_ids are"),
-        ("ensemble", {"text_input": ["a", "b"]}, "proper shape"),
+        ("ensemble", {"text_input": ["a", "b"], "max_tokens": 2}, "exactly 1 response"),
     ],
 )
 def test_bad_requests_to_the_steps_themselves(server: RealServer, model: str, body: dict[str, Any], message: str) -> None:

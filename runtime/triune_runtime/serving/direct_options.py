@@ -44,6 +44,8 @@ def read_options(options_json: str) -> Options:
     most, least = options.params.max_tokens, options.params.min_tokens
     if most is not None and least > most:
         raise refuse("min_tokens", least, f"at most max_tokens, which is {most}, is expected")
+    if options.best_of < options.n or (options.stream and options.best_of > options.n):
+        raise refuse("best_of", options.best_of, f"n, which is {options.n}, is expected; without stream, also more")
     return options
 
 
@@ -102,6 +104,11 @@ _OPTIONS: dict[str, Read] = {
     "batched": _BOOL,
     "echo": _BOOL,
     "cancel": _BOOL,
+    "n": _whole(1, 128),
+    "best_of": _whole(1, 128),
+    "timed": _BOOL,
+    "vllm": _BOOL,
+    "prompt_tokens": _optional(_whole(0, BIG)),
     "request_id": _kind(str, text),
     "enable_thinking": _optional(_BOOL),
     "separate_reasoning": _optional(_BOOL),
