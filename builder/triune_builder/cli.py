@@ -19,7 +19,7 @@ from triune_runtime.manifest import Limits
 from .errors import BuildError
 from .inputs import Settings
 from .pipeline import build as run_build
-from .plan import PRECISIONS, TARGETS, VERIFICATIONS, BuildPlan
+from .plan import PRECISIONS, SPECULATIONS, TARGETS, VERIFICATIONS, BuildPlan
 from .progress import Display
 from .repository.assemble import ENGINE_FOLDER
 from .verify.report import JSON_NAME, BuildReport
@@ -39,6 +39,13 @@ Verify = Annotated[
     typer.Option(
         help=f"How the engine is proved: {', '.join(VERIFICATIONS)}. Layers: over prompts, a few weights in memory at a time; "
         "auto: full where the engine fits in the memory that is free, else layers."
+    ),
+]
+Speculation = Annotated[
+    str,
+    typer.Option(
+        help=f"Whether the engine can check drafts of further tokens: {', '.join(SPECULATIONS)}. It is in memory twice then; "
+        "auto: where the model has an MTP layer."
     ),
 ]
 MaxSequences = Annotated[int, typer.Option(help="Sequences computed at once; each has a KV slot.")]
@@ -64,6 +71,7 @@ def build(
     build_dir: BuildDir = _SETTINGS.build_dir,
     model_repository: Repository = _SETTINGS.model_repository,
     verify: Verify = str(_PLAN["verify"]),
+    speculation: Speculation = str(_PLAN["speculation"]),
     force: Force = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -71,7 +79,8 @@ def build(
     """Build an engine, prove it, and publish a model repository; prints the repository's path last."""
     with _errors_told():
         limits = Limits(max_sequences=max_sequences, max_length=max_length, prefill_chunk=prefill_chunk)
-        plan = BuildPlan(model=model, target=target, precision=precision, verify=verify, limits=limits)
+        choices = {"model": model, "target": target, "precision": precision, "verify": verify, "speculation": speculation}
+        plan = BuildPlan(**choices, limits=limits)
         settings = Settings(build_dir=build_dir, model_repository=model_repository)
         if dry_run:
             _dry_run(plan, settings, as_json)

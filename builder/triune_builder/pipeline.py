@@ -285,6 +285,7 @@ class _Build:
             special_tokens=dict(checkpoint.special_tokens),
             defaults=SamplingDefaults(**{k: v for k, v in checkpoint.generation_config.items() if k in known}),
             reasoning=reasoning_markers(checkpoint.tokenizer_json, checkpoint.chat_template),
+            speculation=facts.speculation,
             limits=self.plan.limits,
             built_with=self.inputs.tools,
             inputs_hash=self.inputs.everything(checkpoint.files),

@@ -17,6 +17,7 @@ from .fingerprint import digest
 DEFAULT_MODEL = "smollm2-135m"
 TARGETS = ("cpu",)
 VERIFICATIONS = ("auto", "full", "layers", "none")
+SPECULATIONS = ("auto", "on", "off")
 PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "int8", "int4", "w8a8")
 _LONGEST_NAME = 200  # bytes of a file's name; systems take 255, and ours add a little
 _MAXIMA = {"max_sequences": 1024, "max_length": 1 << 20, "prefill_chunk": 1 << 16, "max_queue": 1 << 20}
@@ -34,6 +35,7 @@ class BuildPlan:
     target: str = "cpu"
     precision: str = "w8a8"
     verify: str = "auto"
+    speculation: str = "auto"  # whether drafts of further tokens can be checked; auto: of models with an MTP layer
     limits: Limits = dataclasses.field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -44,6 +46,7 @@ class BuildPlan:
         _one_of("target", self.target, TARGETS)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("verify", self.verify, VERIFICATIONS)
+        _one_of("speculation", self.speculation, SPECULATIONS)
         for name, value in dataclasses.asdict(self.limits).items():
             option = "--" + name.replace("_", "-")
             if not 1 <= value <= _MAXIMA[name]:

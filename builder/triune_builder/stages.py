@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triune_runtime.manifest import EngineManifest
+from triune_runtime.manifest import EngineManifest, MtpEngine, Speculation
 from triune_runtime.runners import Runner, make_runner
 
 from .checkpoint import Checkpoint, open_checkpoint
-from .engine import ort, ort_lowering, ort_stored
+from .engine import ort, ort_drafts, ort_lowering, ort_stored
 from .engine.ort_pieces import OrtPieces
-from .graph.export import export
+from .errors import BuildError
+from .graph.export import GraphBundle, export
 from .graph.shapes import check_weights
 from .plan import BuildPlan
 from .progress import StageClock
@@ -27,6 +29,7 @@ from .verify.reference import input_maxima
 from .verify.report import WeightChange
 from .verify.texts import texts_of, token_ids
 
+DRAFTED_TOKENS = 4  # of a run that checks drafts, three of them; see docs/speculation.md
 _CALIBRATION = ".calibration.npz"  # in the engine's folder while it is being made
 
 
@@ -39,7 +42,8 @@ class OrtTools(Tools):
     def compile(self, plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
         with stage("export"):
             check_weights(checkpoint.config, checkpoint.weights)
-            bundle = export(checkpoint, max_length=plan.limits.max_length)
+            bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=plan.speculation != "off")
+            speculates = _speculates(plan, bundle)
         with stage("quantize"):
             precision = find_precision(plan.precision)
             quantized = quantize(bundle, precision, _calibrate(checkpoint, folder) if precision.smooth else None)
@@ -49,6 +53,7 @@ class OrtTools(Tools):
                 bundle = ort_stored.store(bundle, precision.stored)
         with stage("write") as clock:
             written = ort.write(bundle, folder, clock.count, changes=quantized.changes)
+            speculation = _write_speculation(bundle, folder, quantized.changes, written) if speculates else None
             _tell_links(written, clock)
             (folder / _CALIBRATION).unlink(missing_ok=True)
         return EngineFacts(
@@ -59,6 +64,7 @@ class OrtTools(Tools):
             files=tuple(written.files),
             engine=ort.MODEL,
             loaded_bytes=written.loaded,
+            speculation=speculation,
         )
 
     def make_runner(self, manifest: EngineManifest, folder: Path) -> Runner:
@@ -66,6 +72,34 @@ class OrtTools(Tools):
 
     def make_pieces(self, manifest: EngineManifest, folder: Path) -> Pieces:
         return OrtPieces(folder / manifest.engine, manifest.cache)
+
+
+def _speculates(plan: BuildPlan, bundle: GraphBundle) -> bool:
+    """Whether the engine is to check drafts.
+
+    Raises:
+        BuildError: it is, but cannot.
+    """
+    windowed = any(c.window is not None for c in bundle.cache)
+    if windowed and plan.speculation == "on":
+        raise BuildError(f"drafts cannot be checked where layers have a window; {plan.model} has", "omit --speculation")
+    return not windowed and (plan.speculation == "on" or (plan.speculation == "auto" and bundle.mtp is not None))
+
+
+def _write_speculation(bundle: GraphBundle, folder: Path, changes: Sequence[Change], written: ort.Written) -> Speculation:
+    """Write what checks drafts and what makes them beside the engine; `written` grows by their files and weights."""
+    ort_drafts.write_checking(folder / ort.MODEL, folder / ort.CHECKING, DRAFTED_TOKENS)
+    written.files.append(ort.CHECKING)
+    written.loaded *= 2
+    mtp = None
+    if bundle.mtp is not None:
+        more = ort.write(bundle.mtp, folder, changes=changes, name=ort.MTP, beside=ort.MODEL)
+        written.files += [name for name in more.files if name not in written.files]
+        written.loaded += more.loaded
+        hidden = next(value for value in bundle.mtp.model.graph.inputs if value.name == "hidden")
+        assert hidden.shape is not None and isinstance(hidden.shape[2], int), "hidden states have a size"
+        mtp = MtpEngine(engine=ort.MTP, hidden_size=hidden.shape[2], cache=bundle.mtp.cache)
+    return Speculation(engine=ort.CHECKING, tokens=DRAFTED_TOKENS, mtp=mtp)
 
 
 def _tell_links(written: ort.Written, clock: StageClock) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from triune_runtime.manifest import CacheTensor, EngineManifest
+from triune_runtime.manifest import CacheTensor, EngineManifest, Speculation, speculation_from
 from triune_runtime.runners import Runner
 
 from .plan import BuildPlan
@@ -32,6 +32,7 @@ class EngineFacts:
     files: tuple[str, ...]  # all that the engine consists of
     engine: str  # the one to load
     loaded_bytes: int = 0  # of weights, in a server's memory
+    speculation: Speculation | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -40,7 +41,8 @@ class EngineFacts:
     def from_json(cls, raw: dict[str, Any]) -> EngineFacts:
         cache = tuple(CacheTensor(**c) for c in raw["cache"])
         changes = tuple(WeightChange(**c) for c in raw["changes"])
-        return cls(**(raw | {"cache": cache, "changes": changes, "files": tuple(raw["files"])}))
+        speculation = speculation_from(raw["speculation"]) if raw["speculation"] else None
+        return cls(**(raw | {"cache": cache, "changes": changes, "files": tuple(raw["files"]), "speculation": speculation}))
 
 
 StageFactory = Callable[[str], AbstractContextManager[StageClock]]

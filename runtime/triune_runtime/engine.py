@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
+from .drafting.checking import Checker
+from .drafting.speculator import Speculator
 from .errors import Overloaded, RequestError, TriuneError
-from .groups import check_group, prompt_copies, sampled
+from .groups import check_group
 from .manifest import EngineManifest
 from .metrics import Metrics, Snapshot
 from .request import Chunk, FinishReason, Request, Times, TokenLogprob
-from .runners import Runner, Work
-from .sampler import Sampler, SamplingError
+from .runners import Runner
+from .sampler import Sampler
 from .scheduler import Scheduler, Slice, Step
 from .sequence import Sequence
 from .text.cutter import Cut, TextCutter, merge
@@ -52,6 +51,9 @@ class _Answer:
     new_tokens: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
     index: int = 0
+    taken: int = 0  # tokens in all
+    drafted: int = 0
+    accepted: int = 0
 
     def add(self, cut: Cut | None) -> None:
         if cut is not None:
@@ -71,6 +73,8 @@ class _Answer:
             border=self.cut.border,
             reasoning_tokens=self.cut.reasoning_tokens,
             times=times,
+            drafted=self.drafted if finish_reason else 0,
+            accepted=self.accepted if finish_reason else 0,
         )
         self.cut, self.new_tokens, self.logprobs, self.index = _NOTHING, 0, [], self.index + 1
         return chunk
@@ -86,7 +90,12 @@ class Engine:
         token_bytes: TokenBytes,
         *,
         clock: Callable[[], float] = time.monotonic,
+        speculator: Speculator | None = None,
     ) -> None:
+        """
+        Args:
+            speculator: by default with all that the engine can do.
+        """
         self.manifest = manifest
         self.runner = runner
         self.scheduler = Scheduler(manifest.limits)
@@ -94,6 +103,8 @@ class Engine:
         self.metrics = Metrics(self.snapshot())
         self._token_bytes = token_bytes
         self._clock = clock
+        self._speculator = speculator or Speculator.of_engine(manifest, runner, self.sampler, clock)
+        self._checker = Checker(runner, self.sampler, self._speculator, clock)
         self._answers: dict[int, _Answer] = {}
 
     @property
@@ -152,12 +163,12 @@ class Engine:
     def step(self) -> list[Event]:
         """Run one step; the pieces of answers that it gave."""
         events = self._expire()
-        step = self.scheduler.plan()
+        step = self.scheduler.plan(self._speculator.propose(self.scheduler.decoding, self.scheduler.prefilling))
         if not step.slices:
             return events
         self._count_started(step)
         try:
-            chosen = self._compute(step)
+            chosen = self._checker.compute(step, lambda key: self._answers[key].stop_token_ids)
         except Exception as error:  # whatever a runner raises, its sequences must be answered and the others served
             LOG.exception("a step of %d sequences failed; each is answered with an error", len(step.slices))
             failed = [member for part in step.slices for member in part.sequence.members]
@@ -165,11 +176,16 @@ class Engine:
         sampling = [member for part in step.slices if part.samples for member in part.sequence.members]
         unusable = [sequence for sequence in sampling if sequence.key not in chosen]
         events += self._fail(unusable, _engine_failed("its logits are not numbers"))
-        self.scheduler.commit(step, {key: token.token_id for key, token in chosen.items()})
+        self.scheduler.commit(step, {key: [token.token_id for token in tokens] for key, tokens in chosen.items()})
         now = self._clock()
         self.metrics.prompt(sum(part.length for part in step.slices if part.start < len(part.sequence.request.prompt)))
-        for key, token in chosen.items():
-            events += self._take_in(self._answers[key], token, now)
+        for part in step.slices:
+            if part.drafts and part.sequence.key in chosen:
+                self._count_drafts(part, len(chosen[part.sequence.key]) - 1)
+        for key, tokens in chosen.items():
+            for token in tokens:
+                if key in self._answers:  # else it has ended, and what was chosen beyond counts for nothing
+                    events += self._take_in(self._answers[key], token, now)
         return events
 
     def snapshot(self) -> Snapshot:
@@ -211,30 +227,19 @@ class Engine:
             outside = next((t for t in tokens if not 0 <= t < size), None)
             if outside is not None:
                 raise RequestError(f"{what} has token id {outside}, the vocabulary is 0 to {size - 1:,}")
+        if request.params.max_drafts and self.manifest.speculation is None:
+            raise RequestError(
+                f"num_draft_tokens is {request.params.max_drafts}, but this engine checks no drafts",
+                "omit num_draft_tokens and speculation, or build the engine with --speculation on",
+            )
         if request.params.thinking_budget is not None and self.manifest.reasoning is None:
             raise RequestError("thinking_budget is given, but this model does not think", "omit thinking_budget")
-
-    def _compute(self, step: Step) -> dict[int, TokenLogprob]:
-        """Run a step and choose the next tokens, by sequence key; without those whose logits are no numbers."""
-        for move in step.moves:
-            self.runner.copy_slot(move.source, move.target, move.length)
-        logits = self.runner.run([_work(part) for part in step.slices])
-        for move in prompt_copies(step):
-            self.runner.copy_slot(move.source, move.target, move.length)
-        rows, keys = sampled(step)
-        try:
-            return self._sample(keys, _rows(logits, rows))
-        except SamplingError as error:
-            usable = [i for i, key in enumerate(keys) if key not in error.keys]
-            return self._sample([keys[i] for i in usable], logits[[rows[i] for i in usable]])
-
-    def _sample(self, keys: Items[int], logits: NDArray[np.float32]) -> dict[int, TokenLogprob]:
-        return dict(zip(keys, self.sampler.sample(keys, logits), strict=True))
 
     def _take_in(self, answer: _Answer, token: TokenLogprob, now: float) -> list[Event]:
         """Add a token to an answer; the piece that can be handed out because of it."""
         sequence, params = answer.sequence, answer.sequence.request.params
         answer.new_tokens += 1
+        answer.taken += 1
         self.metrics.token(sequence.key, now)
         if params.logprobs is not None:
             answer.logprobs.append(token)
@@ -243,7 +248,7 @@ class Engine:
         answer.add(answer.cutter.push(token.token_id))
         if answer.cut.stop_reason is not None:
             return [self._finish(answer, "stop")]
-        if sequence.generated >= sequence.max_tokens:
+        if answer.taken >= sequence.max_tokens:
             return [self._finish(answer, "length")]
         if not answer.cut.has_text or not sequence.request.stream:
             return []
@@ -269,6 +274,7 @@ class Engine:
     def _forget(self, sequence: Sequence, reason: FinishReason) -> None:
         self.scheduler.remove(sequence)
         self.sampler.remove(sequence.key)
+        self._speculator.forget(sequence.key)
         del self._answers[sequence.key]
         self.metrics.finished(sequence.key, reason, self._clock())
 
@@ -279,21 +285,16 @@ class Engine:
         ]
         return [self._finish(answer, "deadline") for answer in late]
 
+    def _count_drafts(self, part: Slice, accepted: int) -> None:
+        answer = self._answers[part.sequence.key]
+        answer.drafted, answer.accepted = answer.drafted + len(part.drafts), answer.accepted + accepted
+        self.metrics.drafted(len(part.drafts), accepted)
+
     def _count_started(self, step: Step) -> None:
         now = self._clock()
         for part in step.slices:
             for member in part.sequence.members if part.start == 0 else ():
                 self.metrics.started(member.key, now)
-
-
-def _work(part: Slice) -> Work:
-    assert part.sequence.slot is not None, "a sequence without a slot cannot run"
-    return Work(part.sequence.slot, part.start, tuple(part.sequence.tokens[part.start : part.start + part.length]))
-
-
-def _rows(logits: NDArray[np.float32], rows: list[int]) -> NDArray[np.float32]:
-    """`logits[rows]`, without a copy where that is all of them: they are megabytes."""
-    return logits if rows == list(range(len(logits))) else logits[rows]
 
 
 def _engine_failed(why: object) -> TriuneError:

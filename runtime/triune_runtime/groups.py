@@ -7,7 +7,7 @@ from collections.abc import Sequence as Items
 from .errors import RequestError
 from .manifest import Limits
 from .request import Request
-from .scheduler import Move, Step
+from .scheduler import Move, Slice
 
 _MASK = (1 << 64) - 1
 _ODD = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: multiples of it are all different, and far apart
@@ -31,18 +31,18 @@ def check_group(requests: Items[Request], limits: Limits) -> None:
         )
 
 
-def prompt_copies(step: Step) -> list[Move]:
-    """After `step` has run: the KV of every prompt that is now computed, to the slots of those who wait for it."""
+def prompt_copies(parts: Items[Slice]) -> list[Move]:
+    """After `parts` have run: the KV of every prompt that is now computed, to the slots of those who wait for it."""
     return [
         Move(part.sequence.slot, sibling.slot, part.start + part.length)
-        for part in step.slices
+        for part in parts
         if part.samples
         for sibling in part.sequence.siblings
         if part.sequence.slot is not None and sibling.slot is not None
     ]
 
 
-def sampled(step: Step) -> tuple[list[int], list[int]]:
-    """Of every token to be chosen after `step`: the row of its logits, and the key of its sequence."""
-    chosen = [(row, member.key) for row, part in enumerate(step.slices) if part.samples for member in part.sequence.members]
+def sampled(parts: Items[Slice]) -> tuple[list[int], list[int]]:
+    """Of every token to be chosen after `parts`: the row of its logits, and the key of its sequence."""
+    chosen = [(row, member.key) for row, part in enumerate(parts) if part.samples for member in part.sequence.members]
     return [row for row, _ in chosen], [key for _, key in chosen]

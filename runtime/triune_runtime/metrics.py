@@ -44,6 +44,9 @@ FAMILIES = _table(
     Family("vllm:kv_cache_usage_perc", "gauge", "Share of the KV cache's tokens in use, 0 to 1"),
     Family("vllm:prompt_tokens_total", "counter", "Prompt tokens computed"),
     Family("vllm:generation_tokens_total", "counter", "Tokens generated"),
+    Family("vllm:spec_decode_num_drafts_total", "counter", "Runs that checked drafts"),
+    Family("vllm:spec_decode_num_draft_tokens_total", "counter", "Tokens guessed ahead"),
+    Family("vllm:spec_decode_num_accepted_tokens_total", "counter", "Tokens guessed ahead that were right"),
     Family("vllm:request_success_total", "counter", "Requests that have ended", label="finished_reason",
            values=("stop", "length", "abort", "error")),
     Family("vllm:time_to_first_token_seconds", "histogram", "Seconds from arrival to the first token", _SECONDS),
@@ -143,6 +146,12 @@ class Metrics:
             self._observe("vllm:time_to_first_token_seconds", now - times.arrived)
             if times.started is not None:
                 self._observe("vllm:request_prefill_time_seconds", now - times.started)
+
+    def drafted(self, tokens: int, accepted: int) -> None:
+        """A run has checked so many drafts."""
+        self._count("vllm:spec_decode_num_drafts_total", 1)
+        self._count("vllm:spec_decode_num_draft_tokens_total", tokens)
+        self._count("vllm:spec_decode_num_accepted_tokens_total", accepted)
 
     def finished(self, key: int, reason: FinishReason, now: float) -> None:
         """A request has ended."""

@@ -49,6 +49,8 @@ def join(first: Chunk, second: Chunk) -> Chunk:
         border=cut.border,
         reasoning_tokens=cut.reasoning_tokens,
         times=second.times,
+        drafted=second.drafted,
+        accepted=second.accepted,
     )
 
 

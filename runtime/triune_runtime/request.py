@@ -28,6 +28,7 @@ class SamplingParams:
     ignore_eos: bool = False
     seed: int = 0  # decides the text of a sampled request, whatever else is in the batch
     logprobs: int | None = None  # None: off; 0: of the chosen tokens; k: and of the k best
+    max_drafts: int | None = None  # most tokens guessed ahead at once; 0: none. None: as many as pay. Changes no text
     thinking_budget: int | None = None  # most tokens of thinking; then it is closed. None: as many as the model likes
 
 
@@ -84,3 +85,5 @@ class Chunk:
     border: tuple[int, int] | None = None  # None: thinking is not kept apart
     reasoning_tokens: int = 0  # tokens whose text begins in this chunk's thinking
     times: Times | None = None  # when asked for
+    drafted: int = 0  # on the last chunk: tokens of the whole answer that were guessed ahead
+    accepted: int = 0  # and how many of them were right

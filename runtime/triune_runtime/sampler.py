@@ -124,6 +124,22 @@ class Sampler:
                 row.limit.push(token)
         return chosen
 
+    def guess(self, key: int, logits: Array, ahead: int = 0) -> int:
+        """The token that `logits` [vocab_size], someone else's guess, would give `ahead` tokens after the next.
+
+        A sampled request draws with the number it will draw with there, so guesses that are nearly right give the same token.
+        """
+        row = self._rows[key]
+        if ahead == 0 and row.forced is not None:
+            return row.forced
+        scores = logits
+        if row.adjusts:
+            scores = logits.copy()
+            _adjust(scores, row)
+        if row.params.temperature > 0 and np.isfinite(scores.max()):
+            return int(_draw(scores[None], [row], ahead)[0])
+        return int(scores.argmax())
+
 
 def _adjust(scores: Array, row: _Row) -> None:
     """Apply bias, bans and penalties to one row in place."""
@@ -145,7 +161,7 @@ def _adjust(scores: Array, row: _Row) -> None:
         scores[row.stop_token_ids] = -np.inf
 
 
-def _draw(scores: Array, rows: Sequence[_Row]) -> NDArray[np.int64]:
+def _draw(scores: Array, rows: Sequence[_Row], ahead: int = 0) -> NDArray[np.int64]:
     """Draw one token a row from its temperature, top-k, top-p and min-p distribution.
 
     The tokens are taken in falling order of score; the one at which their summed probability passes the row's uniform number
@@ -155,7 +171,7 @@ def _draw(scores: Array, rows: Sequence[_Row]) -> NDArray[np.int64]:
     scaled = scores / np.array([[max(p.temperature, 1e-6)] for p in params], np.float32)
     scaled -= scaled.max(axis=1, keepdims=True)
     whole = np.exp(scaled).sum(axis=1, dtype=np.float64)
-    uniform = np.array([uniform_number(row.params.seed, len(row.answer)) for row in rows])
+    uniform = np.array([uniform_number(row.params.seed, len(row.answer) + ahead) for row in rows])
     vocabulary = scores.shape[1]
     width = min(CANDIDATES, vocabulary)
     least = np.partition(scaled, vocabulary - width, axis=1)[:, vocabulary - width]  # score of the last candidate

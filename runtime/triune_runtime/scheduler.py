@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 from .errors import Overloaded, TooLong
@@ -20,12 +21,13 @@ from .slots import SlotPool
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Run `length` tokens of `sequence` from its token `start`."""
+    """Run `length` tokens of `sequence` from its token `start`: its own, and then `drafts` of the tokens that may follow."""
 
     sequence: Sequence
     start: int
-    length: int
+    length: int  # drafts included
     samples: bool  # whether the next token can be chosen after it
+    drafts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,14 @@ class Scheduler:
         self.waiting.append(sequence)
         return sequence
 
-    def plan(self) -> Step:
-        """One token of each decoding sequence, then chunks of prompts: one chunk's tokens at most, so that decoding goes on."""
+    def plan(self, drafts: Mapping[int, tuple[int, ...]] | None = None) -> Step:
+        """One token of each decoding sequence, then chunks of prompts: one chunk's tokens at most, so that decoding goes on.
+
+        Args:
+            drafts: guesses of what follows, by sequence key; cut to what the answer may still have.
+        """
         moves = self._close_gaps()
-        slices = [Slice(s, s.computed, 1, samples=True) for s in self.decoding]
+        slices = [_decode_slice(s, (drafts or {}).get(s.key, ())) for s in self.decoding]
         prompts = [self._prompt_slice(s) for s in self.prefilling]
         budget = self.limits.prefill_chunk - sum(part.length for part in prompts)
         while self.waiting and self._slots.free >= len(self.waiting[0].members):
@@ -100,8 +106,10 @@ class Scheduler:
             budget -= part.length
         return Step(moves, (*slices, *prompts))
 
-    def commit(self, step: Step, chosen: Mapping[int, int]) -> None:
+    def commit(self, step: Step, chosen: Mapping[int, Items[int]]) -> None:
         """Take in a step that has run: `chosen` maps sequence keys to next tokens, for every slice that samples.
+
+        These are at least one, and one more for every draft in turn that is what was chosen in its place.
 
         Slices of sequences removed since the plan count for nothing. Whose prompt is complete joins the decoding ones.
         """
@@ -109,12 +117,15 @@ class Scheduler:
             sequence = part.sequence
             if sequence.slot is None:
                 continue
-            sequence.computed += part.length
+            sequence.computed += part.length - len(part.drafts)
             if part.samples:
                 joining = sequence in self.prefilling
                 members = sequence.dissolve()
                 for member in members:
-                    member.tokens.append(chosen[member.key])
+                    tokens = chosen[member.key]
+                    assert 0 < len(tokens) <= 1 + len(part.drafts), f"{len(tokens)} tokens of {len(part.drafts)} drafts"
+                    member.tokens.extend(tokens)
+                    member.computed += len(tokens) - 1  # drafts that were right are in the cache already
                 if joining:
                     self.prefilling.remove(sequence)
                     self.decoding += members
@@ -177,3 +188,9 @@ class Scheduler:
             moves.append(Move(source, target, sequence.computed))
         self.decoding = [by_slot[slot] for slot in range(len(by_slot))]
         return tuple(moves)
+
+
+def _decode_slice(sequence: Sequence, drafts: tuple[int, ...]) -> Slice:
+    """The last draft that can be right is the one before the answer's last token."""
+    drafts = drafts[: sequence.max_tokens - sequence.generated - 1]
+    return Slice(sequence, sequence.computed, 1 + len(drafts), samples=True, drafts=drafts)
