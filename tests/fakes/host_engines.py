@@ -72,6 +72,23 @@ class OrtCompute:
         return logits
 
 
+class LoweredCompute:
+    """What `HostEngine` computes: the graph that TensorRT is given, with its own inputs and outputs, run by ONNX Runtime."""
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.outputs = [o.name for o in self._session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        found = dict(zip(self.outputs, self._session.run(self.outputs, dict(inputs)), strict=True))
+        logits: NDArray[np.float32] = found.pop("logits")
+        for name, present in found.items():
+            inputs[name.replace("present.", "past.")][...] = present
+        return logits
+
+
 @dataclasses.dataclass
 class HostRunner:
     """A slot runner on a host device, and its parts."""

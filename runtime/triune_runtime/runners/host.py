@@ -154,7 +154,7 @@ class HostProgram:
     def enqueue(self) -> None:
         """See `Program.enqueue`."""
         if self._device.recording:
-            assert not self._changed, "recorded before a run with these bindings"
+            assert self.capturable and not self._changed, "recorded before a run with these bindings, or against the answer"
             self.recorded = True
         self._changed = False
         inputs, logits = self._checked()
