@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from triune_runtime.manifest import CacheTensor, EngineManifest
+from triune_runtime.manifest import CacheTensor, EngineManifest, TensorRtPlan
 from triune_runtime.runners import Runner
 
 from .plan import BuildPlan
 from .progress import StageClock
 from .verify.layers import Pieces
 from .verify.report import WeightChange
+from .verify.verify import Note, Verification
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -32,6 +33,7 @@ class EngineFacts:
     files: tuple[str, ...]  # all that the engine consists of
     engine: str  # the one to load
     loaded_bytes: int = 0  # of weights, in a server's memory
+    tensorrt: TensorRtPlan | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -40,7 +42,8 @@ class EngineFacts:
     def from_json(cls, raw: dict[str, Any]) -> EngineFacts:
         cache = tuple(CacheTensor(**c) for c in raw["cache"])
         changes = tuple(WeightChange(**c) for c in raw["changes"])
-        return cls(**(raw | {"cache": cache, "changes": changes, "files": tuple(raw["files"])}))
+        tensorrt = TensorRtPlan.from_json(raw["tensorrt"]) if raw.get("tensorrt") else None
+        return cls(**(raw | {"cache": cache, "changes": changes, "files": tuple(raw["files"]), "tensorrt": tensorrt}))
 
 
 StageFactory = Callable[[str], AbstractContextManager[StageClock]]
@@ -66,4 +69,8 @@ class Tools(Protocol):
 
     def make_pieces(self, manifest: EngineManifest, folder: Path) -> Pieces:
         """The same engine, to be run without being loaded as a whole."""
+        ...
+
+    def verify_network(self, manifest: EngineManifest, folder: Path, checkpoint: Checkpoint, note: Note) -> Verification:
+        """What was measured of an engine that cannot be run here: its network, computed by other means."""
         ...

@@ -167,6 +167,8 @@ def build(
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if weight_streaming:
             config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
+        if rt.is_rtx:  # for one that is made for CUDA graphs: the runner captures decode steps
+            config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
         _target(rt, config, compute_capabilities)
         for shapes in profiles:
             profile = network.builder.create_optimization_profile()

@@ -16,7 +16,7 @@ class Budget:
     tie: float = 1e-4  # a reference's lead below this share of its largest logit is a tie: both tokens are right
     perplexity_ratio: float  # engine's over reference's
     chunk_error: float | None = None  # relative difference between two ways of cutting one prompt
-    batch_error: float = 0.0  # relative difference of a sequence alone and among others; 0: the same bits
+    batch_error: float | None = 0.0  # relative difference of a sequence alone and among others; 0: the same bits
 
 
 _EXACT = Budget(logits_error=1e-3, mean_kl=1e-5, greedy_agreement=1.0, perplexity_ratio=1.001, chunk_error=1e-3)
@@ -31,3 +31,11 @@ BUDGETS: Mapping[str, Budget] = {
     "w8a8": Budget(mean_kl=0.08, greedy_agreement=0.88, perplexity_ratio=1.03),
     "int4": Budget(mean_kl=0.08, greedy_agreement=0.88, perplexity_ratio=1.03),
 }
+
+# Of TensorRT's networks, computed in NumPy with every value rounded as declared: the order of sums is the only freedom.
+TENSORRT_BUDGETS: Mapping[str, Budget] = {}
+
+
+def find_budget(budgets: Mapping[str, Budget], target: str, precision: str) -> Budget:
+    """The budget of that target and precision; a target without its own has the precision's."""
+    return budgets.get(f"{target}/{precision}") or budgets[precision]

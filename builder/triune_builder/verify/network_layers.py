@@ -154,7 +154,7 @@ def _concatenation(layer: Layer, values: Values) -> Sequence[Array]:
 
 
 def _slice(layer: Layer, values: Values) -> Sequence[Array]:
-    """start, size and stride an axis, each an attribute or a further input."""
+    """start, size and stride of every axis, or of those named; each an attribute or a further input."""
     x = layer.arrays(values)[0]
     start, size, stride = (
         [int(n) for n in (attribute if given is None else given)]
@@ -164,7 +164,12 @@ def _slice(layer: Layer, values: Values) -> Sequence[Array]:
         )
     )
     assert layer.raw.mode == layer.trt.SampleMode.STRICT_BOUNDS and layer.array(values, 5) is None, layer.name
-    return [x[tuple(slice(a, a + n * s, s) for a, n, s in zip(start, size, stride, strict=True))]]
+    cut = [slice(None)] * x.ndim
+    axes = range(x.ndim) if layer.raw.axes is None else tuple(layer.raw.axes)
+    for axis, a, n, s in zip(axes, start, size, stride, strict=True):
+        assert 0 <= a and a + (n - 1) * s < x.shape[axis], f"{layer.name}: outside of axis {axis}"
+        cut[axis] = slice(a, a + n * s, s)
+    return [x[tuple(cut)]]
 
 
 def _topk(layer: Layer, values: Values) -> Sequence[Array]:

@@ -135,7 +135,8 @@ class BuildReport:
 
 def verification_from(raw: dict[str, Any]) -> Verification:
     """The inverse of `dataclasses.asdict` and JSON; what JSON could not hold comes back as not-a-number."""
-    unmeasured = {key: None for key in ("decode", "batch_error", "repeat_error", "chunk_error") if raw.get("left_out")}
+    may_lack = ("decode", "batch_error", "repeat_error", "chunk_error") if raw.get("left_out") else ()
+    unmeasured = {key: None for key in may_lack if raw[key] is None}
     raw = _numbered(raw) | unmeasured
     for kind in {"decode", "prefill"} - unmeasured.keys():
         raw[kind] = LogitsError(**_numbered(raw[kind]))
