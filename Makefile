@@ -15,7 +15,7 @@ PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine up serve down status logs chat lint format test test-slow test-gpu bench lock clean
+.PHONY: help install engine verify up serve down status logs chat lint format test test-slow test-gpu bench lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ install: .venv/installed ## set up .venv: builder, runtime, server, clients
 
 engine: .venv/installed ## build the engine and its Triton repository
 	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) --precision $(PRECISION)
+
+verify: .venv/installed ## run the built engine on this machine: numbers against the float weights, speeds, a report
+	@$(BIN)/python -m triune_builder.verify_published --model $(MODEL) --target $(TARGET)
 
 up: engine ## build if needed, then serve in the background
 	@$(BIN)/triune up --repository $(REPOSITORY) $(PORTS)
