@@ -170,7 +170,7 @@ def _logger(trt: Any, flavour: str) -> Any:
         class Logger(trt.ILogger):  # type: ignore[misc]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
-                self._errors: deque[str] = deque(maxlen=1)
+                self._errors: deque[str] = deque(maxlen=4)
 
             def log(self, severity: Any, message: str) -> None:
                 level = _LEVELS.get(severity.name, logging.DEBUG)
@@ -179,7 +179,10 @@ def _logger(trt: Any, flavour: str) -> Any:
                 LOG.log(level, "%s", message)
 
             def last(self) -> str:
-                return self._errors[-1] if self._errors else "TensorRT gave no reason"
+                """The latest errors, told once."""
+                said = "; ".join(self._errors) or "TensorRT gave no reason"
+                self._errors.clear()
+                return said
 
         _loggers[flavour] = Logger()
     return _loggers[flavour]
