@@ -124,6 +124,8 @@ def test_what_cannot_be_captured_runs_call_by_call(bench: Bench, how: str, caplo
     agrees(bench.runner(), bench.ort)
     assert "cudaGraphLaunch" not in bench.cuda.calls
     assert ("no CUDA graph" in caplog.text) == (how != "asked")
+    if how == "asked":
+        assert len(bench.trt.contexts) == 2, "one of each profile"
 
 
 def test_weights_that_do_not_fit_are_streamed_and_nothing_is_recorded(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
