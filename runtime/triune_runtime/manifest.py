@@ -138,7 +138,9 @@ class EngineManifest:
     limits: Limits = Limits()
     tensorrt: TensorRtPlan | None = None  # of targets that run with TensorRT
     built_with: dict[str, str] = field(default_factory=dict)  # tool -> version
-    verified: str = "full"  # "layers": prompts, a few weights at a time; "network": see docs/tensorrt.md; "none": as the user asked
+    verified: str = (
+        "full"  # "layers": prompts, a few weights at a time; "network": see docs/tensorrt.md; "none": as the user asked
+    )
     inputs_hash: str = ""  # of everything that went into the build
     format: int = FORMAT
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import FILE_NAME, CacheTensor, EngineManifest, TensorRtPlan, TensorRtProfile
 
