@@ -1,7 +1,8 @@
 # One verb each; `make help` lists them. CI runs `make test`.
 MODEL        ?= smollm2-135m
 TARGET       ?= cpu
-PRECISION    ?= w8a8
+PRECISION    ?= $(if $(filter tensorrt,$(TARGET)),fp16,w8a8)
+CAPABILITY   ?=
 HTTP_PORT    ?= 8000
 GRPC_PORT    ?= 8001
 METRICS_PORT ?= 8002
@@ -31,13 +32,18 @@ install: .venv/installed ## set up .venv: builder, runtime, server, clients
 	@$(PIP) install --quiet --no-deps --editable . --editable clients
 	@touch $@
 
-.venv/installed-test: .venv/installed requirements/test.txt
+.venv/installed-tensorrt: .venv/installed requirements/tensorrt.txt
+	@echo "installing TensorRT-RTX's builder ..."
+	@$(PIP) install --quiet --no-deps -r requirements/tensorrt.txt
+	@touch $@
+
+.venv/installed-test: .venv/installed .venv/installed-tensorrt requirements/test.txt
 	@echo "installing what the tests need ..."
 	@$(PIP) install --quiet -r requirements/test.txt
 	@touch $@
 
-engine: .venv/installed ## build the engine and its Triton repository
-	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) --precision $(PRECISION)
+engine: .venv/installed $(if $(filter tensorrt,$(TARGET)),.venv/installed-tensorrt) ## build the engine and its Triton repository
+	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) --precision $(PRECISION) $(CAPABILITY:%=--compute-capability %)
 
 verify: .venv/installed ## run the built engine on this machine: numbers against the float weights, speeds, a report
 	@$(BIN)/python -m triune_builder.verify_published --model $(MODEL) --target $(TARGET)

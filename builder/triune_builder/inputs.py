@@ -23,7 +23,9 @@ from .verify.report import JSON_NAME, TEXT_NAME, BuildReport
 
 BUILDER = Path(__file__).parent
 _RUNTIME = Path(triune_runtime.__file__).parent
-_ENGINE_CODE = tuple(BUILDER / part for part in ("checkpoint", "graph", "quantize", "engine", "stages.py", "stages_tensorrt.py"))
+_ENGINE_CODE = tuple(
+    BUILDER / part for part in ("checkpoint", "graph", "quantize", "engine", "stages.py", "stages_tensorrt.py")
+)
 _VERIFY_CODE = (BUILDER / "verify", _RUNTIME / "runners")
 REPORTS = frozenset({f"{ENGINE_FOLDER}/{JSON_NAME}", f"{ENGINE_FOLDER}/{TEXT_NAME}"})
 

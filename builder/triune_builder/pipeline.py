@@ -28,7 +28,7 @@ from .reasoning import reasoning_markers
 from .repository.assemble import ENGINE_FOLDER, assemble, leftovers, repair
 from .repository.check import check
 from .stage_cache import StageCache, locked
-from .tools import EngineFacts, Tools
+from .tools import EngineFacts, Tools, real_tools
 from .verify.budget import find_budget
 from .verify.layers import verify_layers
 from .verify.report import TEXT_NAME, BuildReport, Source, StageRun, verification_from
@@ -235,7 +235,7 @@ class _Build:
     @property
     def tools(self) -> Tools:
         if self._tools is None:
-            self._tools = _real_tools(self.plan.target)
+            self._tools = real_tools(self.plan.target)
         return self._tools
 
     def _stage(self, name: str) -> AbstractContextManager[StageClock]:
@@ -293,14 +293,3 @@ class _Build:
             built_with=self.inputs.tools,
             inputs_hash=self.inputs.everything(checkpoint.files),
         )
-
-
-def _real_tools(target: str) -> Tools:
-    """Imports onnx, and onnxruntime or TensorRT: only when there is work."""
-    if target == "tensorrt":
-        from .stages_tensorrt import TensorRtTools
-
-        return TensorRtTools()
-    from .stages import OrtTools
-
-    return OrtTools()

@@ -1,4 +1,4 @@
-"""The stages of a build for TensorRT: the same graph, another lowering, an engine built without a GPU. Imports heavy packages."""
+"""The stages of a build for TensorRT: the same graph, lowered otherwise; no GPU is needed. Imports heavy packages."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ class TensorRtTools(Tools):
             written = ort.write(bundle, graph.parent, clock.count, changes=changes)
         with stage("compile") as clock:
             began = time.monotonic()
+            trt.lint(graph)
             network = trt.parse(rt, graph)
             ranges = trt.profiles(limits)
             positions = capacity(limits.max_length)
@@ -119,4 +120,3 @@ def make_network_runner(graph: Path, manifest: EngineManifest) -> NetworkRunner:
     network = trt.parse(rt, graph)
     interpreter = Interpreter(rt.trt, network.definition, trt.hidden_weights(graph))
     return NetworkRunner(interpreter, network, manifest)
-

@@ -73,4 +73,15 @@ class Tools(Protocol):
 
     def verify_network(self, manifest: EngineManifest, folder: Path, checkpoint: Checkpoint, note: Note) -> Verification:
         """What was measured of an engine that cannot be run here: its network, computed by other means."""
-        ...
+        raise AssertionError("this target's engines are run themselves")
+
+
+def real_tools(target: str) -> Tools:
+    """What builds for `target`. Imports onnx, and onnxruntime or TensorRT: to be called only when there is work."""
+    if target == "tensorrt":
+        from .stages_tensorrt import TensorRtTools
+
+        return TensorRtTools()
+    from .stages import OrtTools
+
+    return OrtTools()

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto as T
 
 from triune_runtime.manifest import CacheTensor, Limits
 
+from ..errors import BuildError
 from .trt_adapter import Network, Shapes, TensorRt
 
 PLAN = "model.plan"
@@ -22,10 +25,14 @@ _BEST_BATCH = 8  # sequences that decoding is tuned for
 
 
 def profiles(limits: Limits) -> dict[str, dict[str, tuple[int, int, int]]]:
-    """Name -> batch, tokens and logits, each least, best and most; in the order of the profiles' indices."""
-    chunk, most = limits.prefill_chunk, limits.max_sequences
+    """Name -> batch, tokens and logits, each least, best and most; in the order of the profiles' indices.
+
+    Both take two sequences at least, though prompts are run one at a time: TensorRT lays weights out in another way for a batch
+    that is always one, and would keep most of them twice.
+    """
+    chunk, most = limits.prefill_chunk, max(2, limits.max_sequences)
     return {
-        "prefill": {"batch": (1, 1, 1), "tokens": (1, chunk, chunk), "logits": (1, 1, min(chunk, MOST_LOGITS))},
+        "prefill": {"batch": (1, 1, 2), "tokens": (1, chunk, chunk), "logits": (1, 1, min(chunk, MOST_LOGITS))},
         "decode": {"batch": (1, min(_BEST_BATCH, most), most), "tokens": (1, 1, 1), "logits": (1, 1, 1)},
     }
 
@@ -62,6 +69,26 @@ def weights(graph: Path) -> dict[str, NDArray[np.uint8]]:
     return found
 
 
+def lint(graph: Path) -> None:
+    """Refuse what TensorRT's parser drops without a word (measured with 1.7).
+
+    Raises:
+        BuildError: the ONNX file `graph` has an attention with such an input or attribute.
+    """
+    dropped = []
+    for node in onnx.load(str(graph), load_external_data=False).graph.node:
+        attributes = {a.name: a.i for a in node.attribute}
+        if node.op_type == "Attention":
+            dropped += [f"{node.name}: nonpad_kv_seqlen"] if len(node.input) > 6 and node.input[6] else []
+            dropped += [f"{node.name}: is_causal"] if attributes.get("is_causal") else []
+            dropped += [f"{node.name}: {a}" for a in ("left_window_size", "right_window_size") if attributes.get(a, -1) >= 0]
+    if dropped:
+        raise BuildError(
+            f"TensorRT's parser would drop {'; '.join(dropped[:5])}: the engine would be wrong",
+            "say it in the attention's mask",
+        )
+
+
 def parse(rt: TensorRt, graph: Path) -> Network:
     """The network definition of the ONNX file `graph`, whose weights stay in their file."""
     return Network(rt, graph, weights(graph))
@@ -69,9 +96,6 @@ def parse(rt: TensorRt, graph: Path) -> Network:
 
 def hidden_weights(graph: Path) -> dict[str, NDArray[Any]]:
     """Weights whose numbers TensorRT's bindings do not give: bfloat16, FP8 and INT4, by name."""
-    import ml_dtypes
-    from onnx import TensorProto as T
-
     kinds = {T.BFLOAT16: ml_dtypes.bfloat16, T.FLOAT8E4M3FN: ml_dtypes.float8_e4m3fn, T.INT4: ml_dtypes.int4}
     model = onnx.load(str(graph), load_external_data=False)
     outside = weights(graph)

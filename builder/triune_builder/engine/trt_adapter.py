@@ -1,4 +1,4 @@
-"""The builder's one adapter for TensorRT: `tensorrt` (11.x) and `tensorrt_rtx` (1.7) have the same API for all that is used here.
+"""The builder's one adapter for TensorRT: `tensorrt` (11.x) and `tensorrt_rtx` (1.7) have the same API for all that is used.
 
 TensorRT-RTX builds without a GPU, for named compute capabilities. What either package logs belongs to the call that caused it:
 there is one logger in a process, since TensorRT keeps the first it is given.
@@ -22,7 +22,9 @@ from ..errors import BuildError
 RTX, FULL = "tensorrt_rtx", "tensorrt"
 _MODULES = {RTX: ("tensorrt_rtx", "tensorrt_rtx_bindings"), FULL: ("tensorrt",)}
 # Said as warnings, and they mean an engine that is wrong or not what was asked for.
-_GRAVE = re.compile(r"not self-consistent|no effect|will be ignored|is ignored|not supported|unsupported|clamped", re.IGNORECASE)
+_GRAVE = re.compile(
+    r"not self-consistent|no effect|will be ignored|is ignored|not supported|unsupported|clamped", re.IGNORECASE
+)
 _HARMLESS = re.compile(r"[Ii]nt64 [Bb]inding")
 _NO_GPU = re.compile(r"cudaError (35|100|3)\b")
 
@@ -44,7 +46,7 @@ class TensorRt:
         self._rows: list[Row] = []
         rows = self._rows
 
-        class Log(module.ILogger):  # type: ignore[misc, name-defined]  # a class of the package at hand
+        class Log(module.ILogger):  # type: ignore[misc]  # a class of the package at hand
             def __init__(self) -> None:
                 module.ILogger.__init__(self)
 
@@ -77,7 +79,11 @@ def load(flavour: str) -> TensorRt:
             return TensorRt(flavour, importlib.import_module(name))
         except ImportError as error:
             problems.append(str(error))
-    hint = "run `make tensorrt`" if flavour == RTX else "install `tensorrt` 11 on a machine with the GPU, or name a compute capability that TensorRT-RTX has"
+    hint = (
+        "run `make engine TARGET=tensorrt`, or pip install -r requirements/tensorrt.txt"
+        if flavour == RTX
+        else "install `tensorrt` 11 on a machine with the GPU, or name a compute capability that TensorRT-RTX has"
+    )
     raise BuildError(f"the target needs the package {flavour}, which cannot be imported: {problems[-1]}", hint)
 
 
@@ -106,7 +112,9 @@ class Network:
             )
             if not parsed:
                 found = [parser.get_error(i).desc() for i in range(parser.num_errors)] or _errors(rows)
-                raise BuildError(f"TensorRT's parser refuses the graph: {'; '.join(found)[:2000]}", "this is a fault of the lowering")
+                raise BuildError(
+                    f"TensorRT's parser refuses the graph: {'; '.join(found)[:2000]}", "this is a fault of the lowering"
+                )
             _refuse_grave(rows)
         self._parser = parser  # owns memory that the network points into
         if dead := self._unread():
@@ -175,7 +183,9 @@ def build(
             for name, sizes in shapes.inputs.items():
                 profile.set_shape(name, *sizes)
             if config.add_optimization_profile(profile) < 0:
-                raise BuildError(f"TensorRT refuses a profile: {'; '.join(_errors(rows))}", "check --max-sequences and --prefill-chunk")
+                raise BuildError(
+                    f"TensorRT refuses a profile: {'; '.join(_errors(rows))}", "check --max-sequences and --prefill-chunk"
+                )
         cache = _timings(config, timing_cache)
         made = network.builder.build_serialized_network(network.definition, config)
         if made is None:
@@ -236,7 +246,9 @@ def _errors(rows: Sequence[Row]) -> list[str]:
 def _refuse_grave(rows: Sequence[Row]) -> None:
     grave = [row.text for row in rows if row.severity == "WARNING" and _GRAVE.search(row.text)]
     if grave:
-        raise BuildError(f"TensorRT warns of what makes a wrong engine: {'; '.join(grave)[:2000]}", "check the limits and the lowering")
+        raise BuildError(
+            f"TensorRT warns of what makes a wrong engine: {'; '.join(grave)[:2000]}", "check the limits and the lowering"
+        )
 
 
 def _failure(errors: Sequence[str], compute_capabilities: Sequence[str]) -> str:
@@ -254,4 +266,3 @@ def _hint(errors: Sequence[str]) -> str:
     if "HW-specific datatypes" in what:
         return "choose another --precision, or a GPU that has this datatype"
     return "this is a fault of the lowering; the text is TensorRT's own"
-

@@ -32,11 +32,15 @@ def _linear_blocks(rewriter: Rewriter, node: ir.Node) -> None:
     bits, block = node.attributes["bits"].as_int(), node.attributes["block_size"].as_int()
     rows, columns = (int(n) for n in _tensor(codes).shape.numpy())
     name, place = codes.name.removesuffix(".codes"), Place(rewriter, node)
-    signed = rewriter.initializer(f"{name}.int{bits}", lambda: around_zero(_tensor(codes).numpy(), bits), INTS[bits], (rows, columns))
+    signed = rewriter.initializer(
+        f"{name}.int{bits}", lambda: around_zero(_tensor(codes).numpy(), bits), INTS[bits], (rows, columns)
+    )
     weight = place.op("DequantizeLinear", signed, scale, part="weight", axis=1, block_size=block)
     y = place.op("MatMul", x, place.op("Transpose", weight, part="transposed", perm=[1, 0]), part="matmul")
     if not is_symmetric(scale, offset, bits):
-        rest = rewriter.initializer(f"{name}.rest", lambda: _rest(scale, offset, bits), ir.DataType.FLOAT, (columns // block, rows))
+        rest = rewriter.initializer(
+            f"{name}.rest", lambda: _rest(scale, offset, bits), ir.DataType.FLOAT, (columns // block, rows)
+        )
         shape = rewriter.constant(f"blocks.{columns}", np.array([0, 0, columns // block, block], np.int64))
         axis = rewriter.constant("last.axis", np.array([-1], np.int64))
         sums = place.op("ReduceSum", place.op("Reshape", x, shape, part="split"), axis, part="sums", keepdims=0)

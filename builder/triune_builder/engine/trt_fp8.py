@@ -1,4 +1,4 @@
-"""FP8 weights for TensorRT: eight-bit floats (E4M3) with a scale for every 128 columns of a row, dequantized before the product."""
+"""FP8 weights for TensorRT: eight-bit floats (E4M3), a scale for every 128 columns of a row, dequantized for the product."""
 
 from __future__ import annotations
 
@@ -73,7 +73,10 @@ def _read(rewriter: Rewriter, node: ir.Node, change: Change, sources: Any, *, st
             return rewriter.stacked_initializer(name, make, dtype, shape)
         return rewriter.initializer(name, lambda: make(0), dtype, shape)
 
-    inputs = part("fp8", _E4M3, columns, codes), part("scale", ir.DataType.FLOAT, columns // block, lambda i: _codes(sources[i])[1])
+    inputs = (
+        part("fp8", _E4M3, columns, codes),
+        part("scale", ir.DataType.FLOAT, columns // block, lambda i: _codes(sources[i])[1]),
+    )
     return rewriter.insert(
         node, "DequantizeLinear", *inputs, name=f"{change.name}.dequantized", axis=len(lead) + 1, block_size=block
     )[0]
@@ -105,7 +108,9 @@ def _codes(source: WeightSource) -> Codes:
         return carried
     split = source.float32().reshape(source.shape[0], -1, block)
     scale = np.maximum(np.abs(split).max(-1) / _LARGEST, _LEAST_SCALE).astype(np.float16)
-    scale = np.where(scale.astype(np.float32) * _LARGEST < np.abs(split).max(-1), np.nextafter(scale, np.float16(np.inf)), scale)
+    scale = np.where(
+        scale.astype(np.float32) * _LARGEST < np.abs(split).max(-1), np.nextafter(scale, np.float16(np.inf)), scale
+    )
     wide = scale.astype(np.float32)
     return (split / wide[..., None]).astype(ml_dtypes.float8_e4m3fn).reshape(source.shape), wide
 

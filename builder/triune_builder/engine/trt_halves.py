@@ -41,7 +41,9 @@ def to_halves(model: ir.Model, dtype: str) -> None:
         if isinstance(tensor, StackedTensor):
             value.const_value = _stack(tensor, name, dtype)
         else:
-            value.const_value = ir.LazyTensor(_maker(tensor, name, dtype), HALVES[dtype], tensor.shape, name=name)
+            value.const_value = ir.LazyTensor(
+                _maker(tensor, name, dtype), HALVES[dtype], ir.Shape(tensor.shape.numpy()), name=name
+            )
         value.type = ir.TensorType(HALVES[dtype])
     outputs = set(graph.outputs)
     for node in graph:
@@ -62,5 +64,7 @@ def _half(array: NDArray[Any], name: str, dtype: str) -> NDArray[Any]:
     with np.errstate(over="ignore"):
         half = array.astype(NUMPY[dtype])
     if not np.isfinite(half.astype(np.float32)).all():
-        raise BuildError(f"{name} has numbers up to {np.abs(array).max():.4g}, too large for {dtype}", "choose --precision bf16")
+        raise BuildError(
+            f"{name} has numbers up to {np.abs(array).max():.4g}, too large for {dtype}", "choose --precision bf16"
+        )
     return half

@@ -41,7 +41,7 @@ def lower(bundle: GraphBundle, *, max_length: int, dtype: str) -> GraphBundle:
     for tensor in bundle.cache:
         if tensor.dim % _HEAD_UNIT:
             raise BuildError(
-                f"the cache tensor {tensor.name} has {tensor.dim} numbers a head; TensorRT's slots take multiples of {_HEAD_UNIT}",
+                f"the cache tensor {tensor.name} has {tensor.dim} numbers a head; TensorRT's slots take multiples of 8",
                 "this model cannot be built for this target",
             )
     rewriter, size = Rewriter(bundle.model), capacity(max_length)

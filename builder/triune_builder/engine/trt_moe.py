@@ -6,11 +6,8 @@ expert weights copies them for every token of a prompt. So every expert's weight
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from ..graph.rewrite import Place, Rewriter
 from ..graph.weights import StackedTensor
@@ -29,11 +26,15 @@ def lower_experts_blocks(rewriter: Rewriter) -> None:
     """The same with weights in blocks, whose middle code is zero."""
     for node in rewriter.find("ExpertsBlocks"):
         place, bits, block = Place(rewriter, node), node.attributes["bits"].as_int(), node.attributes["block_size"].as_int()
-        parts = [
-            place.op("DequantizeLinear", _signed(rewriter, codes, bits), scale, part=part, axis=2, block_size=block)
-            for part, codes, scale in (("gate_up", *node.inputs[3:5]), ("down", *node.inputs[6:8]))
-        ]
-        _replace(rewriter, node, place, node.inputs[0], *parts)
+
+        def values(
+            first: int, part: str, node: ir.Node = node, place: Place = place, bits: int = bits, block: int = block
+        ) -> ir.Value:
+            codes, scale = node.inputs[first : first + 2]
+            signed = _signed(rewriter, codes, bits)
+            return place.op("DequantizeLinear", signed, scale, part=part, axis=2, block_size=block)
+
+        _replace(rewriter, node, place, node.inputs[0], values(3, "gate_up"), values(6, "down"))
 
 
 def _signed(rewriter: Rewriter, codes: ir.Value | None, bits: int) -> ir.Value:
@@ -59,7 +60,9 @@ def _replace(
     both = place.op("MatMul", hidden_last, place.op("Transpose", gate_up, part="gate_up_t", perm=[0, 2, 1]), part="both")
     gate, up = place.ops("Split", both, part="halves", outputs=2, axis=-1, num_outputs=2)
     inner = place.op("Mul", gate, place.op("Sigmoid", gate, part="sigmoid"), part="silu")
-    inner = place.op("Mul", place.op("Mul", inner, up, part="inner"), place.op("CastLike", wide, x, part="shares_half"), part="weighed")
+    inner = place.op(
+        "Mul", place.op("Mul", inner, up, part="inner"), place.op("CastLike", wide, x, part="shares_half"), part="weighed"
+    )
     # What an expert makes of a token that it was not chosen for may overflow, and 0 x infinity is not a number.
     nothing = rewriter.constant("zero.half", np.array(0, np.float32))
     inner = place.op("Where", is_chosen, inner, nothing, part="counted")
@@ -75,7 +78,9 @@ def _matrix(rewriter: Rewriter, place: Place, route: ir.Node) -> ir.Value:
     keep_float(bias)
     ints = {name: attribute.as_int() for name, attribute in route.attributes.items() if name != "factor"}
     factor, experts, groups = route.attributes["factor"].as_float(), _experts(route), ints["groups"]
-    scores = place.op("Softmax", logits, part="scores", axis=-1) if ints["softmax"] else place.op("Sigmoid", logits, part="scores")
+    scores = (
+        place.op("Softmax", logits, part="scores", axis=-1) if ints["softmax"] else place.op("Sigmoid", logits, part="scores")
+    )
     choice = place.op("Add", scores, bias, part="choice")
     low = keep_float(rewriter.constant("masked.float32", np.array(-1e30, np.float32)))
     if ints["top_groups"] < groups:
@@ -84,7 +89,9 @@ def _matrix(rewriter: Rewriter, place: Place, route: ir.Node) -> ir.Value:
         best, _ = place.ops("TopK", grouped, two, part="best", outputs=2, axis=-1)
         group_scores = place.op("ReduceSum", best, _ints(rewriter, -1), part="group_scores", keepdims=0)
         allowed = _hot(rewriter, place, group_scores, ints["top_groups"], groups, "groups")
-        is_allowed = place.op("Cast", place.op("Unsqueeze", allowed, _ints(rewriter, -1), part="allowed"), part="is_allowed", to=ir.DataType.BOOL)
+        is_allowed = place.op(
+            "Cast", place.op("Unsqueeze", allowed, _ints(rewriter, -1), part="allowed"), part="is_allowed", to=ir.DataType.BOOL
+        )
         limited = place.op("Where", is_allowed, grouped, low, part="limited")
         choice = place.op("Reshape", limited, _ints(rewriter, 0, 0, experts), part="ungrouped")
     chosen = place.op("Mul", _hot(rewriter, place, choice, ints["top_k"], experts, "experts"), scores, part="chosen_scores")
@@ -92,14 +99,18 @@ def _matrix(rewriter: Rewriter, place: Place, route: ir.Node) -> ir.Value:
         total = place.op("ReduceSum", chosen, _ints(rewriter, -1), part="total", keepdims=1)
         tiny = keep_float(rewriter.constant("tiny.float32", np.array(1e-20, np.float32)))
         chosen = place.op("Div", chosen, place.op("Add", total, tiny, part="total_positive"), part="normalized")
-    return place.op("Mul", chosen, keep_float(rewriter.constant(f"factor.{factor}", np.array(factor, np.float32))), part="matrix")
+    return place.op(
+        "Mul", chosen, keep_float(rewriter.constant(f"factor.{factor}", np.array(factor, np.float32))), part="matrix"
+    )
 
 
 def _hot(rewriter: Rewriter, place: Place, values: ir.Value, count: int, size: int, part: str) -> ir.Value:
     """1.0 at the `count` largest of `size` along the last axis, else 0.0; float32 of the shape of `values` [batch, n, size]."""
     _, indices = place.ops("TopK", values, _ints(rewriter, count), part=f"{part}.top", outputs=2, axis=-1)
     numbers = rewriter.constant(f"numbers.{size}", np.arange(size, dtype=np.int64))
-    same = place.op("Equal", place.op("Unsqueeze", indices, _ints(rewriter, -1), part=f"{part}.index"), numbers, part=f"{part}.same")
+    same = place.op(
+        "Equal", place.op("Unsqueeze", indices, _ints(rewriter, -1), part=f"{part}.index"), numbers, part=f"{part}.same"
+    )
     ones = place.op("Cast", same, part=f"{part}.ones", to=ir.DataType.FLOAT)
     return place.op("ReduceSum", ones, _ints(rewriter, 2), part=f"{part}.hot", keepdims=0)
 

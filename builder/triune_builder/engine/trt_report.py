@@ -58,9 +58,9 @@ class EngineReport:
               (("sequences", p.batch), ("tokens", p.tokens), ("logits", p.logits))) for p in plan.profiles),
             "",
             "weights  " + ", ".join(f"{kind} {size / 1e6:,.1f} MB" for kind, size in memory.weights.items()),
-            f"cache    {memory.cache_slot / 1e6:,.1f} MB a slot of {plan.capacity} positions, {memory.cache / 1e6:,.1f} MB in all",
+            f"cache    {memory.cache_slot / 1e6:,.1f} MB a slot of {plan.capacity}, {memory.cache / 1e6:,.1f} MB in all",
             "activations  " + ("known only on a GPU" if memory.activations is None else f"{memory.activations / 1e6:,.1f} MB"),
-            "attention    " + (", ".join(f"{count} {what}" for what, count in self.attention.items()) or "none fused: written out"),
+            "attention    " + (", ".join(f"{count} {what}" for what, count in self.attention.items()) or "none fused"),
             "layers       " + ", ".join(f"{count} {kind}" for kind, count in self.layers.items()),
             *(f"warning: {text}" for text in self.warnings),
         ]  # fmt: skip

@@ -57,7 +57,9 @@ def find_precision(name: str, compute_capabilities: Sequence[str]) -> TrtPrecisi
         BuildError: no such precision for TensorRT, or a GPU that lacks it; with no GPU named, one that some lack.
     """
     if name not in PRECISIONS:
-        raise BuildError(f"TensorRT engines have no precision {name!r}; known: {', '.join(PRECISIONS)}", "choose --precision fp16")
+        raise BuildError(
+            f"TensorRT engines have no precision {name!r}; known: {', '.join(PRECISIONS)}", "choose --precision fp16"
+        )
     precision = PRECISIONS[name]
     for capability in compute_capabilities:
         if capability not in precision.capabilities:

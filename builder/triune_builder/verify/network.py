@@ -64,7 +64,9 @@ class Interpreter:
         for x in self.inputs:
             array = feeds[x.name]
             if array.dtype != _DTYPES[x.dtype.name] or not _fits(array.shape, tuple(x.shape)):
-                raise NetworkError(f"input {x.name} is {array.dtype} {array.shape}; the network wants {x.dtype.name} {tuple(x.shape)}")
+                raise NetworkError(
+                    f"input {x.name} is {array.dtype} {array.shape}; the network wants {x.dtype.name} {tuple(x.shape)}"
+                )
             values[x.name] = array if x.name.startswith("past.") else _wide(array)
         for layer in self._steps:
             self._store(layer, self._compute(layer, values), values)

@@ -54,7 +54,9 @@ def _first(layer: Layer, values: Values) -> Sequence[Array]:
 def _gather(layer: Layer, values: Values) -> Sequence[Array]:
     data, indices = layer.arrays(values)
     assert layer.raw.mode == layer.trt.GatherMode.DEFAULT and layer.raw.num_elementwise_dims == 0, layer.name
-    assert indices.size == 0 or (indices.min() >= 0 and indices.max() < data.shape[layer.raw.axis]), f"{layer.name}: an index is outside"
+    assert indices.size == 0 or (indices.min() >= 0 and indices.max() < data.shape[layer.raw.axis]), (
+        f"{layer.name}: an index is outside"
+    )
     return [np.take(data, indices, axis=layer.raw.axis)]
 
 
@@ -137,12 +139,14 @@ def _softmax(layer: Layer, values: Values) -> Sequence[Array]:
 
 
 def _shares(x: Array, axis: int) -> Array:
-    e: Array = np.exp(x - x.max(axis, keepdims=True))
-    return e / e.sum(axis, keepdims=True)
+    shares: Array = np.exp(x - x.max(axis, keepdims=True))
+    shares /= shares.sum(axis, keepdims=True)
+    return shares
 
 
 def _select(layer: Layer, values: Values) -> Sequence[Array]:
-    return [np.where(*layer.arrays(values))]
+    condition, yes, no = layer.arrays(values)
+    return [np.where(condition, yes, no)]
 
 
 def _shape(layer: Layer, values: Values) -> Sequence[Array]:
@@ -167,7 +171,7 @@ def _slice(layer: Layer, values: Values) -> Sequence[Array]:
     cut = [slice(None)] * x.ndim
     axes = range(x.ndim) if layer.raw.axes is None else tuple(layer.raw.axes)
     for axis, a, n, s in zip(axes, start, size, stride, strict=True):
-        assert 0 <= a and a + (n - 1) * s < x.shape[axis], f"{layer.name}: outside of axis {axis}"
+        assert a >= 0 and a + (n - 1) * s < x.shape[axis], f"{layer.name}: outside of axis {axis}"
         cut[axis] = slice(a, a + n * s, s)
     return [x[tuple(cut)]]
 
@@ -218,15 +222,18 @@ def _cache_update(layer: Layer, values: Values) -> Sequence[Array]:
     cache, update, starts = layer.arrays(values)
     n = update.shape[2]
     for row, start in enumerate(int(s) for s in starts):
-        assert 0 <= start and start + n <= cache.shape[2], f"{layer.name} writes {start} to {start + n} of {cache.shape[2]}"
+        assert start >= 0 and start + n <= cache.shape[2], f"{layer.name} writes {start} to {start + n} of {cache.shape[2]}"
         cache[row, :, start : start + n] = update[row].astype(cache.dtype)
     return [cache]
 
 
 def _attention(layer: Layer, values: Values) -> Sequence[Array]:
-    """softmax(q k^T) v in float32; q [batch, heads, n, dim], k and v [batch, kv_heads, length, dim]. Scaling is not its part."""
+    """softmax(q k^T) v in float32; q [batch, heads, n, dim], k and v [batch, kv_heads, length, dim]. It scales nothing."""
     trt, a = layer.trt, layer.raw.attention
-    assert a.query_form == a.key_value_form == trt.AttentionIOForm.PADDED_BHND and a.norm_op == trt.AttentionNormalizationOp.SOFTMAX
+    assert (
+        a.query_form == a.key_value_form == trt.AttentionIOForm.PADDED_BHND
+        and a.norm_op == trt.AttentionNormalizationOp.SOFTMAX
+    )
     q, k, v = layer.arrays(values)[:3]
     batch, heads, n, dim = q.shape
     length = k.shape[2]

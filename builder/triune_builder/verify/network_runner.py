@@ -1,4 +1,4 @@
-"""Drives an interpreted TensorRT network as a runner drives an engine: slots, profiles, the cache written in place. NumPy only."""
+"""Drives an interpreted TensorRT network as a runner drives an engine: slots, profiles, a cache written in place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class NetworkRunner:
         self._interpreter, self._network = interpreter, network
         count = slots or manifest.limits.max_sequences
         self._cache = {
-            f"past.{c.name}": np.zeros((count, c.heads, manifest.tensorrt.capacity, c.dim), _dtype(c.dtype)) for c in manifest.cache
+            f"past.{c.name}": np.zeros((count, c.heads, manifest.tensorrt.capacity, c.dim), _dtype(c.dtype))
+            for c in manifest.cache
         }
 
     def run(self, first: int, ids: Sequence[Sequence[int]], starts: Sequence[int], logits: Sequence[int]) -> Logits:
@@ -42,7 +43,9 @@ class NetworkRunner:
         """
         tokens, begin = np.array(ids, np.int64), np.array(starts, np.int64)
         batch, n = tokens.shape
-        assert any(_fits(p, batch, n, len(logits)) for p in self.profiles.values()), f"no profile for {batch} x {n}, {len(logits)} logits"
+        assert any(_fits(p, batch, n, len(logits)) for p in self.profiles.values()), (
+            f"no profile for {batch} x {n}, {len(logits)} logits"
+        )
         feeds: dict[str, NDArray[Any]] = {
             "input_ids": tokens,
             "positions": begin[:, None] + np.arange(n),

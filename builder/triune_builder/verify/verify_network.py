@@ -1,4 +1,4 @@
-"""Compares the network that TensorRT made of a graph with the reference: a prompt, a further chunk, ragged decoding in a batch."""
+"""Compares the network that TensorRT made of a graph with the reference: prompts, further chunks, ragged decoding."""
 
 from __future__ import annotations
 
