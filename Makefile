@@ -1,7 +1,8 @@
 # One verb each; `make help` lists them. CI runs `make test`.
 MODEL        ?= smollm2-135m
 TARGET       ?= cpu
-PRECISION    ?= w8a8
+PRECISION    ?= $(if $(filter tensorrt,$(TARGET)),fp16,w8a8)
+CAPABILITY   ?=
 HTTP_PORT    ?= 8000
 GRPC_PORT    ?= 8001
 METRICS_PORT ?= 8002
@@ -15,7 +16,7 @@ PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine up serve down status logs chat lint format test test-slow test-gpu bench lock clean
+.PHONY: help install engine verify up serve down status logs chat lint format test test-slow test-gpu bench lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +32,12 @@ install: .venv/installed ## set up .venv: builder, runtime, server, clients
 	@$(PIP) install --quiet --no-deps --editable . --editable clients
 	@touch $@
 
-.venv/installed-test: .venv/installed requirements/test.txt
+.venv/installed-tensorrt: .venv/installed requirements/tensorrt.txt
+	@echo "installing TensorRT-RTX's builder ..."
+	@$(PIP) install --quiet --no-deps -r requirements/tensorrt.txt
+	@touch $@
+
+.venv/installed-test: .venv/installed .venv/installed-tensorrt requirements/test.txt
 	@echo "installing what the tests need ..."
 	@$(PIP) install --quiet -r requirements/test.txt
 	@touch $@
@@ -44,8 +50,11 @@ endif
 models/r1-nano/checkpoint-fp8/config.json: models/r1-nano/checkpoint/model.safetensors models/r1-nano/r1_nano/fp8.py .venv/installed
 	@cd models/r1-nano && ../../$(BIN)/python -m r1_nano.fp8
 
-engine: .venv/installed ## build the engine and its Triton repository
-	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) --precision $(PRECISION)
+engine: .venv/installed $(if $(filter tensorrt,$(TARGET)),.venv/installed-tensorrt) ## build the engine and its Triton repository
+	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) --precision $(PRECISION) $(CAPABILITY:%=--compute-capability %)
+
+verify: .venv/installed ## run the built engine on this machine: numbers against the float weights, speeds, a report
+	@$(BIN)/python -m triune_builder.verify_published --model $(MODEL) --target $(TARGET)
 
 up: engine ## build if needed, then serve in the background
 	@$(BIN)/triune up --repository $(REPOSITORY) $(PORTS)

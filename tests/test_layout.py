@@ -36,13 +36,15 @@ ALLOWED: dict[str, set[str]] = {
         "triune_builder.errors", "triune_runtime.manifest",
     },
     "triune_server": {
-        "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_builder.cli", "triune_builder.errors",
+        "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.runners.preflight",
+        "triune_builder.cli", "triune_builder.errors",
     },
     "triune_client": {"triune_client"},
 }  # fmt: skip
 # package -> the only modules that may import it
 ADAPTERS = {
     "onnxruntime": {"triune_runtime.runners.ort", "triune_builder"},
+    "cuda": {"triune_runtime.runners.cuda"},
     "tritonclient": {"triune_client.grpc"},
     "torch": set(),
     "transformers": set(),

@@ -19,7 +19,7 @@ from triune_runtime.manifest import Limits
 from .errors import BuildError
 from .inputs import Settings
 from .pipeline import build as run_build
-from .plan import PRECISIONS, SPECULATIONS, TARGETS, VERIFICATIONS, BuildPlan
+from .plan import DEFAULT_PRECISIONS, PRECISIONS, SPECULATIONS, TARGETS, VERIFICATIONS, BuildPlan
 from .progress import Display
 from .repository.assemble import ENGINE_FOLDER
 from .verify.report import JSON_NAME, BuildReport
@@ -33,7 +33,21 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Option(help="Known name, folder, .gguf file or hub id.")]
 Target = Annotated[str, typer.Option(help=f"Where the engine will run: {', '.join(TARGETS)}.")]
-Precision = Annotated[str, typer.Option(help=f"Numbers of the weights: {', '.join(PRECISIONS)}.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Numbers of the weights: {', '.join(PRECISIONS)}; by default "
+        + ", ".join(f"{precision} for {target}" for target, precision in DEFAULT_PRECISIONS.items())
+        + "."
+    ),
+]
+ComputeCapability = Annotated[
+    list[str] | None,
+    typer.Option(help="Of a GPU that a TensorRT engine is for, e.g. 8.9; may be repeated. By default all from 8.0 on."),
+]
+WeightStreaming = Annotated[
+    bool, typer.Option("--weight-streaming", help="TensorRT: weights may stay in host memory where the GPU's is too small.")
+]
 Verify = Annotated[
     str,
     typer.Option(
@@ -64,7 +78,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 def build(
     model: Model = str(_PLAN["model"]),
     target: Target = str(_PLAN["target"]),
-    precision: Precision = str(_PLAN["precision"]),
+    precision: Precision = None,
+    compute_capability: ComputeCapability = None,
+    weight_streaming: WeightStreaming = False,
     max_sequences: MaxSequences = _LIMITS.max_sequences,
     max_length: MaxLength = _LIMITS.max_length,
     prefill_chunk: PrefillChunk = _LIMITS.prefill_chunk,
@@ -79,8 +95,16 @@ def build(
     """Build an engine, prove it, and publish a model repository; prints the repository's path last."""
     with _errors_told():
         limits = Limits(max_sequences=max_sequences, max_length=max_length, prefill_chunk=prefill_chunk)
-        choices = {"model": model, "target": target, "precision": precision, "verify": verify, "speculation": speculation}
-        plan = BuildPlan(**choices, limits=limits)
+        plan = BuildPlan(
+            model=model,
+            target=target,
+            precision=precision or DEFAULT_PRECISIONS.get(target, ""),
+            verify=verify,
+            speculation=speculation,
+            limits=limits,
+            compute_capabilities=tuple(compute_capability or ()),
+            weight_streaming=weight_streaming,
+        )
         settings = Settings(build_dir=build_dir, model_repository=model_repository)
         if dry_run:
             _dry_run(plan, settings, as_json)

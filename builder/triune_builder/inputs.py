@@ -17,13 +17,15 @@ from .fingerprint import FileHashes, code_hash, digest, listing, tool_versions, 
 from .plan import BuildPlan
 from .repository.assemble import ENGINE_FOLDER
 from .repository.check import check
-from .verify.budget import BUDGETS, Budget
+from .verify.budget import BUDGETS, Budget, find_budget
 from .verify.measure import Sizes
 from .verify.report import JSON_NAME, TEXT_NAME, BuildReport
 
 BUILDER = Path(__file__).parent
 _RUNTIME = Path(triune_runtime.__file__).parent
-_ENGINE_CODE = tuple(BUILDER / part for part in ("checkpoint", "graph", "quantize", "engine", "stages.py"))
+_ENGINE_CODE = tuple(
+    BUILDER / part for part in ("checkpoint", "graph", "quantize", "engine", "stages.py", "stages_tensorrt.py")
+)
 _VERIFY_CODE = (BUILDER / "verify", _RUNTIME / "runners")
 REPORTS = frozenset({f"{ENGINE_FOLDER}/{JSON_NAME}", f"{ENGINE_FOLDER}/{TEXT_NAME}"})
 
@@ -49,7 +51,7 @@ class Inputs:
         self._plan, self._settings = plan, settings
         self._sources = settings.cache_dir / "sources.json"  # model -> the files it was read from
         self.files = FileHashes(settings.cache_dir / "hashes.json")
-        self.tools = tool_versions()
+        self.tools = tool_versions(plan.target)
         # Hashed once, at the start: sources edited while a build runs belong to the next one.
         self._engine_code = code_hash([*_ENGINE_CODE, BUILDER / "verify" / "text" / "calibration.txt"])
         self._verify_code = code_hash(_VERIFY_CODE)
@@ -69,7 +71,7 @@ class Inputs:
         """Of the engine: checkpoint, the choices that shape the graph, the code that makes it."""
         plan = self._plan
         return digest({
-            "plan": [plan.target, plan.precision, plan.speculation, plan.limits.max_length],
+            "plan": [plan.target, plan.precision, plan.speculation, plan.limits.max_length, *_tensorrt_choices(plan)],
             "checkpoint": self.checkpoint(files),
             "code": self._engine_code,
             "tools": self.tools,
@@ -87,7 +89,7 @@ class Inputs:
 
     def everything(self, files: Sequence[Path]) -> str:
         """Of the published repository."""
-        judged = dataclasses.asdict(self._settings.budgets[self._plan.precision])
+        judged = dataclasses.asdict(find_budget(self._settings.budgets, self._plan.target, self._plan.precision))
         return self._plan.hash(checkpoint=self.checkpoint(files), code=digest([self._all_code, judged]), tools=self.tools)
 
     def published(self) -> str | None:
@@ -112,6 +114,13 @@ class Inputs:
         except (OSError, ValueError):
             return {}
         return known if isinstance(known, dict) else {}
+
+
+def _tensorrt_choices(plan: BuildPlan) -> list[Any]:
+    """What else shapes an engine of TensorRT: its profiles and its GPUs."""
+    if plan.target != "tensorrt":
+        return []
+    return [plan.limits.max_sequences, plan.limits.prefill_chunk, plan.compute_capabilities, plan.weight_streaming]
 
 
 def named(files: Sequence[Path]) -> dict[str, Path]:

@@ -28,7 +28,8 @@ from .reasoning import reasoning_markers
 from .repository.assemble import ENGINE_FOLDER, assemble, leftovers, repair
 from .repository.check import check
 from .stage_cache import StageCache, locked
-from .tools import EngineFacts, Tools
+from .tools import EngineFacts, Tools, real_tools
+from .verify.budget import find_budget
 from .verify.layers import verify_layers
 from .verify.report import TEXT_NAME, BuildReport, Source, StageRun, verification_from
 from .verify.verify import Verification, verify
@@ -144,7 +145,9 @@ class _Build:
             with self._stage("verify") as clock:
                 sizes, limits = self.settings.sizes, self.plan.limits
                 clock.note("loading the engine")
-                if manifest.verified == "layers":
+                if manifest.verified == "network":
+                    found = self.tools.verify_network(manifest, engine, checkpoint, clock.note)
+                elif manifest.verified == "layers":
                     pieces = self.tools.make_pieces(manifest, engine)
                     found = verify_layers(pieces, limits, checkpoint, sizes=sizes, note=clock.note)
                 else:
@@ -161,6 +164,8 @@ class _Build:
         """How the engine is verified: as asked, or as a whole if it fits in the memory that is free now."""
         if self.plan.verify != "auto":
             return self.plan.verify
+        if self.plan.target == "tensorrt":
+            return "network"
         slots = self.plan.limits.max_sequences * manifest.kv_bytes(self.settings.sizes.window)
         reference = 2 * 4 * max((math.prod(t.shape) for t in checkpoint.weights.values()), default=0)
         needed = facts.loaded_bytes + slots + reference + _ASIDE
@@ -184,7 +189,7 @@ class _Build:
             stages=tuple(self.stages),
             changes=facts.changes,
             verification=found,
-            budget=self.settings.budgets[self.plan.precision],
+            budget=find_budget(self.settings.budgets, self.plan.target, self.plan.precision),
         )
         if report.problems:
             failed = self.folder / FAILED
@@ -230,9 +235,7 @@ class _Build:
     @property
     def tools(self) -> Tools:
         if self._tools is None:
-            from .stages import OrtTools  # imports onnx and onnxruntime: only when there is work
-
-            self._tools = OrtTools()
+            self._tools = real_tools(self.plan.target)
         return self._tools
 
     def _stage(self, name: str) -> AbstractContextManager[StageClock]:
@@ -287,6 +290,7 @@ class _Build:
             reasoning=reasoning_markers(checkpoint.tokenizer_json, checkpoint.chat_template),
             speculation=facts.speculation,
             limits=self.plan.limits,
+            tensorrt=facts.tensorrt,
             built_with=self.inputs.tools,
             inputs_hash=self.inputs.everything(checkpoint.files),
         )

@@ -15,10 +15,11 @@ from .errors import BuildError
 from .fingerprint import digest
 
 DEFAULT_MODEL = "smollm2-135m"
-TARGETS = ("cpu",)
+TARGETS = ("cpu", "tensorrt")
 VERIFICATIONS = ("auto", "full", "layers", "none")
 SPECULATIONS = ("auto", "on", "off")
 PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "int8", "int4", "w8a8")
+DEFAULT_PRECISIONS = {"cpu": "w8a8", "tensorrt": "fp16"}
 _LONGEST_NAME = 200  # bytes of a file's name; systems take 255, and ours add a little
 _MAXIMA = {"max_sequences": 1024, "max_length": 1 << 20, "prefill_chunk": 1 << 16, "max_queue": 1 << 20}
 
@@ -37,6 +38,8 @@ class BuildPlan:
     verify: str = "auto"
     speculation: str = "auto"  # whether drafts of further tokens can be checked; auto: of models with an MTP layer
     limits: Limits = dataclasses.field(default_factory=Limits)
+    compute_capabilities: tuple[str, ...] = ()  # of the GPUs a TensorRT engine is for, e.g. 8.9
+    weight_streaming: bool = False  # let a TensorRT engine's weights stay in host memory where the GPU's is too small
 
     def __post_init__(self) -> None:
         if not self.model.strip():
@@ -47,6 +50,16 @@ class BuildPlan:
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("verify", self.verify, VERIFICATIONS)
         _one_of("speculation", self.speculation, SPECULATIONS)
+        if self.target == "tensorrt" and self.verify in ("full", "layers"):
+            raise BuildError(
+                f"--verify {self.verify} runs the engine; of a TensorRT engine the parsed network is computed",
+                "choose --verify auto, or none",
+            )
+        if self.target != "tensorrt" and (self.compute_capabilities or self.weight_streaming):
+            raise BuildError(
+                f"--compute-capability and --weight-streaming are of target tensorrt, not of {self.target}",
+                "leave them out, or choose --target tensorrt",
+            )
         for name, value in dataclasses.asdict(self.limits).items():
             option = "--" + name.replace("_", "-")
             if not 1 <= value <= _MAXIMA[name]:

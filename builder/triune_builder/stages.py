@@ -60,7 +60,7 @@ class OrtTools(Tools):
             architecture=bundle.architecture,
             vocab_size=bundle.vocab_size,
             cache=bundle.cache,
-            changes=tuple(map(_record, quantized.changes)),
+            changes=tuple(map(record, quantized.changes)),
             files=tuple(written.files),
             engine=ort.MODEL,
             loaded_bytes=written.loaded,
@@ -124,6 +124,7 @@ def _calibrate(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[np.flo
     return maxima
 
 
-def _record(change: Change) -> WeightChange:
+def record(change: Change) -> WeightChange:
+    """What the report says of a quantized weight."""
     raw = dataclasses.asdict(change)
     return WeightChange(**(raw | {"error": None if math.isnan(change.error) else change.error}))

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from triune_runtime.manifest import CacheTensor, EngineManifest, Speculation, speculation_from
+from triune_runtime.manifest import CacheTensor, EngineManifest, Speculation, TensorRtPlan, speculation_from
 from triune_runtime.runners import Runner
 
 from .plan import BuildPlan
 from .progress import StageClock
 from .verify.layers import Pieces
 from .verify.report import WeightChange
+from .verify.verify import Note, Verification
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -33,6 +34,7 @@ class EngineFacts:
     engine: str  # the one to load
     loaded_bytes: int = 0  # of weights, in a server's memory
     speculation: Speculation | None = None
+    tensorrt: TensorRtPlan | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -42,7 +44,9 @@ class EngineFacts:
         cache = tuple(CacheTensor(**c) for c in raw["cache"])
         changes = tuple(WeightChange(**c) for c in raw["changes"])
         speculation = speculation_from(raw["speculation"]) if raw["speculation"] else None
-        return cls(**(raw | {"cache": cache, "changes": changes, "files": tuple(raw["files"]), "speculation": speculation}))
+        tensorrt = TensorRtPlan.from_json(raw["tensorrt"]) if raw.get("tensorrt") else None
+        read = {"cache": cache, "changes": changes, "files": tuple(raw["files"])}
+        return cls(**(raw | read | {"speculation": speculation, "tensorrt": tensorrt}))
 
 
 StageFactory = Callable[[str], AbstractContextManager[StageClock]]
@@ -69,3 +73,18 @@ class Tools(Protocol):
     def make_pieces(self, manifest: EngineManifest, folder: Path) -> Pieces:
         """The same engine, to be run without being loaded as a whole."""
         ...
+
+    def verify_network(self, manifest: EngineManifest, folder: Path, checkpoint: Checkpoint, note: Note) -> Verification:
+        """What was measured of an engine that cannot be run here: its network, computed by other means."""
+        raise AssertionError("this target's engines are run themselves")
+
+
+def real_tools(target: str) -> Tools:
+    """What builds for `target`. Imports onnx, and onnxruntime or TensorRT: to be called only when there is work."""
+    if target == "tensorrt":
+        from .stages_tensorrt import TensorRtTools
+
+        return TensorRtTools()
+    from .stages import OrtTools
+
+    return OrtTools()

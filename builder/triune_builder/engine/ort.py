@@ -194,6 +194,8 @@ def _append(tensor: ir.TensorProtocol, data: BinaryIO) -> None:
                     raise OSError(f"{tensor.path} is shorter than it was")
                 data.write(chunk)
                 left -= len(chunk)
+    elif tensor.dtype.bitwidth < 8:
+        data.write(tensor.tobytes())  # several numbers a byte
     else:
         array = np.ascontiguousarray(tensor.numpy())
         data.write(array.reshape(-1).view(np.uint8).data)  # not a copy of its bytes: there may be gigabytes

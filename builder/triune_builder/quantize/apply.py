@@ -18,7 +18,7 @@ from ..graph.weights import WeightSource
 from .change import Change as Change
 from .experts import quantize_experts
 from .policy import Precision, Scheme
-from .schemes import BLOCK, WHOLE_ZEROS, BlockCodes, RowCodes, bands, carry_blocks, quantize_blocks, quantize_rows
+from .schemes import BLOCK, SYMMETRIC, WHOLE_ZEROS, BlockCodes, RowCodes, bands, carry_blocks, quantize_blocks, quantize_rows
 from .smooth import linear_name, smooth
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class _Pass:
         if scheme == "w8a8":
             self._linear_w8a8(node)
         elif scheme != "float":
-            self._linear_blocks(node, bits=8 if scheme == "blocks8" else 4, symmetric=scheme.endswith("symmetric"))
+            self._linear_blocks(node, bits=8 if scheme.startswith("blocks8") else 4, symmetric=scheme.endswith("symmetric"))
 
     def _linear_w8a8(self, node: ir.Node) -> None:
         x, weight = node.inputs
@@ -151,6 +151,8 @@ class _Pass:
         scale = self.rewriter.initializer(f"{name}.scale", lambda: codes().scale, ir.DataType.FLOAT, shape)
         offset = self.rewriter.initializer(f"{name}.offset", lambda: codes().offset, ir.DataType.FLOAT, shape)
         offset.meta[WHOLE_ZEROS] = not source.has_blocks  # of our own blocks, known without making them
+        if not source.has_blocks:
+            offset.meta[SYMMETRIC] = symmetric
         return unsigned, scale, offset
 
     def _change(self, name: str, scheme: str, source: WeightSource, bytes_after: int) -> Change:

@@ -17,7 +17,7 @@ from .change import Change
 from .policy import Precision, Scheme
 from .schemes import BLOCK, BlockCodes, carry_blocks, quantize_blocks
 
-_BITS: dict[Scheme, int] = {"blocks4": 4, "blocks4_symmetric": 4, "blocks8": 8, "w8a8": 8}
+_BITS: dict[Scheme, int] = {"blocks4": 4, "blocks4_symmetric": 4, "blocks8": 8, "blocks8_symmetric": 8, "w8a8": 8}
 
 
 def quantize_experts(rewriter: Rewriter, stacks: Mapping[str, StackSource], precision: Precision) -> list[Change]:
@@ -36,7 +36,8 @@ def quantize_experts(rewriter: Rewriter, stacks: Mapping[str, StackSource], prec
         if scheme == "float":
             continue
         bits = _BITS[scheme]
-        made = [_Stack(stacks[name], bits) for name in (gate_up.name, down.name)]
+        symmetric = scheme.endswith("symmetric")
+        made = [_Stack(stacks[name], bits, symmetric) for name in (gate_up.name, down.name)]
         inputs = [value for stack in made for value in stack.initializers(rewriter)]
         y = rewriter.insert(
             node, "ExpertsBlocks", x, weights, indices, *inputs,
@@ -50,7 +51,7 @@ def quantize_experts(rewriter: Rewriter, stacks: Mapping[str, StackSource], prec
 class _Stack:
     """One stack of weights in blocks. An expert is quantized anew for each of its three parts: none is kept."""
 
-    def __init__(self, source: StackSource, bits: int) -> None:
+    def __init__(self, source: StackSource, bits: int, symmetric: bool) -> None:
         count, rows, columns = source.shape
         if columns % BLOCK:
             raise BuildError(
@@ -58,7 +59,7 @@ class _Stack:
                 "build with PRECISION=fp32",
             )
         size = count * rows * columns
-        self._source, self._bits = source, bits
+        self._source, self._bits, self._symmetric = source, bits, symmetric
         self.change = Change(
             source.name, f"blocks{bits}", bytes_before=4 * size, bytes_after=size * bits // 8 + 4 * size // BLOCK
         )
@@ -93,13 +94,16 @@ class _Stack:
         expert = self._source.experts[i]
         weight, own = expert.float32(), expert.blocks()
         carried = carry_blocks(own, self._bits) if own else None
-        if carried is not None and _has_whole_zeros(carried, self._bits):
+        if carried is not None and _fits(carried, self._bits, self._symmetric):
             return weight, carried
-        return weight, quantize_blocks(weight, self._bits)
+        return weight, quantize_blocks(weight, self._bits, symmetric=self._symmetric)
 
 
-def _has_whole_zeros(codes: BlockCodes, bits: int) -> bool:
+def _fits(codes: BlockCodes, bits: int, symmetric: bool) -> bool:
+    """Whether every block's zero is a whole code, and with `symmetric` the middle one."""
     with np.errstate(divide="ignore", invalid="ignore"):
         zeros = np.where(codes.scale != 0, -codes.offset / codes.scale, 0)
     whole = np.rint(zeros)
+    if symmetric:
+        return bool(np.all((zeros == 1 << (bits - 1)) | (codes.scale == 0)))
     return bool(np.abs(zeros - whole).max() < 1e-3 and whole.min() >= 0 and whole.max() < 2**bits)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ..errors import BuildError
 
-Scheme = Literal["float", "blocks4", "blocks4_symmetric", "blocks8", "w8a8"]
+Scheme = Literal["float", "blocks4", "blocks4_symmetric", "blocks8", "blocks8_symmetric", "w8a8"]
 Stored = Literal["BF16", "F16", "F8_E4M3"]
 
 

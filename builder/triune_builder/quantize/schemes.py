@@ -12,6 +12,7 @@ from ..checkpoint import Blocks
 
 BLOCK = 32  # columns that share a scale
 WHOLE_ZEROS = "whole_zeros"  # noted with offsets that are surely whole numbers of steps: `quantize_blocks` makes only such
+SYMMETRIC = "symmetric"  # noted with offsets that are surely those of a middle code of zero, or surely not
 _BAND = 4096  # rows
 _TINY = np.float32(1e-30)
 

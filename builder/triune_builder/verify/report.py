@@ -79,7 +79,7 @@ class BuildReport:
 
     def write(self, folder: Path) -> None:
         """Write report.json and report.txt into `folder`."""
-        raw = _finite(dataclasses.asdict(self))
+        raw = finite(dataclasses.asdict(self))
         (folder / JSON_NAME).write_text(json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
         (folder / TEXT_NAME).write_text(self.text(), "utf-8")
 
@@ -135,7 +135,8 @@ class BuildReport:
 
 def verification_from(raw: dict[str, Any]) -> Verification:
     """The inverse of `dataclasses.asdict` and JSON; what JSON could not hold comes back as not-a-number."""
-    unmeasured = {key: None for key in ("decode", "batch_error", "repeat_error", "chunk_error") if raw.get("left_out")}
+    may_lack = ("decode", "batch_error", "repeat_error", "chunk_error") if raw.get("left_out") else ()
+    unmeasured = {key: None for key in may_lack if raw[key] is None}
     raw = _numbered(raw) | unmeasured
     for kind in {"decode", "prefill"} - unmeasured.keys():
         raw[kind] = LogitsError(**_numbered(raw[kind]))
@@ -226,10 +227,10 @@ def _size(count: float) -> str:
     return f"{count:.2f} GB"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN and no infinity; null stands for both."""
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -79,7 +79,7 @@ def make_runner(manifest: EngineManifest, folder: Path) -> Runner:
     """The runner for `manifest.target`; the adapter's package is imported only here.
 
     Raises:
-        ManifestError: no runner for that target.
+        ManifestError: no runner for that target, or the engine cannot run on this machine.
     """
     if manifest.target == "cpu":
         from .ort import OrtRunner
@@ -89,4 +89,11 @@ def make_runner(manifest: EngineManifest, folder: Path) -> Runner:
         from .fake import FakeRunner
 
         return FakeRunner(manifest.vocab_size, stop_token_ids=manifest.stop_token_ids)
-    raise ManifestError(f"no runner for target {manifest.target!r}; known: cpu", "build the engine for one of these")
+    if manifest.target == "tensorrt":
+        from .preflight import check_runnable
+
+        check_runnable(manifest, folder)  # before packages are imported that only such a machine has
+        from .tensorrt import tensorrt_runner
+
+        return tensorrt_runner(manifest, folder)
+    raise ManifestError(f"no runner for target {manifest.target!r}; known: cpu, tensorrt", "build the engine for one of these")

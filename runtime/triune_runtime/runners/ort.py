@@ -7,7 +7,6 @@ a graph of its own, for which every one of them is a sequence, and all of these 
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import ManifestError
 from ..manifest import EngineManifest, checked_name
 from . import Mtp, Work
+from .grouping import group
 from .ort_mtp import HiddenStates, OrtMtp
 from .ort_session import bind_input, bind_output, load, untouched
 from .windows import WindowedBuffers
@@ -79,19 +79,14 @@ class OrtRunner:
         for buffers in self._windowed:
             for item in work:
                 buffers.prepare(item.slot, item.start, len(item.tokens), item.drafts)
-        ends = list(itertools.accumulate(1 + item.drafts for item in work))
-        logits = np.empty((ends[-1], self.vocab_size), np.float32)
-        rows = {item.slot: slice(end - 1 - item.drafts, end) for item, end in zip(work, ends, strict=True)}
-        single = {item.slot: item for item in work if len(item.tokens) == 1}
-        for first in sorted(slot for slot in single if slot - 1 not in single):
-            batch = [single[slot] for slot in itertools.takewhile(single.__contains__, itertools.count(first))]
+        groups = group(work)
+        logits = np.empty((groups.count, self.vocab_size), np.float32)
+        for batch in groups.batches:
             for item, found in zip(batch, self._run_batch(batch), strict=True):
-                logits[rows[item.slot]] = found
-        for item in work:
-            if item.drafts and len(item.tokens) == 1 + item.drafts <= self._checked:
-                logits[rows[item.slot]] = self._run_drafts(item)
-            elif len(item.tokens) > 1:  # the attention op takes several tokens of one sequence only
-                logits[rows[item.slot]] = self._run_alone(item)
+                logits[groups.rows[item.slot]] = found
+        for item in groups.alone:  # the attention op takes several tokens of one sequence only
+            drafted = item.drafts and len(item.tokens) == 1 + item.drafts <= self._checked
+            logits[groups.rows[item.slot]] = self._run_drafts(item) if drafted else self._run_alone(item)
         return logits
 
     def copy_slot(self, source: int, target: int, length: int) -> None:

@@ -1,0 +1,118 @@
+"""Tiny checkpoints lowered for TensorRT, parsed by TensorRT-RTX, and computed by the interpreter; no GPU, no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune_builder.engine import ort, trt, trt_adapter
+from triune_builder.engine.trt_adapter import Network, Shapes
+from triune_builder.engine.trt_fp8 import quantize_fp8
+from triune_builder.engine.trt_lowering import capacity, lower
+from triune_builder.engine.trt_targets import PRECISIONS
+from triune_builder.graph.export import GraphBundle, export
+from triune_builder.quantize.apply import quantize
+from triune_builder.stages_tensorrt import make_network_runner
+from triune_builder.verify.network_runner import NetworkRunner
+from triune_runtime.manifest import EngineManifest, Limits, TensorRtPlan, TensorRtProfile
+
+from . import tiny_deepseek
+from .tiny_dense import dense_checkpoint
+from .tiny_llama import FakeCheckpoint
+
+LENGTH = 64
+LIMITS = Limits(max_sequences=4, max_length=LENGTH, prefill_chunk=16)
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "deepseek_v3")
+RTX = trt_adapter.RTX
+
+
+def tiny(architecture: str, **changes: Any) -> FakeCheckpoint:
+    """A checkpoint of sizes that blocks of 32 divide."""
+    if architecture == "deepseek_v3":
+        return tiny_deepseek.tiny_checkpoint(**({"q_lora_rank": 32, "v_head_dim": 16} | changes))
+    return dense_checkpoint(architecture, **({"hidden_size": 64, "intermediate_size": 96} | changes))
+
+
+def quantized(checkpoint: FakeCheckpoint, precision: str) -> GraphBundle:
+    """The graph before it is lowered: the definition of what the engine is to compute."""
+    rules = PRECISIONS[precision]
+    bundle = export(checkpoint, max_length=LENGTH)  # type: ignore[arg-type]  # a fake
+    if rules.fp8:
+        quantize_fp8(bundle, rules.weights)
+        return bundle
+    return quantize(bundle, rules.weights).bundle
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A lowered graph on disk, and its manifest."""
+
+    graph: Path
+    bundle: GraphBundle
+    manifest: EngineManifest
+
+    def parse(self) -> Network:
+        return trt.parse(trt_adapter.load(RTX), self.graph)
+
+    def runner(self) -> NetworkRunner:
+        return make_network_runner(self.graph, self.manifest)
+
+    def shapes(self, limits: Limits = LIMITS) -> list[Shapes]:
+        return [trt.shapes(ranges, self.bundle.cache, capacity(LENGTH)) for ranges in trt.profiles(limits).values()]
+
+
+def lowered(checkpoint: FakeCheckpoint, precision: str, folder: Path) -> Lowered:
+    """Lower `checkpoint` and write it into `folder`."""
+    bundle = lower(quantized(checkpoint, precision), max_length=LENGTH, dtype=PRECISIONS[precision].dtype)
+    ort.write(bundle, folder)
+    profiles = tuple(TensorRtProfile(name=name, **ranges) for name, ranges in trt.profiles(LIMITS).items())
+    plan = TensorRtPlan(
+        flavour=RTX,
+        version="",
+        compute_capabilities=(),
+        capacity=capacity(LENGTH),
+        profiles=profiles,
+        plan_bytes=0,
+        plan_sha256="",
+    )
+    manifest = EngineManifest(
+        model="tiny", architecture=bundle.architecture, target="tensorrt", precision=precision, engine=trt.PLAN,
+        vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(0,), limits=LIMITS, tensorrt=plan,
+    )  # fmt: skip
+    return Lowered(folder / trt.GRAPH, bundle, manifest)
+
+
+Step = tuple[int, list[list[int]], list[int]]  # first slot, new tokens of each, tokens held
+
+
+def steps(tokens: Sequence[int]) -> list[Step]:
+    """Prompts of three lengths, a further chunk, then two decoding steps of all three as a batch."""
+    t = list(tokens)
+    return [
+        (0, [t[:10]], [0]),
+        (0, [t[10:15]], [10]),
+        (1, [t[5:9]], [0]),
+        (2, [t[2:9]], [0]),
+        (0, [[t[15]], [t[9]], [t[9]]], [15, 4, 7]),
+        (0, [[t[16]], [t[10]], [t[10]]], [16, 5, 8]),
+    ]
+
+
+def history(tokens: Sequence[int], step: Step) -> list[list[int]]:
+    """All that each sequence of a step of `steps` has read after it."""
+    begin = {0: 0, 1: 5, 2: 2}  # where each slot's text starts
+    first, new, held = step
+    return [
+        list(tokens[begin[first + i] : begin[first + i] + n + len(ids)])
+        for i, (ids, n) in enumerate(zip(new, held, strict=True))
+    ]
+
+
+def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """max |found - expected| / max |expected|."""
+    return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
