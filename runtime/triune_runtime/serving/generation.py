@@ -190,6 +190,10 @@ def chunk_arrays(chunk: Chunk, *, key: int, prompt_tokens: int) -> Arrays:
     # What few read is sent only where it says something: every tensor of a response costs the server some 20 µs.
     if chunk.stop_reason:
         arrays["stop_reason"] = strings(chunk.stop_reason)
+    if chunk.drafted:
+        arrays["acceptance_rate"] = np.array([chunk.accepted / chunk.drafted], np.float32)
+        arrays["total_accepted_draft_tokens"] = np.array([chunk.accepted], np.int32)
+        arrays["total_draft_tokens"] = np.array([chunk.drafted], np.int32)
     return arrays
 
 
