@@ -21,6 +21,10 @@ ALLOWED: dict[str, set[str]] = {
         "triune_runtime.errors", "triune_runtime.manifest", "triune_runtime.request", "triune_runtime.sequence",
         "triune_runtime.slots",
     },
+    "triune_runtime.drafting": {
+        "triune_runtime.drafting", "triune_runtime.groups", "triune_runtime.manifest", "triune_runtime.request", "triune_runtime.runners",
+        "triune_runtime.sampler", "triune_runtime.scheduler", "triune_runtime.sequence",
+    },
     "triune_runtime.runners": {"triune_runtime.runners", "triune_runtime.errors", "triune_runtime.manifest"},
     "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
     "triune_builder": {"triune_builder", "triune_runtime.manifest", "triune_runtime.runners", "triune_runtime.errors"},
@@ -43,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 # package -> the only modules that may import it
 ADAPTERS = {
-    "onnxruntime": {"triune_runtime.runners.ort", "triune_builder"},
+    "onnxruntime": {"triune_runtime.runners.ort", "triune_runtime.runners.ort_session", "triune_builder"},
     "cuda": {"triune_runtime.runners.cuda"},
     "tritonclient": {"triune_client.grpc"},
     "torch": set(),

@@ -151,7 +151,8 @@ class _Build:
                     pieces = self.tools.make_pieces(manifest, engine)
                     found = verify_layers(pieces, limits, checkpoint, sizes=sizes, note=clock.note)
                 else:
-                    found = verify(self.tools.make_runner(manifest, engine), limits, checkpoint, sizes=sizes, note=clock.note)
+                    runner = self.tools.make_runner(manifest, engine)
+                    found = verify(runner, limits, checkpoint, speculation=manifest.speculation, sizes=sizes, note=clock.note)
             return dataclasses.asdict(found)
 
         _, facts = self._kept("verify", self.inputs.verify_key(engine_key, manifest.verified), make)

@@ -29,7 +29,8 @@ from .verify.reference import input_maxima
 from .verify.report import WeightChange
 from .verify.texts import texts_of, token_ids
 
-DRAFTED_TOKENS = 4  # of a run that checks drafts, three of them; see docs/speculation.md
+# Tokens of a run that checks drafts. An MTP layer's second draft, made of its first, is rarely right: docs/speculation.md.
+_CHECKED_WITH_MTP, _CHECKED = 2, 4
 _CALIBRATION = ".calibration.npz"  # in the engine's folder while it is being made
 
 
@@ -88,7 +89,8 @@ def _speculates(plan: BuildPlan, bundle: GraphBundle) -> bool:
 
 def _write_speculation(bundle: GraphBundle, folder: Path, changes: Sequence[Change], written: ort.Written) -> Speculation:
     """Write what checks drafts and what makes them beside the engine; `written` grows by their files and weights."""
-    ort_drafts.write_checking(folder / ort.MODEL, folder / ort.CHECKING, DRAFTED_TOKENS)
+    tokens = _CHECKED if bundle.mtp is None else _CHECKED_WITH_MTP
+    ort_drafts.write_checking(folder / ort.MODEL, folder / ort.CHECKING, tokens)
     written.files.append(ort.CHECKING)
     written.loaded *= 2
     mtp = None
@@ -99,7 +101,7 @@ def _write_speculation(bundle: GraphBundle, folder: Path, changes: Sequence[Chan
         hidden = next(value for value in bundle.mtp.model.graph.inputs if value.name == "hidden")
         assert hidden.shape is not None and isinstance(hidden.shape[2], int), "hidden states have a size"
         mtp = MtpEngine(engine=ort.MTP, hidden_size=hidden.shape[2], cache=bundle.mtp.cache)
-    return Speculation(engine=ort.CHECKING, tokens=DRAFTED_TOKENS, mtp=mtp)
+    return Speculation(engine=ort.CHECKING, tokens=tokens, mtp=mtp)
 
 
 def _tell_links(written: ort.Written, clock: StageClock) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from .option_values import UINT64, Value, boolean, real, whole
 
 BIG = 2**31 - 1
+MOST_DRAFTS = 64
 SCALARS: dict[str, tuple[str, Callable[[str, Value], Any]]] = {  # name -> (what it sets, how it is read)
     "max_tokens": ("max_tokens", whole(1, BIG)),
     "min_tokens": ("min_tokens", whole(0, BIG)),
@@ -41,6 +42,8 @@ SCALARS: dict[str, tuple[str, Callable[[str, Value], Any]]] = {  # name -> (what
     "enable_thinking": ("enable_thinking", boolean),
     "thinking_budget": ("thinking_budget", whole(0, BIG)),
     "separate_reasoning": ("separate_reasoning", boolean),
+    "speculation": ("speculation", boolean),
+    "num_draft_tokens": ("num_draft_tokens", whole(0, MOST_DRAFTS)),
 }
 LISTS = frozenset({"stop", "stop_words", "stop_token_ids", "bad_words", "embedding_bias_words", "embedding_bias_weights"})
 ONLY: dict[str, tuple[Any, ...]] = {  # served with these values only; every other is refused by name
@@ -61,7 +64,7 @@ ONLY: dict[str, tuple[Any, ...]] = {  # served with these values only; every oth
 REFUSED = frozenset(
     """
     decoder_text_input prompt_embedding_table prompt_table_extra_id prompt_vocab_size lora_task_id lora_weights lora_config
-    guided_decoding_guide_type guided_decoding_guide image image_input embedding_request lora_name num_draft_tokens
+    guided_decoding_guide_type guided_decoding_guide image image_input embedding_request lora_name
     use_draft_logits prompt_logprobs logits_post_processor_name input_ids
     """.split()
 )

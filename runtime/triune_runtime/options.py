@@ -13,7 +13,7 @@ from typing import Any
 
 from .errors import RequestError
 from .manifest import SamplingDefaults
-from .option_names import BIG, IGNORED, LISTS, ONLY, REFUSED, RESERVED, SCALARS, TOKEN_INPUTS, VLLM_PROMPT
+from .option_names import BIG, IGNORED, LISTS, MOST_DRAFTS, ONLY, REFUSED, RESERVED, SCALARS, TOKEN_INPUTS, VLLM_PROMPT
 from .option_values import MAX_STOP_IDS, MAX_STOPS, MAX_WORDS, Value, at_most, boolean, real, refuse, text, whole, word
 from .request import SamplingParams
 
@@ -202,6 +202,7 @@ class _Given:
             ignore_eos=get("ignore_eos", False),
             seed=get("seed", seed),
             logprobs=logprobs,
+            max_drafts=self._max_drafts(),
             thinking_budget=get("thinking_budget"),
         )
         stream = get("stream", False)
@@ -233,6 +234,13 @@ class _Given:
             enable_thinking=get("enable_thinking"),
             separate_reasoning=separate,
         )
+
+    def _max_drafts(self) -> int | None:
+        """Where drafts are wanted but not how many, more than any engine checks at once."""
+        wanted, most = self.values.get("speculation"), self.values.get("num_draft_tokens")
+        if wanted is not None and most is not None and wanted != (most > 0):
+            raise refuse("num_draft_tokens", most, f"speculation is {str(wanted).lower()}; the two must agree")
+        return most if most is not None or wanted is None else wanted * MOST_DRAFTS
 
     def _temperature(self, defaults: SamplingDefaults, top_k: int, top_p: float) -> float:
         if self.values.get("top_k") == 1 or self.values.get("temperature") == 0:

@@ -125,6 +125,7 @@ class TinyRunner:
         self.w = {name: t.array.astype(np.float64) for name, t in weights.items()}
         self.cache: dict[int, list[list[tuple[Any, Any]]]] = {}  # slot -> token -> layer -> (key, value)
         self.calls = 0
+        self.mtp = None
 
     @property
     def vocab_size(self) -> int:

@@ -32,12 +32,12 @@ VLLM = """
 """.split()
 # In the contracts and not declared, each with its reason. A client that sends one is told by Triton that it is unknown.
 NOT_OURS = {
-    "num_draft_tokens": "only tensorrt_llm_bls has it, for a draft model of its own",
-    "use_draft_logits": "as num_draft_tokens",
+    "use_draft_logits": "only tensorrt_llm_bls has it, for a draft model of its own",
     "image_input": "only tensorrt_llm_bls has it; vLLM's image is declared and refused by name",
 }
 OURS = """
     messages min_p stop logit_bias ignore_eos timeout_s cancel enable_thinking thinking_budget separate_reasoning n best_of
+    speculation num_draft_tokens
 """.split()
 # The LLM API model of TensorRT-LLM: its name -> the tokenizer's.
 LLM_API = {
@@ -71,6 +71,9 @@ OUTPUTS = TIMES | {
     "num_input_tokens": "TYPE_UINT32",
     "num_output_tokens": "TYPE_UINT32",
     "num_reasoning_tokens": "TYPE_UINT32",
+    "acceptance_rate": "TYPE_FP32",
+    "total_accepted_draft_tokens": "TYPE_INT32",
+    "total_draft_tokens": "TYPE_INT32",
     "chunk_index": "TYPE_INT32",
     "request_key": "TYPE_INT64",
     "logprobs": "TYPE_STRING",
@@ -85,6 +88,7 @@ DATATYPES = {
     "beam_width": "TYPE_INT32", "min_length": "TYPE_INT32", "stop_words": "TYPE_STRING", "bad_words": "TYPE_STRING",
     "sampling_parameters": "TYPE_STRING", "return_num_input_tokens": "TYPE_BOOL", "end_id": "TYPE_INT32",
     "enable_thinking": "TYPE_BOOL", "thinking_budget": "TYPE_INT32", "separate_reasoning": "TYPE_BOOL",
+    "speculation": "TYPE_BOOL", "num_draft_tokens": "TYPE_INT32",
 }  # fmt: skip
 
 

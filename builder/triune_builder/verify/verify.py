@@ -11,12 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from triune_runtime.manifest import Limits
+from triune_runtime.manifest import Limits, Speculation
 from triune_runtime.runners import Runner
 
 from ..errors import BuildError
 from . import reference
 from .budget import Budget
+from .drafts import DraftFigures, verify_drafts
 from .measure import Evidence, Sizes, answer_prompts, batch_error, difference, log_softmax, read_chunks, read_windows
 from .texts import texts_of, token_ids
 
@@ -79,6 +80,7 @@ class Verification:
     engine_seconds: float
     reference_seconds: float
     left_out: str = ""  # what was not run, in words; empty: nothing
+    drafts: DraftFigures | None = None  # None: the engine checks none
 
     @property
     def perplexity_ratio(self) -> float:
@@ -91,11 +93,18 @@ class Verification:
 
 
 def verify(
-    runner: Runner, limits: Limits, checkpoint: Source, *, sizes: Sizes | None = None, note: Note = lambda _: None
+    runner: Runner,
+    limits: Limits,
+    checkpoint: Source,
+    *,
+    speculation: Speculation | None = None,
+    sizes: Sizes | None = None,
+    note: Note = lambda _: None,
 ) -> Verification:
     """Run the engine over the texts and prompts, then the reference once over all that the engine read.
 
     Args:
+        speculation: how the engine checks drafts, if it does.
         note: called with a few words whenever another part begins.
 
     Raises:
@@ -117,7 +126,12 @@ def verify(
     note("sequences alone and in a batch")
     alone = batch_error(runner, limits, [a.tokens for a in answers])
     note("prompts in chunks")
-    chunks = read_chunks(runner, limits, [token for text in evaluation for token in text])
+    text = [token for one in evaluation for token in one]
+    chunks = read_chunks(runner, limits, text)
+    drafts = None
+    if speculation is not None:
+        note("drafts")
+        drafts = verify_drafts(runner, speculation, limits, checkpoint.config, checkpoint.weights, text)
     engine_done = time.monotonic()
     note("the float reference")
     evidence = [*windows, *answers, chunks.evidence]
@@ -140,13 +154,14 @@ def verify(
         chunk_error=chunks.cut_error,
         engine_seconds=engine_done - began,
         reference_seconds=time.monotonic() - engine_done,
+        drafts=drafts,
     )
 
 
 def problems(found: Verification, budget: Budget) -> list[str]:
     """What is over the budget, one sentence each; a figure that is not a number is over every budget."""
     decode = found.decode
-    limits = [
+    limits: list[tuple[str, float | None, float | None]] = [
         ("relative logits error when decoding", decode.maximum if decode else None, budget.logits_error),
         ("relative logits error of prefill", found.prefill.maximum, budget.logits_error),
         ("mean KL divergence when decoding", decode.mean_kl if decode else None, budget.mean_kl),
@@ -156,6 +171,12 @@ def problems(found: Verification, budget: Budget) -> list[str]:
         ("difference of a prompt read alone and among other work", found.repeat_error, budget.batch_error),
         ("difference between two ways of cutting a prompt", found.chunk_error, budget.chunk_error),
     ]
+    if (drafts := found.drafts) is not None:
+        limits += [
+            ("difference of a token alone and checked as a draft", drafts.error, budget.batch_error),
+            ("relative logits error of the MTP layer", drafts.mtp_error, budget.logits_error),
+            ("mean KL divergence of the MTP layer", drafts.mtp_kl, budget.mean_kl),
+        ]
     over = [f"{what} is {value:.4g}, allowed {limit:g}" for what, value, limit in limits
             if limit is not None and value is not None and not value <= limit]  # fmt: skip
     agreement = found.agreement(budget.tie)

@@ -51,6 +51,8 @@ class Answer:
             arrays["cum_log_probs"] = np.array([self.logprob], np.float32)
         if chunk.times is not None:
             arrays |= _time_arrays(chunk.times)
+        if chunk.drafted or chunk.times is not None:
+            arrays |= _draft_arrays(chunk.drafted, chunk.accepted)
         if self._echoed:  # one chunk only: an echo is refused with streams
             arrays["token_ids"] = np.concatenate([np.array(self._echoed, np.int32), arrays["token_ids"]])
             arrays["byte_range"] = np.array([0, self._echoed_bytes + chunk.byte_stop], np.int32)
@@ -119,15 +121,20 @@ def _time_arrays(times: Times) -> Arrays:
     def when(seconds: float | None) -> NDArray[np.int64]:
         return np.array([[int((seconds or 0.0) * 1e9)]], np.int64)
 
-    counts = {
-        "kv_cache_alloc_new_blocks": 1, "kv_cache_reused_blocks": 0, "kv_cache_alloc_total_blocks": 1,
-        "total_accepted_draft_tokens": 0, "total_draft_tokens": 0,
-    }  # fmt: skip
+    counts = {"kv_cache_alloc_new_blocks": 1, "kv_cache_reused_blocks": 0, "kv_cache_alloc_total_blocks": 1}
     return {
         "arrival_time_ns": when(times.arrived),
         "first_scheduled_time_ns": when(times.scheduled),
         "first_token_time_ns": when(times.first),
         "last_token_time_ns": when(times.latest),
-        "acceptance_rate": np.zeros((1, 1), np.float32),
         **{name: np.array([[count]], np.int32) for name, count in counts.items()},
+    }
+
+
+def _draft_arrays(drafted: int, accepted: int) -> Arrays:
+    """Of TensorRT-LLM's names, each [1, 1]: guesses ahead over the whole answer, known with its last chunk."""
+    return {
+        "acceptance_rate": np.array([[accepted / max(drafted, 1)]], np.float32),
+        "total_accepted_draft_tokens": np.array([[accepted]], np.int32),
+        "total_draft_tokens": np.array([[drafted]], np.int32),
     }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import RequestError
-from ..option_names import BIG
+from ..option_names import BIG, MOST_DRAFTS
 from ..option_values import (
     MAX_STOP_IDS,
     MAX_STOPS,
@@ -131,5 +131,6 @@ _PARAMS: dict[str, Read] = {
     "ignore_eos": _BOOL,
     "seed": _whole(0, UINT64),
     "logprobs": _optional(_whole(0, 20)),
+    "max_drafts": _optional(_whole(0, MOST_DRAFTS)),
     "thinking_budget": _optional(_whole(0, BIG)),
 }
