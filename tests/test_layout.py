@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
 ADAPTERS = {
     "onnxruntime": {"triune_runtime.runners.ort", "triune_builder"},
     "tritonclient": {"triune_client.grpc"},
+    "llguidance": {"triune_runtime.constraints.grammar"},
     "torch": set(),
     "transformers": set(),
     "triton_python_backend_utils": set(),

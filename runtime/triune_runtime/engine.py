@@ -149,7 +149,10 @@ class Engine:
             LOG.exception("a step of %d sequences failed; each is answered with an error", len(step.slices))
             return events + self._fail([part.sequence for part in step.slices], _engine_failed(error))
         unusable = [part.sequence for part in step.slices if part.samples and part.sequence.key not in chosen]
-        events += self._fail(unusable, _engine_failed("its logits are not numbers"))
+        for sequence in unusable:
+            constraint = sequence.request.constraint
+            why = constraint.error if constraint is not None else ""
+            events += self._fail([sequence], _engine_failed(why or "its logits are not numbers"))
         self.scheduler.commit(step, {key: token.token_id for key, token in chosen.items()})
         now = self._clock()
         self.metrics.prompt(sum(part.length for part in step.slices if part.start < len(part.sequence.request.prompt)))
@@ -225,7 +228,8 @@ class Engine:
         if token.token_id in answer.stop_token_ids:
             return [self._finish(answer, "stop")]
         answer.add(answer.cutter.push(token.token_id))
-        if answer.cut.stop_reason is not None:
+        constraint = sequence.request.constraint
+        if answer.cut.stop_reason is not None or (constraint is not None and constraint.finished):
             return [self._finish(answer, "stop")]
         if sequence.generated >= sequence.max_tokens:
             return [self._finish(answer, "length")]

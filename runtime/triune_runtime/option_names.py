@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .constraints.guide import Guide, of_openai, of_vllm
 from .option_values import UINT64, Value, boolean, real, whole
 
 BIG = 2**31 - 1
@@ -55,11 +56,17 @@ ONLY: dict[str, tuple[Any, ...]] = {  # served with these values only; every oth
 REFUSED = frozenset(
     """
     decoder_text_input prompt_embedding_table prompt_table_extra_id prompt_vocab_size lora_task_id lora_weights lora_config
-    guided_decoding_guide_type guided_decoding_guide image image_input embedding_request lora_name num_draft_tokens
-    use_draft_logits prompt_logprobs
+    image image_input embedding_request lora_name num_draft_tokens use_draft_logits prompt_logprobs
     """.split()
 )
-IGNORED = frozenset({"text_input", "messages", "pad_id", "sampling_parameters", "logit_bias", "detokenize"})
+GUIDES: dict[str, Callable[[str, Value], Guide | None]] = {  # what the answer must look like
+    "response_format": of_openai,
+    "guided_decoding": of_vllm,
+    "structured_outputs": of_vllm,
+}
+GUIDE_PAIR = ("guided_decoding_guide_type", "guided_decoding_guide")  # TensorRT-LLM's: of use only together
+TOOLS = ("tools", "tool_choice", "parallel_tool_calls")  # read with the messages, which they belong to
+IGNORED = frozenset({"text_input", "messages", "pad_id", "sampling_parameters", "logit_bias", "detokenize", *TOOLS})
 # The server's own request parameters; see Triton's generate extension.
 RESERVED = frozenset(
     {"id", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -15,6 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constraints import Constraint
+from ..constraints.compiling import ConstraintCompiler
+from ..constraints.guide import Guide
 from ..engine import Engine
 from ..errors import RequestError, TriuneError
 from ..manifest import EngineManifest
@@ -57,6 +61,7 @@ class GenerationService:
         engine = Engine(manifest, make_runner(manifest, folder), self._token_bytes)
         self._thinks = manifest.reasoning is not None
         self._worker = Worker(engine)
+        self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._keys = itertools.count(1)
         self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge)
         self._metrics = MetricsBridge(engine.metrics, families)
@@ -100,11 +105,16 @@ class GenerationService:
             thinking_open=options.thinking_open,
             separate_reasoning=bool(options.separate_reasoning) and self._thinks,
         )
-        self._worker.submit(request, _Answer(request, options, self._token_bytes, reply, self._watch(request.key, left)))
+        answer = _Answer(request, options, self._token_bytes, reply, self._watch(request.key, left))
+        if request.params.guide is None:
+            self._worker.submit(request, answer)
+        else:
+            self._compile(request, request.params.guide, answer, reply)
 
     def close(self) -> None:
         """Answer everyone and stop."""
         self._closed.set()
+        self._compiler.close()
         self._worker.close()
         self._acknowledgements.close()
         self._metrics.close()
@@ -120,8 +130,25 @@ class GenerationService:
     def _cancel(self, request_id: str, reply: Reply) -> None:
         if not request_id:
             raise RequestError("cancel is true but the request has no id", "send the id of the request to cancel")
+        self._compiler.cancel(request_id)
         self._worker.abort_id(request_id)
         reply(chunk_arrays(Chunk(0, (), 0, 0, 0, "cancelled"), key=0, prompt_tokens=0), True)
+
+    def _compile(self, request: Request, guide: Guide, answer: _Answer, reply: Reply) -> None:
+        """Submit `request` when its guide is compiled, on another thread."""
+
+        def done(made: Constraint | TriuneError | None) -> None:
+            if made is None:
+                reply(chunk_arrays(Chunk(0, (), 0, 0, 0, "cancelled"), key=request.key, prompt_tokens=0), True)
+                return
+            try:
+                if isinstance(made, TriuneError):
+                    raise made
+                self._worker.submit(dataclasses.replace(request, constraint=made), answer)
+            except TriuneError as error:
+                reply(error, True)
+
+        self._compiler.submit(guide, request, done)
 
     def _watch(self, key: int, left: Callable[[], bool]) -> Callable[[], None]:
         """Asks whether a direct client has left at most ten times a second: the question is a message between processes."""
@@ -147,6 +174,7 @@ class _Answer:
         self._prompt = request.prompt
         self._separate = request.separate_reasoning
         self._batched = options.batched
+        self._tool_format = options.tool_format
         self._echoed = request.prompt if options.echo else ()
         self._echoed_bytes = len(token_bytes.join(self._echoed))
         self._token_bytes = token_bytes
@@ -163,6 +191,8 @@ class _Answer:
             thought, answer = item.border or (item.byte_start, item.byte_start)
             arrays["byte_range"] = np.array([answer, item.byte_stop, item.byte_start, thought], np.int32)
             arrays["num_reasoning_tokens"] = np.array([item.reasoning_tokens], np.uint32)
+        if self._tool_format and item.index == 0:
+            arrays["tool_format"] = strings(self._tool_format)
         if item.logprobs:
             arrays |= _logprob_arrays(item.logprobs, self._token_bytes)
             arrays["cum_log_probs"] = np.array([self._logprob], np.float32)

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constraints.tools import with_tools
 from ..errors import RequestError, TooLong
 from ..manifest import EngineManifest
-from ..option_values import real, text
+from ..option_values import boolean, real, text
 from ..options import Options, parse
 from ..text.chat import ChatTemplate, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
 from ..text.tokenizer import TextTokenizer, return_free_memory
+from ..text.tools import ToolUse, read_tools
 from .tensors import Tensors, flat
 
 _ONE_PROMPT = "send one prompt per request"
@@ -74,7 +76,15 @@ class PromptService:
             options = dataclasses.replace(options, batched=True)
         if options.cancel:
             return np.zeros(1, np.int32), options
-        ids, opened = self._ids(inputs, options.enable_thinking)
+        use = _tool_use(inputs)
+        if use is not None:
+            guide = with_tools(use, self._template.tool_format, options.params.guide)
+            options = dataclasses.replace(
+                options,
+                params=dataclasses.replace(options.params, guide=guide),
+                tool_format=self._template.tool_format.name,
+            )
+        ids, opened = self._ids(inputs, options.enable_thinking, use)
         apart = options.separate_reasoning
         if apart is None:  # whoever sends text_input gets the whole text, as from other servers of this contract
             apart = bool(inputs.get("messages")) and not options.echo
@@ -85,7 +95,7 @@ class PromptService:
             thinking_open=opened,
         )
 
-    def _ids(self, inputs: Mapping[str, list[Any]], thinking: bool | None) -> tuple[list[int], bool]:
+    def _ids(self, inputs: Mapping[str, list[Any]], thinking: bool | None, use: ToolUse | None) -> tuple[list[int], bool]:
         """Prompt ids, and whether the answer begins inside the model's thinking."""
         markers = self._manifest.reasoning
         if thinking and markers is None:
@@ -100,7 +110,7 @@ class PromptService:
         content = text(name, values[0])
         if name == "messages":
             self._check_size(name, content, self._max_bytes * _JSON_OVERHEAD)
-            content = text(name, self._template.render(parse_messages(content), thinking=thinking))
+            content = text(name, self._template.render(parse_messages(content), thinking=thinking, tools=use))
             if markers is not None and thinking is False:
                 content = without_thinking(content, markers)
         elif thinking is not None:
@@ -119,3 +129,21 @@ class PromptService:
                 f"{name} has {size:,} bytes; the {tokens:,} tokens that this engine holds are at most {limit:,}",
                 "shorten the prompt",
             )
+
+
+def _tool_use(inputs: Mapping[str, list[Any]]) -> ToolUse | None:
+    """The tools among a request's inputs."""
+    tools, choice, parallel = (
+        values[0] if len(values := inputs.get(name, [])) == 1 else None
+        for name in ("tools", "tool_choice", "parallel_tool_calls")
+    )
+    listed = text("tools", tools) if tools is not None else ""
+    if listed.strip() and not inputs.get("messages"):
+        raise RequestError(
+            "tools are given with text_input, which is sent to the model as it is", "send messages, or omit them"
+        )
+    return read_tools(
+        listed if listed.strip() else "[]",
+        None if choice is None else text("tool_choice", choice),
+        None if parallel is None else boolean("parallel_tool_calls", parallel),
+    )
