@@ -22,8 +22,8 @@ ALLOWED: dict[str, set[str]] = {
         "triune_runtime.slots",
     },
     "triune_runtime.drafting": {
-        "triune_runtime.drafting", "triune_runtime.groups", "triune_runtime.manifest", "triune_runtime.request", "triune_runtime.runners",
-        "triune_runtime.sampler", "triune_runtime.scheduler", "triune_runtime.sequence",
+        "triune_runtime.drafting", "triune_runtime.groups", "triune_runtime.manifest", "triune_runtime.request",
+        "triune_runtime.runners", "triune_runtime.sampler", "triune_runtime.scheduler", "triune_runtime.sequence",
     },
     "triune_runtime.runners": {"triune_runtime.runners", "triune_runtime.errors", "triune_runtime.manifest"},
     "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
@@ -50,6 +50,7 @@ ADAPTERS = {
     "onnxruntime": {"triune_runtime.runners.ort", "triune_runtime.runners.ort_session", "triune_builder"},
     "cuda": {"triune_runtime.runners.cuda"},
     "tritonclient": {"triune_client.grpc"},
+    "llguidance": {"triune_runtime.constraints.grammar"},
     "torch": set(),
     "transformers": set(),
     "triton_python_backend_utils": set(),

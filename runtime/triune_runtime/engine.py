@@ -174,8 +174,11 @@ class Engine:
             failed = [member for part in step.slices for member in part.sequence.members]
             return events + self._fail(failed, _engine_failed(error))
         sampling = [member for part in step.slices if part.samples for member in part.sequence.members]
-        unusable = [sequence for sequence in sampling if sequence.key not in chosen]
-        events += self._fail(unusable, _engine_failed("its logits are not numbers"))
+        for sequence in sampling:
+            if sequence.key not in chosen:
+                constraint = sequence.request.constraint
+                why = constraint.error if constraint is not None else ""
+                events += self._fail([sequence], _engine_failed(why or "its logits are not numbers"))
         self.scheduler.commit(step, {key: [token.token_id for token in tokens] for key, tokens in chosen.items()})
         now = self._clock()
         self.metrics.prompt(sum(part.length for part in step.slices if part.start < len(part.sequence.request.prompt)))
@@ -246,7 +249,8 @@ class Engine:
         if token.token_id in answer.stop_token_ids:
             return [self._finish(answer, "stop")]
         answer.add(answer.cutter.push(token.token_id))
-        if answer.cut.stop_reason is not None:
+        constraint = sequence.request.constraint
+        if answer.cut.stop_reason is not None or (constraint is not None and constraint.finished):
             return [self._finish(answer, "stop")]
         if answer.taken >= sequence.max_tokens:
             return [self._finish(answer, "length")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .constraints.guide import Guide, of_openai, of_vllm
 from .option_values import UINT64, Value, boolean, real, whole
 
 BIG = 2**31 - 1
@@ -64,10 +65,16 @@ ONLY: dict[str, tuple[Any, ...]] = {  # served with these values only; every oth
 REFUSED = frozenset(
     """
     decoder_text_input prompt_embedding_table prompt_table_extra_id prompt_vocab_size lora_task_id lora_weights lora_config
-    guided_decoding_guide_type guided_decoding_guide image image_input embedding_request lora_name
-    use_draft_logits prompt_logprobs logits_post_processor_name input_ids
+    image image_input embedding_request lora_name use_draft_logits prompt_logprobs logits_post_processor_name input_ids
     """.split()
 )
+GUIDES: dict[str, Callable[[str, Value], Guide | None]] = {  # what the answer must look like
+    "response_format": of_openai,
+    "guided_decoding": of_vllm,
+    "structured_outputs": of_vllm,
+}
+GUIDE_PAIR = ("guided_decoding_guide_type", "guided_decoding_guide")  # TensorRT-LLM's: of use only together
+TOOLS = ("tools", "tool_choice", "parallel_tool_calls")  # read with the messages, which they belong to
 # What stands for text_input in a model with vLLM's contract: the tokenizer learns from its name which contract it is.
 VLLM_PROMPT = "vllm_text_input"
 # Sent with prompts as token ids, which only a request to stop another may carry: nobody reads them there.
@@ -76,7 +83,7 @@ IGNORED = frozenset(
     """
     text_input messages pad_id sampling_parameters logit_bias detokenize input_lengths request_output_len
     """.split()
-) | {VLLM_PROMPT}
+) | {VLLM_PROMPT, *TOOLS}
 # The server's own request parameters; see Triton's generate extension.
 RESERVED = frozenset(
     {"id", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}

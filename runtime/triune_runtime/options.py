@@ -11,9 +11,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .constraints.guide import Guide, of_tensorrt_llm
 from .errors import RequestError
 from .manifest import SamplingDefaults
-from .option_names import BIG, IGNORED, LISTS, MOST_DRAFTS, ONLY, REFUSED, RESERVED, SCALARS, TOKEN_INPUTS, VLLM_PROMPT
+from .option_names import (
+    BIG,
+    GUIDE_PAIR,
+    GUIDES,
+    IGNORED,
+    LISTS,
+    MOST_DRAFTS,
+    ONLY,
+    REFUSED,
+    RESERVED,
+    SCALARS,
+    TOKEN_INPUTS,
+    VLLM_PROMPT,
+)  # fmt: skip
 from .option_values import MAX_STOP_IDS, MAX_STOPS, MAX_WORDS, Value, at_most, boolean, real, refuse, text, whole, word
 from .request import SamplingParams
 
@@ -37,6 +51,7 @@ class Options:
     enable_thinking: bool | None = None  # None: as the model's template does by itself
     separate_reasoning: bool | None = None  # None: for messages, not for a raw prompt
     thinking_open: bool = False  # the prompt holds the opening marker; tokenize finds that out
+    tool_format: str = ""  # how the answer's tool calls are written, if it may have any
 
     def to_json(self) -> str:
         """Compact JSON; defaults are left out."""
@@ -99,7 +114,7 @@ def parse(
     for name, value in _json_object("sampling_parameters", inputs).items():
         given.take(name, value)
     for name, value in ({} if stops else parameters or {}).items():  # a stop signal says nothing else of interest
-        known = name in SCALARS or name in LISTS or name in ONLY or name in REFUSED
+        known = any(name in table for table in (SCALARS, LISTS, ONLY, REFUSED, GUIDES, GUIDE_PAIR))
         if name not in RESERVED and not name.startswith("triton_") and name not in inputs:
             if not known and name not in IGNORED:
                 raise refuse(f"parameter {name}", value, "no such parameter is known")
@@ -136,6 +151,7 @@ class _Given:
         self.values: dict[str, Any] = {}
         self.names: dict[str, str] = {}
         self.bias: dict[str, Any] = {}
+        self.guides: dict[str, Guide] = {}
 
     def take(self, name: str, value: Value) -> None:
         if value is None or value == [] or (value in ("", b"") and name not in SCALARS):
@@ -152,6 +168,11 @@ class _Given:
             self.bias = value
         elif name in LISTS:
             self.values.setdefault({"stop_words": "stop"}.get(name, name), value if isinstance(value, list) else [value])
+        elif name in GUIDES:
+            if (guide := GUIDES[name](name, value)) is not None:
+                self.guides[name] = guide
+        elif name in GUIDE_PAIR:
+            self.values.setdefault(name, value)
         elif name in SCALARS:
             target, read = SCALARS[name]
             self._set(target, name, read(name, value))
@@ -204,6 +225,7 @@ class _Given:
             logprobs=logprobs,
             max_drafts=self._max_drafts(),
             thinking_budget=get("thinking_budget"),
+            guide=self._guide(),
         )
         stream = get("stream", False)
         n = get("n", 1)
@@ -241,6 +263,16 @@ class _Given:
         if wanted is not None and most is not None and wanted != (most > 0):
             raise refuse("num_draft_tokens", most, f"speculation is {str(wanted).lower()}; the two must agree")
         return most if most is not None or wanted is None else wanted * MOST_DRAFTS
+
+    def _guide(self) -> Guide | None:
+        kind, source = (self.values.get(name) for name in GUIDE_PAIR)
+        if kind is not None:
+            self.guides[GUIDE_PAIR[0]] = of_tensorrt_llm(kind, source)
+        elif source is not None:
+            raise RequestError(f"{GUIDE_PAIR[1]} is given without {GUIDE_PAIR[0]}", "send both")
+        if len(self.guides) > 1:
+            raise RequestError(f"{' and '.join(self.guides)} all prescribe what the answer looks like", "send one of them")
+        return next(iter(self.guides.values()), None)
 
     def _temperature(self, defaults: SamplingDefaults, top_k: int, top_p: float) -> float:
         if self.values.get("top_k") == 1 or self.values.get("temperature") == 0:

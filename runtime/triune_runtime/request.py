@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from .constraints import Constraint
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
@@ -30,6 +32,7 @@ class SamplingParams:
     logprobs: int | None = None  # None: off; 0: of the chosen tokens; k: and of the k best
     max_drafts: int | None = None  # most tokens guessed ahead at once; 0: none. None: as many as pay. Changes no text
     thinking_budget: int | None = None  # most tokens of thinking; then it is closed. None: as many as the model likes
+    guide: tuple[str, str] | None = None  # what the answer must look like: see `constraints/guide.py`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class Request:
     thinking_open: bool = False  # the prompt holds the opening marker, so the answer begins with thinking
     separate_reasoning: bool = False  # thinking is kept apart from the answer
     timed: bool = False  # chunks say when things happened
+    constraint: Constraint | None = field(default=None, compare=False)  # `params.guide`, compiled; this request's own
 
 
 @dataclass(frozen=True, slots=True)

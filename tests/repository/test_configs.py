@@ -37,7 +37,7 @@ NOT_OURS = {
 }
 OURS = """
     messages min_p stop logit_bias ignore_eos timeout_s cancel enable_thinking thinking_budget separate_reasoning n best_of
-    speculation num_draft_tokens
+    speculation num_draft_tokens response_format tools tool_choice parallel_tool_calls
 """.split()
 # The LLM API model of TensorRT-LLM: its name -> the tokenizer's.
 LLM_API = {
@@ -68,6 +68,7 @@ OUTPUTS = TIMES | {
     "reasoning_output": "TYPE_STRING",
     "finish_reason": "TYPE_STRING",
     "stop_reason": "TYPE_STRING",
+    "tool_format": "TYPE_STRING",
     "num_input_tokens": "TYPE_UINT32",
     "num_output_tokens": "TYPE_UINT32",
     "num_reasoning_tokens": "TYPE_UINT32",
@@ -87,6 +88,7 @@ DATATYPES = {
     "top_p": "TYPE_FP32", "random_seed": "TYPE_UINT64", "seed": "TYPE_UINT64", "stream": "TYPE_BOOL",
     "beam_width": "TYPE_INT32", "min_length": "TYPE_INT32", "stop_words": "TYPE_STRING", "bad_words": "TYPE_STRING",
     "sampling_parameters": "TYPE_STRING", "return_num_input_tokens": "TYPE_BOOL", "end_id": "TYPE_INT32",
+    "response_format": "TYPE_STRING", "tools": "TYPE_STRING", "parallel_tool_calls": "TYPE_BOOL",
     "enable_thinking": "TYPE_BOOL", "thinking_budget": "TYPE_INT32", "separate_reasoning": "TYPE_BOOL",
     "speculation": "TYPE_BOOL", "num_draft_tokens": "TYPE_INT32",
 }  # fmt: skip

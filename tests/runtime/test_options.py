@@ -154,7 +154,7 @@ def test_request_parameters_count_where_no_tensor_of_their_name_does() -> None:
         ({"length_penalty": 0.5}, "length_penalty is 0.5"),
         ({"return_context_logits": True}, "return_context_logits is True"),
         ({"lora_task_id": 1}, "lora_task_id is not served"),
-        ({"guided_decoding_guide": "{}"}, "guided_decoding_guide is not served"),
+        ({"guided_decoding_guide": "{}"}, "guided_decoding_guide is given without guided_decoding_guide_type"),
         ({"stop": [b"\xff"]}, "stop is not valid UTF-8"),
         ({"logit_bias": "[1]"}, "logit_bias is"),
         ({"logit_bias": '{"x": 1}'}, "logit_bias is 'x'"),

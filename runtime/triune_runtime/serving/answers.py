@@ -32,6 +32,7 @@ class Answer:
         self.prompt_tokens = len(request.prompt) if first else 0
         self._separate = request.separate_reasoning
         self._vllm = options.vllm
+        self._tool_format = options.tool_format
         self._echoed = request.prompt if options.echo else ()
         self._echoed_bytes = len(token_bytes.join(self._echoed))
         self._token_bytes = token_bytes
@@ -46,6 +47,8 @@ class Answer:
             thought, answer = chunk.border or (chunk.byte_start, chunk.byte_start)
             arrays["byte_range"] = np.array([answer, chunk.byte_stop, chunk.byte_start, thought], np.int32)
             arrays["num_reasoning_tokens"] = np.array([chunk.reasoning_tokens], np.uint32)
+        if self._tool_format and chunk.index == 0:
+            arrays["tool_format"] = strings(self._tool_format)
         if chunk.logprobs:
             arrays |= _logprob_arrays(chunk.logprobs, self._token_bytes, vllm=self._vllm)
             arrays["cum_log_probs"] = np.array([self.logprob], np.float32)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..constraints.guide import check_guide
 from ..errors import RequestError
 from ..option_names import BIG, MOST_DRAFTS
 from ..option_values import (
@@ -113,6 +114,7 @@ _OPTIONS: dict[str, Read] = {
     "enable_thinking": _optional(_BOOL),
     "separate_reasoning": _optional(_BOOL),
     "thinking_open": _BOOL,
+    "tool_format": _kind(str, text),
 }
 _PARAMS: dict[str, Read] = {
     "max_tokens": _optional(_whole(1, BIG)),
@@ -133,4 +135,5 @@ _PARAMS: dict[str, Read] = {
     "logprobs": _optional(_whole(0, 20)),
     "max_drafts": _optional(_whole(0, MOST_DRAFTS)),
     "thinking_budget": _optional(_whole(0, BIG)),
+    "guide": _optional(check_guide),
 }

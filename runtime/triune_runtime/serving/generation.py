@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constraints import Constraint
+from ..constraints.compiling import ConstraintCompiler
 from ..engine import Engine
 from ..errors import RequestError, TriuneError
 from ..groups import derived_seed
 from ..manifest import EngineManifest
 from ..options import Options
+from ..outbox import Sink
 from ..request import Chunk, Request
 from ..runners import make_runner
 from ..text.tokenizer import load_token_bytes
@@ -30,6 +33,7 @@ from .metrics_bridge import MetricFamilies, MetricsBridge
 from .responses import Reply, Responses
 
 LOG = logging.getLogger(__name__)
+Group = list[tuple[Request, Sink]]
 _WATCH_S = 1.0  # between looks at the worker, and the time for its last errors to reach their clients
 
 
@@ -55,6 +59,7 @@ class GenerationService:
         engine = Engine(manifest, make_runner(manifest, folder), self._token_bytes)
         self._thinks = manifest.reasoning is not None
         self._worker = Worker(engine)
+        self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._keys = itertools.count(1)
         self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge)
         self._metrics = MetricsBridge(engine.metrics, families)
@@ -100,7 +105,7 @@ class GenerationService:
             groups.append(list(zip(requests, sinks, strict=True)))
         for group in groups:
             try:
-                self._worker.submit_group(group)
+                self._submit(group, responses)
             except TriuneError as error:  # of one row: the others must not go on
                 responses.fail(error)
                 return
@@ -128,6 +133,7 @@ class GenerationService:
     def close(self) -> None:
         """Answer everyone and stop."""
         self._closed.set()
+        self._compiler.close()
         self._worker.close()
         self._acknowledgements.close()
         self._metrics.close()
@@ -143,8 +149,33 @@ class GenerationService:
     def _cancel(self, request_id: str, reply: Reply) -> None:
         if not request_id:
             raise RequestError("cancel is true but the request has no id", "send the id of the request to cancel")
+        self._compiler.cancel(request_id)
         self._worker.abort_id(request_id)
         reply(chunk_arrays(Chunk(0, (), 0, 0, 0, "cancelled"), key=0, prompt_tokens=0), True)
+
+    def _submit(self, group: Group, responses: Responses) -> None:
+        """Hand a group to the worker; if its answers' form is prescribed, when that is compiled, on another thread."""
+        first = group[0][0]
+        if first.params.guide is None:
+            self._worker.submit_group(group)
+            return
+
+        def done(made: Constraint | TriuneError | None) -> None:
+            if made is None:
+                for _, sink in group:
+                    sink(Chunk(0, (), 0, 0, 0, "cancelled"))
+                return
+            try:
+                if isinstance(made, TriuneError):
+                    raise made
+                guide = first.params.guide
+                others = [self._compiler.make(guide, request) for request, _ in group[1:]] if guide is not None else []
+                constrained = zip(group, (made, *others), strict=True)
+                self._worker.submit_group([(replace(request, constraint=its), sink) for (request, sink), its in constrained])
+            except TriuneError as error:
+                responses.fail(error)
+
+        self._compiler.submit(first.params.guide, first, done)
 
     def _watch(self, key: int, left: Callable[[], bool]) -> Callable[[], None]:
         """Asks whether a direct client has left at most ten times a second: the question is a message between processes."""

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constraints.tools import with_tools
 from ..errors import RequestError, TooLong
 from ..manifest import EngineManifest
 from ..option_names import VLLM_PROMPT
-from ..option_values import real, text
+from ..option_values import boolean, real, text
 from ..options import Options, parse
 from ..text.chat import ChatTemplate, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
 from ..text.tokenizer import TextTokenizer, return_free_memory
+from ..text.tools import ToolUse, read_tools
 from .tensors import Tensors, flat
 
 _ONE_PROMPT = "send one prompt per request"
@@ -85,7 +87,15 @@ class PromptService:
             options = dataclasses.replace(options, timeout_s=min(filter(None, (timeout_s, options.timeout_s)), default=None))
         if options.cancel:
             return np.zeros(1, np.int32), options
-        ids, opened = self._ids(inputs, options.enable_thinking)
+        use = _tool_use(inputs)
+        if use is not None:
+            guide = with_tools(use, self._template.tool_format, options.params.guide)
+            options = dataclasses.replace(
+                options,
+                params=dataclasses.replace(options.params, guide=guide),
+                tool_format=self._template.tool_format.name,
+            )
+        ids, opened = self._ids(inputs, options.enable_thinking, use)
         apart = options.separate_reasoning
         if apart is None:  # whoever sends text_input gets the whole text, as from other servers of this contract
             apart = bool(inputs.get("messages")) and not options.echo
@@ -96,7 +106,7 @@ class PromptService:
             thinking_open=opened,
         )
 
-    def _ids(self, inputs: Mapping[str, list[Any]], thinking: bool | None) -> tuple[list[int], bool]:
+    def _ids(self, inputs: Mapping[str, list[Any]], thinking: bool | None, use: ToolUse | None) -> tuple[list[int], bool]:
         """Prompt ids, and whether the answer begins inside the model's thinking."""
         markers = self._manifest.reasoning
         if thinking and markers is None:
@@ -111,7 +121,7 @@ class PromptService:
         content = text(name, values[0])
         if name == "messages":
             self._check_size(name, content, self._max_bytes * _JSON_OVERHEAD)
-            content = text(name, self._template.render(parse_messages(content), thinking=thinking))
+            content = text(name, self._template.render(parse_messages(content), thinking=thinking, tools=use))
             if markers is not None and thinking is False:
                 content = without_thinking(content, markers)
         elif thinking is not None:
@@ -143,3 +153,21 @@ def _rows(tensors: Tensors) -> list[Tensors]:
     one = {name: array for name, array in tensors.items() if array.ndim != 2 or len(array) == 1}
     many = {name: array for name, array in tensors.items() if name not in one}
     return [{**one, **{name: array[row : row + 1] for name, array in many.items()}} for row in range(count)]
+
+
+def _tool_use(inputs: Mapping[str, list[Any]]) -> ToolUse | None:
+    """The tools among a request's inputs."""
+    tools, choice, parallel = (
+        values[0] if len(values := inputs.get(name, [])) == 1 else None
+        for name in ("tools", "tool_choice", "parallel_tool_calls")
+    )
+    listed = text("tools", tools) if tools is not None else ""
+    if listed.strip() and not inputs.get("messages"):
+        raise RequestError(
+            "tools are given with text_input, which is sent to the model as it is", "send messages, or omit them"
+        )
+    return read_tools(
+        listed if listed.strip() else "[]",
+        None if choice is None else text("tool_choice", choice),
+        None if parallel is None else boolean("parallel_tool_calls", parallel),
+    )
