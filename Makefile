@@ -8,6 +8,7 @@ GRPC_PORT    ?= 8001
 METRICS_PORT ?= 8002
 OPENAI_PORT  ?= 8003
 PYTHON       ?= python3
+FUZZ_CASES   ?= 300
 
 BIN        := .venv/bin
 PIP        := $(BIN)/python -m pip --disable-pip-version-check
@@ -16,7 +17,7 @@ PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up serve down status logs chat lint format test test-slow test-gpu bench lock clean
+.PHONY: help install engine verify up serve down status logs chat lint format test test-slow test-gpu test-page fuzz bench lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +92,21 @@ test-slow: .venv/installed-test engine ## the tests that take minutes
 
 test-gpu: .venv/installed-test ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu -rs
+
+test-page: .venv/installed-test .venvs/page/installed ## the chat page in headless Chromium, with checks of accessibility
+	@$(BIN)/python -m pytest tests/gateway/test_page_in_chromium.py tests/gateway/test_page_with_r1_nano.py tests/gateway/test_page.py -rs
+
+# npm's Chromium needs no root. Where it does not start for want of a system library: apt-get install chromium, which needs root
+# and is preferred when it is there.
+.venvs/page/installed: tests/gateway/browser/package.json tests/gateway/browser/package-lock.json
+	@command -v npm > /dev/null || { echo "error: no npm; as root: apt-get install nodejs npm" >&2; exit 1; }
+	@mkdir -p .venvs/page && cp $^ .venvs/page
+	@npm ci --prefix .venvs/page --no-audit --no-fund --loglevel=error
+	@touch $@
+
+fuzz: .venv/installed-test ## some 6,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
+	@$(BIN)/triune build --model r1-nano --precision fp32
+	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY=build/r1-nano/cpu/repository $(BIN)/python -m pytest tests/fuzz
 
 bench: engine ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
 	@test -x .venvs/bench/bin/python || $(PYTHON) -m venv .venvs/bench
