@@ -207,8 +207,9 @@ class FakeEngine:
         }
         for c in manifest.cache:
             shape = (-1, c.heads, plan.capacity, c.dim)
-            self.tensors[f"past.{c.name}"] = ("INPUT", "FLOAT", shape, None)
-            self.tensors[f"present.{c.name}"] = ("OUTPUT", "FLOAT", shape, f"past.{c.name}")
+            dtype = {"float32": "FLOAT", "float16": "HALF"}[c.dtype]
+            self.tensors[f"past.{c.name}"] = ("INPUT", dtype, shape, None)
+            self.tensors[f"present.{c.name}"] = ("OUTPUT", dtype, shape, f"past.{c.name}")
         self.tensors |= trt.changes
 
     @property
@@ -297,7 +298,7 @@ class FakeContext:
         return True
 
     def _array(self, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        dtype = np.dtype({"INT64": np.int64, "FLOAT": np.float32}[self._engine.tensors[name][1]])
+        dtype = np.dtype({"INT64": np.int64, "FLOAT": np.float32, "HALF": np.float16}[self._engine.tensors[name][1]])
         size = int(np.prod(shape)) * dtype.itemsize
         assert self._trt.cuda.inside(self.addresses[name], size), f"{name}: outside every allocation"
         memory = (ctypes.c_uint8 * size).from_address(self.addresses[name])
