@@ -6,6 +6,7 @@ its first n slots as a batch, prefill one slot as a batch of one, so nothing is 
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import os
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 from ..errors import ManifestError
 from ..manifest import EngineManifest
 from . import Work
-from .grouping import group
 from .windows import WindowedBuffers
 
 
@@ -64,13 +64,17 @@ class OrtRunner:
         for buffers in self._windowed:
             for item in work:
                 buffers.prepare(item.slot, item.start, len(item.tokens), item.drafts)
-        groups = group(work, self._slots)
-        logits = np.empty((groups.count, self.vocab_size), np.float32)
-        if groups.batch:
-            for item, found in zip(groups.batch, self._run_batch(groups.batch), strict=True):
-                logits[groups.rows[item.slot]] = found
-        for item in groups.alone:  # the attention op takes several tokens of one sequence only
-            logits[groups.rows[item.slot]] = self._run_alone(item)
+        ends = list(itertools.accumulate(1 + item.drafts for item in work))
+        logits = np.empty((ends[-1], self.vocab_size), np.float32)
+        rows = {item.slot: slice(end - 1 - item.drafts, end) for item, end in zip(work, ends, strict=True)}
+        single = {item.slot: item for item in work if len(item.tokens) == 1}
+        batch = [single[slot] for slot in itertools.takewhile(single.__contains__, range(self._slots))]
+        if batch:
+            for item, found in zip(batch, self._run_batch(batch), strict=True):
+                logits[rows[item.slot]] = found
+        for item in work:
+            if item.slot >= len(batch):  # the attention op takes several tokens of one sequence only
+                logits[rows[item.slot]] = self._run_alone(item)
         return logits
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
