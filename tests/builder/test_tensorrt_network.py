@@ -134,15 +134,18 @@ def test_a_mask_replaced_by_nonpad_kv_seqlen_is_right_in_onnx_runtime_and_over_t
     without_mask(engine.graph)
     session = onnxruntime.InferenceSession(str(engine.graph), providers=["CPUExecutionProvider"])
     feeds: dict[str, Any] = {
-        "input_ids": np.array([TOKENS[:8]]), "positions": np.arange(8)[None], "starts": np.array([0]), "logit_positions": np.array([7]),
-    }  # fmt: skip
+        "input_ids": np.array([TOKENS[:8]]),
+        "positions": np.arange(8)[None],
+        "starts": np.array([0]),
+        "logit_positions": np.array([7]),
+    }
     feeds |= {f"past.{c.name}": np.zeros((1, c.heads, 64, c.dim), np.float16) for c in engine.bundle.cache}
     expected = next(reference.score(checkpoint.config, checkpoint.weights, [TOKENS[:8]], [[7]])).logits[0]
     assert difference(session.run(["logits"], feeds)[0][0, 0], expected) < 0.02
     found = verify_network(engine.runner(), LIMITS, checkpoint)
     assert found.decode is not None and found.decode.maximum > 0.3
     assert any("when decoding" in problem for problem in problems(found, BUDGETS["tensorrt/fp16"]))
-    with pytest.raises(BuildError, match="would drop .* nonpad_kv_seqlen"):
+    with pytest.raises(BuildError, match=r"would drop .* nonpad_kv_seqlen"):
         trt.lint(engine.graph)
 
 
