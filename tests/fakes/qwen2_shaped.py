@@ -1,4 +1,4 @@
-"""A folder of the size of Qwen2-1.5B (R1-Distill-Qwen-1.5B has the same layers), with random weights: for builds at full size."""
+"""A folder of the size of Qwen2-1.5B (R1-Distill-Qwen-1.5B has its layers), with random weights: for builds at full size."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def write(folder: Path, **changes: Any) -> Path:
-    """The checkpoint in BF16, written piece by piece; its numbers repeat after some millions."""
+    """The checkpoint in BF16, written piece by piece. No two weights are equal: TensorRT would keep one."""
     config = CONFIG | changes
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -55,8 +55,10 @@ def write(folder: Path, **changes: Any) -> Path:
     block = np.random.default_rng(0).normal(size=1 << 22).astype(np.float32)
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, shape in shapes(config).items():
-            for piece in _pieces(block, int(np.prod(shape)), 1.0 if len(shape) == 1 else shape[-1] ** -0.5):
+        for number, (name, shape) in enumerate(shapes(config).items()):
+            for piece in _pieces(
+                np.roll(block, 7919 * number), int(np.prod(shape)), 1.0 if len(shape) == 1 else shape[-1] ** -0.5
+            ):
                 file.write(bf16(piece + (1 if name.endswith("norm.weight") else 0)).tobytes())
     return folder
 
