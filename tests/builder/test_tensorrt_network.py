@@ -18,7 +18,7 @@ from fakes.tensorrt_engines import ARCHITECTURES, LIMITS, Lowered, difference, h
 from fakes.tiny_llama import FakeCheckpoint
 from triune_builder.engine import trt
 from triune_builder.errors import BuildError
-from triune_builder.verify import reference
+from triune_builder.verify import network, reference
 from triune_builder.verify.budget import BUDGETS
 from triune_builder.verify.verify import problems
 from triune_builder.verify.verify_network import verify_network
@@ -159,6 +159,16 @@ def test_an_input_that_the_parser_leaves_unread_is_refused(tmp_path: Path) -> No
     onnx.save(model, str(engine.graph))
     with pytest.raises(BuildError, match="left out what reads lengths"):
         engine.parse()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int4"])
+def test_weights_that_are_not_kept_as_float32_give_the_same_bits(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = lowered(tiny("llama"), precision, tmp_path)
+    plain = engine.runner().run(0, [TOKENS[:8]], [0], [7])
+    monkeypatch.setattr(network, "_ROOM", 0)
+    assert np.array_equal(engine.runner().run(0, [TOKENS[:8]], [0], [7]), plain)
 
 
 def test_weights_that_float16_cannot_hold_are_refused_by_name(tmp_path: Path) -> None:

@@ -56,9 +56,8 @@ def write(folder: Path, **changes: Any) -> Path:
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for number, (name, shape) in enumerate(shapes(config).items()):
-            for piece in _pieces(
-                np.roll(block, 7919 * number), int(np.prod(shape)), 1.0 if len(shape) == 1 else shape[-1] ** -0.5
-            ):
+            scale = 1.0 if len(shape) == 1 else shape[-1] ** -0.5
+            for piece in _pieces(np.roll(block, 7919 * number), int(np.prod(shape)), scale):
                 file.write(bf16(piece + (1 if name.endswith("norm.weight") else 0)).tobytes())
     return folder
 
