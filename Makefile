@@ -54,7 +54,7 @@ models/r1-nano/checkpoint-fp8/config.json: models/r1-nano/checkpoint/model.safet
 engine: .venv/installed $(if $(filter tensorrt,$(TARGET)),.venv/installed-tensorrt) ## build the engine and its Triton repository
 	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) --precision $(PRECISION) $(CAPABILITY:%=--compute-capability %)
 
-verify: .venv/installed ## run the built engine on this machine: numbers against the float weights, speeds, a report
+verify: .venv/installed $(if $(filter tensorrt,$(TARGET)),.venv/installed-tensorrt) ## run the built engine on this machine: numbers against the float weights, speeds, a report
 	@$(BIN)/python -m triune_builder.verify_published --model $(MODEL) --target $(TARGET)
 
 up: engine ## build if needed, then serve in the background

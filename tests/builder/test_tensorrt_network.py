@@ -18,7 +18,7 @@ from fakes.tensorrt_engines import ARCHITECTURES, LIMITS, Lowered, difference, h
 from fakes.tiny_llama import FakeCheckpoint
 from triune_builder.engine import trt
 from triune_builder.errors import BuildError
-from triune_builder.verify import reference
+from triune_builder.verify import network, reference
 from triune_builder.verify.budget import BUDGETS
 from triune_builder.verify.verify import problems
 from triune_builder.verify.verify_network import verify_network
@@ -134,15 +134,18 @@ def test_a_mask_replaced_by_nonpad_kv_seqlen_is_right_in_onnx_runtime_and_over_t
     without_mask(engine.graph)
     session = onnxruntime.InferenceSession(str(engine.graph), providers=["CPUExecutionProvider"])
     feeds: dict[str, Any] = {
-        "input_ids": np.array([TOKENS[:8]]), "positions": np.arange(8)[None], "starts": np.array([0]), "logit_positions": np.array([7]),
-    }  # fmt: skip
+        "input_ids": np.array([TOKENS[:8]]),
+        "positions": np.arange(8)[None],
+        "starts": np.array([0]),
+        "logit_positions": np.array([7]),
+    }
     feeds |= {f"past.{c.name}": np.zeros((1, c.heads, 64, c.dim), np.float16) for c in engine.bundle.cache}
     expected = next(reference.score(checkpoint.config, checkpoint.weights, [TOKENS[:8]], [[7]])).logits[0]
     assert difference(session.run(["logits"], feeds)[0][0, 0], expected) < 0.02
     found = verify_network(engine.runner(), LIMITS, checkpoint)
     assert found.decode is not None and found.decode.maximum > 0.3
     assert any("when decoding" in problem for problem in problems(found, BUDGETS["tensorrt/fp16"]))
-    with pytest.raises(BuildError, match="would drop .* nonpad_kv_seqlen"):
+    with pytest.raises(BuildError, match=r"would drop .* nonpad_kv_seqlen"):
         trt.lint(engine.graph)
 
 
@@ -156,6 +159,16 @@ def test_an_input_that_the_parser_leaves_unread_is_refused(tmp_path: Path) -> No
     onnx.save(model, str(engine.graph))
     with pytest.raises(BuildError, match="left out what reads lengths"):
         engine.parse()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int4"])
+def test_weights_that_are_not_kept_as_float32_give_the_same_bits(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = lowered(tiny("llama"), precision, tmp_path)
+    plain = engine.runner().run(0, [TOKENS[:8]], [0], [7])
+    monkeypatch.setattr(network, "_ROOM", 0)
+    assert np.array_equal(engine.runner().run(0, [TOKENS[:8]], [0], [7]), plain)
 
 
 def test_weights_that_float16_cannot_hold_are_refused_by_name(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ pytest.importorskip("cuda.bindings", reason="needs cuda-bindings: requirements/t
 
 from cuda.bindings import runtime as real_cuda
 
+from fakes.cuda_runtime import FakeCuda
 from fakes.engines import make_engine
-from fakes.gpu import FakeContext, FakeCuda, FakeEngine, FakeTensorRt, named
 from fakes.host_engines import OrtCompute, as_tensorrt
+from fakes.tensorrt_package import FakeContext, FakeEngine, FakeTensorRt, named
 from fakes.tiny_llama import tiny_checkpoint
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest, Limits
@@ -113,6 +114,13 @@ def test_contexts_are_as_many_as_profiles_and_recorded_batch_sizes(bench: Bench)
     assert [context.profile for context in bench.trt.contexts] == [0, 1, 1, 1]
 
 
+@pytest.mark.parametrize(("rtx", "kernels"), [(True, {0: "none", 1: "eager"}), (False, {0: None, 1: None})])
+def test_kernels_for_one_shape_are_compiled_for_decoding_only(bench: Bench, rtx: bool, kernels: dict[int, str | None]) -> None:
+    bench.trt.rtx = rtx
+    agrees(bench.runner(), bench.ort)
+    assert {context.profile: context.kernels for context in bench.trt.contexts} == kernels
+
+
 @pytest.mark.parametrize("how", ["asked", "enqueue", "end"])
 def test_what_cannot_be_captured_runs_call_by_call(bench: Bench, how: str, caplog: pytest.LogCaptureFixture) -> None:
     if how == "asked":
@@ -172,7 +180,7 @@ def test_an_engine_with_other_tensors_is_refused(bench: Bench, name: str, tensor
 
 
 def test_an_engine_with_other_profiles_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fakes.gpu.FakeEngine.num_optimization_profiles", 1)
+    monkeypatch.setattr("fakes.tensorrt_package.FakeEngine.num_optimization_profiles", 1)
     with pytest.raises(ManifestError, match=r"model\.plan has 1 optimization profiles, engine\.json 2"):
         bench.runner()
 
@@ -243,7 +251,7 @@ def test_every_method_of_the_stand_ins_is_tensorrts_with_as_many_arguments(stand
 def test_what_is_looked_up_in_tensorrts_package_is_there() -> None:
     trt = pytest.importorskip("tensorrt_rtx_bindings", reason="needs requirements/tensorrt.txt")
     assert "USER_MANAGED" in trt.ExecutionContextAllocationStrategy.__members__
-    assert "EAGER" in trt.DynamicShapesKernelSpecializationStrategy.__members__
+    assert {"EAGER", "NONE"} <= trt.DynamicShapesKernelSpecializationStrategy.__members__.keys()
     for name in ("set_execution_context_allocation_strategy", "create_runtime_cache", "set_runtime_cache"):
         assert hasattr(trt.IRuntimeConfig, name), name
     assert hasattr(trt.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")

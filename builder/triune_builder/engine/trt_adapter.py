@@ -164,7 +164,7 @@ def build(
 
     Args:
         compute_capabilities: of the GPUs it is for, e.g. "8.9"; empty: all that the package is made for.
-        timing_cache: measurements of kernels, read if it is there and written again.
+        timing_cache: measurements of kernels, read if it is there and written again; full TensorRT alone has them.
 
     Raises:
         BuildError: TensorRT refuses, or warns of what makes a wrong engine.
@@ -175,7 +175,7 @@ def build(
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if weight_streaming:
             config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
-        if rt.is_rtx:  # for one that is made for CUDA graphs: the runner captures decode steps
+        elif rt.is_rtx:  # which CUDA graphs need, and which weight streaming excludes
             config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
         _target(rt, config, compute_capabilities)
         for shapes in profiles:
@@ -186,7 +186,7 @@ def build(
                 raise BuildError(
                     f"TensorRT refuses a profile: {'; '.join(_errors(rows))}", "check --max-sequences and --prefill-chunk"
                 )
-        cache = _timings(config, timing_cache)
+        cache = None if rt.is_rtx else _timings(config, timing_cache)  # TensorRT-RTX measures nothing at build time
         made = network.builder.build_serialized_network(network.definition, config)
         if made is None:
             raise BuildError(_failure(_errors(rows), compute_capabilities), _hint(_errors(rows)))

@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from .network_layers import RULES, Layer, Values
+from .network_layers import MOVES, RULES, Layer, Values
 
 Array = NDArray[Any]
 _DTYPES: dict[str, Any] = {
@@ -21,6 +21,9 @@ _DTYPES: dict[str, Any] = {
     "INT8": np.int8, "UINT8": np.uint8, "INT32": np.int32, "INT64": np.int64, "BOOL": np.bool_,
 }  # fmt: skip
 _ROUNDED = frozenset({"HALF", "BF16", "FP8"})
+
+
+_ROOM = 4 << 30  # bytes of weights that are kept as float32; more of them stay as they lie and are widened by every run
 
 
 class NetworkError(AssertionError):
@@ -42,17 +45,28 @@ class Interpreter:
         layers = [Layer(trt, definition.get_layer(i)) for i in range(definition.num_layers)]
         self._steps = _in_order(layers, {x.name for x in self.inputs})
         self._constants: dict[str, Array] = {}
+        values = _Held(self._constants)
         fixed: set[str] = set()
         for layer in self._steps:
             if layer.kind == "CONSTANT":
-                self._store(layer, [_constant(layer, weights)], self._constants)
-                fixed |= set(layer.outputs)
+                self._constants[layer.outputs[0]] = _constant(layer, weights)
+            elif layer.kind in MOVES and layer.reads and set(layer.reads) <= fixed:
+                self._constants[layer.outputs[0]] = self._compute(layer, self._constants)[0]  # a view
             elif layer.kind != "KV_CACHE_UPDATE" and layer.reads and set(layer.reads) <= fixed:
-                self._store(layer, self._compute(layer, self._constants), self._constants)
-                fixed |= set(layer.outputs)
+                made: dict[str, Array] = {}
+                self._store(layer, self._compute(layer, values), made)
+                self._constants |= {
+                    t.name: made[t.name].astype(_DTYPES[t.dtype.name], copy=False) for t in layer.output_tensors
+                }
+            else:
+                continue
+            fixed |= set(layer.outputs)
         self._steps = [layer for layer in self._steps if not set(layer.outputs) <= fixed]
         needed = {name for layer in self._steps for name in layer.reads} | {x.name for x in self.outputs}
-        self._constants = {name: array for name, array in self._constants.items() if name in needed}
+        kept = {name: array for name, array in self._constants.items() if name in needed}
+        if sum(4 * array.size for array in kept.values()) <= _ROOM:
+            kept = {name: _wide(array) for name, array in kept.items()}
+        self._constants = kept
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs for `feeds`. A cache that a layer updates is written in place, as TensorRT does.
@@ -60,7 +74,7 @@ class Interpreter:
         Raises:
             NetworkError: no rule for a layer, or a shape or type that contradicts the network's own declaration.
         """
-        values: Values = dict(self._constants)
+        values: Values = _Held(self._constants)
         for x in self.inputs:
             array = feeds[x.name]
             if array.dtype != _DTYPES[x.dtype.name] or not _fits(array.shape, tuple(x.shape)):
@@ -85,15 +99,24 @@ class Interpreter:
             if not _fits(array.shape, declared):
                 raise NetworkError(f"{layer.name} ({layer.kind}) gives {array.shape}; the network declares {declared}")
             kind = tensor.dtype.name
-            if layer.kind == "KV_CACHE_UPDATE":
+            if layer.kind == "KV_CACHE_UPDATE" or layer.kind in MOVES:
                 values[tensor.name] = array
             elif kind in _ROUNDED:
                 with np.errstate(over="ignore"):
                     values[tensor.name] = array.astype(_DTYPES[kind]).astype(np.float32)
-            elif kind == "INT4":
-                values[tensor.name] = array
             else:
                 values[tensor.name] = array.astype(_DTYPES[kind], copy=False)
+
+
+class _Held(dict[str, Array]):
+    """The values of a run; what is not among them is a constant, widened when it is read."""
+
+    def __init__(self, constants: Mapping[str, Array]) -> None:
+        super().__init__()
+        self._constants = constants
+
+    def __missing__(self, name: str) -> Array:
+        return _wide(self._constants[name])
 
 
 def _in_order(layers: list[Layer], known: set[str]) -> list[Layer]:
@@ -122,7 +145,7 @@ def _constant(layer: Layer, weights: Mapping[str, Array]) -> Array:
         array = weights[layer.name]
     else:
         raise NetworkError(f"the numbers of the constant {layer.name} are not known")
-    return _wide(array).reshape(tuple(layer.raw.shape))
+    return array.reshape(tuple(layer.raw.shape))
 
 
 def _wide(array: Array) -> Array:

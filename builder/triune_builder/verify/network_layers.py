@@ -121,6 +121,7 @@ def _product(layer: Layer, values: Values) -> Sequence[Array]:
     sides = []
     for array, op in zip(layer.arrays(values), (layer.raw.op0, layer.raw.op1), strict=True):
         assert op != layer.trt.MatrixOperation.VECTOR, layer.name
+        array = array.astype(np.float32, copy=False)  # the cache is read as it lies
         sides.append(array.swapaxes(-1, -2) if op == layer.trt.MatrixOperation.TRANSPOSE else array)
     return [np.matmul(*sides)]
 
@@ -261,6 +262,7 @@ def _attention(layer: Layer, values: Values) -> Sequence[Array]:
     return [np.matmul(shares, v).reshape(batch, heads, n, dim)]
 
 
+MOVES = frozenset({"SHUFFLE", "UNSQUEEZE", "SQUEEZE", "IDENTITY", "ATTENTION_OUTPUT", "SLICE"})  # these compute nothing
 RULES: dict[str, Callable[[Layer, Values], Sequence[Array]]] = {
     "CAST": _first, "IDENTITY": _first, "ATTENTION_OUTPUT": _first, "GATHER": _gather, "UNSQUEEZE": _unsqueeze,
     "SQUEEZE": _squeeze, "ELEMENTWISE": _elementwise, "UNARY": _unary, "REDUCE": _reduce, "SHUFFLE": _shuffle,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TriuneError
-from .device import Replay
+from .device import ALIGNMENT, Replay
 
 try:
     from cuda.bindings import runtime as cudart
@@ -47,6 +47,7 @@ class CudaDevice:
     def allocate(self, size: int) -> int:
         """See `Device.allocate`."""
         address = int(_checked(cudart.cudaMalloc(size), f"allocating {size:,} bytes of GPU memory"))
+        assert address % ALIGNMENT == 0, f"the CUDA runtime gave {address:#x}"
         _checked(cudart.cudaMemsetAsync(address, 0, size, self.stream), "clearing GPU memory")
         return address
 

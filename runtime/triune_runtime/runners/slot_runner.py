@@ -37,6 +37,7 @@ class SlotRunner:
         plan = _checked(manifest)
         limits, self._device = manifest.limits, device
         self.vocab_size = manifest.vocab_size
+        self.mtp = None  # engines of this kind have no layer that guesses further tokens
         self._slots = limits.max_sequences
         self._cache = SlotCache(device, manifest.cache, slots=self._slots, capacity=plan.capacity)
         self._alone = _Alone(device, engine, self._cache, self.vocab_size, plan.profiles[0])

@@ -16,7 +16,7 @@ from ..errors import ManifestError, TriuneError
 from ..manifest import EngineManifest, TensorRtPlan
 from .cuda import CudaDevice
 from .preflight import NAMES, load_package
-from .slot_runner import SlotRunner
+from .slot_runner import DECODE, SlotRunner
 from .tensors import EngineTensor, check_tensors, expected_tensors
 
 LOG = logging.getLogger(__name__)
@@ -66,11 +66,12 @@ class TensorRtEngine:
         self._streams_weights = plan.weight_streaming and self._limit_weights(free - cache - _ASIDE)
         self._activation_bytes = max(1, int(self._engine.device_memory_size_v2))
         self._activations = device.allocate(self._activation_bytes)
-        self._config = self._runtime_config()
+        self._cache: Any = None  # of TensorRT-RTX's kernels, compiled on this machine: one for all contexts
+        self._configs = [self._runtime_config(profile.name == DECODE) for profile in plan.profiles]
 
     def program(self, profile: int) -> TensorRtProgram:
         """See `LoadedEngine.program`."""
-        context = self._engine.create_execution_context(self._config)
+        context = self._engine.create_execution_context(self._configs[profile])
         if context is None:
             raise TensorRtError(f"no execution context: {self._logger.last()}", "is enough GPU memory free? See nvidia-smi")
         if not context.set_optimization_profile_async(profile, self._device.stream):
@@ -107,22 +108,29 @@ class TensorRtEngine:
         Must come before the first context.
         """
         streamable = int(self._engine.streamable_weights_size)
-        if streamable <= room:
-            return False
-        self._engine.weight_streaming_budget_v2 = max(0, room)
-        LOG.warning(
-            "%.1f of %.1f GB of weights stay in host memory and go to the GPU in every run, which is slow",
-            (streamable - max(0, room)) / 1e9, streamable / 1e9,
-        )  # fmt: skip
-        return True
+        kept = min(streamable, max(0, room))
+        self._engine.weight_streaming_budget_v2 = kept  # said even where all fit: only that switches streaming off for sure
+        if kept < streamable:
+            LOG.warning(
+                "%.1f of %.1f GB of weights stay in host memory and go to the GPU in every run, which is slow",
+                (streamable - kept) / 1e9, streamable / 1e9,
+            )  # fmt: skip
+        return kept < streamable
 
-    def _runtime_config(self) -> Any:
-        """What every context is made with."""
+    def _runtime_config(self, few_shapes: bool) -> Any:
+        """What the contexts of a profile are made with.
+
+        TensorRT-RTX has kernels for any shape and compiles better ones for a shape at hand. That must be done before a step is
+        recorded, so at once where there are few shapes; and never where there is one for every length of a prompt, since a
+        user would wait for it, or get other bits once it is done in the background.
+        """
         trt, config = self._trt, self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if hasattr(config, "create_runtime_cache"):  # TensorRT-RTX compiles kernels here: once for all contexts, and at once,
-            config.set_runtime_cache(config.create_runtime_cache())  # since a recording keeps the kernels that it has seen
-            config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        if hasattr(config, "create_runtime_cache"):
+            self._cache = self._cache or config.create_runtime_cache()
+            config.set_runtime_cache(self._cache)
+            kinds = trt.DynamicShapesKernelSpecializationStrategy
+            config.dynamic_shapes_kernel_specialization_strategy = kinds.EAGER if few_shapes else kinds.NONE
         return config
 
 

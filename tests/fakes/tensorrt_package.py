@@ -1,145 +1,20 @@
-"""Stand-ins for the CUDA runtime and for TensorRT's package, with the arguments and answers of the real ones.
+"""A stand-in for TensorRT's package: an engine on the CUDA stand-in, with the real one's arguments and answers.
 
-What they compute is real, on host memory. They are as strict as the documentation: they refuse what it forbids.
+It refuses what the documentation forbids: changing a context that was captured, capturing before a run, ...
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from cuda.bindings import runtime as real
 
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.runners.host import Compute
 
-OK = real.cudaError_t.cudaSuccess
-BAD = real.cudaError_t.cudaErrorInvalidValue
-STREAM = 77
-
-
-class FakeCuda:
-    """`cuda.bindings.runtime` over host memory; work is done at the next wait, as late as a GPU may do it.
-
-    `fail` names a function and the error that it gives.
-    """
-
-    def __init__(self) -> None:
-        self.fail: dict[str, Any] = {}
-        self.calls: list[str] = []
-        self.queued: list[Callable[[], None]] = []
-        self.capturing: list[Callable[[], None]] | None = None
-        self.graphs: dict[int, list[Callable[[], None]]] = {}
-        self._memory: dict[int, Any] = {}  # address -> bytes kept alive
-        self.free = 80 << 30
-        self.invalidates_captures = False
-
-    def __getattr__(self, name: str) -> Any:
-        """Enumerations, and every function by its real name."""
-        if not name.startswith("cuda") or not callable(getattr(real, name)) or isinstance(getattr(real, name), type):
-            return getattr(real, name)
-        function = getattr(self, f"_{name}")
-
-        def called(*arguments: Any) -> Any:
-            self.calls.append(name)
-            return (self.fail[name], *[None] * 1) if name in self.fail else function(*arguments)
-
-        return called
-
-    def queue(self, do: Callable[[], None], stream: int) -> tuple[Any]:
-        assert int(stream) == STREAM, "work on another stream"
-        (self.queued if self.capturing is None else self.capturing).append(do)
-        return (OK,)
-
-    def inside(self, address: int, size: int) -> bool:
-        """Whether the bytes are part of one allocation."""
-        return any(base <= address and address + size <= base + len(data) for base, data in self._memory.items())
-
-    def _new(self, size: int) -> tuple[Any, int]:
-        assert self.capturing is None, "an allocation while capturing"
-        data = (ctypes.c_uint8 * (size + 256))()
-        address = ctypes.addressof(data) + -ctypes.addressof(data) % 256
-        self._memory[address] = data
-        ctypes.memset(address, 0xFF, size)  # not numbers
-        return OK, address
-
-    def _cudaSetDevice(self, device: int) -> tuple[Any]:
-        return (OK,) if device == 0 else (BAD,)
-
-    def _cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, Any]:
-        assert flags == real.cudaStreamNonBlocking
-        return OK, real.cudaStream_t(STREAM)
-
-    def _cudaMalloc(self, size: int) -> tuple[Any, int]:
-        assert size > 0
-        return self._new(size)
-
-    def _cudaHostAlloc(self, size: int, flags: int) -> tuple[Any, int]:
-        assert flags == real.cudaHostAllocDefault
-        return self._new(size)
-
-    def _cudaMemsetAsync(self, address: int, value: int, count: int, stream: int) -> tuple[Any]:
-        assert self.inside(address, count)
-        return self.queue(lambda: ctypes.memset(address, value, count) and None, stream)
-
-    def _cudaMemcpyAsync(self, target: int, source: int, count: int, kind: Any, stream: int) -> tuple[Any]:
-        assert isinstance(kind, real.cudaMemcpyKind) and self.inside(target, count) and self.inside(source, count)
-        return self.queue(lambda: ctypes.memmove(target, source, count) and None, stream)
-
-    def _cudaMemcpy2DAsync(
-        self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, height: int, kind: Any, stream: int
-    ) -> tuple[Any]:
-        assert width <= min(target_pitch, source_pitch) and kind == real.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-        assert self.inside(target, target_pitch * (height - 1) + width)
-
-        def copy() -> None:
-            for row in range(height):
-                ctypes.memmove(target + row * target_pitch, source + row * source_pitch, width)
-
-        return self.queue(copy, stream)
-
-    def _cudaStreamSynchronize(self, stream: int) -> tuple[Any]:
-        assert self.capturing is None, "waiting while capturing"
-        queued, self.queued = self.queued, []
-        for do in queued:
-            do()
-        return (OK,)
-
-    def _cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[Any]:
-        assert self.capturing is None and isinstance(mode, real.cudaStreamCaptureMode)
-        self.capturing = []
-        return (OK,)
-
-    def _cudaStreamEndCapture(self, stream: int) -> tuple[Any, int]:
-        captured, self.capturing = self.capturing, None
-        if self.invalidates_captures:
-            return real.cudaError_t.cudaErrorStreamCaptureInvalidated, 0
-        self.graphs[len(self.graphs) + 1] = captured or []
-        return OK, len(self.graphs)
-
-    def _cudaGraphInstantiate(self, graph: int, flags: int) -> tuple[Any, int]:
-        assert flags == 0
-        return OK, graph
-
-    def _cudaGraphDestroy(self, graph: int) -> tuple[Any]:
-        return (OK,)
-
-    def _cudaGraphLaunch(self, graph: int, stream: int) -> tuple[Any]:
-        for do in self.graphs[graph]:
-            self.queue(do, stream)
-        return (OK,)
-
-    def _cudaGetLastError(self) -> tuple[Any]:
-        return (OK,)
-
-    def _cudaMemGetInfo(self) -> tuple[Any, int, int]:
-        return OK, self.free, 80 << 30
-
-    def _cudaGetErrorString(self, code: Any) -> tuple[Any, bytes]:
-        return real.cudaGetErrorString(code)  # type: ignore[no-any-return]
+from .cuda_runtime import STREAM, FakeCuda
 
 
 def named(name: str) -> SimpleNamespace:
@@ -156,7 +31,7 @@ class FakeTensorRt:
 
     __version__ = "1.7.1.116"
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
-    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager", NONE="none")
 
     class ILogger:
         def __init__(self) -> None: ...
@@ -207,8 +82,9 @@ class FakeEngine:
         }
         for c in manifest.cache:
             shape = (-1, c.heads, plan.capacity, c.dim)
-            self.tensors[f"past.{c.name}"] = ("INPUT", "FLOAT", shape, None)
-            self.tensors[f"present.{c.name}"] = ("OUTPUT", "FLOAT", shape, f"past.{c.name}")
+            dtype = {"float32": "FLOAT", "float16": "HALF"}[c.dtype]
+            self.tensors[f"past.{c.name}"] = ("INPUT", dtype, shape, None)
+            self.tensors[f"present.{c.name}"] = ("OUTPUT", dtype, shape, f"past.{c.name}")
         self.tensors |= trt.changes
 
     @property
@@ -231,7 +107,7 @@ class FakeEngine:
         return self.tensors[name][3]
 
     def create_runtime_config(self) -> Any:
-        config = SimpleNamespace(strategy=None, cache=None)
+        config = SimpleNamespace(strategy=None, cache=None, dynamic_shapes_kernel_specialization_strategy=None)
         config.set_execution_context_allocation_strategy = lambda strategy: setattr(config, "strategy", strategy)
         if self._trt.rtx:
             config.create_runtime_cache = lambda: "a cache"
@@ -240,15 +116,15 @@ class FakeEngine:
 
     def create_execution_context(self, config: Any) -> Any:
         assert config.strategy == "user managed" and (not self._trt.rtx or config.cache == "a cache")
-        self._trt.contexts.append(FakeContext(self._trt, self))
+        self._trt.contexts.append(FakeContext(self._trt, self, config.dynamic_shapes_kernel_specialization_strategy))
         return self._trt.contexts[-1]
 
 
 class FakeContext:
     """IExecutionContext."""
 
-    def __init__(self, trt: FakeTensorRt, engine: FakeEngine) -> None:
-        self._trt, self._engine = trt, engine
+    def __init__(self, trt: FakeTensorRt, engine: FakeEngine, kernels: str | None) -> None:
+        self._trt, self._engine, self.kernels = trt, engine, kernels
         self.profile: int | None = None
         self._memory = 0
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -297,7 +173,7 @@ class FakeContext:
         return True
 
     def _array(self, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        dtype = np.dtype({"INT64": np.int64, "FLOAT": np.float32}[self._engine.tensors[name][1]])
+        dtype = np.dtype({"INT64": np.int64, "FLOAT": np.float32, "HALF": np.float16}[self._engine.tensors[name][1]])
         size = int(np.prod(shape)) * dtype.itemsize
         assert self._trt.cuda.inside(self.addresses[name], size), f"{name}: outside every allocation"
         memory = (ctypes.c_uint8 * size).from_address(self.addresses[name])
