@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import itertools
+import dataclasses
 import json
 import statistics
 import time
@@ -68,20 +68,13 @@ class Subject:
         self._prompts = [
             tuple(self._tokenizer.encode(template.render([{"role": "user", "content": text}]))) for text in questions(kind)
         ]
-        self._keys = itertools.count()
         self._params = SamplingParams(max_tokens=tokens, temperature=temperature)
 
     def turn(self, streams: int, *, drafts: bool) -> Turn:
         """Serve all prompts, `streams` of them at a time, with an engine that has learned nothing yet."""
         engine = Engine(self.manifest, self._runner, self._tokenizer.token_bytes())
-        waiting = [
-            Request(
-                key=n,
-                prompt=p,
-                params=SamplingParams(**(asdict(self._params) | {"seed": n, "max_drafts": None if drafts else 0})),
-            )
-            for n, p in enumerate(self._prompts)
-        ]
+        params = dataclasses.replace(self._params, max_drafts=None if drafts else 0)
+        waiting = [Request(key=n, prompt=p, params=dataclasses.replace(params, seed=n)) for n, p in enumerate(self._prompts)]
         answers: dict[int, list[int]] = {request.key: [] for request in waiting}
         live = tokens = drafted = accepted = 0
         began, began_cpu = time.perf_counter(), time.process_time()
@@ -124,7 +117,7 @@ class Subject:
 
 
 def questions(kind: str) -> list[str]:
-    """arithmetic: what r1-nano knows; repeat: texts to be said again, of which prompt lookup knows every word; chat: neither."""
+    """arithmetic: what r1-nano knows; repeat: texts to be said again, which lookup can guess; chat: texts it cannot."""
     if kind == "arithmetic":
         return [f"What is {487 + 61 * n} * {36 + 7 * n}?" for n in range(REQUESTS)]
     if kind == "repeat":
