@@ -32,7 +32,7 @@ class Cheap(Costs):
     def plain_s(self, sequences: int) -> float:
         return float(sequences)
 
-    def check_s(self) -> float:
+    def check_s(self, sequences: int) -> float:
         return 0.01
 
     def guess_s(self) -> float:

@@ -1,4 +1,4 @@
-"""An engine's graph -> one that checks drafts: several tokens of one sequence at once, with the bits of one after the other.
+"""An engine's graph -> one that checks drafts: several tokens of a sequence at once, with the bits of one after the other.
 
 Run as n tokens of one sequence, other kernels would do the products: ONNX Runtime's for one row differ from those for many. The
 last bits of activations decide how they are rounded, so that within a few tokens w8a8's logits would be others by percents. So
@@ -23,10 +23,11 @@ _CACHE_INPUTS, _LENGTH_INPUTS = (3, 4), (5, 6)  # of GroupQueryAttention
 
 
 def write_checking(engine: Path, target: Path, tokens: int) -> None:
-    """Write the graph of `engine` for `tokens` tokens of one sequence beside it; its weights are the engine's own files.
+    """Write the graph of `engine` for `tokens` tokens of each sequence beside it; its weights are the engine's own files.
 
-    Inputs are the engine's for a batch of `tokens`, with ascending `total_lengths`, but `past.NAME` is of one sequence. To
-    every output `present.NAME` come those of the further tokens, all to be bound to the one buffer.
+    Inputs are the engine's for a batch of `tokens` times s: of s sequences the first token, then of each the second, and so on,
+    with `total_lengths` that grow accordingly. But `past.NAME` is of s sequences. To every output `present.NAME` come those of
+    the further tokens, all to be bound to the one buffer.
     """
     model = ir.load(engine)
     check_drafts(model, tokens)
@@ -45,10 +46,7 @@ def check_drafts(model: ir.Model, tokens: int) -> None:
         assert last is not None, "attention without lengths"
         if last not in lengths:
             parts = place.ops("Split", last, part="drafts.last", outputs=tokens, axis=0, num_outputs=tokens)
-            lengths[last] = [
-                (part, place.op("Add", place.op("Squeeze", part, axis, part=f"drafts.{i}"), one, part=f"drafts.total.{i}"))
-                for i, part in enumerate(parts)
-            ]
+            lengths[last] = [(part, _longest(place, part, axis, one, i)) for i, part in enumerate(parts)]
         split = {
             value: place.ops("Split", value, part=f"drafts.in.{i}", outputs=tokens, axis=0, num_outputs=tokens)
             for i, value in enumerate(inputs[: _CACHE_INPUTS[0]])
@@ -56,6 +54,12 @@ def check_drafts(model: ir.Model, tokens: int) -> None:
         }
         _one_by_one(rewriter, node, tokens, split, lengths[last])
     rewriter.finish({})
+
+
+def _longest(place: Place, last: ir.Value, axis: ir.Value, one: ir.Value, token: int) -> ir.Value:
+    """Of the sequences whose last positions these are, the length of the longest."""
+    position = place.op("ReduceMax", last, axis, part=f"drafts.{token}", keepdims=0)
+    return place.op("Add", position, one, part=f"drafts.total.{token}")
 
 
 def _one_by_one(

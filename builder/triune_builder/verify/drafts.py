@@ -75,16 +75,21 @@ def _decode(runner: Runner, limits: Limits, text: Sequence[int], start: int) -> 
 def _decode_checked(
     runner: Runner, speculation: Speculation, limits: Limits, text: Sequence[int], start: int, right: int
 ) -> list[tuple[int, Logits]]:
-    """(position, logits) of runs with drafts, of which the first `right` are the text's own and the next is wrong."""
-    prefill(runner, 0, text[:start], limits.prefill_chunk)
+    """(position, logits) of runs with drafts, of which the first `right` are the text's own and the next is wrong.
+
+    As many sequences as may be, up to three, read the same text at once.
+    """
+    slots = range(min(3, limits.max_sequences))
+    for slot in slots:
+        prefill(runner, slot, text[:start], limits.prefill_chunk)
     rows, at = [], start
     while at < len(text):
         drafts = list(text[at + 1 : at + 1 + right])
         kept = 1 + len(drafts)
         wrong = [int(runner.vocab_size - 1 - token) for token in text[at + 1 :][right : speculation.tokens - 1]]
         run = (text[at], *drafts, *wrong)
-        logits = runner.run([Work(0, at, run, len(run) - 1)])
-        rows += [(at + i, logits[i].copy()) for i in range(kept)]
+        logits = runner.run([Work(slot, at, run, len(run) - 1) for slot in slots])
+        rows += [(at + i, logits[slot * len(run) + i].copy()) for slot in slots for i in range(kept)]
         at += kept
     return rows
 

@@ -36,31 +36,39 @@ class Checker:
             self._speculator.moved(move)
         plain = [part for part in step.slices if not part.drafts]
         chosen = self._plain(plain) if plain else {}
-        for part in step.slices:
-            if part.drafts:
-                chosen |= self._checked(part, endings(part.sequence.key))
+        if drafted := [part for part in step.slices if part.drafts]:
+            chosen |= self._checked(drafted, endings)
         return chosen
 
     def _plain(self, parts: Items[Slice]) -> Chosen:
         began = self._clock()
         logits = self._runner.run([_work(part) for part in parts])
-        if all(part.length == 1 for part in parts):
-            self._speculator.costs.ran_plain(len(parts), self._clock() - began)
         for move in prompt_copies(parts):
             self._runner.copy_slot(move.source, move.target, move.length)
         rows, keys = sampled(parts)
         try:
-            return self._sample(keys, _rows(logits, rows))
+            chosen = self._sample(keys, _rows(logits, rows))
         except SamplingError as error:
             usable = [i for i, key in enumerate(keys) if key not in error.keys]
-            return self._sample([keys[i] for i in usable], logits[[rows[i] for i in usable]])
+            chosen = self._sample([keys[i] for i in usable], logits[[rows[i] for i in usable]])
+        if all(part.length == 1 for part in parts):
+            self._speculator.costs.ran_plain(len(parts), self._clock() - began)
+        return chosen
 
-    def _checked(self, part: Slice, endings: Abstract[int]) -> Chosen:
+    def _checked(self, parts: Items[Slice], endings: Callable[[int], Abstract[int]]) -> Chosen:
+        began, chosen, row = self._clock(), Chosen(), 0
+        logits = self._runner.run([_work(part) for part in parts])
+        for part in parts:
+            tokens = self._accept(part, logits[row : row + part.length], endings(part.sequence.key))
+            row += part.length
+            if tokens:
+                chosen[part.sequence.key] = tokens
+        self._speculator.costs.ran_check(len(parts), self._clock() - began)
+        return chosen
+
+    def _accept(self, part: Slice, logits: NDArray[np.float32], endings: Abstract[int]) -> list[TokenLogprob]:
         """Tokens up to the first that is not what was guessed: with it the guesses behind it are void."""
-        key, began = part.sequence.key, self._clock()
-        logits = self._runner.run([_work(part)])
-        self._speculator.costs.ran_check(self._clock() - began)
-        tokens: list[TokenLogprob] = []
+        key, tokens = part.sequence.key, list[TokenLogprob]()
         for row, draft in zip(logits, (*part.drafts, None), strict=True):
             try:
                 tokens += self._sampler.sample([key], row[None])
@@ -69,7 +77,7 @@ class Checker:
             if tokens[-1].token_id != draft or draft in endings:
                 break
         self._speculator.checked(key, len(part.drafts), max(0, len(tokens) - 1))
-        return {key: tokens} if tokens else {}
+        return tokens
 
     def _sample(self, keys: Items[int], logits: NDArray[np.float32]) -> Chosen:
         return {key: [token] for key, token in zip(keys, self._sampler.sample(keys, logits), strict=True)}

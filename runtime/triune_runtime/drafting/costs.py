@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 _NEW = 0.1  # weight of the latest time
 _WILD = 3.0  # times the usual: so much of one time counts at most, for the machine may have done something else
 _GROWTH = 0.2  # of a step with each further sequence, until it has been seen
-_CHECK = 1.5  # steps of one sequence that a run with drafts takes, until it has been seen
-_GUESS = 0.4  # and a run of what guesses
+# What has not been run is thought cheap, so that it is tried: steps of one sequence that a run with drafts takes, and a guess.
+_CHECK, _GUESS = 1.2, 0.1
+_RETURN = 0.01  # of the way back to that, with each step in which it is not run: machines and loads change
 _EVIDENCE = 3.0  # drafts that the first trust is worth
 _FADING = 0.97  # of what is known of a sequence's drafts, with each token: texts change, and what was given up is tried again
 _MARGIN = 0.05  # that drafts must promise
@@ -21,16 +22,23 @@ class Costs:
     """Seconds of the three kinds of runs."""
 
     plain: dict[int, float] = field(default_factory=dict)  # sequences -> a step with a token of each
-    check: float | None = None  # a token and its drafts
+    check: dict[int, float] = field(default_factory=dict)  # sequences -> a token of each and its drafts
     guess: float | None = None  # one draft of a drafter that runs a model
 
     def ran_plain(self, sequences: int, seconds: float) -> None:
+        """A step without drafts."""
         self.plain[sequences] = _learned(self.plain.get(sequences), seconds)
+        for number, known in self.check.items():
+            self.check[number] += _RETURN * (min(_CHECK * self.plain_s(number), known) - known)
+        if self.guess:
+            self.guess += _RETURN * (min(_GUESS * self.plain_s(1), self.guess) - self.guess)
 
-    def ran_check(self, seconds: float) -> None:
-        self.check = _learned(self.check, seconds)
+    def ran_check(self, sequences: int, seconds: float) -> None:
+        """A run with drafts of so many sequences."""
+        self.check[sequences] = _learned(self.check.get(sequences), seconds)
 
     def ran_guess(self, seconds: float) -> None:
+        """One draft was made."""
         self.guess = _learned(self.guess, seconds)
 
     @property
@@ -40,16 +48,23 @@ class Costs:
 
     def plain_s(self, sequences: int) -> float:
         """Of a step without drafts; 0 for none."""
-        if not sequences:
-            return 0.0
-        near = min(self.plain, key=lambda n: (abs(n - sequences), n))
-        return self.plain[near] * (1 + _GROWTH * (sequences - 1)) / (1 + _GROWTH * (near - 1))
+        return _scaled(self.plain, sequences)
 
-    def check_s(self) -> float:
-        return self.check or _CHECK * self.plain_s(1)
+    def check_s(self, sequences: int) -> float:
+        """Of a run with drafts; 0 for none."""
+        return _scaled(self.check, sequences) if self.check else _CHECK * self.plain_s(sequences)
 
     def guess_s(self) -> float:
+        """Of a draft by a drafter that runs a model."""
         return self.guess or _GUESS * self.plain_s(1)
+
+
+def _scaled(known: Mapping[int, float], sequences: int) -> float:
+    """By what is known of the nearest number of sequences."""
+    if not sequences:
+        return 0.0
+    near = min(known, key=lambda n: (abs(n - sequences), n))
+    return known[near] * (1 + _GROWTH * (sequences - 1)) / (1 + _GROWTH * (near - 1))
 
 
 def _learned(known: float | None, seconds: float) -> float:
@@ -98,14 +113,15 @@ def worthwhile(costs: Costs, sequences: int, offers: Sequence[tuple[float, float
 
     Args:
         sequences: that decode, at least as many as offers.
-        offers: (tokens expected, seconds) of runs with drafts, best first.
+        offers: (tokens expected, seconds to guess them) of each, best first.
     """
     best, best_value = 0, -sequences * math.log(costs.plain_s(sequences)) + _MARGIN * sequences
     gained = spent = 0.0
     for taken, (tokens, seconds) in enumerate(offers, start=1):
         gained += math.log(tokens)
         spent += seconds
-        value = gained - sequences * math.log(spent + costs.plain_s(sequences - taken))
+        seconds = spent + costs.check_s(taken) + costs.plain_s(sequences - taken)
+        value = gained - sequences * math.log(seconds)
         if value > best_value:
             best, best_value = taken, value
     return best

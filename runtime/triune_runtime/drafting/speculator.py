@@ -33,12 +33,9 @@ class _Offer:
     drafter: int
     count: int
     tokens: float  # expected of the run
-    seconds: float
+    guess_s: float
+    speed: float  # tokens a second, if it ran alone
     drafts: tuple[int, ...] = field(default=())
-
-    @property
-    def speed(self) -> float:
-        return self.tokens / self.seconds
 
 
 class Speculator:
@@ -78,7 +75,7 @@ class Speculator:
         self._follow(prefilling, len(decoding) + len(prefilling))
         offers = [offer for s in decoding if (offer := self._offer(s)) is not None]
         offers.sort(key=lambda offer: -offer.speed)
-        taken = worthwhile(self.costs, len(decoding), [(o.tokens, o.seconds) for o in offers]) if offers else 0
+        taken = worthwhile(self.costs, len(decoding), [(o.tokens, o.guess_s) for o in offers]) if offers else 0
         return {o.sequence.key: drafts for o in offers[:taken] if (drafts := self._drafts(o))}
 
     def moved(self, move: Move) -> None:
@@ -101,7 +98,7 @@ class Speculator:
         """Let drafters that run a model read prompts, where their drafts could pay."""
         for drafter in self._drafters:
             if drafter.runs_model:
-                best = 1.0 + self._most, self.costs.check_s() + self._most * self.costs.guess_s()
+                best = 1.0 + self._most, self._most * self.costs.guess_s()
                 if worthwhile(self.costs, sequences, [best] * sequences):
                     for sequence in prefilling:
                         if self._room(sequence) > 0 and sequence.computed:
@@ -128,10 +125,11 @@ class Speculator:
             drafts: tuple[int, ...] = ()
             if not drafter.runs_model and not (drafts := drafter.draft(sequence, room)):
                 continue
-            guess_s = self.costs.guess_s() if drafter.runs_model else 0.0
+            each_s = self.costs.guess_s() if drafter.runs_model else 0.0
             for count in range(1, room + 1) if drafter.runs_model else (len(drafts),):
-                tokens, seconds = record.expected(count), self.costs.check_s() + count * guess_s
-                offer = _Offer(sequence, number, count, tokens, seconds, drafts)
+                tokens, guess_s = record.expected(count), count * each_s
+                speed = tokens / (self.costs.check_s(1) + guess_s)
+                offer = _Offer(sequence, number, count, tokens, guess_s, speed, drafts)
                 if best is None or offer.speed > best.speed:
                     best = offer
         return best

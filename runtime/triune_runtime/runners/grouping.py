@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from . import Work
@@ -27,10 +27,14 @@ def group(work: Sequence[Work], *, from_first: bool = False) -> Grouping:
     """
     ends = list(itertools.accumulate(1 + item.drafts for item in work))
     rows = {item.slot: slice(end - 1 - item.drafts, end) for item, end in zip(work, ends, strict=True)}
-    single = {item.slot: item for item in work if len(item.tokens) == 1}
-    starts = [slot for slot in sorted(single) if slot - 1 not in single and not (from_first and slot)]
-    batches = tuple(
-        tuple(single[slot] for slot in itertools.takewhile(single.__contains__, itertools.count(start))) for start in starts
-    )
+    single = neighbours([item for item in work if len(item.tokens) == 1])
+    batches = tuple(batch for batch in single if not (from_first and batch[0].slot))
     batched = {item.slot for batch in batches for item in batch}
     return Grouping(batches, tuple(item for item in work if item.slot not in batched), rows, ends[-1])
+
+
+def neighbours(work: Sequence[Work]) -> Iterator[tuple[Work, ...]]:
+    """`work` in groups of slots that follow each other."""
+    by_slot = {item.slot: item for item in work}
+    for first in sorted(slot for slot in by_slot if slot - 1 not in by_slot):
+        yield tuple(by_slot[slot] for slot in itertools.takewhile(by_slot.__contains__, itertools.count(first)))

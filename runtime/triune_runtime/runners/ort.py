@@ -1,8 +1,8 @@
 """Runs an engine with ONNX Runtime on the CPU. Owns the KV slots' memory.
 
 A layer's past and present are one buffer [slots, heads, positions, dim]: the attention op appends in place. Decoding binds
-neighbouring slots as a batch, prefill one slot as a batch of one, so nothing is gathered or copied. A token with drafts runs in
-a graph of its own, for which every one of them is a sequence, and all of these have one slot.
+neighbouring slots as a batch, prefill one slot as a batch of one, so nothing is gathered or copied. Tokens with drafts run
+in a graph of their own, for which every one of them is a sequence, and those of one sequence have one slot.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import ManifestError
 from ..manifest import EngineManifest, checked_name
 from . import Mtp, Work
-from .grouping import group
+from .grouping import group, neighbours
 from .ort_mtp import HiddenStates, OrtMtp
 from .ort_session import bind_input, bind_output, load, untouched
 from .windows import WindowedBuffers
@@ -68,10 +68,11 @@ class OrtRunner:
             self.mtp = OrtMtp(speculation.mtp, self._seen, manifest, folder, threads)
         self._outlets: dict[int, _Outlet] = {}  # tokens with logits -> where they go
         self._decode: dict[tuple[int, int], onnxruntime.IOBinding] = {}  # first slot, slot behind the last -> binding
-        self._drafts: dict[int, onnxruntime.IOBinding] = {}  # slot -> binding
-        self._draft_ids = np.zeros((self._checked, 1), np.int64)
-        self._draft_lengths = np.zeros(self._checked, np.int32)
-        self._draft_outlet = _Outlet(self._checked, 1, self.vocab_size)
+        self._drafts: dict[tuple[int, int], onnxruntime.IOBinding] = {}  # first slot, slot behind the last -> binding
+        rows = self._checked * self._slots  # of a token of every sequence, then of the next of every sequence, ...
+        self._draft_ids = np.zeros((rows, 1), np.int64)
+        self._draft_lengths = np.zeros(rows, np.int32)
+        self._draft_outlet = _Outlet(rows, 1, self.vocab_size)
         self._alone: dict[tuple[int, int], onnxruntime.IOBinding] = {}  # (slot, tokens with logits) -> binding
 
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
@@ -84,9 +85,13 @@ class OrtRunner:
         for batch in groups.batches:
             for item, found in zip(batch, self._run_batch(batch), strict=True):
                 logits[groups.rows[item.slot]] = found
-        for item in groups.alone:  # the attention op takes several tokens of one sequence only
-            drafted = item.drafts and len(item.tokens) == 1 + item.drafts <= self._checked
-            logits[groups.rows[item.slot]] = self._run_drafts(item) if drafted else self._run_alone(item)
+        drafted = [item for item in groups.alone if item.drafts and len(item.tokens) == 1 + item.drafts <= self._checked]
+        for batch in neighbours(drafted):
+            for item, found in zip(batch, self._run_drafts(batch), strict=True):
+                logits[groups.rows[item.slot]] = found[: len(item.tokens)]
+        for item in groups.alone:
+            if item not in drafted:  # the attention op takes several tokens of one sequence only
+                logits[groups.rows[item.slot]] = self._run_alone(item)
         return logits
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
@@ -115,25 +120,32 @@ class OrtRunner:
                 self._seen.note(item.slot, item.start, self._seen.singles[item.slot])
         return outlet.logits[first:stop, 0]
 
-    def _run_drafts(self, item: Work) -> NDArray[np.float32]:
-        """Logits [1 + drafts, vocab_size]. Where there are fewer drafts than the graph takes, the last one is repeated."""
+    def _run_drafts(self, batch: Sequence[Work]) -> NDArray[np.float32]:
+        """Logits [len(batch), tokens, vocab_size] of neighbouring slots. Behind fewer drafts, the last one is repeated."""
         assert self._checks is not None and not self._windowed, "an engine without a graph that checks drafts"
-        assert item.start + self._checked <= self._longest, f"{self._checked} tokens at {item.start} of {self._longest}"
-        n = len(item.tokens)
-        self._draft_ids[:n, 0], self._draft_ids[n:, 0] = item.tokens, item.tokens[-1]
-        self._draft_lengths[:] = np.arange(item.start + 1, item.start + 1 + self._checked)
-        outlet = self._draft_outlet
-        if item.slot not in self._drafts:
-            where = slice(item.slot, item.slot + 1)
-            binding = self._bind(self._checks, where, self._draft_lengths, outlet.positions, outlet.logits, self._checked)
-            bind_input(binding, "input_ids", self._draft_ids)
+        first, stop, n, outlet = batch[0].slot, batch[-1].slot + 1, len(batch) * self._checked, self._draft_outlet
+        ids = self._draft_ids[:n].reshape(self._checked, len(batch))
+        lengths = self._draft_lengths[:n].reshape(self._checked, len(batch))
+        for column, item in enumerate(batch):
+            assert item.start + self._checked <= self._longest, f"{self._checked} tokens at {item.start} of {self._longest}"
+            ids[:, column] = [*item.tokens, *item.tokens[-1:] * (self._checked - len(item.tokens))]
+            lengths[:, column] = np.arange(item.start + 1, item.start + 1 + self._checked)
+        if (first, stop) not in self._drafts:
+            where = slice(first, stop)
+            binding = self._bind(
+                self._checks, where, self._draft_lengths[:n], outlet.positions, outlet.logits[:n], self._checked
+            )
+            bind_input(binding, "input_ids", self._draft_ids[:n])
             if self._seen:
-                bind_output(binding, "hidden", self._seen.checked)
-            self._drafts[item.slot] = binding
-        self._checks.run_with_iobinding(self._drafts[item.slot])
+                bind_output(binding, "hidden", self._seen.checked[:n])
+            self._drafts[first, stop] = binding
+        self._checks.run_with_iobinding(self._drafts[first, stop])
         if self._seen:
-            self._seen.note(item.slot, item.start, self._seen.checked[:n, 0].copy())
-        return outlet.logits[:n, 0]
+            hidden = self._seen.checked[:n].reshape(self._checked, len(batch), -1)
+            for column, item in enumerate(batch):
+                self._seen.note(item.slot, item.start, hidden[: len(item.tokens), column].copy())
+        logits: NDArray[np.float32] = outlet.logits[:n].reshape(self._checked, len(batch), -1).swapaxes(0, 1)
+        return logits
 
     def _run_alone(self, item: Work) -> NDArray[np.float32]:
         """Logits [1 + drafts, vocab_size]."""

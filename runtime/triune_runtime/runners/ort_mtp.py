@@ -19,7 +19,7 @@ class HiddenStates:
 
     def __init__(self, slots: int, checked: int, size: int) -> None:
         self.singles = np.zeros((slots, 1, size), np.float32)  # one token a slot
-        self.checked = np.zeros((checked, 1, size), np.float32)  # a token and its drafts
+        self.checked = np.zeros((checked * slots, 1, size), np.float32)  # tokens and their drafts
         self._size = size
         self._latest: dict[int, tuple[int, Array]] = {}
 

@@ -44,11 +44,6 @@ class SlotRunner:
         self._batch = _Batch(device, engine, self._cache, self.vocab_size, self._slots, record=record)
 
     @property
-    def mtp(self) -> None:
-        """There is no graph of the MTP layer for this target."""
-        return None
-
-    @property
     def cache_bytes(self) -> int:
         """Bytes of device memory that the KV slots take."""
         return self._cache.bytes
