@@ -17,7 +17,8 @@ PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up serve down status logs chat lint format test test-slow test-gpu test-page fuzz bench lock clean
+.PHONY: help install engine verify up serve down status logs chat lint format test test-slow test-clients test-gpu test-page fuzz \
+        bench lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +90,22 @@ test: lint engine ## everything CI runs: lint, unit, property and real-server te
 
 test-slow: .venv/installed-test engine ## the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow and not gpu" -rs
+
+CLIENTS := tritonclient openai litellm langchain-openai langchain-nvidia-trt llama-index genai-perf aiperf
+
+.venvs/client-%/installed: requirements/clients/%.txt
+	@echo "installing the client $* ..."
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Perf Analyzer, which GenAI-Perf runs, is a program in the wheels of an older tritonclient; only that is used.
+.venvs/perf-analyzer/installed: requirements/clients/perf-analyzer.txt
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) -r $<
+	@chmod +x $(@D)/bin/* && touch $@
+
+test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIENTS:%=.venvs/client-%/installed) ## the real clients, each in an environment of its own
+	@TRIUNE_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients_real -rs
 
 test-gpu: .venv/installed-test ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu -rs

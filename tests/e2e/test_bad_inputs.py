@@ -142,7 +142,7 @@ OVER_HTTP: dict[str, tuple[bytes, tuple[int, ...], str]] = {
     "deep sampling_parameters": (with_good(sampling_parameters='{"a":' * 100_000), (400,), "nested too deeply"),
     # not served
     "beams": (with_good(beam_width=4), (400,), "beam_width is 4; only 0 or 1"),
-    "many answers": (with_good(num_return_sequences=2), (400,), "num_return_sequences is 2"),
+    "many answers": (with_good(num_return_sequences=100), (400,), "100 sequences are asked for"),
     "a length penalty": (with_good(length_penalty=2.0), (400,), "length_penalty is 2"),
     "LoRA": (with_good(lora_task_id=1), (400,), "lora_task_id is not served"),
     "a decoder's text": (with_good(decoder_text_input="x"), (400,), "decoder_text_input is not served"),
@@ -284,7 +284,6 @@ def test_what_is_not_there_is_404_and_what_cannot_be_done_is_said(server: RealSe
         ("generate", {"input_ids": [1], "options": '{"params":{"max_tokens":"x"}}'}, "max_tokens is 'x'"),
         ("generate", {"input_ids": [1], "options": '{"params":{"seed":-1,"temperature":1}}'}, "seed is -1"),
         ("detokenize", {"token_ids": [10**6], "byte_range": [0, 1], "request_key": 1}, "token_ids are"),
-        ("ensemble", {"text_input": ["a", "b"], "max_tokens": 2}, "exactly 1 response"),
     ],
 )
 def test_bad_requests_to_the_steps_themselves(server: RealServer, model: str, body: dict[str, Any], message: str) -> None:

@@ -164,7 +164,7 @@ def test_the_llm_api_s_names_are_understood(server: RealServer) -> None:
 def test_a_stop_signal_with_the_same_id_ends_the_request(server: RealServer, stop_model: str) -> None:
     found: queue.SimpleQueue[Any] = queue.SimpleQueue()
     long = end_to_end(stream=True, tokens=1500) | {"ignore_eos": rows(True)}
-    stop = {"input_ids": rows(0), "input_lengths": rows(0), "request_output_len": rows(0), "stop": rows(True)}
+    stop = {"input_ids": rows(0), "input_lengths": rows(0), "request_output_len": rows(0, np.uint32), "stop": rows(True)}
     cancelled = 0
     with triton_grpc.InferenceServerClient(server.options.grpc_url) as client:
         client.start_stream(callback=lambda result, error: found.put(error or result))

@@ -87,6 +87,19 @@ def test_a_prompt_is_computed_once_for_all_its_answers() -> None:
     assert runner.tokens == 20 + 4 * 4  # the last token of an answer is not run
 
 
+def test_when_the_leader_leaves_the_next_goes_on_with_what_is_computed() -> None:
+    runner = CountingRunner()
+    engine = make_engine(runner, max_sequences=3, prefill_chunk=8, stops=())
+    requests = group(1, 3, prompt=20, max_tokens=5)
+    engine.submit_group(requests)
+    engine.step()
+    engine.abort(requests[0].key)
+    events = run_out(engine)
+    assert runner.tokens == 20 + 2 * 4
+    for request in requests[1:]:
+        assert whole(chunks_of(events, request.key)) == whole(run_alone(request, prefill_chunk=8, stops=()))
+
+
 def test_answers_with_their_own_seeds_differ_and_the_first_has_the_request_s() -> None:
     engine = make_engine(max_sequences=4)
     requests = group(1, 4, prompt=5, seed=9, max_tokens=12, ignore_eos=True)
