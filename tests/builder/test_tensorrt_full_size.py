@@ -1,4 +1,4 @@
-"""TensorRT engines of models at full size. Run: pytest tests/builder/test_tensorrt_full_size.py; `-m slow` for the longer ones."""
+"""TensorRT engines of models at full size. Run: pytest tests/builder/test_tensorrt_full_size.py; `-m slow` for more."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BuildError
@@ -187,12 +188,15 @@ def build(
                     f"TensorRT refuses a profile: {'; '.join(_errors(rows))}", "check --max-sequences and --prefill-chunk"
                 )
         cache = None if rt.is_rtx else _timings(config, timing_cache)  # TensorRT-RTX measures nothing at build time
-        made = network.builder.build_serialized_network(network.definition, config)
-        if made is None:
-            raise BuildError(_failure(_errors(rows), compute_capabilities), _hint(_errors(rows)))
-        _refuse_grave(rows)
-        with plan.open("wb") as file:
-            file.write(memoryview(made))
+        try:
+            with plan.open("wb") as file:  # as it comes, so that the plan is not in memory as a whole beside the weights
+                made = network.builder.build_serialized_network_to_stream(network.definition, config, _writer(trt, file))
+            if not made:
+                raise BuildError(_failure(_errors(rows), compute_capabilities), _hint(_errors(rows)))
+            _refuse_grave(rows)
+        except BuildError:
+            plan.unlink()
+            raise
         if cache is not None and timing_cache is not None:
             timing_cache.parent.mkdir(parents=True, exist_ok=True)
             timing_cache.write_bytes(memoryview(config.get_timing_cache().serialize()))
@@ -209,12 +213,23 @@ def integrity(rt: TensorRt, plan: Path) -> str:
     """
     with rt.logged() as rows:
         runtime = rt.trt.Runtime(rt.logger)
-        if runtime.deserialize_cuda_engine(plan.read_bytes()) is not None:
+        if runtime.deserialize_cuda_engine(np.memmap(plan, np.uint8, "r")) is not None:
             return "loaded"
         errors = _errors(rows)
     if errors and "Serialization" not in errors[0] and _NO_GPU.search(errors[0]):
         return "whole"
     raise BuildError(f"{plan.name} is damaged: {errors[0] if errors else 'it cannot be loaded'}", "build the engine again")
+
+
+def _writer(trt: Any, file: BinaryIO) -> Any:
+    class Writer(trt.IStreamWriter):  # type: ignore[misc]  # a class of the package at hand
+        def __init__(self) -> None:
+            trt.IStreamWriter.__init__(self)
+
+        def write(self, data: bytes) -> int:
+            return file.write(data)
+
+    return Writer()
 
 
 def _strongly_typed(trt: Any) -> int:
