@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from triune_runtime.errors import ManifestError, TriuneError
+from triune_runtime.errors import DeviceLost, ManifestError, TriuneError
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.runners import Runner, make_runner
 from triune_runtime.runners.preflight import Machine, check_runnable, this_machine
@@ -178,6 +178,9 @@ def main(
         report = proof.write(plan.folder(build_dir))
     except TriuneError as error:
         print(f"error: {error.args[0]}" + (f"\n\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        raise typer.Exit(1) from error
+    except DeviceLost as error:
+        print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
     if as_json:
         typer.echo(json.dumps({"report": str(report), "problems": proof.problems, "speeds": dataclasses.asdict(proof.speeds)}))

@@ -23,7 +23,7 @@ from fakes.engines import make_engine
 from fakes.host_engines import OrtCompute, as_tensorrt
 from fakes.tensorrt_package import FakeContext, FakeEngine, FakeTensorRt, named
 from fakes.tiny_llama import tiny_checkpoint
-from triune_runtime.errors import ManifestError
+from triune_runtime.errors import DeviceLost, ManifestError
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.runners import Runner, Work, cuda, tensorrt
 from triune_runtime.runners.cuda import CudaDevice, CudaError
@@ -190,6 +190,15 @@ def test_a_run_that_fails_is_an_error_with_tensorrts_reason(bench: Bench) -> Non
     bench.trt.enqueue_fails = True
     with pytest.raises(TensorRtError, match="the engine did not run: a kernel could not be launched"):
         runner.run(STEPS[0])
+
+
+def test_a_gpu_that_fails_while_it_works_ends_the_engine_and_answers_everyone(bench: Bench) -> None:
+    """CUDA would refuse every further call of the process: a server that only fails requests would look healthy."""
+    runner = bench.runner()
+    bench.cuda.fail["cudaStreamSynchronize"] = real_cuda.cudaError_t.cudaErrorIllegalAddress
+    with pytest.raises(DeviceLost, match=r"waiting for the GPU failed: an illegal memory access .* \(CUDA error 700, "):
+        runner.run(STEPS[0])
+    assert not issubclass(DeviceLost, Exception), "an engine's step catches these and goes on"
 
 
 def test_what_tensorrt_says_goes_to_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

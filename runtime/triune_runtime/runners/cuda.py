@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import TriuneError
+from ..errors import DeviceLost, TriuneError
 from .device import ALIGNMENT, Replay
 
 try:
@@ -108,8 +108,15 @@ class CudaDevice:
         LOG.warning("no CUDA graph; the step is queued call by call: %s", error)
 
     def synchronize(self) -> None:
-        """See `Device.synchronize`."""
-        _checked(cudart.cudaStreamSynchronize(self.stream), "waiting for the GPU")
+        """See `Device.synchronize`.
+
+        Raises:
+            DeviceLost: something that was queued failed; CUDA then refuses every further call of the process.
+        """
+        try:
+            _checked(cudart.cudaStreamSynchronize(self.stream), "waiting for the GPU")
+        except CudaError as error:
+            raise DeviceLost(str(error)) from error
 
     def free_bytes(self) -> int:
         """GPU memory that nobody holds."""

@@ -18,6 +18,7 @@ from ..manifest import EngineManifest, TensorRtPlan
 
 NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 _LEAST = (8, 0)  # compute capability of an engine that names none
+_DATA_CENTER = ("9.0", "10.0", "10.3", "11.0")  # GPUs that TensorRT-RTX 1.7 does not run on, whatever the engine names
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
 _CHUNK = 1 << 24  # bytes hashed at a time
 _DRIVER_ERRORS = {100: "the driver sees no GPU", 803: "its driver does not fit its GPU", 999: "the driver does not answer"}
@@ -162,6 +163,13 @@ def check_gpu(engine: str, plan: TensorRtPlan, machine: Machine) -> None:
             elsewhere,
         )
     gpu = machine.gpus[0]
+    if plan.flavour == "tensorrt_rtx" and gpu.compute_capability in _DATA_CENTER:
+        raise ManifestError(
+            f"no supported GPU: {engine} runs with TensorRT-RTX, which has no support for this machine's {gpu.name} "
+            f"(compute capability {gpu.compute_capability})",
+            "install full TensorRT (pip install tensorrt) on such a machine and build there: "
+            f"triune build --target tensorrt --compute-capability {gpu.compute_capability}",
+        )
     known = plan.compute_capabilities
     if gpu.compute_capability not in known if known else _parts(gpu.compute_capability) < _LEAST:
         raise ManifestError(
