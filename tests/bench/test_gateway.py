@@ -6,7 +6,6 @@ import asyncio
 import json
 
 import pytest
-
 from bench.gateway import over_http
 from bench.timing import Stream
 
