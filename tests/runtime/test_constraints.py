@@ -241,6 +241,23 @@ def test_a_guide_that_waits_can_be_cancelled_and_a_closed_compiler_refuses(model
         compiler.submit(DATE, model.request(1), found.append)
 
 
+def test_a_guide_that_is_being_compiled_can_be_cancelled(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, begun, go_on, came = ConstraintCompiler(model.manifest, model.table), *(threading.Event() for _ in range(3))
+    make, found = compiler.make, []
+
+    def slow(guide: Guide, request: Request) -> Any:
+        begun.set()
+        go_on.wait(20)
+        return make(guide, request)
+
+    monkeypatch.setattr(compiler, "make", slow)
+    compiler.submit(DATE, dataclasses.replace(model.request(1), id="gone"), lambda made: (found.append(made), came.set())[1])
+    assert begun.wait(20)
+    compiler.cancel("gone")
+    go_on.set()
+    assert came.wait(20) and found == [None]
+
+
 def test_one_guide_serves_many_requests_each_from_its_beginning(model: Model) -> None:
     first, second = (model.compiler.make(DATE, model.request(key)) for key in range(2))
     generator = np.random.default_rng(0)
