@@ -116,6 +116,7 @@ def test_a_regex_a_choice_and_a_grammar_are_matched_as_a_whole(model: Model, gui
 def test_a_finished_grammar_ends_the_answer_whatever_else_was_asked(model: Model) -> None:
     (chunk,) = model.answers(model.request(1, DATE, min_tokens=50, ignore_eos=True))
     assert re.fullmatch(DATE[1], model.text(chunk))
+    assert chunk.finish_reason == "stop" and chunk.new_tokens <= len("2026-11")
 
 
 def test_an_answer_ends_only_where_its_grammar_allows(model: Model) -> None:
@@ -171,8 +172,8 @@ def test_a_model_that_need_not_think_may_begin_to_unless_its_prompt_has_closed_t
 
 def test_markers_of_thinking_are_no_part_of_a_constrained_text(thinker: Model) -> None:
     liked = ((thinker.table.index(b"</think>"), 60.0),)
-    (chunk,) = thinker.answers(thinker.request(1, ("regex", "x.{3}"), opened=True, logit_bias=liked))
-    assert re.fullmatch("x.{3}", thinker.text(chunk)) and "</think>" not in thinker.text(chunk)
+    (chunk,) = thinker.answers(thinker.request(1, ("regex", "x.{20}"), opened=True, logit_bias=liked))
+    assert re.fullmatch("x.{20}", thinker.text(chunk)) and "</think>" not in thinker.text(chunk)
 
 
 @pytest.mark.parametrize(
