@@ -15,6 +15,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fakes.runtime import chunks_of, run_out
 from fakes.schemas import draw, random_schema
@@ -205,6 +207,33 @@ def test_what_cannot_be_served_is_refused_and_says_why(model: Model, guide: Guid
     assert came.wait(20)
     if message:
         assert isinstance(found[0], RequestError) and message in str(found[0])
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        "start:", "a:", '"x"', "/a+/", "/(a|b)*c/", "|", "(", ")", "*", "+", "?", "{2,5}", "{0,1000}", "\n", "a", "~", "&", '"',
+        "/", '%json {"type":"object"}', "%json {}", "<[1-5]>", "[0-9]", "%ignore / /", "\\", "::=", "root", "start", "X: /./",
+        "X", ".", "^", "$", "(?i)", r"\p{L}", r"\b", "a{,", "é", "\u2028", "[lazy]", "@", '%regex {"substring_words":"a b"}',
+        "{", "}",
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["grammar", "regex", "json_schema"]), st.lists(FRAGMENTS, min_size=1, max_size=12), st.booleans())
+def test_no_guide_breaks_more_than_its_own_request(model: Model, kind: str, parts: list[str], spaced: bool) -> None:
+    source = ("start: " if kind == "grammar" else "") + (" " if spaced else "").join(parts)
+    try:
+        request = model.request(1, (kind, source), max_tokens=20)
+    except RequestError:
+        return
+    engine = Engine(model.manifest, FakeRunner(model.manifest.vocab_size, model.manifest.stop_token_ids), model.table)
+    engine.submit(request)
+    engine.submit(model.request(2, max_tokens=20))
+    last = {event.key: event for event in run_out(engine) if event.last}
+    assert set(last) == {1, 2}
+    assert isinstance(last[2].item, Chunk)
+    assert isinstance(last[1].item, Chunk) or "grammar cannot go on" in str(last[1].item)
 
 
 def test_what_is_not_strict_leaves_out_what_cannot_be_enforced(model: Model) -> None:
