@@ -15,6 +15,8 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fakes.runtime import chunks_of, run_out
 from fakes.schemas import draw, random_schema
@@ -116,6 +118,7 @@ def test_a_regex_a_choice_and_a_grammar_are_matched_as_a_whole(model: Model, gui
 def test_a_finished_grammar_ends_the_answer_whatever_else_was_asked(model: Model) -> None:
     (chunk,) = model.answers(model.request(1, DATE, min_tokens=50, ignore_eos=True))
     assert re.fullmatch(DATE[1], model.text(chunk))
+    assert chunk.finish_reason == "stop" and chunk.new_tokens <= len("2026-11")
 
 
 def test_an_answer_ends_only_where_its_grammar_allows(model: Model) -> None:
@@ -171,8 +174,8 @@ def test_a_model_that_need_not_think_may_begin_to_unless_its_prompt_has_closed_t
 
 def test_markers_of_thinking_are_no_part_of_a_constrained_text(thinker: Model) -> None:
     liked = ((thinker.table.index(b"</think>"), 60.0),)
-    (chunk,) = thinker.answers(thinker.request(1, ("regex", "x.{3}"), opened=True, logit_bias=liked))
-    assert re.fullmatch("x.{3}", thinker.text(chunk)) and "</think>" not in thinker.text(chunk)
+    (chunk,) = thinker.answers(thinker.request(1, ("regex", "x.{20}"), opened=True, logit_bias=liked))
+    assert re.fullmatch("x.{20}", thinker.text(chunk)) and "</think>" not in thinker.text(chunk)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +207,33 @@ def test_what_cannot_be_served_is_refused_and_says_why(model: Model, guide: Guid
     assert came.wait(20)
     if message:
         assert isinstance(found[0], RequestError) and message in str(found[0])
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        "start:", "a:", '"x"', "/a+/", "/(a|b)*c/", "|", "(", ")", "*", "+", "?", "{2,5}", "{0,1000}", "\n", "a", "~", "&", '"',
+        "/", '%json {"type":"object"}', "%json {}", "<[1-5]>", "[0-9]", "%ignore / /", "\\", "::=", "root", "start", "X: /./",
+        "X", ".", "^", "$", "(?i)", r"\p{L}", r"\b", "a{,", "é", "\u2028", "[lazy]", "@", '%regex {"substring_words":"a b"}',
+        "{", "}",
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["grammar", "regex", "json_schema"]), st.lists(FRAGMENTS, min_size=1, max_size=12), st.booleans())
+def test_no_guide_breaks_more_than_its_own_request(model: Model, kind: str, parts: list[str], spaced: bool) -> None:
+    source = ("start: " if kind == "grammar" else "") + (" " if spaced else "").join(parts)
+    try:
+        request = model.request(1, (kind, source), max_tokens=20)
+    except RequestError:
+        return
+    engine = Engine(model.manifest, FakeRunner(model.manifest.vocab_size, model.manifest.stop_token_ids), model.table)
+    engine.submit(request)
+    engine.submit(model.request(2, max_tokens=20))
+    last = {event.key: event for event in run_out(engine) if event.last}
+    assert set(last) == {1, 2}
+    assert isinstance(last[2].item, Chunk)
+    assert isinstance(last[1].item, Chunk) or "grammar cannot go on" in str(last[1].item)
 
 
 def test_what_is_not_strict_leaves_out_what_cannot_be_enforced(model: Model) -> None:
@@ -239,6 +269,23 @@ def test_a_guide_that_waits_can_be_cancelled_and_a_closed_compiler_refuses(model
     blocked.set()
     with pytest.raises(Overloaded):
         compiler.submit(DATE, model.request(1), found.append)
+
+
+def test_a_guide_that_is_being_compiled_can_be_cancelled(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler, begun, go_on, came = ConstraintCompiler(model.manifest, model.table), *(threading.Event() for _ in range(3))
+    make, found = compiler.make, []
+
+    def slow(guide: Guide, request: Request) -> Any:
+        begun.set()
+        go_on.wait(20)
+        return make(guide, request)
+
+    monkeypatch.setattr(compiler, "make", slow)
+    compiler.submit(DATE, dataclasses.replace(model.request(1), id="gone"), lambda made: (found.append(made), came.set())[1])
+    assert begun.wait(20)
+    compiler.cancel("gone")
+    go_on.set()
+    assert came.wait(20) and found == [None]
 
 
 def test_one_guide_serves_many_requests_each_from_its_beginning(model: Model) -> None:

@@ -32,6 +32,8 @@ class ConstraintCompiler:
         self._manifest, self._token_bytes = manifest, token_bytes
         self._changed = threading.Condition()  # guards all below
         self._jobs: deque[tuple[Guide, Request, Done]] = deque()
+        self._compiling: list[Request] = []
+        self._left: set[int] = set()  # keys of those whose client has cancelled them meanwhile
         self._threads: list[threading.Thread] = []
         self._closed = False
         self._loading = threading.Lock()  # guards the two below
@@ -53,10 +55,11 @@ class ConstraintCompiler:
             self._changed.notify()
 
     def cancel(self, request_id: str) -> None:
-        """Forget the requests of this id that wait; `done` of each gets None."""
+        """Forget the requests of this id; `done` of each gets None."""
         with self._changed:
             found = [job for job in self._jobs if job[1].id == request_id]
             self._jobs = deque(job for job in self._jobs if job[1].id != request_id)
+            self._left.update(request.key for request in self._compiling if request.id == request_id)
         for *_, done in found:
             done(None)
 
@@ -112,7 +115,8 @@ class ConstraintCompiler:
                 if not self._jobs:
                     return
                 guide, request, done = self._jobs.popleft()
-            result: Constraint | TriuneError
+                self._compiling.append(request)
+            result: Constraint | TriuneError | None
             try:
                 result = self.make(guide, request)
             except TriuneError as error:
@@ -120,6 +124,11 @@ class ConstraintCompiler:
             except BaseException as error:  # the library's panics among them: this request's, not the thread's
                 LOG.exception("a guide could not be compiled")
                 result = RequestError(f"the {guide[0]} cannot be compiled: {error}", "simplify it")
+            with self._changed:
+                self._compiling.remove(request)
+                if request.key in self._left:
+                    self._left.remove(request.key)
+                    result = None
             try:
                 done(result)
             except BaseException:

@@ -72,7 +72,8 @@ class GrammarConstraint:
 
     @property
     def error(self) -> str:
-        return f"the answer's grammar cannot go on: {self._matcher.get_error()}" if self._matcher.is_error() else ""
+        why = self._matcher.get_error().partition("\n")[0]
+        return f"the answer's grammar cannot go on: {why}" if self._matcher.is_error() else ""
 
     def mask(self, scores: NDArray[np.float32]) -> None:
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
