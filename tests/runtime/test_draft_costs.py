@@ -29,7 +29,7 @@ def costs(plain: dict[int, float], *check: float) -> Costs:
 
 def test_one_sequence_has_drafts_where_they_give_more_tokens_a_second() -> None:
     assert worthwhile(costs({1: 1.0}, 1.5), 1, [(2.0, 0.0)]) == 1
-    assert worthwhile(costs({1: 1.0}, 1.5), 1, [(2.0, 0.45)]) == 0  # within the margin
+    assert worthwhile(costs({1: 1.0}, 1.5), 1, [(2.0, 0.4)]) == 0  # within the margin
     assert worthwhile(costs({1: 1.0}, 2.5), 1, [(2.0, 0.0)]) == 0
 
 
@@ -58,7 +58,7 @@ def test_no_other_number_of_the_first_offers_is_better(
         seconds = sum(s for _, s in offers[:number]) + known.plain_s(sequences - number) + known.check_s(number)
         return math.prod(t / seconds for t in [t for t, _ in offers[:number]] + [1.0] * (sequences - number))
 
-    assert speeds(taken) >= max(speeds(number) for number in range(len(offers) + 1)) / math.exp(0.05 * sequences) * 0.999
+    assert speeds(taken) >= max(speeds(number) for number in range(len(offers) + 1)) / math.exp(0.1 * sequences) * 0.999
     assert not taken or speeds(taken) > speeds(0)
 
 
@@ -73,7 +73,7 @@ def test_times_are_learned_and_one_wild_one_changes_little() -> None:
     assert known.check_s(2) < 1.3 * known.plain_s(2), "thought cheap, so that it is tried"
     known.ran_check(2, 0.05)
     assert known.check_s(2) == 0.05 and known.check_s(1) == pytest.approx(0.05 / 1.2)
-    for _ in range(300):
+    for _ in range(1000):
         known.ran_plain(1, 0.01)
     assert known.check_s(2) < 1.5 * known.plain_s(2), "what has not been run for long is tried again"
 

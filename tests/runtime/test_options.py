@@ -231,3 +231,20 @@ def test_options_cross_the_ensemble_unchanged() -> None:
         max_tokens=9, stop=["a", "😀"], bad_words=["xy"], logit_bias='{"4": 1.5}', seed=2**64 - 1, stream=True, timeout_s=2.5
     )
     assert read_options(options.to_json()) == options
+
+
+def test_drafts_are_asked_for_by_either_name_and_the_two_must_agree() -> None:
+    wanted = {
+        (): None, (("speculation", False),): 0, (("num_draft_tokens", 0),): 0, (("num_draft_tokens", 3),): 3,
+        (("speculation", True), ("num_draft_tokens", 2)): 2, (("speculation", False), ("num_draft_tokens", 0)): 0,
+    }  # fmt: skip
+    for given_names, drafts in wanted.items():
+        options = read(**dict(given_names))
+        assert options.params.max_drafts == drafts
+        assert read_options(options.to_json()) == options
+    assert (read(speculation=True).params.max_drafts or 0) >= 16, "as many as the engine checks"
+    for both in ({"speculation": False, "num_draft_tokens": 2}, {"speculation": True, "num_draft_tokens": 0}):
+        with pytest.raises(RequestError, match=r"num_draft_tokens is \d; speculation is (true|false); the two must agree"):
+            read(**both)
+    with pytest.raises(RequestError, match="num_draft_tokens is -1"):
+        read(num_draft_tokens=-1)

@@ -11,10 +11,10 @@ _WILD = 3.0  # times the usual: so much of one time counts at most, for the mach
 _GROWTH = 0.2  # of a step with each further sequence, until it has been seen
 # What has not been run is thought cheap, so that it is tried: steps of one sequence that a run with drafts takes, and a guess.
 _CHECK, _GUESS = 1.2, 0.1
-_RETURN = 0.01  # of the way back to that, with each step in which it is not run: machines and loads change
+_RETURN = 0.003  # of the way back to that, with each step in which it is not run: machines and loads change
 _EVIDENCE = 3.0  # drafts that the first trust is worth
 _FADING = 0.97  # of what is known of a sequence's drafts, with each token: texts change, and what was given up is tried again
-_MARGIN = 0.05  # that drafts must promise
+_MARGIN = 0.1  # that drafts must promise
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ class LookupDrafter:
     """See `Drafter`."""
 
     runs_model = False
-    trust = 0.4
+    trust = 0.3
 
     def __init__(self) -> None:
         self._indices: dict[int, _Index] = {}
