@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from .answer import Answer
 from .drafting.checking import Checker
 from .drafting.speculator import Speculator
 from .errors import Overloaded, RequestError, TriuneError
@@ -19,12 +20,11 @@ from .runners import Runner
 from .sampler import Sampler
 from .scheduler import Scheduler, Slice, Step
 from .sequence import Sequence
-from .text.cutter import Cut, TextCutter, merge
+from .text.cutter import TextCutter
 from .text.reasoning import Divider, ThinkingLimit
 from .text.vocabulary import TokenBytes
 
 LOG = logging.getLogger(__name__)
-_NOTHING = Cut((), 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,46 +38,6 @@ class Event:
     def last(self) -> bool:
         """Whether nothing follows for this request."""
         return isinstance(self.item, TriuneError) or self.item.finish_reason is not None
-
-
-@dataclass(slots=True)
-class _Answer:
-    """What of a sequence's answer has not been handed out yet."""
-
-    sequence: Sequence
-    cutter: TextCutter
-    stop_token_ids: frozenset[int]
-    cut: Cut = _NOTHING
-    new_tokens: int = 0
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    index: int = 0
-    taken: int = 0  # tokens in all
-    drafted: int = 0
-    accepted: int = 0
-
-    def add(self, cut: Cut | None) -> None:
-        if cut is not None:
-            self.cut = cut if self.cut is _NOTHING else merge(self.cut, cut)
-
-    def take(self, times: Times | None, finish_reason: FinishReason | None = None) -> Chunk:
-        """All that is pending, as the next chunk."""
-        chunk = Chunk(
-            index=self.index,
-            token_ids=self.cut.token_ids,
-            byte_start=self.cut.byte_start,
-            byte_stop=self.cut.byte_stop,
-            new_tokens=self.new_tokens,
-            finish_reason=finish_reason,
-            stop_reason=self.cut.stop_reason,
-            logprobs=tuple(self.logprobs),
-            border=self.cut.border,
-            reasoning_tokens=self.cut.reasoning_tokens,
-            times=times,
-            drafted=self.drafted if finish_reason else 0,
-            accepted=self.accepted if finish_reason else 0,
-        )
-        self.cut, self.new_tokens, self.logprobs, self.index = _NOTHING, 0, [], self.index + 1
-        return chunk
 
 
 class Engine:
@@ -105,7 +65,7 @@ class Engine:
         self._clock = clock
         self._speculator = speculator or Speculator.of_engine(manifest, runner, self.sampler, clock)
         self._checker = Checker(runner, self.sampler, self._speculator, clock)
-        self._answers: dict[int, _Answer] = {}
+        self._answers: dict[int, Answer] = {}
 
     @property
     def has_work(self) -> bool:
@@ -205,7 +165,7 @@ class Engine:
             kv_bytes_max=limits.max_sequences * self.manifest.kv_bytes(limits.max_length),
         )
 
-    def _open(self, sequence: Sequence) -> _Answer:
+    def _open(self, sequence: Sequence) -> Answer:
         """What a request's answer needs from its first token on."""
         request, params, markers = sequence.request, sequence.request.params, self.manifest.reasoning
         own = () if params.ignore_eos else self.manifest.stop_token_ids
@@ -217,7 +177,7 @@ class Engine:
             limit = ThinkingLimit(markers, self._token_bytes, opened=request.thinking_open, budget=params.thinking_budget)
         cutter = TextCutter(self._token_bytes, params.stop, params.min_tokens, divider)
         self.sampler.add(request, stop_token_ids, limit)
-        return _Answer(sequence, cutter, stop_token_ids)
+        return Answer(sequence, cutter, stop_token_ids)
 
     def _check(self, request: Request) -> None:
         size = self.manifest.vocab_size
@@ -238,7 +198,7 @@ class Engine:
         if request.params.thinking_budget is not None and self.manifest.reasoning is None:
             raise RequestError("thinking_budget is given, but this model does not think", "omit thinking_budget")
 
-    def _take_in(self, answer: _Answer, token: TokenLogprob, now: float) -> list[Event]:
+    def _take_in(self, answer: Answer, token: TokenLogprob, now: float) -> list[Event]:
         """Add a token to an answer; the piece that can be handed out because of it."""
         sequence, params = answer.sequence, answer.sequence.request.params
         answer.new_tokens += 1
@@ -258,7 +218,7 @@ class Engine:
             return []
         return [Event(sequence.key, answer.take(self._times(sequence)))]
 
-    def _finish(self, answer: _Answer, reason: FinishReason) -> Event:
+    def _finish(self, answer: Answer, reason: FinishReason) -> Event:
         if answer.cut.stop_reason is None:  # else what the cutter holds is the stop string and beyond
             answer.add(answer.cutter.finish())
         chunk = answer.take(self._times(answer.sequence), reason)

@@ -12,7 +12,7 @@ FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How to choose tokens and when to stop. Already validated: see `options.py`."""
+    """How to choose tokens and when to stop. Already validated: see `parsing.py`."""
 
     max_tokens: int | None = None  # None: whatever room the engine leaves
     min_tokens: int = 0  # no stop token or stop string before this many

@@ -17,9 +17,9 @@ def test_the_last_response_of_an_answer_with_drafts_tells_how_many_were_right() 
     for chunk in (LAST, join(PIECE, dataclasses.replace(LAST, byte_start=1))):
         arrays = chunk_arrays(chunk, key=1, prompt_tokens=2)
         assert {name: arrays[name].tolist() for name in NAMES} == {
-            "acceptance_rate": [0.75],
-            "total_accepted_draft_tokens": [6],
-            "total_draft_tokens": [8],
+            "acceptance_rate": [[0.75]],
+            "total_accepted_draft_tokens": [[6]],
+            "total_draft_tokens": [[8]],
         }
         assert [arrays[name].dtype.name for name in sorted(NAMES)] == ["float32", "int32", "int32"]
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from triune_runtime.errors import RequestError
 from triune_runtime.manifest import SamplingDefaults
-from triune_runtime.options import Options, parse
+from triune_runtime.options import Options
+from triune_runtime.parsing import parse
 from triune_runtime.serving.direct_options import read_options
 
 NOTHING = SamplingDefaults()

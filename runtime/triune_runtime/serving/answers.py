@@ -53,9 +53,7 @@ class Answer:
             arrays |= _logprob_arrays(chunk.logprobs, self._token_bytes, vllm=self._vllm)
             arrays["cum_log_probs"] = np.array([self.logprob], np.float32)
         if chunk.times is not None:
-            arrays |= _time_arrays(chunk.times)
-        if chunk.drafted or chunk.times is not None:
-            arrays |= _draft_arrays(chunk.drafted, chunk.accepted)
+            arrays |= _time_arrays(chunk.times) | _draft_arrays(chunk.drafted, chunk.accepted)
         if self._echoed:  # one chunk only: an echo is refused with streams
             arrays["token_ids"] = np.concatenate([np.array(self._echoed, np.int32), arrays["token_ids"]])
             arrays["byte_range"] = np.array([0, self._echoed_bytes + chunk.byte_stop], np.int32)
@@ -81,6 +79,8 @@ def chunk_arrays(chunk: Chunk, *, key: int, prompt_tokens: int) -> Arrays:
     # What few read is sent only where it says something: every tensor of a response costs the server some 20 µs.
     if chunk.stop_reason:
         arrays["stop_reason"] = strings(chunk.stop_reason)
+    if chunk.drafted:
+        arrays |= _draft_arrays(chunk.drafted, chunk.accepted)
     return arrays
 
 

@@ -16,7 +16,8 @@ from ..errors import RequestError, TooLong
 from ..manifest import EngineManifest
 from ..option_names import VLLM_PROMPT
 from ..option_values import boolean, real, text
-from ..options import Options, parse
+from ..options import Options
+from ..parsing import parse
 from ..text.chat import ChatTemplate, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
 from ..text.tokenizer import TextTokenizer, return_free_memory
