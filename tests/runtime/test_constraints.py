@@ -21,16 +21,14 @@ from hypothesis import strategies as st
 from fakes.runtime import chunks_of, run_out
 from fakes.schemas import draw, random_schema
 from fakes.thinking import thinking_engine
-from support.real_server import REPOSITORY
 from triune_runtime.constraints.compiling import ConstraintCompiler
 from triune_runtime.constraints.guide import Guide, choice, json_schema
 from triune_runtime.engine import Engine
 from triune_runtime.errors import Overloaded, RequestError, TriuneError
-from triune_runtime.manifest import EngineManifest, Limits
+from triune_runtime.manifest import Limits
 from triune_runtime.request import Chunk, Request, SamplingParams
 from triune_runtime.runners.fake import FakeRunner
 from triune_runtime.text.tokenizer import load_token_bytes
-from triune_runtime.text.vocabulary import TokenBytes
 
 SCHEMA = {
     "type": "object",
@@ -293,26 +291,3 @@ def test_one_guide_serves_many_requests_each_from_its_beginning(model: Model) ->
     generator = np.random.default_rng(0)
     answers = [draw(made, model.table, model.manifest.vocab_size, generator, 50) for made in (first, second)]
     assert all(answer is not None and re.fullmatch(DATE[1], answer.decode()) for answer in answers)
-
-
-@pytest.fixture(scope="module")
-def smollm2() -> tuple[EngineManifest, TokenBytes]:
-    folder = REPOSITORY / "generate" / "1"
-    if not folder.exists():
-        pytest.fail(f"no engine in {folder}: run `make engine`")
-    manifest = EngineManifest.load(folder)
-    return manifest, load_token_bytes(folder, manifest)
-
-
-def test_200_random_schemas_hold_with_a_random_sampler(smollm2: tuple[EngineManifest, TokenBytes]) -> None:
-    manifest, table = smollm2
-    compiler, generator = ConstraintCompiler(manifest, table), np.random.default_rng(7)
-    finished = 0
-    for number in range(200):
-        schema = random_schema(random.Random(number))
-        made = compiler.make(json_schema("x", schema), Request(key=1, prompt=(1,)))
-        answer = draw(made, table, manifest.vocab_size, generator, 1500)
-        if answer is not None:
-            finished += 1
-            jsonschema.validate(json.loads(answer), schema)
-    assert finished >= 190
