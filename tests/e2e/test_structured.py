@@ -168,9 +168,37 @@ def test_30_random_schemas_at_temperature_1_beside_free_requests(server: RealSer
     assert finished >= 10
 
 
-def test_a_refused_guide_reaches_nobody_else_and_a_cancelled_one_is_freed(server: RealServer) -> None:
-    refused = server.generate(text_input="a", guided_decoding_guide_type="json_schema", guided_decoding_guide='{"not": {}}')
-    assert refused.status_code == 400 and "Unimplemented keys" in refused.text
+def guided(kind: str, guide: str) -> dict[str, str]:
+    return {"text_input": "a", "guided_decoding_guide_type": kind, "guided_decoding_guide": guide}
+
+
+DEEP_RULES = "start: x0\n" + "\n".join(f"x{i}: x{i + 1}" for i in range(5000))
+HI = '[{"role": "user", "content": "Hi"}]'
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (guided("structural_tag", "{}"), "json or json_schema"),
+        ({"text_input": "a", "guided_decoding_guide": "{}"}, "without guided_decoding_guide_type"),
+        (guided("json_schema", '{"type": "objct"}'), "Invalid type: objct"),
+        (guided("json_schema", '{"not": {}}'), "Unimplemented keys"),
+        (guided("regex", "("), "unclosed group"),
+        (guided("regex", "(" * 5000), "regex cannot be served"),
+        (guided("ebnf_grammar", DEEP_RULES), "at most 1,000"),
+        ({"text_input": "a", "tools": json.dumps(TOOLS)}, "send messages"),
+        ({"messages": HI, "tools": "[1]"}, "tools[0] is 1"),
+        ({"messages": HI, "tools": json.dumps(TOOLS), "tool_choice": "never"}, "tool_choice is"),
+        ({"messages": HI, "response_format": '{"type": "xml"}'}, "response_format.type is 'xml'"),
+    ],
+    ids=range(11),
+)
+def test_what_cannot_be_served_is_refused_by_name(server: RealServer, body: dict[str, str], message: str) -> None:
+    response = server.generate(**body)
+    assert response.status_code == 400 and message in response.json()["error"]
+
+
+def test_a_cancelled_answer_under_a_constraint_is_freed(server: RealServer) -> None:
     with Client(server.url) as client, client.stream("a", response_format={"type": "regex", "regex": "a{1500}"}) as stream:
         next(stream)
         stream.cancel()

@@ -93,6 +93,8 @@ def test_every_other_form_becomes_a_guide(inputs: dict[str, Any], expected: tupl
         (tensorrt_llm("regex", "a") | openai(type="json_object"), "all prescribe"),
         (vllm(structural_tag="{}"), r"guided_decoding.structural_tag is"),
         (vllm(regex="a", choice=["a"]), "regex and choice"),
+        (vllm(json=SCHEMA, whitespace_pattern=" "), "guided_decoding.whitespace_pattern is"),
+        (vllm(json=SCHEMA, disable_any_whitespace=True), "guided_decoding.disable_any_whitespace is True"),
         (vllm(choice=[]), "guided_decoding.choice"),
         (vllm(choice=["a"] * (MAX_CHOICES + 1)), "a list of 1 to"),
         (vllm(choice=["a", ""]), "not empty"),

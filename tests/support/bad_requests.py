@@ -140,42 +140,6 @@ OVER_HTTP: dict[str, tuple[bytes, tuple[int, ...], str]] = {
     "pictures": (with_good(image=["x"]), (400,), "image is not served"),
     "logits": (with_good(return_context_logits=True), (400,), "return_context_logits"),
     "an echo in a stream": (with_good(stream=True, exclude_input_in_output=False), (400,), "a stream carries the answer only"),
-    # guides
-    "a structural tag": (
-        with_good(guided_decoding_guide_type="structural_tag", guided_decoding_guide="{}"),
-        (400,),
-        "json or json_schema",
-    ),
-    "half a guide": (with_good(guided_decoding_guide="{}"), (400,), "without guided_decoding_guide_type"),
-    "a schema that is none": (
-        with_good(guided_decoding_guide_type="json_schema", guided_decoding_guide='{"type": "objct"}'),
-        (400,),
-        "Invalid type: objct",
-    ),
-    "a regex that is none": (
-        with_good(guided_decoding_guide_type="regex", guided_decoding_guide="("),
-        (400,),
-        "unclosed group",
-    ),
-    "a regex that never ends": (
-        with_good(guided_decoding_guide_type="regex", guided_decoding_guide="(" * 5000),
-        (400,),
-        "regex cannot be served",
-    ),
-    "rules that never end": (
-        with_good(
-            guided_decoding_guide_type="ebnf_grammar",
-            guided_decoding_guide="start: x0\n" + "\n".join(f"x{i}: x{i + 1}" for i in range(5000)),
-        ),
-        (400,),
-        "at most 1,000",
-    ),
-    "tools without messages": (with_good(tools='[{"type": "function", "function": {"name": "f"}}]'), (400,), "send messages"),
-    "tools that are none": (
-        b'{"messages": "[{\\"role\\": \\"user\\", \\"content\\": \\"a\\"}]", "tools": "[1]"}',
-        (400,),
-        "tools[0]",
-    ),
     "LoRA by name": (with_good(sampling_parameters='{"lora_name": "x"}'), (400,), "lora_name is not served"),
     "LoRA's table": (with_good(lora_config=[1, 2, 3]), (400,), "lora_config is not served"),
     "a cancel of nothing": (b'{"cancel": true}', (400,), "no id"),

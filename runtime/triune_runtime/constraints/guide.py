@@ -21,9 +21,7 @@ MAX_CHOICES = 1000
 _HINT = "see docs/structured.md"
 _TENSORRT_LLM = ("json", "json_schema", "regex", "ebnf_grammar")
 _VLLM = ("json", "json_object", "regex", "choice", "grammar")
-_VLLM_SETTINGS = frozenset(
-    {"backend", "_backend", "disable_fallback", "disable_any_whitespace", "disable_additional_properties", "whitespace_pattern"}
-)  # of vLLM's own backends; whitespace is bounded here anyway
+_VLLM_SETTINGS = frozenset({"backend", "_backend", "disable_fallback"})  # which of vLLM's libraries does it
 _OPENAI = ("text", "json_object", "json_schema", "regex", "choice", "grammar")
 
 
@@ -56,7 +54,7 @@ def of_vllm(name: str, value: Any) -> Guide | None:
     if not isinstance(value, Mapping):
         raise refuse(name, value, "an object is expected")
     given = {key: entry for key, entry in value.items() if entry is not None and key not in _VLLM_SETTINGS}
-    given = {key: entry for key, entry in given.items() if not (key == "json_object" and entry is False)}
+    given = {key: entry for key, entry in given.items() if entry is not False}  # what is off asks for nothing
     if unknown := sorted(given.keys() - set(_VLLM)):
         raise refuse(f"{name}.{unknown[0]}", given[unknown[0]], f"{' or '.join(_VLLM)} is served")
     if len(given) > 1:

@@ -1,0 +1,57 @@
+"""A fake model whose answers can be constrained."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from fakes.runtime import chunks_of, run_out
+from fakes.thinking import thinking_engine
+from triune_runtime.constraints.compiling import ConstraintCompiler
+from triune_runtime.constraints.guide import Guide
+from triune_runtime.engine import Engine
+from triune_runtime.manifest import Limits
+from triune_runtime.request import Chunk, Request, SamplingParams
+from triune_runtime.runners.fake import FakeRunner
+from triune_runtime.text.tokenizer import load_token_bytes
+
+
+class Model:
+    """A fake model, and what is needed to constrain its answers."""
+
+    def __init__(self, folder: Path, *, thinks: bool) -> None:
+        self.manifest = thinking_engine(folder, limits=Limits(max_length=512, max_sequences=8))
+        if not thinks:
+            self.manifest = dataclasses.replace(self.manifest, reasoning=None)
+        self.table = load_token_bytes(folder, self.manifest)
+        self.compiler = ConstraintCompiler(self.manifest, self.table)
+
+    def request(
+        self, key: int, guide: Guide | None = None, *, opened: bool = False, prompt: tuple[int, ...] = (), **params: Any
+    ) -> Request:
+        given = SamplingParams(**({"max_tokens": 200, "temperature": 1.0, "seed": key} | params), guide=guide)
+        thinks = self.manifest.reasoning is not None
+        request = Request(
+            key=key, prompt=prompt or tuple(range(5 + key % 7)), params=given, thinking_open=opened, separate_reasoning=thinks,
+            stream=False,
+        )  # fmt: skip
+        return request if guide is None else dataclasses.replace(request, constraint=self.compiler.make(guide, request))
+
+    def answers(self, *requests: Request) -> list[Chunk]:
+        """The one chunk of each request, served together."""
+        engine = Engine(self.manifest, FakeRunner(self.manifest.vocab_size, self.manifest.stop_token_ids), self.table)
+        for request in requests:
+            engine.submit(request)
+        events = run_out(engine)
+        for event in events:
+            assert isinstance(event.item, Chunk), event.item
+        return [chunks_of(events, request.key)[0] for request in requests]
+
+    def text(self, chunk: Chunk) -> str:
+        begin = chunk.border[1] if chunk.border else chunk.byte_start
+        return self.table.join(chunk.token_ids)[begin : chunk.byte_stop].decode()
+
+    def thought(self, chunk: Chunk) -> str:
+        assert chunk.border is not None
+        return self.table.join(chunk.token_ids)[chunk.byte_start : chunk.border[0]].decode("utf-8", "replace")
