@@ -7,9 +7,11 @@ import dataclasses
 import json
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +19,7 @@ from triune_runtime.engine import Engine
 from triune_runtime.errors import TriuneError
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request, SamplingParams
+from triune_runtime.runners import Work
 from triune_runtime.runners.ort import OrtRunner
 from triune_runtime.text.chat import ChatTemplate
 from triune_runtime.text.tokenizer import TextTokenizer
@@ -62,7 +65,7 @@ class Subject:
 
     def __init__(self, folder: Path, kind: str, threads: int | None, tokens: int, temperature: float) -> None:
         self.manifest = EngineManifest.load(folder)
-        self._runner = OrtRunner(self.manifest, folder, threads=threads)
+        self.runner = OrtRunner(self.manifest, folder, threads=threads)
         self._tokenizer = TextTokenizer.load(folder, self.manifest)
         template = ChatTemplate(self.manifest.chat_template, self.manifest.special_tokens)
         self._prompts = [
@@ -72,7 +75,7 @@ class Subject:
 
     def turn(self, streams: int, *, drafts: bool) -> Turn:
         """Serve all prompts, `streams` of them at a time, with an engine that has learned nothing yet."""
-        engine = Engine(self.manifest, self._runner, self._tokenizer.token_bytes())
+        engine = Engine(self.manifest, self.runner, self._tokenizer.token_bytes())
         params = dataclasses.replace(self._params, max_drafts=None if drafts else 0)
         waiting = [Request(key=n, prompt=p, params=dataclasses.replace(params, seed=n)) for n, p in enumerate(self._prompts)]
         answers: dict[int, list[int]] = {request.key: [] for request in waiting}
@@ -116,6 +119,43 @@ class Subject:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Least milliseconds of processor time that runs of so many sequences take: what no other program can add to."""
+
+    streams: int
+    plain: float  # a token of each
+    check: float  # a token of each and its drafts
+    guess: float | None  # a draft of one by the MTP layer
+
+
+def parts(runner: OrtRunner, manifest: EngineManifest, streams: int, times: int = 60) -> Parts:
+    """Behind 120 tokens."""
+    assert manifest.speculation is not None, "an engine that checks drafts"
+    prompt_ids, tokens = tuple(range(20, 140)), tuple(range(30, 30 + manifest.speculation.tokens))
+    for slot in range(streams):
+        runner.run([Work(slot, 0, prompt_ids)])
+    at, guess = len(prompt_ids), None
+    if (mtp := runner.mtp) is not None and manifest.speculation.mtp is not None:
+        hidden = np.zeros((1, manifest.speculation.mtp.hidden_size), np.float32)
+        guess = _least(lambda: mtp.predict(0, at, hidden, tokens[:1]), times)
+    return Parts(
+        streams=streams,
+        plain=_least(lambda: runner.run([Work(slot, at, tokens[:1]) for slot in range(streams)]), times),
+        check=_least(lambda: runner.run([Work(slot, at, tokens, len(tokens) - 1) for slot in range(streams)]), times),
+        guess=guess,
+    )
+
+
+def _least(run: Callable[[], object], times: int) -> float:
+    taken = []
+    for _ in range(times):
+        began = time.process_time()
+        run()
+        taken.append(time.process_time() - began)
+    return min(taken) * 1e3
+
+
 def questions(kind: str) -> list[str]:
     """arithmetic: what r1-nano knows; repeat: texts to be said again, which lookup can guess; chat: texts it cannot."""
     if kind == "arithmetic":
@@ -137,11 +177,16 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128, help="of an answer, at most")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--threads", type=int, help="of a run; by default every core")
+    parser.add_argument("--parts", action="store_true", help="only what single runs take, on a machine that is not quiet")
     options = parser.parse_args()
     folder = options.repository / "generate" / "1"
     subject = Subject(folder, options.kind, options.threads, options.tokens, options.temperature)
     if subject.manifest.speculation is None:
         parser.error("this engine checks no drafts; build it with --speculation on")
+    if options.parts:
+        for streams in options.streams:
+            print(json.dumps(asdict(parts(subject.runner, subject.manifest, streams))))
+        return
     busy = busy_share()
     subject.turn(max(options.streams), drafts=True)  # warm
     rows = [subject.measure(streams, options.pairs) for streams in options.streams]

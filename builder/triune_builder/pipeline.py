@@ -103,6 +103,8 @@ class _Build:
         engine, facts = self._compile(checkpoint, engine_key)
         manifest = self._manifest(checkpoint, facts)
         manifest = dataclasses.replace(manifest, verified=self._how(checkpoint, facts, manifest))
+        if manifest.verified == "layers":  # drafts are decoded with, and that is left out
+            manifest = dataclasses.replace(manifest, speculation=None)
         found = self._verify(checkpoint, engine_key, engine, manifest)
         report = self._judge(checkpoint, facts, manifest, found)
         repository = self._assemble(checkpoint, engine, facts, manifest, report)

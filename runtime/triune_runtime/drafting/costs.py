@@ -34,12 +34,13 @@ class Costs:
             self.guess += _RETURN * (min(_GUESS * self.plain_s(1), self.guess) - self.guess)
 
     def ran_check(self, sequences: int, seconds: float) -> None:
-        """A run with drafts of so many sequences."""
-        self.check[sequences] = _learned(self.check.get(sequences), seconds)
+        """A run with drafts of so many sequences. The first are slow for other reasons: the guess gives way step by step."""
+        known = self.check.get(sequences) or (self.check_s(sequences) if self.known else None)
+        self.check[sequences] = _learned(known, seconds)
 
     def ran_guess(self, seconds: float) -> None:
         """One draft was made."""
-        self.guess = _learned(self.guess, seconds)
+        self.guess = _learned(self.guess_s() if self.known else None, seconds)
 
     @property
     def known(self) -> bool:
