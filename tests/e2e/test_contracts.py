@@ -185,7 +185,7 @@ REFUSED: dict[str, Any] = {
     "embedding_request": rows("{}"), "return_context_logits": rows(True), "return_generation_logits": rows(True),
     "length_penalty": rows(2.0), "input_ids": rows(5),
     # not declared: Triton itself refuses them by name
-    "num_draft_tokens": rows(4), "use_draft_logits": rows(True), "image_input": np.zeros((1, 1), np.float16),
+    "use_draft_logits": rows(True), "image_input": np.zeros((1, 1), np.float16),
 }  # fmt: skip
 
 
