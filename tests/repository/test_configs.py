@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,25 @@ def test_the_old_ensemble_has_a_batch_dimension_more_and_otherwise_the_same_inpu
 
 def test_both_pipelines_of_tensorrt_llm_are_the_same_model() -> None:
     assert config("ensemble") == config("tensorrt_llm_bls")
+
+
+@pytest.mark.parametrize("target", ["triune", "ensemble"])
+def test_a_model_for_one_response_takes_and_gives_what_its_ensemble_does(target: str) -> None:
+    whole, parts = config(f"{target}_infer"), config(target)
+    assert kinds(whole.input) == kinds(parts.input)
+    assert all(tensor.optional for tensor in whole.input)
+    found, expected = kinds(whole.output), kinds(parts.output)
+    assert found.keys() == expected.keys()
+    for name, (datatype, dims) in expected.items():  # those of several responses stand behind each other
+        assert found[name] == (datatype, (-1, *dims[1:])), name
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_no_step_of_an_ensemble_maps_a_tensor_twice(name: str) -> None:
+    """Parsed, the last of two entries would hide the first."""
+    for step in (MODELS / name / "config.pbtxt").read_text("utf-8").split("model_name:")[1:]:
+        entries = re.findall(r"(?:in|out)put_map \{ key: \"\w+\"", step)
+        assert len(entries) == len(set(entries)) > 0
 
 
 def test_every_ensemble_is_the_same_steps_under_other_names() -> None:
