@@ -8,6 +8,7 @@ GRPC_PORT    ?= 8001
 METRICS_PORT ?= 8002
 OPENAI_PORT  ?= 8003
 PYTHON       ?= python3
+FUZZ_CASES   ?= 300
 
 BIN        := .venv/bin
 PIP        := $(BIN)/python -m pip --disable-pip-version-check
@@ -16,7 +17,8 @@ PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine up serve down status logs chat lint format test test-slow test-gpu bench lock clean
+.PHONY: help install engine verify up serve down status logs chat lint format test test-slow test-clients test-gpu test-page fuzz \
+        bench lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +44,19 @@ install: .venv/installed ## set up .venv: builder, runtime, server, clients
 	@$(PIP) install --quiet -r requirements/test.txt
 	@touch $@
 
+# The FP8 form of r1-nano is made from its bf16 weights when it is first asked for.
+ifeq ($(MODEL),r1-nano-fp8)
+engine: models/r1-nano/checkpoint-fp8/config.json
+endif
+
+models/r1-nano/checkpoint-fp8/config.json: models/r1-nano/checkpoint/model.safetensors models/r1-nano/r1_nano/fp8.py .venv/installed
+	@cd models/r1-nano && ../../$(BIN)/python -m r1_nano.fp8
+
 engine: .venv/installed $(if $(filter tensorrt,$(TARGET)),.venv/installed-tensorrt) ## build the engine and its Triton repository
 	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) --precision $(PRECISION) $(CAPABILITY:%=--compute-capability %)
+
+verify: .venv/installed $(if $(filter tensorrt,$(TARGET)),.venv/installed-tensorrt) ## run the built engine on this machine: numbers against the float weights, speeds, a report
+	@$(BIN)/python -m triune_builder.verify_published --model $(MODEL) --target $(TARGET)
 
 up: engine ## build if needed, then serve in the background
 	@$(BIN)/triune up --repository $(REPOSITORY) $(PORTS)
@@ -78,8 +91,39 @@ test: lint engine ## everything CI runs: lint, unit, property and real-server te
 test-slow: .venv/installed-test engine ## the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow and not gpu" -rs
 
+CLIENTS := tritonclient openai litellm langchain-openai langchain-nvidia-trt llama-index genai-perf aiperf
+
+.venvs/client-%/installed: requirements/clients/%.txt
+	@echo "installing the client $* ..."
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# Perf Analyzer, which GenAI-Perf runs, is a program in the wheels of an older tritonclient; only that is used.
+.venvs/perf-analyzer/installed: requirements/clients/perf-analyzer.txt
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) -r $<
+	@chmod +x $(@D)/bin/* && touch $@
+
+test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIENTS:%=.venvs/client-%/installed) ## the real clients, each in an environment of its own
+	@TRIUNE_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients_real -rs
+
 test-gpu: .venv/installed-test ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu -rs
+
+test-page: .venv/installed-test .venvs/page/installed ## the chat page in headless Chromium, with checks of accessibility
+	@$(BIN)/python -m pytest tests/gateway/test_page_in_chromium.py tests/gateway/test_page_with_r1_nano.py tests/gateway/test_page.py -rs
+
+# npm's Chromium needs no root. Where it does not start for want of a system library: apt-get install chromium, which needs root
+# and is preferred when it is there.
+.venvs/page/installed: tests/gateway/browser/package.json tests/gateway/browser/package-lock.json
+	@command -v npm > /dev/null || { echo "error: no npm; as root: apt-get install nodejs npm" >&2; exit 1; }
+	@mkdir -p .venvs/page && cp $^ .venvs/page
+	@npm ci --prefix .venvs/page --no-audit --no-fund --loglevel=error
+	@touch $@
+
+fuzz: .venv/installed-test ## some 6,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
+	@$(BIN)/triune build --model r1-nano --precision fp32
+	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY=build/r1-nano/cpu/repository $(BIN)/python -m pytest tests/fuzz
 
 bench: engine ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
 	@test -x .venvs/bench/bin/python || $(PYTHON) -m venv .venvs/bench

@@ -13,7 +13,10 @@ import pytest
 from support.real_server import RealServer
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "clients").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *(page for part in ("docs", "clients", "models/r1-nano") for page in sorted((ROOT / part).glob("*.md"))),
+]
 README = (ROOT / "README.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 OURS = ("/work/", "/tmp/", "/root/")
@@ -40,13 +43,13 @@ def test_every_make_verb_in_the_readme_exists() -> None:
 def test_variables_and_defaults_are_the_same_everywhere() -> None:
     defaults = dict(re.findall(r"^([A-Z_]+)\s*\?= (\S+)", MAKEFILE, re.MULTILINE))
     assert defaults["MODEL"] in README
-    for name in ("MODEL", "TARGET", "PRECISION", "HTTP_PORT", "GRPC_PORT", "METRICS_PORT"):
+    for name in ("MODEL", "TARGET", "PRECISION", "HTTP_PORT", "GRPC_PORT", "METRICS_PORT", "OPENAI_PORT"):
         assert f"`{name}`" in README, name
     assert defaults["HTTP_PORT"] in README
 
 
 def test_files_that_the_readme_names_exist() -> None:
-    folders = "builder|runtime|server|clients|bench|docs|tests"
+    folders = "builder|runtime|server|gateway|clients|models|bench|docs|tests"
     for path in re.findall(rf"`((?:{folders})/[\w./]+\.\w+)`", README):
         assert (ROOT / path).exists() or "NAME" in path, path
 
@@ -67,7 +70,8 @@ def test_the_readmes_curl_lines_answer(server: RealServer) -> None:
     lines = [line for line in shell_blocks(ROOT / "README.md") if line.startswith("curl")]
     assert len(lines) >= 2
     for line in lines:
-        done = subprocess.run(line.replace("http://127.0.0.1:8000", server.url), shell=True, capture_output=True, text=True)
+        line = line.replace("http://127.0.0.1:8000", server.url).replace("http://127.0.0.1:8003", server.options.openai_url)
+        done = subprocess.run(line, shell=True, capture_output=True, text=True)
         assert "Paris" in done.stdout, (line, done.stdout, done.stderr)
 
 

@@ -19,7 +19,7 @@ from triune_runtime.manifest import Limits
 from .errors import BuildError
 from .inputs import Settings
 from .pipeline import build as run_build
-from .plan import DEFAULT_PRECISIONS, PRECISIONS, TARGETS, VERIFICATIONS, BuildPlan
+from .plan import DEFAULT_PRECISIONS, PRECISIONS, SPECULATIONS, TARGETS, VERIFICATIONS, BuildPlan
 from .progress import Display
 from .repository.assemble import ENGINE_FOLDER
 from .verify.report import JSON_NAME, BuildReport
@@ -55,6 +55,13 @@ Verify = Annotated[
         "auto: full where the engine fits in the memory that is free, else layers."
     ),
 ]
+Speculation = Annotated[
+    str,
+    typer.Option(
+        help=f"Whether the engine can check drafts of further tokens: {', '.join(SPECULATIONS)}. It is in memory twice then; "
+        "auto: where the model has an MTP layer."
+    ),
+]
 MaxSequences = Annotated[int, typer.Option(help="Sequences computed at once; each has a KV slot.")]
 MaxLength = Annotated[int, typer.Option(help="Tokens of one sequence, prompt and answer together.")]
 PrefillChunk = Annotated[int, typer.Option(help="Prompt tokens computed in one run.")]
@@ -80,6 +87,7 @@ def build(
     build_dir: BuildDir = _SETTINGS.build_dir,
     model_repository: Repository = _SETTINGS.model_repository,
     verify: Verify = str(_PLAN["verify"]),
+    speculation: Speculation = str(_PLAN["speculation"]),
     force: Force = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -92,6 +100,7 @@ def build(
             target=target,
             precision=precision or DEFAULT_PRECISIONS.get(target, ""),
             verify=verify,
+            speculation=speculation,
             limits=limits,
             compute_capabilities=tuple(compute_capability or ()),
             weight_streaming=weight_streaming,

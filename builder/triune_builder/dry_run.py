@@ -22,7 +22,6 @@ from .progress import Display
 
 PLAN = "plan"  # beside the repository
 _JSON = "plan.json"
-_MTP = "mtp.onnx"  # the layer that predicts further tokens, where the checkpoint has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ def _write(plan: BuildPlan, settings: Settings, checkpoint: Checkpoint, display:
     folder.mkdir(parents=True, exist_ok=True)
     with display.stage("export"):
         bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=True)
-        for name, graph in ((ort.MODEL, bundle), (_MTP, bundle.mtp)):
+        for name, graph in ((ort.MODEL, bundle), (ort.MTP, bundle.mtp)):
             (folder / name).unlink(missing_ok=True)
             if graph is not None:
                 ort.write_graph(graph, folder / name)

@@ -71,7 +71,7 @@ class Inputs:
         """Of the engine: checkpoint, the choices that shape the graph, the code that makes it."""
         plan = self._plan
         return digest({
-            "plan": [plan.target, plan.precision, plan.limits.max_length, *_tensorrt_choices(plan)],
+            "plan": [plan.target, plan.precision, plan.speculation, plan.limits.max_length, *_tensorrt_choices(plan)],
             "checkpoint": self.checkpoint(files),
             "code": self._engine_code,
             "tools": self.tools,

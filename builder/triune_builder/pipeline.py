@@ -152,7 +152,8 @@ class _Build:
                     pieces = self.tools.make_pieces(manifest, engine)
                     found = verify_layers(pieces, limits, checkpoint, sizes=sizes, note=clock.note)
                 else:
-                    found = verify(self.tools.make_runner(manifest, engine), limits, checkpoint, sizes=sizes, note=clock.note)
+                    runner = self.tools.make_runner(manifest, engine)
+                    found = verify(runner, limits, checkpoint, speculation=manifest.speculation, sizes=sizes, note=clock.note)
             return dataclasses.asdict(found)
 
         _, facts = self._kept("verify", self.inputs.verify_key(engine_key, manifest.verified), make)
@@ -289,6 +290,7 @@ class _Build:
             special_tokens=dict(checkpoint.special_tokens),
             defaults=SamplingDefaults(**{k: v for k, v in checkpoint.generation_config.items() if k in known}),
             reasoning=reasoning_markers(checkpoint.tokenizer_json, checkpoint.chat_template),
+            speculation=facts.speculation,
             limits=self.plan.limits,
             tensorrt=facts.tensorrt,
             built_with=self.inputs.tools,

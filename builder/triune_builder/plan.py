@@ -18,6 +18,7 @@ from .fingerprint import digest
 DEFAULT_MODEL = "smollm2-135m"
 TARGETS = ("cpu", "tensorrt")
 VERIFICATIONS = ("auto", "full", "layers", "none")
+SPECULATIONS = ("auto", "on", "off")
 PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "int8", "int4", "w8a8")
 DEFAULT_PRECISIONS = {"cpu": "w8a8", "tensorrt": "fp16"}
 _LONGEST_NAME = 200  # bytes of a file's name; systems take 255, and ours add a little
@@ -36,6 +37,7 @@ class BuildPlan:
     target: str = "cpu"
     precision: str = "w8a8"
     verify: str = "auto"
+    speculation: str = "auto"  # whether drafts of further tokens can be checked; auto: of models with an MTP layer
     limits: Limits = dataclasses.field(default_factory=Limits)
     compute_capabilities: tuple[str, ...] = ()  # of the GPUs a TensorRT engine is for, e.g. 8.9
     weight_streaming: bool = False  # let a TensorRT engine's weights stay in host memory where the GPU's is too small
@@ -48,6 +50,7 @@ class BuildPlan:
         _one_of("target", self.target, TARGETS)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("verify", self.verify, VERIFICATIONS)
+        _one_of("speculation", self.speculation, SPECULATIONS)
         if self.target == "tensorrt" and self.verify in ("full", "layers"):
             raise BuildError(
                 f"--verify {self.verify} runs the engine; of a TensorRT engine the parsed network is computed",

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from triune_runtime.manifest import EngineManifest
+from triune_runtime.manifest import EngineManifest, MtpEngine, Speculation
 from triune_runtime.runners import Runner, make_runner
 
 from .checkpoint import Checkpoint, open_checkpoint
-from .engine import ort, ort_lowering, ort_stored
+from .engine import ort, ort_drafts, ort_lowering, ort_stored
 from .engine.ort_pieces import OrtPieces
-from .graph.export import export
+from .errors import BuildError
+from .graph.export import GraphBundle, export
 from .graph.shapes import check_weights
 from .plan import BuildPlan
 from .progress import StageClock
@@ -26,8 +27,10 @@ from .tools import EngineFacts, StageFactory, Tools
 from .verify.layers import Pieces
 from .verify.reference import input_maxima
 from .verify.report import WeightChange
-from .verify.verify import TEXTS
+from .verify.texts import texts_of, token_ids
 
+# Tokens of a run that checks drafts. An MTP layer's second draft, made of its first, is rarely right: docs/speculation.md.
+_CHECKED_WITH_MTP, _CHECKED = 2, 4
 _CALIBRATION = ".calibration.npz"  # in the engine's folder while it is being made
 
 
@@ -40,7 +43,8 @@ class OrtTools(Tools):
     def compile(self, plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
         with stage("export"):
             check_weights(checkpoint.config, checkpoint.weights)
-            bundle = export(checkpoint, max_length=plan.limits.max_length)
+            bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=plan.speculation != "off")
+            speculates = _speculates(plan, bundle)
         with stage("quantize"):
             precision = find_precision(plan.precision)
             quantized = quantize(bundle, precision, _calibrate(checkpoint, folder) if precision.smooth else None)
@@ -50,6 +54,7 @@ class OrtTools(Tools):
                 bundle = ort_stored.store(bundle, precision.stored)
         with stage("write") as clock:
             written = ort.write(bundle, folder, clock.count, changes=quantized.changes)
+            speculation = _write_speculation(bundle, folder, quantized.changes, written) if speculates else None
             _tell_links(written, clock)
             (folder / _CALIBRATION).unlink(missing_ok=True)
         return EngineFacts(
@@ -60,6 +65,7 @@ class OrtTools(Tools):
             files=tuple(written.files),
             engine=ort.MODEL,
             loaded_bytes=written.loaded,
+            speculation=speculation,
         )
 
     def make_runner(self, manifest: EngineManifest, folder: Path) -> Runner:
@@ -67,6 +73,35 @@ class OrtTools(Tools):
 
     def make_pieces(self, manifest: EngineManifest, folder: Path) -> Pieces:
         return OrtPieces(folder / manifest.engine, manifest.cache)
+
+
+def _speculates(plan: BuildPlan, bundle: GraphBundle) -> bool:
+    """Whether the engine is to check drafts.
+
+    Raises:
+        BuildError: it is, but cannot.
+    """
+    windowed = any(c.window is not None for c in bundle.cache)
+    if windowed and plan.speculation == "on":
+        raise BuildError(f"drafts cannot be checked where layers have a window; {plan.model} has", "omit --speculation")
+    return not windowed and (plan.speculation == "on" or (plan.speculation == "auto" and bundle.mtp is not None))
+
+
+def _write_speculation(bundle: GraphBundle, folder: Path, changes: Sequence[Change], written: ort.Written) -> Speculation:
+    """Write what checks drafts and what makes them beside the engine; `written` grows by their files and weights."""
+    tokens = _CHECKED if bundle.mtp is None else _CHECKED_WITH_MTP
+    ort_drafts.write_checking(folder / ort.MODEL, folder / ort.CHECKING, tokens)
+    written.files.append(ort.CHECKING)
+    written.loaded *= 2
+    mtp = None
+    if bundle.mtp is not None:
+        more = ort.write(bundle.mtp, folder, changes=changes, name=ort.MTP, beside=ort.MODEL)
+        written.files += [name for name in more.files if name not in written.files]
+        written.loaded += more.loaded
+        hidden = next(value for value in bundle.mtp.model.graph.inputs if value.name == "hidden")
+        assert hidden.shape is not None and isinstance(hidden.shape[2], int), "hidden states have a size"
+        mtp = MtpEngine(engine=ort.MTP, hidden_size=hidden.shape[2], cache=bundle.mtp.cache)
+    return Speculation(engine=ort.CHECKING, tokens=tokens, mtp=mtp)
 
 
 def _tell_links(written: ort.Written, clock: StageClock) -> None:
@@ -78,14 +113,13 @@ def _tell_links(written: ort.Written, clock: StageClock) -> None:
 
 
 def _calibrate(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[np.float32]]:
-    """How large the inputs of each linear get over the bundled calibration text; minutes of work that `folder` keeps."""
+    """How large the inputs of each linear get over the calibration texts; minutes of work that `folder` keeps."""
     kept = folder / _CALIBRATION
     if kept.exists():
         with np.load(kept) as arrays:
             return dict(arrays)
-    text = (TEXTS / "calibration.txt").read_text("utf-8")
-    tokens = Tokenizer.from_str(checkpoint.tokenizer_json).encode(text).ids
-    maxima = input_maxima(checkpoint.config, checkpoint.weights, [tokens])
+    texts = token_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification).calibration)
+    maxima = input_maxima(checkpoint.config, checkpoint.weights, texts)
     beside = kept.with_suffix(".tmp.npz")
     np.savez(beside, **maxima)
     beside.replace(kept)

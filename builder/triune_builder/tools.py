@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from triune_runtime.manifest import CacheTensor, EngineManifest, TensorRtPlan
+from triune_runtime.manifest import CacheTensor, EngineManifest, Speculation, TensorRtPlan, speculation_from
 from triune_runtime.runners import Runner
 
 from .plan import BuildPlan
@@ -33,6 +33,7 @@ class EngineFacts:
     files: tuple[str, ...]  # all that the engine consists of
     engine: str  # the one to load
     loaded_bytes: int = 0  # of weights, in a server's memory
+    speculation: Speculation | None = None
     tensorrt: TensorRtPlan | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -42,8 +43,10 @@ class EngineFacts:
     def from_json(cls, raw: dict[str, Any]) -> EngineFacts:
         cache = tuple(CacheTensor(**c) for c in raw["cache"])
         changes = tuple(WeightChange(**c) for c in raw["changes"])
+        speculation = speculation_from(raw["speculation"]) if raw["speculation"] else None
         tensorrt = TensorRtPlan.from_json(raw["tensorrt"]) if raw.get("tensorrt") else None
-        return cls(**(raw | {"cache": cache, "changes": changes, "files": tuple(raw["files"]), "tensorrt": tensorrt}))
+        read = {"cache": cache, "changes": changes, "files": tuple(raw["files"])}
+        return cls(**(raw | read | {"speculation": speculation, "tensorrt": tensorrt}))
 
 
 StageFactory = Callable[[str], AbstractContextManager[StageClock]]

@@ -8,6 +8,7 @@ from ._errors import (
     BadRequest,
     Cancelled,
     ConnectError,
+    InvalidAnswer,
     NotFound,
     Overloaded,
     ServerError,
@@ -19,6 +20,7 @@ from ._errors import (
 from ._http import AsyncClient, Client
 from ._options import Message, Options
 from ._sync import Stream
+from ._tools import ToolCall
 from ._types import Chunk, Completion, FinishReason, ModelInfo, Usage
 
 __version__ = "0.1.0"
@@ -33,6 +35,7 @@ __all__ = [
     "Completion",
     "ConnectError",
     "FinishReason",
+    "InvalidAnswer",
     "Message",
     "ModelInfo",
     "NotFound",
@@ -43,6 +46,7 @@ __all__ = [
     "Stream",
     "StreamBroken",
     "TimeoutError_",
+    "ToolCall",
     "TriuneError",
     "Usage",
     "__version__",

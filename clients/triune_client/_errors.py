@@ -9,7 +9,8 @@ TriuneError            .request_id, .status, .partial
 │   ├── Overloaded     503 / UNAVAILABLE: no room now, try again later (.retry_after_s)
 │   └── ServerError    500 / INTERNAL and every other failure
 ├── StreamBroken       the answer stopped before its last chunk (.partial is what came)
-└── Cancelled          the request was cancelled before its end (.partial is what came)
+├── Cancelled          the request was cancelled before its end (.partial is what came)
+└── InvalidAnswer      the answer is not what response_format says (.partial is the answer)
 """
 
 from __future__ import annotations
@@ -78,6 +79,10 @@ class StreamBroken(TriuneError):
 
 class Cancelled(TriuneError):
     """The request was cancelled before its end; `partial` is the text that came."""
+
+
+class InvalidAnswer(TriuneError):
+    """The answer is not what `response_format` says; `partial` is its text."""
 
 
 _GRPC: dict[str, type[TriuneError]] = {

@@ -6,7 +6,9 @@ import random
 import time
 from dataclasses import replace
 
-from ._errors import Cancelled, ConnectError, Overloaded, StreamBroken, TimeoutError_, TriuneError
+from . import _structured
+from ._errors import Cancelled, ConnectError, InvalidAnswer, Overloaded, StreamBroken, TimeoutError_, TriuneError
+from ._tools import ToolCall, ToolCallParser
 from ._types import Chunk, Completion, FinishReason, Usage
 from ._wire import Call, with_request
 
@@ -34,6 +36,8 @@ class Flow:
         self._sent = False
         self._usage = Usage()
         self._logprobs: list[object] = []
+        self._parser: ToolCallParser | None = None
+        self._calls: list[ToolCall] = []
 
     @property
     def text(self) -> str:
@@ -91,6 +95,7 @@ class Flow:
         Raises:
             TimeoutError_: the deadline passed and the server did not end the answer.
         """
+        chunk = self._without_calls(chunk)
         now_s = self._elapsed_s()
         if self._first_chunk_s is None:
             self._first_chunk_s = now_s
@@ -109,8 +114,25 @@ class Flow:
         if not (chunk.reasoning and chunk.text):
             return (chunk,)
         # A busy server sends the end of the thinking and the beginning of the answer together.
-        thought = replace(chunk, text="", finish_reason=None, stop_reason=None, logprobs=(), usage=Usage())
+        thought = replace(chunk, text="", finish_reason=None, stop_reason=None, logprobs=(), usage=Usage(), tool_calls=())
         return thought, replace(chunk, reasoning="")
+
+    def _without_calls(self, chunk: Chunk) -> Chunk:
+        """A chunk whose text holds no calls of tools: these are apart."""
+        if chunk.tool_format and self._parser is None:
+            names = [tool["function"]["name"] for tool in self.call.settings.options.tools or ()]
+            self._parser = ToolCallParser(chunk.tool_format, names)
+        if self._parser is None:
+            return chunk
+        text, calls = self._parser.push(chunk.text)
+        reason = chunk.finish_reason
+        if reason is not None:
+            rest, last_calls = self._parser.finish()
+            text, calls = text + rest, calls + last_calls
+        self._calls += calls
+        if reason == "stop" and self._calls:
+            reason = "tool_calls"
+        return replace(chunk, text=text, tool_calls=tuple(calls), finish_reason=reason)
 
     def end(self) -> None:
         """The server closed the stream.
@@ -165,6 +187,7 @@ class Flow:
 
         Raises:
             RuntimeError: it has neither ended nor been left.
+            InvalidAnswer: it is not what `response_format` says.
         """
         reason: FinishReason | None = self.finish_reason or ("cancelled" if self.left else None)
         if reason is None:
@@ -181,7 +204,18 @@ class Flow:
             model=self.call.settings.model,
             time_to_first_token_s=self._first_chunk_s,
             duration_s=self._last_chunk_s,
+            tool_calls=tuple(self._calls),
+            parsed=self._parsed() if reason == "stop" else None,
         )
+
+    def _parsed(self) -> object:
+        wanted = self.call.settings.options.response_format
+        if wanted is None or not _structured.is_json(wanted):
+            return None
+        try:
+            return _structured.parse(wanted, self.text)
+        except InvalidAnswer as error:
+            raise with_request(error, self.call.request_id, self.text) from error
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._started

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NotRequired, TypedDict
 
+from . import _structured
+
 # Datatypes of the server's tensors, by option. Lists are STRING[-1]; logit_bias travels as JSON text.
 SCALARS = {
     "max_tokens": "INT32",
@@ -25,6 +27,7 @@ SCALARS = {
     "enable_thinking": "BOOL",
     "thinking_budget": "INT32",
     "separate_reasoning": "BOOL",
+    "parallel_tool_calls": "BOOL",
 }
 LISTS = ("stop", "bad_words")
 TENSORS = {"logprobs": "top_logprobs"}  # options whose tensor has another name: `logprobs` is an output
@@ -34,8 +37,10 @@ _RANGES = {"INT32": (-(2**31), 2**31 - 1), "UINT64": (0, 2**64 - 1)}
 class Message(TypedDict):
     """A turn of a conversation."""
 
-    role: str  # "system", "user" or "assistant"
+    role: str  # "system", "user", "assistant" or "tool"
     content: str
+    tool_calls: NotRequired[Sequence[Mapping[str, Any]]]  # of the assistant; `Completion.message` has them
+    tool_call_id: NotRequired[str]  # of the role "tool": the call whose result this is
     reasoning_content: NotRequired[str]  # what the assistant thought; the model's template decides whether it reads that again
 
 
@@ -60,6 +65,10 @@ class OptionParams(TypedDict, total=False):
     enable_thinking: bool | None
     thinking_budget: int | None
     separate_reasoning: bool | None
+    response_format: Any
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
 
 
 class ClientParams(OptionParams, total=False):
@@ -104,12 +113,20 @@ class Options:
     enable_thinking: bool | None = None  # whether a model that can think does so before it answers; for chats
     thinking_budget: int | None = None  # most tokens of thinking; then the model must answer
     separate_reasoning: bool | None = None  # thinking apart from the answer; by default in chats, not after raw prompts
+    response_format: Any = None  # a dataclass or pydantic model that the answer is parsed into, or OpenAI's object
+    tools: Sequence[Mapping[str, Any]] | None = None  # functions that the model may call, as OpenAI's; for chats
+    tool_choice: str | Mapping[str, Any] | None = None  # "auto", "none", "required", or OpenAI's object for one function
+    parallel_tool_calls: bool | None = None  # False: at most one call in an answer
 
     def __post_init__(self) -> None:
         for name, datatype in SCALARS.items():
             _check_scalar(name, datatype, getattr(self, name))
         for name in LISTS:
             object.__setattr__(self, name, _strings(name, getattr(self, name)))
+        if self.response_format is not None:
+            _structured.format_json(self.response_format)  # raises what is wrong with it
+        if self.tools is not None:
+            object.__setattr__(self, "tools", _tools(self.tools))
         if self.logit_bias is not None:
             bias = {_whole("logit_bias id", key): value for key, value in self.logit_bias.items()}
             for key, value in bias.items():
@@ -180,6 +197,15 @@ def _check_scalar(name: str, datatype: str, value: Any) -> None:
         low, high = _RANGES[datatype]
         if not low <= _whole(name, value) <= high:
             raise ValueError(f"{name} is {value}; expected {low} to {high}")
+
+
+def _tools(value: Any) -> tuple[Mapping[str, Any], ...]:
+    found = tuple(value)
+    for tool in found:
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise TypeError(f'tools holds {tool!r:.80}; expected {{"type": "function", "function": {{"name": ..., ...}}}}')
+    return found
 
 
 def _strings(name: str, value: Any) -> tuple[str, ...] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
+from ._tools import ToolCall
+
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "deadline", "error"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,8 @@ class Chunk:
     logprobs: tuple[Any, ...] = ()  # the server's JSON entries, one a token, when asked for
     request_id: str = ""
     request_key: int | None = None  # the server's own number of the request
+    tool_calls: tuple[ToolCall, ...] = ()  # those that became complete with this chunk
+    tool_format: str = ""  # how the model writes calls; of the first chunk, where tools were sent
 
     @property
     def is_reasoning(self) -> bool:
@@ -62,6 +66,16 @@ class Completion:
     model: str = ""
     time_to_first_token_s: float | None = None  # from the call to the first chunk, waits for retries included
     duration_s: float = 0.0  # from the call to the last chunk
+    tool_calls: tuple[ToolCall, ...] = ()  # what the model wants called; then finish_reason is "tool_calls"
+    parsed: Any = None  # the answer as `response_format` says; None where it was cut off, or calls tools
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The answer as a message, to go on with in a conversation."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.tool_calls:
+            message["tool_calls"] = [call.to_message() for call in self.tool_calls]
+        return message | ({"reasoning_content": self.reasoning} if self.reasoning else {})
 
     @property
     def tokens_per_second(self) -> float | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, get_args
 
+from . import _structured
 from ._errors import Overloaded, ServerError, StreamBroken, TriuneError, class_of_http, from_message
 from ._options import LISTS, SCALARS, TENSORS, Message, Settings
 from ._types import Chunk, FinishReason, ModelInfo, Usage
@@ -57,6 +58,12 @@ def encode_call(call: Call, *, deadline_s: float | None) -> list[Tensor]:
     if options.logit_bias:
         bias = {str(token): float(value) for token, value in options.logit_bias.items()}
         tensors.append(_scalar("logit_bias", "BYTES", json.dumps(bias)))
+    if options.response_format is not None:
+        tensors.append(_scalar("response_format", "BYTES", _structured.format_json(options.response_format)))
+    if options.tools:
+        tensors.append(_scalar("tools", "BYTES", json.dumps(list(options.tools), ensure_ascii=False)))
+        if (choice := options.tool_choice) is not None:
+            tensors.append(_scalar("tool_choice", "BYTES", choice if isinstance(choice, str) else json.dumps(dict(choice))))
     if deadline_s is not None:
         tensors.append(_scalar("timeout_s", "FP32", float(deadline_s)))
     tensors.append(_scalar("stream", "BOOL", True))
@@ -148,6 +155,7 @@ def chunk_of_outputs(outputs: Mapping[str, Any], request_id: str) -> Chunk:
             index=int(_one(outputs, "chunk_index", 0)),
             finish_reason=reason,
             stop_reason=_one(outputs, "stop_reason", "") or None,
+            tool_format=str(_one(outputs, "tool_format", "")),
             usage=Usage(
                 input_tokens=int(_one(outputs, "num_input_tokens", 0)),
                 output_tokens=int(_one(outputs, "num_output_tokens", 0)),

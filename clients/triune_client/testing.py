@@ -20,7 +20,7 @@ from ._errors import StatusError
 from ._types import Chunk
 
 # A text, its chunks, an error to answer with, or a function from the request's JSON to one of them. A chunk of thinking is a
-# `Chunk(text="", reasoning=...)`.
+# `Chunk(text="", reasoning=...)`; calls of tools are the text of a first `Chunk(text=..., tool_format="hermes")`.
 Answer = str | Sequence[str | Chunk] | StatusError
 Reply = Answer | Callable[[dict[str, Any]], Answer]
 
@@ -147,7 +147,9 @@ def _outputs(request: dict[str, Any], pieces: Sequence[Chunk], index: int, *, la
     """A response with these pieces, each of them a token."""
     prompt = str(request.get("text_input") or request.get("messages") or "")
     thinking = [piece.reasoning for piece in pieces if piece.reasoning]
-    apart = {"reasoning_output": "".join(thinking), "num_reasoning_tokens": len(thinking)} if thinking else {}
+    apart: dict[str, Any] = {"reasoning_output": "".join(thinking), "num_reasoning_tokens": len(thinking)} if thinking else {}
+    if pieces and pieces[0].tool_format:
+        apart["tool_format"] = pieces[0].tool_format
     return apart | {
         "id": request.get("id", ""),
         "text_output": "".join(piece.text for piece in pieces),

@@ -36,8 +36,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     504: {"description": "the server did not answer in time"},
     "4XX": {"description": "an error in OpenAI's shape, as all others"},  # so that FastAPI does not describe one of its own
 }
+# An event as a reader of the stream sees it.
+_EVENT = {"type": "object", "properties": {"data": {"type": "string", "description": "a chunk as JSON, or [DONE]"}}}
 _STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"description": "the answer; with stream, as events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    200: {"description": "the answer; with stream, as events", "content": {"text/event-stream": {"schema": _EVENT}}}
 }
 
 

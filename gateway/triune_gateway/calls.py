@@ -5,12 +5,14 @@ What a request leaves open is left to the server: the sampling that the model's 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 from triune_client import Message
 
 from .errors import ApiError, invalid
+from .formats import format_options, tool_options
 from .refusals import refuse_unserved
 from .schemas import ChatMessage, ChatRequest, CompletionRequest, Generation
 
@@ -44,6 +46,7 @@ def chat_calls(request: ChatRequest, *, most: int) -> list[Call]:
     options["logprobs"] = (request.top_logprobs or 0) if request.logprobs else None
     options["enable_thinking"] = _thinking(request)
     options["thinking_budget"] = request.thinking_budget
+    options |= tool_options(request)
     messages = tuple(_message(f"messages[{index}]", message) for index, message in enumerate(request.messages))
     return [Call(messages=messages, options=one) for one in _choices(request, options)]
 
@@ -75,7 +78,7 @@ def _check(request: Generation, *, prompts: int, most: int) -> None:
 
 def _options(request: Generation) -> dict[str, Any]:
     bias = request.logit_bias
-    return {
+    return format_options(request) | {
         "temperature": request.temperature,
         "top_p": None if request.top_p is None else max(request.top_p, _LEAST_TOP_P),
         "top_k": None if request.top_k is None else max(request.top_k, 0),
@@ -116,12 +119,18 @@ def _thinking(request: ChatRequest) -> bool | None:
 def _message(where: str, message: ChatMessage) -> Message:
     content = message.content
     text = "".join(part["text"] for part in content) if isinstance(content, list) else content
+    if text is None and message.tool_calls:
+        text = ""
     if text is None:
         raise invalid(f"{where}.content is missing; a text is expected.", f"{where}.content")
     role = "system" if message.role == "developer" else message.role  # what the models' templates know it as
-    more = {name: value for name in ("name", "reasoning_content") if (value := getattr(message, name)) is not None}
+    names = ("name", "reasoning_content", "tool_call_id")
+    more: dict[str, Any] = {name: value for name in names if (value := getattr(message, name)) is not None}
     for name, value in {"content": text, **more}.items():
         _check_text(f"{where}.{name}", value)
+    if message.tool_calls:
+        _check_text(f"{where}.tool_calls", json.dumps(message.tool_calls, ensure_ascii=False))
+        more["tool_calls"] = message.tool_calls
     return {"role": role, "content": text, **more}  # type: ignore[typeddict-item]  # templates read further keys
 
 

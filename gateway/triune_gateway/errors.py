@@ -8,6 +8,7 @@ from typing import Any, Literal
 from triune_client import BadRequest, ConnectError, NotFound, Overloaded, TimeoutError_, TriuneError
 
 ErrorType = Literal["invalid_request_error", "authentication_error", "rate_limit_error", "server_error"]
+_FIELDS = ("response_format", "tool_choice", "tools")  # of which the server's messages name parts
 RETRY_AFTER_S = 1  # when the server is full: an answer of a few dozen tokens later there may be room
 
 
@@ -61,7 +62,8 @@ def not_supported(param: str, message: str) -> ApiError:
 def of_server(error: TriuneError) -> ApiError:
     """What a failed call to the server means to the client."""
     if isinstance(error, BadRequest):
-        return invalid(error.message, None, "context_length_exceeded" if "this engine holds" in error.message else None)
+        code = "context_length_exceeded" if "this engine holds" in error.message else None
+        return invalid(error.message, next((name for name in _FIELDS if error.message.startswith(name)), None), code)
     if isinstance(error, Overloaded):
         after_s = RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
         return ApiError(503, error.message, kind="server_error", code="overloaded", retry_after_s=after_s)

@@ -1,7 +1,6 @@
 """What OpenAI's clients may ask for and this server does not do: refused by name, never ignored.
 
-A value that asks for what happens anyway (no tools, plain text) is welcome. When the runtime learns to constrain an answer,
-`response_format`, `tools` and `tool_choice` leave this table for a field of the call that `calls.py` makes.
+A value that asks for what happens anyway (no functions, plain text) is welcome.
 """
 
 from __future__ import annotations
@@ -12,17 +11,13 @@ from typing import Any
 from .errors import ApiError, not_supported
 from .schemas import ChatMessage, ChatRequest, CompletionRequest, Generation
 
-_CONSTRAINED = "this server cannot constrain an answer to a format yet"
-_TOOLS = "this server does not call tools yet"
+_FUNCTIONS = "it was replaced by tools and tool_choice, which are served"
 _TEXT_ONLY = "this server reads and writes text only"
 
 # field -> the values that change nothing, and why any other is refused
 _CHAT: Mapping[str, tuple[tuple[Any, ...], str]] = {
-    "response_format": (({"type": "text"},), _CONSTRAINED),
-    "tools": (([],), _TOOLS),
-    "tool_choice": (("none",), _TOOLS),
-    "functions": (([],), _TOOLS),
-    "function_call": (("none",), _TOOLS),
+    "functions": (([],), _FUNCTIONS),
+    "function_call": (("none",), _FUNCTIONS),
     "audio": ((), _TEXT_ONLY),
     "modalities": ((["text"],), _TEXT_ONLY),
     "prediction": ((), "this server does not use predicted outputs"),
@@ -57,8 +52,8 @@ def refuse_unserved(request: Generation) -> None:
 
 
 def _refuse_unserved_message(where: str, message: ChatMessage) -> None:
-    if message.tool_calls or message.function_call is not None or message.role in ("tool", "function"):
-        raise not_supported(where, f"{where} is about a tool call: {_TOOLS}.")
+    if message.function_call is not None or message.role == "function":
+        raise not_supported(where, f"{where} is about a call of a function: {_FUNCTIONS}.")
     for index, part in enumerate(message.content if isinstance(message.content, list) else ()):
         if part.get("type") != "text" or not isinstance(part.get("text"), str):
             raise not_supported(f"{where}.content[{index}]", f"{where}.content[{index}] is not text: {_TEXT_ONLY}.")

@@ -60,6 +60,10 @@ class Generation(Strict):
     min_tokens: Annotated[Whole, Field(ge=0, le=INT32)] | None = Field(None, description="an extension")
     bad_words: Annotated[list[str], Field(max_length=1024)] | None = Field(None, description="an extension")
     ignore_eos: bool | None = Field(None, description="an extension")
+    response_format: dict[str, Any] | None = Field(
+        None, description="text, json_object or json_schema; extensions: docs/structured.md"
+    )
+    structured_outputs: dict[str, Any] | None = Field(None, description="an extension, as vLLM's")
     # no effect on the answer
     user: str | None = Field(None, description="no effect")
     # refused unless they ask for what happens anyway
@@ -96,6 +100,10 @@ class ChatRequest(Generation):
     max_completion_tokens: Annotated[Whole, Field(ge=1, le=INT32)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = None
+    # tools
+    tools: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
+    tool_choice: str | dict[str, Any] | None = Field(None, description="none, auto, required, or one function")
+    parallel_tool_calls: bool | None = Field(None, description="false: at most one call in an answer")
     # thinking
     reasoning_effort: Any = Field(None, description='"none": answer without thinking; other values are refused')
     enable_thinking: bool | None = Field(None, description="an extension")
@@ -103,15 +111,11 @@ class ChatRequest(Generation):
     chat_template_kwargs: TemplateArguments | None = Field(None, description="an extension")
     # no effect on the answer
     metadata: dict[str, Any] | None = Field(None, description="no effect")
-    parallel_tool_calls: bool | None = Field(None, description="no effect")
     prompt_cache_key: str | None = Field(None, description="no effect")
     prompt_cache_retention: str | None = Field(None, description="no effect")
     safety_identifier: str | None = Field(None, description="no effect")
     service_tier: str | None = Field(None, description="no effect")
     # refused unless they ask for what happens anyway
-    response_format: Any = None
-    tools: Any = None
-    tool_choice: Any = None
     functions: Any = None
     function_call: Any = None
     audio: Any = None

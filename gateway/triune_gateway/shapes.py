@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 import uuid
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from triune_client import Chunk
+from triune_client import Chunk, ToolCall
 
 from .errors import ApiError
 from .logprobs import TextOffsets, chat_logprobs
@@ -17,7 +18,7 @@ from .usage import Counts
 
 Json = dict[str, Any]
 # OpenAI's finish reasons; any other end of an answer is an error there
-_FINISHED = {"stop": "stop", "length": "length"}
+_FINISHED = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
 
 
 def finish_reason(chunk: Chunk) -> str | None:
@@ -42,6 +43,7 @@ class Gathered:
     texts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
+    tool_calls: list[ToolCall] = field(default_factory=list)
     finish_reason: str | None = None
 
     def take(self, chunk: Chunk) -> None:
@@ -49,6 +51,7 @@ class Gathered:
         self.texts.append(chunk.text)
         self.thoughts.append(chunk.reasoning)
         self.logprobs += chunk.logprobs
+        self.tool_calls += chunk.tool_calls
         self.finish_reason = finish_reason(chunk)
 
 
@@ -111,9 +114,13 @@ class ChatShape(Shape):
     def __init__(self, model: str, *, usage: bool, running_usage: bool, logprobs: int | None) -> None:
         super().__init__(model, usage=usage, running_usage=running_usage)
         self._top = logprobs
+        self._calls: Counter[int] = Counter()  # sent so far, by choice
 
     def _choice(self, index: int, choice: Gathered) -> Json:
-        message: Json = {"role": "assistant", "content": "".join(choice.texts), "refusal": None}
+        content = "".join(choice.texts)
+        message: Json = {"role": "assistant", "content": content, "refusal": None}
+        if choice.tool_calls:
+            message |= {"content": content or None, "tool_calls": [call.to_message() for call in choice.tool_calls]}
         if thoughts := "".join(choice.thoughts):
             message["reasoning_content"] = thoughts
         logprobs = None if self._top is None else chat_logprobs(choice.logprobs, self._top)
@@ -127,6 +134,10 @@ class ChatShape(Shape):
             delta["reasoning_content"] = chunk.reasoning
         if chunk.text:
             delta["content"] = chunk.text
+        if chunk.tool_calls:
+            first_call = self._calls[index]
+            delta["tool_calls"] = [{"index": i} | call.to_message() for i, call in enumerate(chunk.tool_calls, first_call)]
+            self._calls[index] += len(chunk.tool_calls)
         if delta or chunk.logprobs:
             logprobs = None if self._top is None else chat_logprobs(chunk.logprobs, self._top)
             yield self._delta(index, delta, logprobs)

@@ -6,25 +6,25 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from .answer import Answer
+from .drafting.checking import Checker
+from .drafting.speculator import Speculator
 from .errors import Overloaded, RequestError, TriuneError
+from .groups import check_group
 from .manifest import EngineManifest
 from .metrics import Metrics, Snapshot
-from .request import Chunk, FinishReason, Request, TokenLogprob
-from .runners import Runner, Work
-from .sampler import Sampler, SamplingError
+from .request import Chunk, FinishReason, Request, Times, TokenLogprob
+from .runners import Runner
+from .sampler import Sampler
 from .scheduler import Scheduler, Slice, Step
 from .sequence import Sequence
-from .text.cutter import Cut, TextCutter, merge
+from .text.cutter import TextCutter
 from .text.reasoning import Divider, ThinkingLimit
 from .text.vocabulary import TokenBytes
 
 LOG = logging.getLogger(__name__)
-_NOTHING = Cut((), 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,40 +40,6 @@ class Event:
         return isinstance(self.item, TriuneError) or self.item.finish_reason is not None
 
 
-@dataclass(slots=True)
-class _Answer:
-    """What of a sequence's answer has not been handed out yet."""
-
-    sequence: Sequence
-    cutter: TextCutter
-    stop_token_ids: frozenset[int]
-    cut: Cut = _NOTHING
-    new_tokens: int = 0
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-    index: int = 0
-
-    def add(self, cut: Cut | None) -> None:
-        if cut is not None:
-            self.cut = cut if self.cut is _NOTHING else merge(self.cut, cut)
-
-    def take(self, finish_reason: FinishReason | None = None) -> Chunk:
-        """All that is pending, as the next chunk."""
-        chunk = Chunk(
-            index=self.index,
-            token_ids=self.cut.token_ids,
-            byte_start=self.cut.byte_start,
-            byte_stop=self.cut.byte_stop,
-            new_tokens=self.new_tokens,
-            finish_reason=finish_reason,
-            stop_reason=self.cut.stop_reason,
-            logprobs=tuple(self.logprobs),
-            border=self.cut.border,
-            reasoning_tokens=self.cut.reasoning_tokens,
-        )
-        self.cut, self.new_tokens, self.logprobs, self.index = _NOTHING, 0, [], self.index + 1
-        return chunk
-
-
 class Engine:
     """Serves requests step by step. Every accepted request ends in exactly one last event."""
 
@@ -84,7 +50,12 @@ class Engine:
         token_bytes: TokenBytes,
         *,
         clock: Callable[[], float] = time.monotonic,
+        speculator: Speculator | None = None,
     ) -> None:
+        """
+        Args:
+            speculator: by default with all that the engine can do.
+        """
         self.manifest = manifest
         self.runner = runner
         self.scheduler = Scheduler(manifest.limits)
@@ -92,7 +63,9 @@ class Engine:
         self.metrics = Metrics(self.snapshot())
         self._token_bytes = token_bytes
         self._clock = clock
-        self._answers: dict[int, _Answer] = {}
+        self._speculator = speculator or Speculator.of_engine(manifest, runner, self.sampler, clock)
+        self._checker = Checker(runner, self.sampler, self._speculator, clock)
+        self._answers: dict[int, Answer] = {}
 
     @property
     def has_work(self) -> bool:
@@ -100,26 +73,37 @@ class Engine:
         return bool(self._answers)
 
     def submit(self, request: Request) -> None:
-        """Queue a request; its key must not be that of one being served.
+        """See `submit_group`: a group of one."""
+        self.submit_group((request,))
+
+    def submit_group(self, requests: Items[Request]) -> None:
+        """Queue requests for one prompt, which is computed once; their keys must not be those of others being served.
 
         Raises:
-            RequestError: empty prompt, a token id outside the vocabulary, or a thinking budget for a model that does not think.
+            RequestError: empty prompt, a token id outside the vocabulary, a thinking budget for a model that does not think,
+                or more requests than the engine has slots.
             TooLong: prompt and max_tokens do not fit the engine.
             Overloaded: the queue is full.
         """
-        assert request.key not in self._answers, f"request key {request.key} is in use"
+        for request in requests:
+            assert request.key not in self._answers, f"request key {request.key} is in use"
         try:
-            self._check(request)
-            sequence = self.scheduler.add(request)
+            check_group(requests, self.manifest.limits)
+            self._check(requests[0])
+            leader = self.scheduler.add(requests[0], requests[1:])
         except TriuneError as error:
             self.metrics.refused("overloaded" if isinstance(error, Overloaded) else "invalid")
             raise
+        members = leader.members
         try:
-            self._answers[request.key] = self._open(sequence)
+            opened = {member.key: self._open(member) for member in members}
         except BaseException:  # nothing of a request may stay behind that its caller believes refused
-            self.scheduler.remove(sequence)
+            for member in members:
+                self.scheduler.remove(member)
             raise
-        self.metrics.arrived(request.key, self._clock())
+        self._answers |= opened
+        for member in members:
+            self.metrics.arrived(member.key, self._clock())
 
     def abort(self, key: int, reason: FinishReason = "cancelled") -> list[Event]:
         """End a request now and free its slot; nothing if it is not being served any more."""
@@ -132,29 +116,39 @@ class Engine:
 
     def close(self) -> list[Event]:
         """End everything: who has part of an answer gets the rest of that part, who still waits may ask elsewhere."""
-        waiting = list(self.scheduler.waiting)
+        waiting = [member for leader in self.scheduler.waiting for member in leader.members]
         refused = self._fail(waiting, Overloaded("the server is stopping", "send it again, to another server or later"))
         return refused + [event for key in list(self._answers) for event in self.abort(key)]
 
     def step(self) -> list[Event]:
         """Run one step; the pieces of answers that it gave."""
         events = self._expire()
-        step = self.scheduler.plan()
+        step = self.scheduler.plan(self._speculator.propose(self.scheduler.decoding, self.scheduler.prefilling))
         if not step.slices:
             return events
         self._count_started(step)
         try:
-            chosen = self._compute(step)
+            chosen = self._checker.compute(step, lambda key: self._answers[key].stop_token_ids)
         except Exception as error:  # whatever a runner raises, its sequences must be answered and the others served
             LOG.exception("a step of %d sequences failed; each is answered with an error", len(step.slices))
-            return events + self._fail([part.sequence for part in step.slices], _engine_failed(error))
-        unusable = [part.sequence for part in step.slices if part.samples and part.sequence.key not in chosen]
-        events += self._fail(unusable, _engine_failed("its logits are not numbers"))
-        self.scheduler.commit(step, {key: token.token_id for key, token in chosen.items()})
+            failed = [member for part in step.slices for member in part.sequence.members]
+            return events + self._fail(failed, _engine_failed(error))
+        sampling = [member for part in step.slices if part.samples for member in part.sequence.members]
+        for sequence in sampling:
+            if sequence.key not in chosen:
+                constraint = sequence.request.constraint
+                why = constraint.error if constraint is not None else ""
+                events += self._fail([sequence], _engine_failed(why or "its logits are not numbers"))
+        self.scheduler.commit(step, {key: [token.token_id for token in tokens] for key, tokens in chosen.items()})
         now = self._clock()
         self.metrics.prompt(sum(part.length for part in step.slices if part.start < len(part.sequence.request.prompt)))
-        for key, token in chosen.items():
-            events += self._take_in(self._answers[key], token, now)
+        for part in step.slices:
+            if part.drafts and part.sequence.key in chosen:
+                self._count_drafts(part, len(chosen[part.sequence.key]) - 1)
+        for key, tokens in chosen.items():
+            for token in tokens:
+                if key in self._answers:  # else it has ended, and what was chosen beyond counts for nothing
+                    events += self._take_in(self._answers[key], token, now)
         return events
 
     def snapshot(self) -> Snapshot:
@@ -162,8 +156,8 @@ class Engine:
         scheduler, limits = self.scheduler, self.manifest.limits
         return Snapshot(
             decoding=len(scheduler.decoding),
-            prefilling=len(scheduler.prefilling),
-            waiting=len(scheduler.waiting),
+            prefilling=len(scheduler.running) - len(scheduler.decoding),
+            waiting=scheduler.queued,
             tokens=sum(sequence.computed for sequence in scheduler.running),
             slots=limits.max_sequences,
             max_length=limits.max_length,
@@ -171,7 +165,7 @@ class Engine:
             kv_bytes_max=limits.max_sequences * self.manifest.kv_bytes(limits.max_length),
         )
 
-    def _open(self, sequence: Sequence) -> _Answer:
+    def _open(self, sequence: Sequence) -> Answer:
         """What a request's answer needs from its first token on."""
         request, params, markers = sequence.request, sequence.request.params, self.manifest.reasoning
         own = () if params.ignore_eos else self.manifest.stop_token_ids
@@ -183,7 +177,7 @@ class Engine:
             limit = ThinkingLimit(markers, self._token_bytes, opened=request.thinking_open, budget=params.thinking_budget)
         cutter = TextCutter(self._token_bytes, params.stop, params.min_tokens, divider)
         self.sampler.add(request, stop_token_ids, limit)
-        return _Answer(sequence, cutter, stop_token_ids)
+        return Answer(sequence, cutter, stop_token_ids)
 
     def _check(self, request: Request) -> None:
         size = self.manifest.vocab_size
@@ -196,48 +190,43 @@ class Engine:
             outside = next((t for t in tokens if not 0 <= t < size), None)
             if outside is not None:
                 raise RequestError(f"{what} has token id {outside}, the vocabulary is 0 to {size - 1:,}")
+        if request.params.max_drafts and self.manifest.speculation is None:
+            raise RequestError(
+                f"num_draft_tokens is {request.params.max_drafts}, but this engine checks no drafts",
+                "omit num_draft_tokens and speculation, or build the engine with --speculation on",
+            )
         if request.params.thinking_budget is not None and self.manifest.reasoning is None:
             raise RequestError("thinking_budget is given, but this model does not think", "omit thinking_budget")
 
-    def _compute(self, step: Step) -> dict[int, TokenLogprob]:
-        """Run a step and choose the next tokens, by sequence key; without those whose logits are no numbers."""
-        for move in step.moves:
-            self.runner.copy_slot(move.source, move.target, move.length)
-        logits = self.runner.run([_work(part) for part in step.slices])
-        rows = [row for row, part in enumerate(step.slices) if part.samples]
-        keys = [step.slices[row].sequence.key for row in rows]
-        try:
-            return self._sample(keys, _rows(logits, rows))
-        except SamplingError as error:
-            usable = [i for i, key in enumerate(keys) if key not in error.keys]
-            return self._sample([keys[i] for i in usable], logits[[rows[i] for i in usable]])
-
-    def _sample(self, keys: Items[int], logits: NDArray[np.float32]) -> dict[int, TokenLogprob]:
-        return dict(zip(keys, self.sampler.sample(keys, logits), strict=True))
-
-    def _take_in(self, answer: _Answer, token: TokenLogprob, now: float) -> list[Event]:
+    def _take_in(self, answer: Answer, token: TokenLogprob, now: float) -> list[Event]:
         """Add a token to an answer; the piece that can be handed out because of it."""
         sequence, params = answer.sequence, answer.sequence.request.params
         answer.new_tokens += 1
+        answer.taken += 1
         self.metrics.token(sequence.key, now)
         if params.logprobs is not None:
             answer.logprobs.append(token)
         if token.token_id in answer.stop_token_ids:
             return [self._finish(answer, "stop")]
         answer.add(answer.cutter.push(token.token_id))
-        if answer.cut.stop_reason is not None:
+        constraint = sequence.request.constraint
+        if answer.cut.stop_reason is not None or (constraint is not None and constraint.finished):
             return [self._finish(answer, "stop")]
-        if sequence.generated >= sequence.max_tokens:
+        if answer.taken >= sequence.max_tokens:
             return [self._finish(answer, "length")]
         if not answer.cut.has_text or not sequence.request.stream:
             return []
-        return [Event(sequence.key, answer.take())]
+        return [Event(sequence.key, answer.take(self._times(sequence)))]
 
-    def _finish(self, answer: _Answer, reason: FinishReason) -> Event:
+    def _finish(self, answer: Answer, reason: FinishReason) -> Event:
         if answer.cut.stop_reason is None:  # else what the cutter holds is the stop string and beyond
             answer.add(answer.cutter.finish())
+        chunk = answer.take(self._times(answer.sequence), reason)
         self._forget(answer.sequence, reason)
-        return Event(answer.sequence.key, answer.take(reason))
+        return Event(answer.sequence.key, chunk)
+
+    def _times(self, sequence: Sequence) -> Times | None:
+        return self.metrics.times(sequence.key) if sequence.request.timed else None
 
     def _fail(self, sequences: Iterable[Sequence], error: TriuneError) -> list[Event]:
         events = []
@@ -249,6 +238,7 @@ class Engine:
     def _forget(self, sequence: Sequence, reason: FinishReason) -> None:
         self.scheduler.remove(sequence)
         self.sampler.remove(sequence.key)
+        self._speculator.forget(sequence.key)
         del self._answers[sequence.key]
         self.metrics.finished(sequence.key, reason, self._clock())
 
@@ -259,21 +249,16 @@ class Engine:
         ]
         return [self._finish(answer, "deadline") for answer in late]
 
+    def _count_drafts(self, part: Slice, accepted: int) -> None:
+        answer = self._answers[part.sequence.key]
+        answer.drafted, answer.accepted = answer.drafted + len(part.drafts), answer.accepted + accepted
+        self.metrics.drafted(len(part.drafts), accepted)
+
     def _count_started(self, step: Step) -> None:
         now = self._clock()
         for part in step.slices:
-            if part.start == 0:
-                self.metrics.started(part.sequence.key, now)
-
-
-def _work(part: Slice) -> Work:
-    assert part.sequence.slot is not None, "a sequence without a slot cannot run"
-    return Work(part.sequence.slot, part.start, tuple(part.sequence.tokens[part.start : part.start + part.length]))
-
-
-def _rows(logits: NDArray[np.float32], rows: list[int]) -> NDArray[np.float32]:
-    """`logits[rows]`, without a copy where that is all of them: they are megabytes."""
-    return logits if len(rows) == len(logits) else logits[rows]
+            for member in part.sequence.members if part.start == 0 else ():
+                self.metrics.started(member.key, now)
 
 
 def _engine_failed(why: object) -> TriuneError:

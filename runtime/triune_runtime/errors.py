@@ -5,6 +5,7 @@ TriuneError
 │   └── TooLong       prompt and answer do not fit the engine
 ├── Overloaded        no room now: the same request may succeed later
 └── ManifestError     the engine on disk is not one this runtime can run
+DeviceLost            no step can succeed in this process any more; not a TriuneError, so that nobody goes on after it
 """
 
 from __future__ import annotations
@@ -36,3 +37,11 @@ class Overloaded(TriuneError):
 
 class ManifestError(TriuneError):
     """engine.json is missing, malformed, or of an engine that this runtime cannot run."""
+
+
+class DeviceLost(BaseException):
+    """What computes is lost until the process starts anew, e.g. a GPU after an illegal access.
+
+    Like SystemExit no `Exception`: whoever answers a failed step and goes on must not catch it. The worker then answers
+    everyone and stops, and whoever watches the server starts it again.
+    """

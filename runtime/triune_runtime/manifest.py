@@ -117,6 +117,29 @@ class ReasoningMarkers:
     closing_ids: tuple[int, ...]  # tokens that end the thinking as the model itself does: `end` and line breaks around it
 
 
+def checked_name(output: str, number: int) -> str:
+    """The cache output `output` of token `number` in a graph that checks drafts, where each token has its own."""
+    return f"{output}.token.{number}" if number else output
+
+
+@dataclass(frozen=True, kw_only=True)
+class MtpEngine:
+    """The layer of multi-token prediction, a graph beside the engine's."""
+
+    engine: str  # file name of the graph
+    hidden_size: int  # numbers that it reads of each position
+    cache: tuple[CacheTensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speculation:
+    """How an engine checks drafts of the tokens that may come next."""
+
+    engine: str  # file name of a graph that runs `tokens` tokens of one sequence with the bits of one after the other
+    tokens: int  # a token and the drafts behind it
+    mtp: MtpEngine | None = None  # None: the checkpoint has no such layer
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineManifest:
     """Everything the runtime must know of an engine. Paths are relative to the folder of engine.json."""
@@ -135,6 +158,7 @@ class EngineManifest:
     special_tokens: dict[str, str] = field(default_factory=dict)  # bos_token, eos_token, ... for the template
     defaults: SamplingDefaults = SamplingDefaults()
     reasoning: ReasoningMarkers | None = None  # None: the model does not think
+    speculation: Speculation | None = None  # None: no drafts can be checked
     limits: Limits = Limits()
     tensorrt: TensorRtPlan | None = None  # of targets that run with TensorRT
     built_with: dict[str, str] = field(default_factory=dict)  # tool -> version
@@ -185,9 +209,17 @@ class EngineManifest:
             if raw.get("reasoning") is not None:
                 closing_ids = tuple(raw["reasoning"]["closing_ids"])
                 raw["reasoning"] = ReasoningMarkers(**(raw["reasoning"] | {"closing_ids": closing_ids}))
+            if raw.get("speculation") is not None:
+                raw["speculation"] = speculation_from(raw["speculation"])
             return cls(**raw)
         except (KeyError, TypeError, ValueError) as error:
             raise ManifestError(f"{path} does not fit this runtime: {error}", "build the engine again") from error
+
+
+def speculation_from(raw: dict[str, Any]) -> Speculation:
+    """The inverse of `dataclasses.asdict`."""
+    mtp = raw["mtp"] and MtpEngine(**(raw["mtp"] | {"cache": tuple(CacheTensor(**c) for c in raw["mtp"]["cache"])}))
+    return Speculation(**(raw | {"mtp": mtp}))
 
 
 def replace_limits(manifest: EngineManifest, **changes: Any) -> EngineManifest:

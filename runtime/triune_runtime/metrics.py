@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .request import FinishReason
+from .request import FinishReason, Times
 
 Labels = tuple[tuple[str, str], ...]
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -44,6 +44,9 @@ FAMILIES = _table(
     Family("vllm:kv_cache_usage_perc", "gauge", "Share of the KV cache's tokens in use, 0 to 1"),
     Family("vllm:prompt_tokens_total", "counter", "Prompt tokens computed"),
     Family("vllm:generation_tokens_total", "counter", "Tokens generated"),
+    Family("vllm:spec_decode_num_drafts_total", "counter", "Runs that checked drafts"),
+    Family("vllm:spec_decode_num_draft_tokens_total", "counter", "Tokens guessed ahead"),
+    Family("vllm:spec_decode_num_accepted_tokens_total", "counter", "Tokens guessed ahead that were right"),
     Family("vllm:request_success_total", "counter", "Requests that have ended", label="finished_reason",
            values=("stop", "length", "abort", "error")),
     Family("vllm:time_to_first_token_seconds", "histogram", "Seconds from arrival to the first token", _SECONDS),
@@ -144,6 +147,12 @@ class Metrics:
             if times.started is not None:
                 self._observe("vllm:request_prefill_time_seconds", now - times.started)
 
+    def drafted(self, tokens: int, accepted: int) -> None:
+        """A run has checked so many drafts."""
+        self._count("vllm:spec_decode_num_drafts_total", 1)
+        self._count("vllm:spec_decode_num_draft_tokens_total", tokens)
+        self._count("vllm:spec_decode_num_accepted_tokens_total", accepted)
+
     def finished(self, key: int, reason: FinishReason, now: float) -> None:
         """A request has ended."""
         times = self._times.pop(key)
@@ -161,6 +170,11 @@ class Metrics:
     def freed(self, seconds: float) -> None:
         """A client had left; its slot was free `seconds` after that was known."""
         self._observe("triune_abort_to_free_seconds", seconds)
+
+    def times(self, key: int) -> Times:
+        """When things happened to a request that is being served."""
+        times = self._times[key]
+        return Times(times.arrived, times.started, times.first, times.latest)
 
     def gauges(self, now: Snapshot) -> None:
         """Set every gauge."""

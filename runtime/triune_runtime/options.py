@@ -1,20 +1,13 @@
-"""Inputs of a request -> options. Knows every name that clients of TensorRT-LLM's and vLLM's Triton models send; no tensors.
-
-Each name is a row of a table: how to read its value, and what it sets. A name that is not in the tables is refused.
-"""
+"""Everything a request asks for besides its prompt, as JSON between the steps. Reads no inputs: that is parsing.py."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import RequestError
-from .manifest import SamplingDefaults
-from .option_names import BIG, IGNORED, LISTS, ONLY, REFUSED, RESERVED, SCALARS
-from .option_values import MAX_STOP_IDS, MAX_STOPS, MAX_WORDS, Value, at_most, real, refuse, text, whole, word
 from .request import SamplingParams
 
 
@@ -28,10 +21,16 @@ class Options:
     echo: bool = False  # the prompt comes before the answer
     cancel: bool = False  # not a request: ends the one with the same id
     batched: bool = False  # the client's tensors have a batch dimension, and so must the indices it gets
+    n: int = 1  # answers that come back
+    best_of: int = 1  # answers that are made; those with the best cumulative log probability come back
+    timed: bool = False  # say when things happened
+    vllm: bool = False  # log probabilities, finish reasons and several answers as vLLM gives them
+    prompt_tokens: int | None = None  # of the prompts behind each other in one tensor, this one's; None: it has all
     request_id: str = ""  # where the client could only send it as a parameter (HTTP's generate)
     enable_thinking: bool | None = None  # None: as the model's template does by itself
     separate_reasoning: bool | None = None  # None: for messages, not for a raw prompt
     thinking_open: bool = False  # the prompt holds the opening marker; tokenize finds that out
+    tool_format: str = ""  # how the answer's tool calls are written, if it may have any
 
     def to_json(self) -> str:
         """Compact JSON; defaults are left out."""
@@ -60,192 +59,3 @@ def _changed(value: Any, skip: str = "") -> dict[str, Any]:
 
 def _tupled(value: Any) -> Any:
     return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
-
-
-def parse(
-    inputs: Mapping[str, list[Value]],
-    *,
-    defaults: SamplingDefaults,
-    encode_word: Callable[[str], list[int]],
-    fallback_seed: int,
-    vocab_size: int = BIG,
-    parameters: Mapping[str, str | int | float | bool] | None = None,
-) -> Options:
-    """The options in a request's tensors, its `sampling_parameters` JSON, and its request parameters, in this order.
-
-    Args:
-        inputs: tensors as flat lists: bytes or str for strings, numbers or bools otherwise.
-        defaults: what the model's publisher recommends.
-        encode_word: token ids of a word, for bad words and word biases.
-        fallback_seed: the seed of a request that names none.
-        vocab_size: of the model; token ids beyond it are refused.
-        parameters: Triton's request parameters.
-
-    Raises:
-        RequestError: names the field, the value and what is expected.
-    """
-    given = _Given()
-    for name, values in inputs.items():
-        if name not in IGNORED:
-            given.take(name, values if name in LISTS | REFUSED else _single(name, values))
-    for name, value in _json_object("sampling_parameters", inputs).items():
-        given.take(name, value)
-    for name, value in (parameters or {}).items():
-        known = name in SCALARS or name in LISTS or name in ONLY or name in REFUSED
-        if name not in RESERVED and not name.startswith("triton_") and name not in inputs:
-            if not known and name not in IGNORED:
-                raise refuse(f"parameter {name}", value, "no such parameter is known")
-            given.take(name, value)
-    biases = _biases(_json_object("logit_bias", inputs) | given.bias, given, encode_word)
-    options = given.options(defaults, encode_word, biases, fallback_seed, vocab_size)
-    return dataclasses.replace(options, request_id=str((parameters or {}).get("id", "")))
-
-
-def _single(name: str, values: list[Value]) -> Value:
-    if len(values) > 1:
-        raise refuse(name, values, "one value is expected")
-    return values[0] if values else None
-
-
-def _json_object(name: str, inputs: Mapping[str, list[Value]]) -> dict[str, Any]:
-    raw = _single(name, inputs.get(name, []))
-    if raw is None or not text(name, raw).strip():
-        return {}
-    try:
-        parsed = json.loads(text(name, raw))
-    except ValueError as error:
-        raise RequestError(f"{name} is not JSON: {error}", f"send {name} as a JSON object") from None
-    if not isinstance(parsed, dict):
-        raise refuse(name, parsed, "a JSON object is expected")
-    return parsed
-
-
-class _Given:
-    """What a request has set so far; the first source that sets a thing wins, two names for it must agree."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.names: dict[str, str] = {}
-        self.bias: dict[str, Any] = {}
-
-    def take(self, name: str, value: Value) -> None:
-        if value is None or value == [] or (value in ("", b"") and name not in SCALARS):
-            return
-        if name in ONLY:
-            if not any(_same(value, allowed) for allowed in ONLY[name]):
-                allowed = " or ".join(str(a) for a in ONLY[name])
-                raise refuse(name, value, f"only {allowed} is served")
-        elif name in REFUSED:
-            raise RequestError(f"{name} is not served by this model", f"omit {name}")
-        elif name == "logit_bias":
-            if not isinstance(value, dict):
-                raise refuse(name, value, "an object of token id: bias is expected")
-            self.bias = value
-        elif name in LISTS:
-            self.values.setdefault({"stop_words": "stop"}.get(name, name), value if isinstance(value, list) else [value])
-        elif name in SCALARS:
-            target, read = SCALARS[name]
-            self._set(target, name, read(name, value))
-        else:
-            raise refuse(name, value, "no such parameter is known")
-
-    def _set(self, target: str, name: str, value: Any) -> None:
-        if target in self.values and self.values[target] != value and self.names[target] != name:
-            other = self.names[target]
-            raise RequestError(
-                f"{name} is {value} but {other} is {self.values[target]}; they mean the same", f"send only {name}"
-            )
-        self.values.setdefault(target, value)
-        self.names.setdefault(target, name)
-
-    def options(
-        self,
-        defaults: SamplingDefaults,
-        encode_word: Callable[[str], list[int]],
-        biases: tuple[tuple[int, float], ...],
-        seed: int,
-        vocab_size: int,
-    ) -> Options:
-        get = self.values.get
-        top_k = get("top_k", defaults.top_k or 0)
-        top_p = get("top_p", 1.0 if defaults.top_p is None else defaults.top_p)
-        at_most("stop_token_ids", get("stop_token_ids", []), MAX_STOP_IDS)
-        stop_ids = [whole(0, vocab_size - 1)("stop_token_ids", v) for v in get("stop_token_ids", [])]
-        end_id = whole(-1, vocab_size - 1)("end_id", get("end_id", -1))
-        logprobs = get("logprobs", 0 if get("return_log_probs") else None)
-        max_tokens, min_tokens = get("max_tokens"), get("min_tokens", 0)
-        if max_tokens is not None and min_tokens > max_tokens:
-            raise refuse(self.names["min_tokens"], min_tokens, f"at most max_tokens, which is {max_tokens}, is expected")
-        params = SamplingParams(
-            max_tokens=max_tokens,
-            min_tokens=min_tokens,
-            temperature=self._temperature(defaults, top_k, top_p),
-            top_k=max(top_k, 0),
-            top_p=top_p or 1.0,  # TensorRT-LLM's clients send 0 for "off"
-            min_p=get("min_p", 0.0),
-            repetition_penalty=get("repetition_penalty", defaults.repetition_penalty or 1.0),
-            presence_penalty=get("presence_penalty", 0.0),
-            frequency_penalty=get("frequency_penalty", 0.0),
-            logit_bias=biases,
-            bad_words=tuple(tuple(encode_word(w)) for w in _words("bad_words", get("bad_words", []), MAX_WORDS)),
-            stop=tuple(_words("stop", get("stop", []), MAX_STOPS)),
-            stop_token_ids=tuple(stop_ids if end_id < 0 else [*stop_ids, end_id]),
-            ignore_eos=get("ignore_eos", False),
-            seed=get("seed", seed),
-            logprobs=logprobs,
-            thinking_budget=get("thinking_budget"),
-        )
-        stream = get("stream", False)
-        exclude = get("exclude_input_in_output", True)
-        if stream and not exclude:
-            raise RequestError("exclude_input_in_output is false and stream is true", "a stream carries the answer only")
-        separate = get("separate_reasoning")
-        if separate and not exclude:
-            raise RequestError("exclude_input_in_output is false and separate_reasoning is true", "an echo is one whole text")
-        return Options(
-            params=params,
-            stream=stream,
-            timeout_s=get("timeout_s"),
-            echo=not exclude,
-            cancel=get("cancel", False),
-            enable_thinking=get("enable_thinking"),
-            separate_reasoning=separate,
-        )
-
-    def _temperature(self, defaults: SamplingDefaults, top_k: int, top_p: float) -> float:
-        if self.values.get("top_k") == 1 or self.values.get("temperature") == 0:
-            return 0.0
-        if "temperature" in self.values:
-            return float(self.values["temperature"])
-        if defaults.temperature is not None:
-            return defaults.temperature
-        random = ("top_k" in self.values and top_k > 1) or ("top_p" in self.values and 0 < top_p < 1)
-        return 1.0 if random or self.values.get("min_p", 0) > 0 else 0.0
-
-
-def _same(value: Value, allowed: Any) -> bool:
-    if isinstance(allowed, bool):
-        return isinstance(value, (bool, str)) and str(value).lower() == str(allowed).lower()
-    try:
-        return not isinstance(value, bool) and float(value) == allowed
-    except (TypeError, ValueError):
-        return False
-
-
-def _words(name: str, values: list[Value], most: int) -> list[str]:
-    at_most(name, values, most)
-    return [found for found in (word(name, v) for v in values) if found]
-
-
-def _biases(by_id: Mapping[str, Any], given: _Given, encode_word: Callable[[str], list[int]]) -> tuple[tuple[int, float], ...]:
-    biases: dict[int, float] = {}
-    for token_id, bias in by_id.items():
-        biases[whole(0, BIG)("logit_bias", token_id)] = real(-1000, 1000)("logit_bias", bias)
-    words = _words("embedding_bias_words", given.values.get("embedding_bias_words", []), MAX_WORDS)
-    weights = given.values.get("embedding_bias_weights", [])
-    if words and len(words) != len(weights):
-        raise refuse("embedding_bias_weights", weights, f"{len(words)} weights are expected, one a word")
-    for found, weight in zip(words, weights, strict=False):
-        for token in encode_word(found):
-            biases[token] = biases.get(token, 0.0) + real(-1000, 1000)("embedding_bias_weights", weight)
-    return tuple(biases.items())

@@ -48,6 +48,9 @@ def join(first: Chunk, second: Chunk) -> Chunk:
         logprobs=first.logprobs + second.logprobs,
         border=cut.border,
         reasoning_tokens=cut.reasoning_tokens,
+        times=second.times,
+        drafted=second.drafted,
+        accepted=second.accepted,
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from .constraints import Constraint
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How to choose tokens and when to stop. Already validated: see `options.py`."""
+    """How to choose tokens and when to stop. Already validated: see `parsing.py`."""
 
     max_tokens: int | None = None  # None: whatever room the engine leaves
     min_tokens: int = 0  # no stop token or stop string before this many
@@ -28,7 +30,9 @@ class SamplingParams:
     ignore_eos: bool = False
     seed: int = 0  # decides the text of a sampled request, whatever else is in the batch
     logprobs: int | None = None  # None: off; 0: of the chosen tokens; k: and of the k best
+    max_drafts: int | None = None  # most tokens guessed ahead at once; 0: none. None: as many as pay. Changes no text
     thinking_budget: int | None = None  # most tokens of thinking; then it is closed. None: as many as the model likes
+    guide: tuple[str, str] | None = None  # what the answer must look like: see `constraints/guide.py`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,8 @@ class Request:
     stream: bool = True  # False: one chunk at the end
     thinking_open: bool = False  # the prompt holds the opening marker, so the answer begins with thinking
     separate_reasoning: bool = False  # thinking is kept apart from the answer
+    timed: bool = False  # chunks say when things happened
+    constraint: Constraint | None = field(default=None, compare=False)  # `params.guide`, compiled; this request's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,16 @@ class TokenLogprob:
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()  # (token id, log probability), best first
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When things happened to a request, in the engine's seconds; None: not yet."""
+
+    arrived: float
+    scheduled: float | None = None  # its first step
+    first: float | None = None  # token
+    latest: float | None = None  # token
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +88,6 @@ class Chunk:
     logprobs: tuple[TokenLogprob, ...] = ()  # one a new token, when asked for
     border: tuple[int, int] | None = None  # None: thinking is not kept apart
     reasoning_tokens: int = 0  # tokens whose text begins in this chunk's thinking
+    times: Times | None = None  # when asked for
+    drafted: int = 0  # on the last chunk: tokens of the whole answer that were guessed ahead
+    accepted: int = 0  # and how many of them were right

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from .constraints import Constraint
 from .errors import TriuneError
 from .request import Request, SamplingParams, TokenLogprob
 from .text.reasoning import ThinkingLimit
@@ -41,13 +42,19 @@ class _Row:
     answer: list[int] = field(default_factory=list)
     counts: dict[int, int] = field(default_factory=dict)  # of the answer's tokens
     limit: ThinkingLimit | None = None
+    constraint: Constraint | None = None
 
     @property
     def adjusts(self) -> bool:
         """Whether the logits are to be changed before choosing."""
         p = self.params
         penalized = p.repetition_penalty != 1 or p.presence_penalty or p.frequency_penalty
-        return bool(penalized or p.logit_bias or p.bad_words or len(self.answer) < p.min_tokens)
+        return bool(penalized or p.logit_bias or p.bad_words or len(self.answer) < p.min_tokens) or self.constrained
+
+    @property
+    def constrained(self) -> bool:
+        """Whether the next token must fit a constraint."""
+        return self.constraint is not None and self.constraint.active
 
     @property
     def forced(self) -> int | None:
@@ -81,6 +88,7 @@ class Sampler:
             banned=np.array([word[0] for word in params.bad_words if len(word) == 1], np.int64),
             banned_after=banned_after,
             limit=limit,
+            constraint=request.constraint,
         )
 
     def remove(self, key: int) -> None:
@@ -122,7 +130,25 @@ class Sampler:
             row.counts[token] = row.counts.get(token, 0) + 1
             if row.limit is not None:
                 row.limit.push(token)
+            if row.constraint is not None:
+                row.constraint.push(token)
         return chosen
+
+    def guess(self, key: int, logits: Array, ahead: int = 0) -> int:
+        """The token that `logits` [vocab_size], someone else's guess, would give `ahead` tokens after the next.
+
+        A sampled request draws with the number it will draw with there, so guesses that are nearly right give the same token.
+        """
+        row = self._rows[key]
+        if ahead == 0 and row.forced is not None:
+            return row.forced
+        scores = logits
+        if row.adjusts:
+            scores = logits.copy()
+            _adjust(scores, row)
+        if row.params.temperature > 0 and np.isfinite(scores.max()):
+            return int(_draw(scores[None], [row], ahead)[0])
+        return int(scores.argmax())
 
 
 def _adjust(scores: Array, row: _Row) -> None:
@@ -143,9 +169,11 @@ def _adjust(scores: Array, row: _Row) -> None:
             scores[word[-1]] = -np.inf
     if len(row.answer) < p.min_tokens:
         scores[row.stop_token_ids] = -np.inf
+    if row.constraint is not None and row.constraint.active:
+        row.constraint.mask(scores)
 
 
-def _draw(scores: Array, rows: Sequence[_Row]) -> NDArray[np.int64]:
+def _draw(scores: Array, rows: Sequence[_Row], ahead: int = 0) -> NDArray[np.int64]:
     """Draw one token a row from its temperature, top-k, top-p and min-p distribution.
 
     The tokens are taken in falling order of score; the one at which their summed probability passes the row's uniform number
@@ -155,21 +183,31 @@ def _draw(scores: Array, rows: Sequence[_Row]) -> NDArray[np.int64]:
     scaled = scores / np.array([[max(p.temperature, 1e-6)] for p in params], np.float32)
     scaled -= scaled.max(axis=1, keepdims=True)
     whole = np.exp(scaled).sum(axis=1, dtype=np.float64)
-    uniform = np.array([uniform_number(row.params.seed, len(row.answer)) for row in rows])
+    uniform = np.array([uniform_number(row.params.seed, len(row.answer) + ahead) for row in rows])
     vocabulary = scores.shape[1]
     width = min(CANDIDATES, vocabulary)
     least = np.partition(scaled, vocabulary - width, axis=1)[:, vocabulary - width]  # score of the last candidate
     drawn = np.empty(len(rows), np.int64)
     for i, p in enumerate(params):
-        token = _draw_one(scaled[i], np.flatnonzero(scaled[i] >= least[i]), p, whole[i], uniform[i])
+        masked = least[i] == -np.inf  # fewer tokens than candidates may come at all: those that may are all there are
+        candidates = np.flatnonzero(scaled[i] > -np.inf if masked else scaled[i] >= least[i])
+        token = _draw_one(scaled[i], candidates, p, whole[i], uniform[i], complete=masked)
         drawn[i] = _draw_one(scaled[i], np.arange(vocabulary), p, whole[i], uniform[i]) if token is None else token
     return drawn
 
 
-def _draw_one(scaled: Array, candidates: NDArray[np.int64], params: SamplingParams, whole: float, uniform: float) -> int | None:
+def _draw_one(
+    scaled: Array,
+    candidates: NDArray[np.int64],
+    params: SamplingParams,
+    whole: float,
+    uniform: float,
+    *,
+    complete: bool = False,
+) -> int | None:
     """Draw from `candidates` (ascending ids, the best of the vocabulary), or None if they may not hold the drawn token."""
     ranked = candidates[np.argsort(-scaled[candidates], kind="stable")]
-    complete = len(ranked) == len(scaled)
+    complete = complete or len(ranked) == len(scaled)
     if params.top_k > len(ranked) and not complete:
         return None  # the weights of the k best add up to something that only they tell
     if params.top_k:

@@ -8,7 +8,8 @@ depend on its neighbours. At most one prompt is half computed, the others wait w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 from .errors import Overloaded, TooLong
@@ -20,12 +21,13 @@ from .slots import SlotPool
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Run `length` tokens of `sequence` from its token `start`."""
+    """Run `length` tokens of `sequence` from its token `start`: its own, and then `drafts` of the tokens that may follow."""
 
     sequence: Sequence
     start: int
-    length: int
+    length: int  # drafts included
     samples: bool  # whether the next token can be chosen after it
+    drafts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,43 +60,56 @@ class Scheduler:
     @property
     def running(self) -> list[Sequence]:
         """Sequences that hold a slot."""
-        return self.decoding + self.prefilling
+        return self.decoding + [member for leader in self.prefilling for member in leader.members]
 
-    def add(self, request: Request) -> Sequence:
-        """Queue a request.
+    @property
+    def queued(self) -> int:
+        """How many sequences wait for a slot."""
+        return sum(len(leader.members) for leader in self.waiting)
+
+    def add(self, request: Request, siblings: Iterable[Request] = ()) -> Sequence:
+        """Queue a request, and with it others for the same prompt: all of them get slots together.
 
         Raises:
             TooLong: prompt and max_tokens do not fit the engine.
             Overloaded: `max_queue` sequences are waiting already.
         """
         sequence = Sequence(request, self._answer_length(request))
-        if len(self.waiting) >= self.limits.max_queue:
+        sequence.lead([Sequence(sibling, self._answer_length(sibling)) for sibling in siblings])
+        if (queued := self.queued) >= self.limits.max_queue:
             raise Overloaded(
-                f"{len(self.waiting):,} requests are waiting already, the limit is {self.limits.max_queue:,}",
+                f"{queued:,} requests are waiting already, the limit is {self.limits.max_queue:,}",
                 "send it again later",
             )
         self.waiting.append(sequence)
         return sequence
 
-    def plan(self) -> Step:
-        """One token of each decoding sequence, then chunks of prompts: one chunk's tokens at most, so that decoding goes on."""
+    def plan(self, drafts: Mapping[int, tuple[int, ...]] | None = None) -> Step:
+        """One token of each decoding sequence, then chunks of prompts: one chunk's tokens at most, so that decoding goes on.
+
+        Args:
+            drafts: guesses of what follows, by sequence key; cut to what the answer may still have.
+        """
         moves = self._close_gaps()
-        slices = [Slice(s, s.computed, 1, samples=True) for s in self.decoding]
+        slices = [_decode_slice(s, (drafts or {}).get(s.key, ())) for s in self.decoding]
         prompts = [self._prompt_slice(s) for s in self.prefilling]
         budget = self.limits.prefill_chunk - sum(part.length for part in prompts)
-        while self.waiting and self._slots.free:
+        while self.waiting and self._slots.free >= len(self.waiting[0].members):
             part = self._prompt_slice(self.waiting[0])
             if part.length > budget:  # those behind it wait as well: nobody overtakes
                 break
             sequence = self.waiting.popleft()
-            sequence.slot = self._slots.acquire()
+            for member in sequence.members:
+                member.slot = self._slots.acquire()
             self.prefilling.append(sequence)
             prompts.append(part)
             budget -= part.length
         return Step(moves, (*slices, *prompts))
 
-    def commit(self, step: Step, chosen: Mapping[int, int]) -> None:
+    def commit(self, step: Step, chosen: Mapping[int, Items[int]]) -> None:
         """Take in a step that has run: `chosen` maps sequence keys to next tokens, for every slice that samples.
+
+        These are at least one, and one more for every draft in turn that is what was chosen in its place.
 
         Slices of sequences removed since the plan count for nothing. Whose prompt is complete joins the decoding ones.
         """
@@ -102,18 +117,31 @@ class Scheduler:
             sequence = part.sequence
             if sequence.slot is None:
                 continue
-            sequence.computed += part.length
+            sequence.computed += part.length - len(part.drafts)
             if part.samples:
-                sequence.tokens.append(chosen[sequence.key])
-                if sequence in self.prefilling:
+                joining = sequence in self.prefilling
+                members = sequence.dissolve()
+                for member in members:
+                    tokens = chosen[member.key]
+                    assert 0 < len(tokens) <= 1 + len(part.drafts), f"{len(tokens)} tokens of {len(part.drafts)} drafts"
+                    member.tokens.extend(tokens)
+                    member.computed += len(tokens) - 1  # drafts that were right are in the cache already
+                if joining:
                     self.prefilling.remove(sequence)
-                    self.decoding.append(sequence)
+                    self.decoding += members
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence wherever it is and free its slot; its KV is not needed any more."""
+        if sequence.leader is not None:
+            sequence.leader.siblings.remove(sequence)
+            sequence.leader = None
         for group in (self.decoding, self.prefilling, self.waiting):
             if sequence in group:
-                group.remove(sequence)
+                at = group.index(sequence)
+                if sequence.siblings:
+                    group[at] = sequence.hand_over()
+                else:
+                    del group[at]
         if sequence.slot is not None:
             self._slots.release(sequence.slot)
             sequence.slot = None
@@ -123,7 +151,7 @@ class Scheduler:
         slots = [s.slot for s in self.running if s.slot is not None]
         assert len(slots) == len(self.running), "a running sequence has no slot"
         self._slots.check(slots)
-        assert all(s.slot is None for s in self.waiting), "a waiting sequence holds a slot"
+        assert all(s.slot is None for leader in self.waiting for s in leader.members), "a waiting sequence holds a slot"
 
     def _answer_length(self, request: Request) -> int:
         """The most tokens that the answer may have."""
@@ -160,3 +188,9 @@ class Scheduler:
             moves.append(Move(source, target, sequence.computed))
         self.decoding = [by_slot[slot] for slot in range(len(by_slot))]
         return tuple(moves)
+
+
+def _decode_slice(sequence: Sequence, drafts: tuple[int, ...]) -> Slice:
+    """The last draft that can be right is the one before the answer's last token."""
+    drafts = drafts[: sequence.max_tokens - sequence.generated - 1]
+    return Slice(sequence, sequence.computed, 1 + len(drafts), samples=True, drafts=drafts)

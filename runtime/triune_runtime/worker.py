@@ -11,7 +11,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from .engine import Engine, Event
 from .errors import Overloaded, TriuneError
@@ -49,7 +49,11 @@ class Worker:
         return self._accepting and self._stepper.is_alive() and self._sender.is_alive()
 
     def submit(self, request: Request, sink: Sink, *, leased: bool = False) -> None:
-        """Serve `request`: `sink` gets its chunks and its one last item, on the sending thread.
+        """Serve `request`: see `submit_group`."""
+        self.submit_group([(request, sink)], leased=leased)
+
+    def submit_group(self, group: Sequence[tuple[Request, Sink]], *, leased: bool = False) -> None:
+        """Serve requests for one prompt: each sink gets its chunks and its one last item, on the sending thread.
 
         Args:
             leased: its chunks will be acknowledged, so silence means that its client has left. Otherwise that holds only
@@ -64,15 +68,16 @@ class Worker:
                 raise Overloaded(
                     "the server is stopping, or its engine has failed", "send it again, to another server or later"
                 )
-            if len(self._outbox) >= limits.max_sequences + limits.max_queue:
+            if len(self._outbox) + len(group) > limits.max_sequences + limits.max_queue:
                 self._engine.metrics.refused("overloaded")
                 raise Overloaded(
                     f"{len(self._outbox):,} requests are here already, the limit is {limits.max_sequences:,} being served "
                     f"and {limits.max_queue:,} waiting",
                     "send it again later",
                 )
-            self._outbox.open(request.key, sink, leased=leased)
-            self._inbox.put(lambda: self._submit(request))
+            for request, sink in group:
+                self._outbox.open(request.key, sink, leased=leased)
+            self._inbox.put(lambda: self._submit([request for request, _ in group]))
 
     def abort(self, key: int, reason: FinishReason = "cancelled") -> None:
         """End a request; its sink still gets its last item."""
@@ -142,14 +147,15 @@ class Worker:
             self._put(command())
             self._set_gauges()
 
-    def _submit(self, request: Request) -> list[Event]:
+    def _submit(self, requests: Sequence[Request]) -> list[Event]:
         try:
-            self._engine.submit(request)
+            self._engine.submit_group(requests)
         except TriuneError as error:
-            return [Event(request.key, error)]
+            return [Event(request.key, error) for request in requests]
         except Exception as error:  # whatever it is, it is this request's: the others are served on
-            LOG.exception("request %d could not be taken in", request.key)
-            return [Event(request.key, TriuneError(f"the engine cannot take this request: {error!r}", "see the server's log"))]
+            LOG.exception("request %d could not be taken in", requests[0].key)
+            failed = TriuneError(f"the engine cannot take this request: {error!r}", "see the server's log")
+            return [Event(request.key, failed) for request in requests]
         return []
 
     def _abort(self, key: int, reason: FinishReason, asked_at: float) -> list[Event]:

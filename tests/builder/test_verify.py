@@ -93,7 +93,7 @@ def test_engine_and_checkpoint_must_have_one_vocabulary() -> None:
 def test_perplexity_of_the_engine_is_that_of_its_logits() -> None:
     checkpoint = tiny_checkpoint()
     tokens = np.random.default_rng(1).integers(0, 256, 41).tolist()
-    windows = read_windows(TinyRunner(checkpoint.config, checkpoint.weights), LIMITS, tokens, SIZES)
+    windows = read_windows(TinyRunner(checkpoint.config, checkpoint.weights), LIMITS, [tokens], SIZES)
     assert [len(w.tokens) for w in windows] == [16, 16, 8]
     runner = TinyRunner(checkpoint.config, checkpoint.weights)
     losses = []

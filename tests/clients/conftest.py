@@ -149,7 +149,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 OUTPUTS = {
     "text_output": "BYTES", "finish_reason": "BYTES", "stop_reason": "BYTES", "logprobs": "BYTES", "chunk_index": "INT32",
     "num_input_tokens": "UINT32", "num_output_tokens": "UINT32", "request_key": "INT64",
-    "reasoning_output": "BYTES", "num_reasoning_tokens": "UINT32",
+    "reasoning_output": "BYTES", "num_reasoning_tokens": "UINT32", "tool_format": "BYTES",
 }  # fmt: skip
 
 

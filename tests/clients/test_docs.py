@@ -9,11 +9,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import triune_client
-from triune_client import AsyncClient, Client, Options, TriuneError
+from triune_client import AsyncClient, Chunk, Client, Options, TriuneError
 from triune_client.testing import mock_server
 
 CLIENTS = Path(__file__).parents[2] / "clients"
@@ -26,12 +27,22 @@ DEFAULT_URL = "http://localhost:8000"
 
 @pytest.mark.parametrize("block", [block for block in PYTHON_BLOCKS if "triune_client.grpc" not in block])
 def test_the_readmes_python_runs(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with mock_server(["An answer", " of a few", " words, " * 20]) as server:
+    with mock_server(_reply) as server:
         for client in (Client, AsyncClient):
             monkeypatch.setattr(client.__init__, "__defaults__", (server.url,))
         sourced = block.replace(DEFAULT_URL, server.url)
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(sourced, "README.md", "exec"), {"__name__": "__main__"})
+            exec(compile(sourced, "README.md", "exec", dont_inherit=True), {"__name__": "__main__"})
+
+
+def _reply(request: dict[str, Any]) -> list[str | Chunk]:
+    """What a server might say: an object where one is asked for, a call where one is, and else some words."""
+    if "response_format" in request:
+        return ['{"name": "Paris", ', '"population": 2100000}']
+    if request.get("tool_choice") == "required":
+        call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+        return [Chunk(text=call[:20], tool_format="hermes"), call[20:]]
+    return ["An answer", " of a few", " words, " * 20]
 
 
 def test_the_readme_names_every_error_and_every_option() -> None:

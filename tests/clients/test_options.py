@@ -19,7 +19,14 @@ def test_the_keyword_form_has_the_names_and_types_of_options() -> None:
 
 
 def test_every_option_has_a_tensor() -> None:
-    assert {f.name for f in dataclasses.fields(Options)} == {*SCALARS, *LISTS, "logit_bias"}
+    assert {f.name for f in dataclasses.fields(Options)} == {
+        *SCALARS,
+        *LISTS,
+        "logit_bias",
+        "response_format",
+        "tools",
+        "tool_choice",
+    }
 
 
 def test_calls_take_all_options_and_all_settings() -> None:

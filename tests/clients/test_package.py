@@ -89,6 +89,13 @@ def test_a_missing_extra_is_named() -> None:
     assert 'pip install "triune-client[grpc]"' in failed.stderr
 
 
+def test_the_package_is_small(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "package.zip", "w", zipfile.ZIP_DEFLATED) as packed:  # a wheel but for its metadata
+        for source in [*SOURCES, CLIENTS / "README.md"]:
+            packed.write(source, source.name)
+    assert (tmp_path / "package.zip").stat().st_size < 90_000
+
+
 @pytest.mark.slow
 def test_the_wheel_works_alone_in_a_clean_environment(tmp_path: Path) -> None:
     sources = tmp_path / "clients"  # a build leaves its traces beside what it builds

@@ -65,7 +65,15 @@ OVER_GRPC: dict[str, tuple[str, list[Raw], str]] = {
     "LoRA's weights": ("triune", [PROMPT, ("lora_weights", "FP16", [1, 2], bytes(4))], "lora_weights is not served"),
     "LoRA's config": ("triune", [PROMPT, ("lora_config", "INT32", [1, 3], bytes(12))], "lora_config is not served"),
     "64 MB": ("triune", [("text_input", "BYTES", [1], text(b"a" * 64_000_000))], "has 64,000,000 bytes"),
-    "two rows": ("ensemble", [("text_input", "BYTES", [2, 1], text(b"a", b"b"))], "unexpected shape"),
+    "rows that do not match": (
+        "ensemble",
+        [
+            ("text_input", "BYTES", [3, 1], text(b"a", b"b", b"c")),
+            ("max_tokens", "INT32", [2, 1], struct.pack("<ii", 2, 2)),
+        ],
+        "max_tokens has 2 rows, another input has 3",
+    ),
+    "two prompts without rows": ("triune", [("text_input", "BYTES", [2], text(b"a", b"b"))], "unexpected shape"),
 }
 
 

@@ -123,9 +123,9 @@ class MetricFamily:
         return self.metrics[-1]
 
 
-def text(value: str) -> NDArray[np.object_]:
-    """A STRING tensor of one element."""
-    return np.array([value.encode()], np.object_)
+def text(*values: str) -> NDArray[np.object_]:
+    """A STRING tensor."""
+    return np.array([value.encode() for value in values], np.object_)
 
 
 def load_model(repository: Path, name: str) -> Any:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import shutil
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from triune_runtime.manifest import EngineManifest, Limits
+from triune_runtime.manifest import CacheTensor, EngineManifest, Limits
+
+from .host_engines import as_tensorrt
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "model_repository"
@@ -56,4 +60,15 @@ def fake_repository(path: Path, limits: Limits = DEFAULT_LIMITS) -> Path:
     """The checked-in model repository as Triton mounts it, at `path`, with the fake engine in generate/1."""
     shutil.copytree(TEMPLATE, path, ignore=shutil.ignore_patterns("__pycache__"))
     fake_engine(path / "generate" / "1", limits)
+    return path
+
+
+def tensorrt_repository(path: Path, plan: bytes = b"no real plan") -> Path:
+    """The same with a manifest as of a TensorRT engine, whose plan is `plan`."""
+    folder = fake_repository(path) / "generate" / "1"
+    served = dataclasses.replace(
+        EngineManifest.load(folder), engine="model.plan", cache=(CacheTensor(name="0.key", heads=1, dim=8, dtype="float16"),)
+    )
+    (folder / served.engine).write_bytes(plan)
+    as_tensorrt(served, plan_bytes=len(plan), plan_sha256=hashlib.sha256(plan).hexdigest()).save(folder)
     return path

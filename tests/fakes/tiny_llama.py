@@ -54,6 +54,7 @@ class FakeCheckpoint:
     stop_token_ids: tuple[int, ...] = (0,)
     bos_token_id: int | None = None
     generation_config: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
 
@@ -124,6 +125,7 @@ class TinyRunner:
         self.w = {name: t.array.astype(np.float64) for name, t in weights.items()}
         self.cache: dict[int, list[list[tuple[Any, Any]]]] = {}  # slot -> token -> layer -> (key, value)
         self.calls = 0
+        self.mtp = None
 
     @property
     def vocab_size(self) -> int:

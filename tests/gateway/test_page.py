@@ -92,7 +92,7 @@ def test_colours_can_be_told_apart_light_and_dark() -> None:
     themes = [dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)]
     assert len(themes) == 2
     for theme in themes:
-        pairs = [(text, ground) for text in ("text", "quiet", "wrong") for ground in ("page", "raised")]
+        pairs = [(text, ground) for text in ("text", "quiet", "wrong") for ground in ("page", "raised")] + [("text", "tint")]
         for text, ground in [*pairs, ("on-accent", "accent")]:
             assert contrast(theme[text], theme[ground]) >= 4.5, (text, ground)
         for mark in ("field", "accent"):
@@ -135,7 +135,23 @@ def test_events_are_read_whole_however_they_are_cut() -> None:
         assert found == ['{"a": 1}', '{"b":\n2}', "[DONE]"]
 
 
-def test_a_rate_needs_more_than_one_token() -> None:
-    assert evaluate("[text.rateText(1, 1), text.rateText(11, 2), text.rateText(5, 0)]") == [
-        "1 token", "11 tokens, 5.0 tokens/s", "5 tokens",
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("", []),
+        ("plain * 2 ** 3", [("text", "plain * 2 ** 3")]),
+        ("a `b` **c d** e", [("text", "a "), ("code", "b"), ("text", " "), ("strong", "c d"), ("text", " e")]),
+        ("## Title\ntext", [("strong", "Title"), ("text", "\ntext")]),
+        ("open `code and **strong", [("text", "open `code and **strong")]),
+        ("`**so**`", [("code", "**so**")]),
+        ("**<b>**", [("strong", "<b>")]),
+    ],
+)
+def test_marks_inside_a_text_make_pieces(text: str, pieces: list[tuple[str, str]]) -> None:
+    found = evaluate(f"text.piecesOf({json.dumps(text)})")
+    assert [(piece["kind"], piece["text"]) for piece in found] == pieces
+
+
+def test_a_rate_needs_tokens_and_time() -> None:
+    asked = "[text.rateText(1, 1), text.rateText(11, 2), text.rateText(5, 0), text.rateText(39, 0.0004), text.rateText(301, 1)]"
+    assert evaluate(asked) == ["1 token", "11 tokens, 5.0 tokens/s", "5 tokens", "39 tokens", "301 tokens, 300 tokens/s"]

@@ -1,19 +1,15 @@
 """The chat page in a real browser: it sends, streams, thinks, stops, and breaks no rule of its own policy or of accessibility.
 
-Needs node and, in a folder that TRIUNE_BROWSER_MODULES names: npm install @sparticuz/chromium puppeteer-core axe-core
-Run: TRIUNE_BROWSER_MODULES=FOLDER pytest tests/gateway/test_page_in_chromium.py
+Run: make test-page, which sets up what it needs; screenshots go to the folder that TRIUNE_BROWSER_SHOTS names.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,16 +17,17 @@ import pytest
 import uvicorn
 
 from fakes.ensemble import Ensemble, Json, piece
+from support.browser import needs_a_browser, visit
 from support.real_server import free_port
 from triune_client import AsyncClient
 from triune_gateway.app import create_app
 from triune_gateway.settings import Settings
 
-MODULES = os.environ.get("TRIUNE_BROWSER_MODULES")
-pytestmark = pytest.mark.skipif(MODULES is None, reason="TRIUNE_BROWSER_MODULES names no folder with a browser")
+pytestmark = needs_a_browser
 
+NAMES = ("empty", "answered")
 THOUGHTS = "Let me think. First, this. Then, that."
-ANSWER = "Here:\n```python\nprint('<b>hi</b>')\n```\n<script>alert(1)</script> done."
+ANSWER = "**Here**:\n```python\nprint('<b>hi</b>')\n```\n<script>alert(1)</script> done."
 
 
 class _Paced(httpx.AsyncByteStream):
@@ -83,12 +80,7 @@ def url() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def seen(url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a visit saw."""
-    shots = os.environ.get("TRIUNE_BROWSER_SHOTS") or str(tmp_path_factory.mktemp("shots"))
-    command = ["node", str(Path(__file__).with_name("page.mjs")), url, str(MODULES), shots]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return visit("page.mjs", url, tmp_path_factory.mktemp("shots"))
 
 
 def test_thinking_is_shown_while_it_lasts_and_folded_after(seen: dict[str, Any]) -> None:
@@ -98,6 +90,7 @@ def test_thinking_is_shown_while_it_lasts_and_folded_after(seen: dict[str, Any])
 
 
 def test_the_answer_is_text_and_blocks_of_code(seen: dict[str, Any]) -> None:
+    assert seen["strong"] == ["Here"]
     assert seen["answer"] == ["Here:", "<script>alert(1)</script> done."]
     assert seen["code"] == ["print('<b>hi</b>')"]
     assert seen["scripts"] == 0
@@ -105,7 +98,9 @@ def test_the_answer_is_text_and_blocks_of_code(seen: dict[str, Any]) -> None:
 
 def test_the_rate_and_the_end_are_told(seen: dict[str, Any]) -> None:
     assert "tokens/s" in seen["note"][0]
-    assert seen["status"][0].startswith("Answer complete: Here:")
+    assert "tokens" in seen["rateWhileRunning"]
+    assert seen["status"][0].startswith("Answer complete: **Here**:")
+    assert seen["waiting"] == 0
 
 
 def test_the_keyboard_is_enough(seen: dict[str, Any]) -> None:
@@ -128,7 +123,13 @@ def test_nothing_is_asked_of_others_and_the_console_is_quiet(seen: dict[str, Any
     assert [problem for problem in seen["problems"] if "503" not in problem] == []  # the refusal that was asked for
 
 
+def test_an_answer_can_be_copied_and_an_example_asked(seen: dict[str, Any]) -> None:
+    assert seen["copied"] in ("Copied", "Selected, to be copied by hand")  # as the browser allows
+    assert seen["example"] == ["What is 17 * 4 + 9?"]
+
+
 def test_no_rule_of_accessibility_is_broken_in_any_look(seen: dict[str, Any]) -> None:
-    assert set(seen["violations"]) == {"light-narrow", "light-wide", "dark-narrow", "dark-wide"}
+    looks = {f"{name}-{scheme}-{size}" for name in NAMES for scheme in ("light", "dark") for size in ("narrow", "wide")}
+    assert set(seen["violations"]) == looks
     assert not any(seen["violations"].values()), seen["violations"]
-    assert seen["overflow-narrow"] <= 0 and seen["overflow-wide"] <= 0
+    assert max(seen["overflow"].values()) <= 0, "the page is wider than its window"

@@ -139,8 +139,8 @@ def test_completion_logprobs_point_into_the_text(client: openai.OpenAI) -> None:
     ("body", "kind", "status"),
     [
         ({"model": "gpt-5"}, openai.NotFoundError, 404),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, openai.BadRequestError, 400),
-        ({"response_format": {"type": "json_object"}}, openai.BadRequestError, 400),
+        ({"tools": [{"type": "function", "function": {"name": "f g"}}]}, openai.BadRequestError, 400),
+        ({"response_format": {"type": "xml"}}, openai.BadRequestError, 400),
         ({"temperature": 3}, openai.BadRequestError, 400),
         ({"max_tokens": 10**6}, openai.BadRequestError, 400),
         ({"logit_bias": {"99999999": 1}}, openai.BadRequestError, 400),

@@ -21,11 +21,7 @@ def user(content: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}, "response_format"),
-        ({"tools": [TOOL]}, "tools"),
-        ({"tool_choice": "auto"}, "tool_choice"),
-        ({"tool_choice": "required"}, "tool_choice"),
+        ({"function_call": "auto"}, "function_call"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"audio": {"voice": "x"}}, "audio"),
@@ -37,8 +33,8 @@ def user(content: Any) -> dict[str, Any]:
         ({"reasoning_effort": "high"}, "reasoning_effort"),
         ({"best_of": 2}, "best_of"),
         (user([IMAGE]), "messages[0].content[0]"),
-        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[0]"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "messages[0]"),
+        ({"messages": [{"role": "function", "content": "x", "name": "f"}]}, "messages[0]"),
+        ({"messages": [{"role": "assistant", "function_call": {"name": "f"}}]}, "messages[0]"),
     ],
 )
 def test_what_a_chat_cannot_do_is_refused_by_name(gateway: Gateway, body: dict[str, Any], param: str) -> None:
@@ -116,6 +112,13 @@ def test_a_missing_field_is_named(gateway: Gateway, name: str) -> None:
         ({"enable_thinking": True, "reasoning_effort": "none"}, "reasoning_effort"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"n": 33}, "n"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"tool_choice": "required", "tools": []}, "tool_choice"),
+        ({"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a", "choice": ["a"]}}, "structured_outputs"),
+        ({"structured_outputs": {"structural_tag": "a"}}, "structured_outputs"),
+        ({"response_format": {"type": "regex", "regex": "\ud800"}}, "response_format"),
+        ({"tools": [TOOL | {"x": "\udc00"}]}, "tools"),
         ({"min_tokens": 5, "stop": ["\ud800"]}, "stop"),
         (user("half \udc00"), "messages[0].content"),
     ],
@@ -149,7 +152,8 @@ JSON = st.recursive(
     max_leaves=8,
 )
 NAMES = st.sampled_from(
-    "messages prompt n seed stop temperature top_p logit_bias logprobs top_logprobs stream tools response_format "
+    "messages prompt n seed stop temperature top_p logit_bias logprobs top_logprobs stream tools tool_choice response_format "
+    "structured_outputs parallel_tool_calls "
     "max_tokens max_completion_tokens echo suffix best_of stream_options "
     "reasoning_effort chat_template_kwargs user metadata mystery".split()
 )

@@ -16,8 +16,9 @@ from tokenizers import Tokenizer
 torch = pytest.importorskip("torch", reason="the trainer needs PyTorch")
 
 from r1_nano.decode import greedy  # noqa: E402  # these import torch
+from r1_nano.experts import MoE  # noqa: E402
 from r1_nano.export import export  # noqa: E402
-from r1_nano.model import MoE, Nano, count_parameters  # noqa: E402
+from r1_nano.model import Nano, count_parameters  # noqa: E402
 from r1_nano.optimizer import Optimizer  # noqa: E402
 from r1_nano.plan import active_experts, learning_rate  # noqa: E402
 from r1_nano.trainer import Options, Trainer  # noqa: E402

@@ -11,7 +11,11 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 MODELS = Path(__file__).parents[2] / "model_repository"
-ENSEMBLES = {"triune": "tokenize", "ensemble": "tokenize_2d"}
+ENSEMBLES = {
+    "triune": "tokenize", "ensemble": "tokenize_2d", "tensorrt_llm_bls": "tokenize_2d", "tensorrt_llm": "tokenize_2d",
+    "vllm_model": "tokenize",
+}  # fmt: skip
+UNIONS = ("triune", "ensemble", "tensorrt_llm_bls")  # those that take the inputs of every contract
 
 # What clients send: TensorRT-LLM's ensemble, vLLM's backend, and the names that older clients still use.
 TENSORRT_LLM = """
@@ -28,21 +32,49 @@ VLLM = """
 """.split()
 # In the contracts and not declared, each with its reason. A client that sends one is told by Triton that it is unknown.
 NOT_OURS = {
-    "num_draft_tokens": "only tensorrt_llm_bls has it, for a draft model of its own",
-    "use_draft_logits": "as num_draft_tokens",
+    "use_draft_logits": "only tensorrt_llm_bls has it, for a draft model of its own",
     "image_input": "only tensorrt_llm_bls has it; vLLM's image is declared and refused by name",
 }
 OURS = """
-    messages min_p stop logit_bias ignore_eos timeout_s cancel enable_thinking thinking_budget separate_reasoning
+    messages min_p stop logit_bias ignore_eos timeout_s cancel enable_thinking thinking_budget separate_reasoning n best_of
+    speculation num_draft_tokens response_format tools tool_choice parallel_tool_calls
 """.split()
-OUTPUTS = {
+# The LLM API model of TensorRT-LLM: its name -> the tokenizer's.
+LLM_API = {
+    "text_input": "text_input", "streaming": "stream", "sampling_param_best_of": "best_of",
+    "sampling_param_temperature": "temperature", "sampling_param_top_k": "top_k", "sampling_param_top_p": "top_p",
+    "sampling_param_frequency_penalty": "frequency_penalty", "sampling_param_presence_penalty": "presence_penalty",
+    "sampling_param_max_tokens": "max_tokens", "sampling_param_stop": "stop_words", "sampling_param_seed": "seed",
+    "sampling_param_exclude_input_from_output": "exclude_input_in_output",
+    "sampling_param_return_perf_metrics": "return_perf_metrics", "return_finish_reason": "return_finish_reason",
+    "return_stop_reason": "return_stop_reason", "return_cumulative_logprob": "return_cumulative_logprob",
+    "stop": "stop_request",
+}  # fmt: skip
+STOPPING = ("input_ids", "input_lengths", "request_output_len")  # what comes with TensorRT-LLM's stop
+TIMES = {
+    "arrival_time_ns": "TYPE_INT64",
+    "first_scheduled_time_ns": "TYPE_INT64",
+    "first_token_time_ns": "TYPE_INT64",
+    "last_token_time_ns": "TYPE_INT64",
+    "kv_cache_alloc_new_blocks": "TYPE_INT32",
+    "kv_cache_reused_blocks": "TYPE_INT32",
+    "kv_cache_alloc_total_blocks": "TYPE_INT32",
+    "acceptance_rate": "TYPE_FP32",
+    "total_accepted_draft_tokens": "TYPE_INT32",
+    "total_draft_tokens": "TYPE_INT32",
+}
+OUTPUTS = TIMES | {
     "text_output": "TYPE_STRING",
     "reasoning_output": "TYPE_STRING",
     "finish_reason": "TYPE_STRING",
     "stop_reason": "TYPE_STRING",
+    "tool_format": "TYPE_STRING",
     "num_input_tokens": "TYPE_UINT32",
     "num_output_tokens": "TYPE_UINT32",
     "num_reasoning_tokens": "TYPE_UINT32",
+    "acceptance_rate": "TYPE_FP32",
+    "total_accepted_draft_tokens": "TYPE_INT32",
+    "total_draft_tokens": "TYPE_INT32",
     "chunk_index": "TYPE_INT32",
     "request_key": "TYPE_INT64",
     "logprobs": "TYPE_STRING",
@@ -56,7 +88,9 @@ DATATYPES = {
     "top_p": "TYPE_FP32", "random_seed": "TYPE_UINT64", "seed": "TYPE_UINT64", "stream": "TYPE_BOOL",
     "beam_width": "TYPE_INT32", "min_length": "TYPE_INT32", "stop_words": "TYPE_STRING", "bad_words": "TYPE_STRING",
     "sampling_parameters": "TYPE_STRING", "return_num_input_tokens": "TYPE_BOOL", "end_id": "TYPE_INT32",
+    "response_format": "TYPE_STRING", "tools": "TYPE_STRING", "parallel_tool_calls": "TYPE_BOOL",
     "enable_thinking": "TYPE_BOOL", "thinking_budget": "TYPE_INT32", "separate_reasoning": "TYPE_BOOL",
+    "speculation": "TYPE_BOOL", "num_draft_tokens": "TYPE_INT32",
 }  # fmt: skip
 
 
@@ -136,31 +170,71 @@ def test_triton_must_not_batch(name: str) -> None:
     assert parsed.model_transaction_policy.decoupled == (name == "generate")
 
 
-@pytest.mark.parametrize(("ensemble", "first"), ENSEMBLES.items())
+@pytest.mark.parametrize(("ensemble", "first"), [(name, ENSEMBLES[name]) for name in UNIONS])
 def test_every_input_of_the_contracts_is_declared_and_optional(ensemble: str, first: str) -> None:
+    renamed = {} if ensemble == "triune" else {"stop": "stop_request"}
     for parsed in (config(ensemble), config(first)):
         declared = kinds(parsed.input)
         assert not NOT_OURS.keys() & declared.keys()
         assert not {*TENSORRT_LLM, *VLLM, *OURS} - declared.keys()
         assert all(t.optional for t in parsed.input)
         assert {name: declared[name][0] for name in DATATYPES} == DATATYPES
-    assert kinds(config(ensemble).input) == kinds(config(first).input)
+    taken = kinds(config(first).input)
+    assert kinds(config(ensemble).input) == {n: taken[renamed.get(n, n)] for n in kinds(config(ensemble).input)}
 
 
 def test_the_old_ensemble_has_a_batch_dimension_more_and_otherwise_the_same_inputs() -> None:
     flat, deep = kinds(config("triune").input), kinds(config("ensemble").input)
-    assert flat.keys() == deep.keys()
-    for name, (datatype, dims) in flat.items():
-        # a vector stands in one row; a matrix gets a dimension of its own
-        assert deep[name] == (datatype, ((1, *dims) if len(dims) == 1 else (-1, *dims))), name
+    assert deep.keys() - flat.keys() == set(STOPPING)
+    assert deep.pop("stop") == ("TYPE_BOOL", (-1, 1))  # TensorRT-LLM's word for ending another request
+    for name in flat.keys() & deep.keys():
+        assert deep[name] == (flat[name][0], (-1, *flat[name][1])), name
 
 
-@pytest.mark.parametrize("name", ENSEMBLES)
+def test_both_pipelines_of_tensorrt_llm_are_the_same_model() -> None:
+    assert config("ensemble") == config("tensorrt_llm_bls")
+
+
+def test_every_ensemble_is_the_same_steps_under_other_names() -> None:
+    """What an alias has of the whole model, and what it calls it: nothing else may differ."""
+    whole = {step.model_name: step for step in config("triune").ensemble_scheduling.step}
+    for name, first in ENSEMBLES.items():
+        steps = config(name).ensemble_scheduling.step
+        assert [step.model_name for step in steps] == [first, "generate", "detokenize"]
+        known = {**whole["generate"].output_map, **whole["detokenize"].output_map}
+        for step in steps[1:]:
+            assert set(step.output_map) <= set(known)
+            assert set(step.input_map) == set(whole[step.model_name].input_map)
+
+
+def test_a_client_of_vllm_finds_its_inputs_and_outputs_and_no_others() -> None:
+    parsed = config("vllm_model")
+    assert {t.name for t in parsed.input} == set(VLLM)
+    first = parsed.ensemble_scheduling.step[0].input_map
+    assert first == {name: name for name in VLLM if name != "text_input"} | {"vllm_text_input": "text_input"}
+    assert {n: kind for n, (kind, _) in kinds(parsed.output).items()} == {
+        "text_output": "TYPE_STRING", "finish_reason": "TYPE_STRING", "cumulative_logprob": "TYPE_FP32",
+        "logprobs": "TYPE_STRING", "num_input_tokens": "TYPE_UINT32", "num_output_tokens": "TYPE_UINT32",
+        "sequence_index": "TYPE_INT32",
+    }  # fmt: skip
+
+
+def test_a_client_of_the_llm_api_finds_its_inputs_under_its_names() -> None:
+    parsed = config("tensorrt_llm")
+    assert {t.name for t in parsed.input} == {*LLM_API, *STOPPING}
+    first = parsed.ensemble_scheduling.step[0].input_map
+    assert first == {ours: theirs for theirs, ours in LLM_API.items()} | {name: name for name in STOPPING}
+    outputs = kinds(parsed.output)
+    assert {"text_output", "finish_reason", "stop_reason", "cumulative_logprob", *TIMES} <= set(outputs)
+
+
+@pytest.mark.parametrize("name", UNIONS)
 def test_outputs_have_the_types_and_ranks_that_clients_read(name: str) -> None:
     found = kinds(config(name).output)
     assert {n: datatype for n, (datatype, _) in found.items()} == OUTPUTS
     assert len(found["text_output"][1]) == 1  # clients decode its elements
-    assert found["batch_index"][1] == found["sequence_index"][1] == (1, 1)  # clients read [0][0]
+    assert found["batch_index"][1] == (1, 1)  # clients read [0][0]
+    assert all(found[name][1] == (-1, 1) for name in ("sequence_index", *TIMES))
 
 
 @pytest.mark.parametrize("name", ENSEMBLES)
@@ -170,7 +244,8 @@ def test_maps_of_an_ensemble_agree_with_its_steps(name: str) -> None:
     for step in parsed.ensemble_scheduling.step:
         model = config(step.model_name)
         inputs, outputs = kinds(model.input), kinds(model.output)
-        assert set(step.input_map) == set(inputs), step.model_name
+        assert set(step.input_map) <= set(inputs), step.model_name
+        assert {t.name for t in model.input if not t.optional} <= set(step.input_map), step.model_name
         assert set(step.output_map) <= set(outputs), step.model_name
         for theirs, ours in step.input_map.items():
             assert tensors[ours] == inputs[theirs], f"{step.model_name}: {ours}"

@@ -24,7 +24,7 @@ def start(service: generation.GenerationService) -> tuple[threading.Event, list[
         if last:
             answered.set()
 
-    service.start(np.array([5], np.int32), "{}", request_id="", timeout_us=0, left=lambda: False, reply=reply)
+    service.start(np.array([5], np.int32), ["{}"], request_id="", timeout_us=0, left=lambda: False, reply=reply)
     return answered, answers
 
 

@@ -88,7 +88,7 @@ def test_both_shapes_mean_the_same(repository: Path) -> None:
         ({}, {}, "needs text_input or messages"),
         ({"text_input": np.array([b"\xff"], np.object_)}, {}, "not valid UTF-8"),
         ({"text_input": text("x" * 20_000)}, {}, "has 20,000 bytes; the 256 tokens"),
-        ({"text_input": np.array([[b"a"], [b"b"]], np.object_)}, {}, "the first dimension must be 1"),
+        ({"text_input": np.array([[b"a", b"b"]], np.object_)}, {}, "text_input holds 2 strings"),
         ({"messages": text("[" * 50_000)}, {}, "nested too deeply"),
         ({"text_input": text("a"), "sampling_parameters": text('{"a":' * 100_000)}, {}, "nested too deeply"),
         ({"text_input": text("a"), "temperature": np.array([np.nan], np.float32)}, {}, "temperature is nan"),

@@ -119,7 +119,7 @@ def test_streamed_text_equals_the_text_in_one_piece(seed: int) -> None:
 class Scripted:
     """A runner that makes every sequence say `script`, whatever its prompt."""
 
-    vocab_size = VOCAB
+    vocab_size, mtp = VOCAB, None
 
     def __init__(self, *script: int, prompt: int = 1) -> None:
         self._script, self._prompt = script, prompt

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from triune_runtime.errors import RequestError
 from triune_runtime.manifest import SamplingDefaults
-from triune_runtime.options import Options, parse
+from triune_runtime.options import Options
+from triune_runtime.parsing import parse
 from triune_runtime.serving.direct_options import read_options
 
 NOTHING = SamplingDefaults()
@@ -79,6 +80,31 @@ def test_a_name_sets_its_field(inputs: dict[str, Any], field: str, expected: Any
     assert getattr(read(**inputs).params, field) == expected
 
 
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({}, (1, 1)),
+        ({"num_return_sequences": 0}, (1, 1)),
+        ({"num_return_sequences": 3}, (3, 3)),
+        ({"sampling_parameters": sampling(n="2", best_of="5")}, (2, 5)),
+        ({"best_of": 4}, (1, 4)),
+        ({"n": 2, "stream": True}, (2, 2)),
+    ],
+)
+def test_as_many_answers_are_made_and_given_as_are_asked_for(inputs: dict[str, Any], expected: tuple[int, int]) -> None:
+    options = read(**inputs)
+    assert (options.n, options.best_of) == expected
+    assert (options.params.logprobs is not None) == (expected[0] < expected[1])  # how the best are told
+    assert read_options(options.to_json()) == options
+
+
+def test_a_request_to_stop_another_may_carry_token_ids() -> None:
+    sent: dict[str, Any] = {"input_ids": [1, 2], "input_lengths": 2, "request_output_len": 5}
+    assert read(stop_request=True, parameters={"Streaming": True}, **sent).cancel  # as llama-index sends it
+    with pytest.raises(RequestError, match="parameter Streaming is True"):
+        read(parameters={"Streaming": True})
+
+
 def test_what_is_as_large_as_may_be_is_read() -> None:
     params = read(stop=["x" * 256] * 64, bad_words=["y" * 256] * 1024, end_id=999, min_tokens=5, max_tokens=5).params
     assert (len(params.stop), len(params.bad_words), params.stop_token_ids, params.min_tokens) == (64, 1024, (999,), 5)
@@ -115,11 +141,21 @@ def test_request_parameters_count_where_no_tensor_of_their_name_does() -> None:
         ({"min_tokens": 2, "min_length": 3}, "min_length is 3 but min_tokens is 2"),
         ({"seed": 1, "random_seed": 2}, "they mean the same"),
         ({"beam_width": 4}, "beam_width is 4; only 0 or 1"),
-        ({"num_return_sequences": 2}, "num_return_sequences is 2"),
+        ({"num_return_sequences": 129}, "num_return_sequences is 129"),
+        ({"n": 3, "num_return_sequences": 2}, "they mean the same"),
+        ({"n": 3, "best_of": 2}, "best_of is 2 but n is 3"),
+        ({"best_of": 2, "stream": True}, "best_of is 2 and stream is true"),
+        ({"input_ids": [1, 2]}, "input_ids is not served"),
+        ({"input_ids": [1, 2], "stop_request": False}, "input_ids is not served"),
+        ({"beam_width": 2}, "beam_width is 2"),
+        ({"prompt_embedding_table": [[0.0]]}, "prompt_embedding_table is not served"),
+        ({"image": "x"}, "image is not served"),
+        ({"embedding_request": "{}"}, "embedding_request is not served"),
+        ({"return_generation_logits": True}, "return_generation_logits is True"),
         ({"length_penalty": 0.5}, "length_penalty is 0.5"),
         ({"return_context_logits": True}, "return_context_logits is True"),
         ({"lora_task_id": 1}, "lora_task_id is not served"),
-        ({"guided_decoding_guide": "{}"}, "guided_decoding_guide is not served"),
+        ({"guided_decoding_guide": "{}"}, "guided_decoding_guide is given without guided_decoding_guide_type"),
         ({"stop": [b"\xff"]}, "stop is not valid UTF-8"),
         ({"logit_bias": "[1]"}, "logit_bias is"),
         ({"logit_bias": '{"x": 1}'}, "logit_bias is 'x'"),
@@ -128,7 +164,9 @@ def test_request_parameters_count_where_no_tensor_of_their_name_does() -> None:
         ({"sampling_parameters": sampling(max_tokens="many")}, "max_tokens is 'many'"),
         ({"sampling_parameters": sampling(max_tokens=1.5)}, "max_tokens is 1.5"),
         ({"sampling_parameters": sampling(temprature=1)}, "temprature is 1; no such parameter"),
-        ({"sampling_parameters": sampling(n=3)}, "n is 3"),
+        ({"sampling_parameters": sampling(n=0)}, "n is 0"),
+        ({"sampling_parameters": sampling(use_beam_search=True)}, "use_beam_search is True; only False"),
+        ({"sampling_parameters": sampling(lora_name="x")}, "lora_name is not served"),
         ({"stream": True, "exclude_input_in_output": False}, "exclude_input_in_output is false"),
         ({"top_logprobs": 21}, "top_logprobs is 21"),
         ({"thinking_budget": -1}, "thinking_budget is -1"),
@@ -194,3 +232,20 @@ def test_options_cross_the_ensemble_unchanged() -> None:
         max_tokens=9, stop=["a", "😀"], bad_words=["xy"], logit_bias='{"4": 1.5}', seed=2**64 - 1, stream=True, timeout_s=2.5
     )
     assert read_options(options.to_json()) == options
+
+
+def test_drafts_are_asked_for_by_either_name_and_the_two_must_agree() -> None:
+    wanted = {
+        (): None, (("speculation", False),): 0, (("num_draft_tokens", 0),): 0, (("num_draft_tokens", 3),): 3,
+        (("speculation", True), ("num_draft_tokens", 2)): 2, (("speculation", False), ("num_draft_tokens", 0)): 0,
+    }  # fmt: skip
+    for given_names, drafts in wanted.items():
+        options = read(**dict(given_names))
+        assert options.params.max_drafts == drafts
+        assert read_options(options.to_json()) == options
+    assert (read(speculation=True).params.max_drafts or 0) >= 16, "as many as the engine checks"
+    for both in ({"speculation": False, "num_draft_tokens": 2}, {"speculation": True, "num_draft_tokens": 0}):
+        with pytest.raises(RequestError, match=r"num_draft_tokens is \d; speculation is (true|false); the two must agree"):
+            read(**both)
+    with pytest.raises(RequestError, match="num_draft_tokens is -1"):
+        read(num_draft_tokens=-1)

@@ -25,7 +25,7 @@ def make_request(key: int, prompt: int, max_tokens: int | None = 1) -> Request:
 
 def commit(scheduler: Scheduler, step: Step) -> None:
     """Take a step in as if every sample had been token 7, and end what has its tokens."""
-    scheduler.commit(step, {part.sequence.key: 7 for part in step.slices if part.samples})
+    scheduler.commit(step, {part.sequence.key: [7] for part in step.slices if part.samples})
     for sequence in scheduler.running:
         if sequence.generated >= sequence.max_tokens:
             scheduler.remove(sequence)

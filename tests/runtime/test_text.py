@@ -162,10 +162,44 @@ def test_tensors_with_a_batch_dimension_are_read_alike(prompts: PromptService) -
         ({}, "this one has neither"),
         ({"text_input": tensor("a"), "messages": tensor("[]")}, "this one has both"),
         ({"text_input": tensor("a", "b")}, "holds 2 strings"),
-        ({"text_input": tensor("a", "b").reshape(2, 1)}, "the first dimension must be 1"),
+        ({"text_input": tensor("a", "b").reshape(1, 2)}, "holds 2 strings"),
         ({"text_input": tensor(b"\xff\xfe")}, "text_input is not valid UTF-8"),
     ],
 )
 def test_a_request_without_one_prompt_is_refused(prompts: PromptService, tensors: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         prompts.prompt(tensors, {})
+
+
+def test_rows_are_read_as_if_each_were_alone_and_an_input_of_one_row_is_every_row_s(prompts: PromptService) -> None:
+    rows = {"text_input": tensor("the theme", "here").reshape(2, 1), "max_tokens": np.array([[3], [4]], np.int32)}
+    shared = {"seed": np.array([[7]], np.uint64), "stop_words": np.array([[b"x", b"y"]], np.object_)}
+    ids, options = prompts.prompts(rows | shared, {})
+    alone = [prompts.prompt({n: a[i : i + 1] for n, a in rows.items()} | shared, {}) for i in range(2)]
+    assert ids.tolist() == [*alone[0][0].tolist(), *alone[1][0].tolist()]
+    assert [o.params for o in options] == [o.params for _, o in alone]
+    assert [o.prompt_tokens for o in options] == [len(one) for one, _ in alone]
+    assert [o.params.max_tokens for o in options] == [3, 4]
+
+
+def test_inputs_of_different_numbers_of_rows_are_refused_by_name(prompts: PromptService) -> None:
+    tensors = {"text_input": tensor("a", "b", "c").reshape(3, 1), "max_tokens": np.array([[3], [4]], np.int32)}
+    with pytest.raises(RequestError, match="max_tokens has 2 rows, another input has 3"):
+        prompts.prompts(tensors, {})
+
+
+def test_a_prompt_under_vllm_s_name_comes_back_with_a_whole_answer_and_not_with_a_stream(prompts: PromptService) -> None:
+    def options(**inputs: Any) -> Any:
+        return prompts.prompt({"vllm_text_input": tensor("the theme")} | inputs, {})[1]
+
+    assert options().echo and options().vllm
+    assert not options(stream=np.array([True])).echo
+    assert not options(exclude_input_in_output=np.array([True])).echo
+    with pytest.raises(RequestError, match="a stream carries the answer only"):
+        options(stream=np.array([True]), exclude_input_in_output=np.array([False]))
+
+
+def test_a_client_of_tensorrt_llm_may_ask_for_the_prompt_with_a_stream_which_means_nothing(prompts: PromptService) -> None:
+    tensors = {"text_input": tensor("a").reshape(1, 1), "exclude_input_in_output": np.array([[False]])}
+    assert prompts.prompt(tensors, {})[1].echo
+    assert not prompts.prompt(tensors | {"stream": np.array([[True]])}, {})[1].echo

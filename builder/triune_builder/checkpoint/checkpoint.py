@@ -28,6 +28,7 @@ class Checkpoint:
     stop_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
     generation_config: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, Any] = field(default_factory=dict)  # the model's own texts; see verify/texts.py
     files: tuple[Path, ...] = ()  # all whose contents decide a build
 
 

@@ -12,7 +12,8 @@ from .fp8 import join_scales
 from .safetensors_files import read_weights
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-OPTIONAL = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+VERIFICATION = "verification.json"
+OPTIONAL = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", VERIFICATION)
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 _COMPUTED = ".rotary_emb.inv_freq"  # older checkpoints store this buffer; it follows from the config
 
@@ -45,6 +46,7 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
         stop_token_ids=stop_ids([config.get("eos_token_id"), generation.get("eos_token_id"), named_end], special),
         bos_token_id=bos if isinstance(bos, int) else special.get(special_tokens.get("bos_token", "")),
         generation_config=generation,
+        verification=_json(folder / VERIFICATION, optional=True),
         files=(
             folder / CONFIG,
             tokenizer,

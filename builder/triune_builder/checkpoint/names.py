@@ -23,7 +23,8 @@ FOLDERS = {
         path="models/r1-nano/checkpoint", hint="run in a checkout of the project, which holds the weights"
     ),
     "r1-nano-fp8": ProjectFolder(
-        path="models/r1-nano/checkpoint-fp8", hint="make it from r1-nano's weights with models/r1-nano/r1_nano/fp8.py"
+        path="models/r1-nano/checkpoint-fp8",
+        hint="`make engine MODEL=r1-nano-fp8` makes it; or: cd models/r1-nano && python -m r1_nano.fp8",
     ),
 }
 

@@ -7,7 +7,7 @@ model.onnx, since ONNX Runtime follows neither `../` nor symbolic links.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +21,8 @@ from ..quantize.change import Change
 from .journal import Journal
 
 MODEL = "model.onnx"
+CHECKING = "drafts.onnx"  # the same for a token and drafts of the next ones; see ort_drafts.py
+MTP = "mtp.onnx"  # the layer of multi-token prediction
 DATA = "model.data"
 _DATA = ".data"
 _JOURNAL = ".written-"  # and the graph's name: in the folder while its weights are being written
@@ -47,6 +49,7 @@ def write(
     *,
     changes: Sequence[Change] = (),
     name: str = MODEL,
+    beside: str | None = None,
 ) -> Written:
     """Write the graph of `bundle` into `folder`; weights that an interrupted run wrote there are not made again.
 
@@ -54,10 +57,11 @@ def write(
         progress: called with (weights written, weights in all).
         changes: what is measured of weights while they are written.
         name: of the graph's file; its weights lie in the .data file of that name.
+        beside: a graph written before; weights of one name and the same bytes are read where that one's lie.
     """
     journal = Journal(folder / f"{_JOURNAL}{name}", changes)
     data_name = Path(name).with_suffix(_DATA).name
-    writer = _Writer(folder, data_name, journal)
+    writer = _Writer(folder, data_name, journal, _places(folder / beside) if beside else {})
     initializers = _grouped(bundle.model.graph.initializers.values())
     places: list[tuple[ir.Value, ir.ExternalTensor]] = []  # a weight may be made of another: none is replaced before the end
     with (folder / data_name).open("r+b" if journal.places else "wb") as data:
@@ -119,11 +123,23 @@ def _external(value: ir.Value, folder: Path, file: str, offset: int, length: int
     return ir.ExternalTensor(file, offset, length, tensor.dtype, shape=tensor.shape, name=value.name or "", base_dir=folder)
 
 
+def _places(path: Path) -> dict[str, ir.ExternalTensor]:
+    """Where the weights of a written graph lie."""
+    values = ir.load(path).graph.initializers.values()
+    return {v.name or "": v.const_value for v in values if isinstance(v.const_value, ir.ExternalTensor)}
+
+
+def _same(tensor: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:
+    if (tensor.dtype, tensor.nbytes) != (other.dtype, other.nbytes):
+        return False
+    return np.array_equal(tensor.numpy().reshape(-1).view(np.uint8), other.numpy().reshape(-1).view(np.uint8))
+
+
 class _Writer:
     """Gives each weight its place."""
 
-    def __init__(self, folder: Path, data_name: str, journal: Journal) -> None:
-        self._folder, self._data_name, self._journal = folder, data_name, journal
+    def __init__(self, folder: Path, data_name: str, journal: Journal, known: Mapping[str, ir.ExternalTensor]) -> None:
+        self._folder, self._data_name, self._journal, self._known = folder, data_name, journal, known
         self.linked: dict[str, int] = {}
         self.copied: dict[str, int] = {}
 
@@ -140,6 +156,8 @@ class _Writer:
             return _external(value, self._folder, self._data_name, *self._journal.places[value.name])
         if tensor.nbytes <= _SMALL and not isinstance(tensor, ir.ExternalTensor):
             return None
+        if (known := self._known.get(value.name or "")) is not None and _same(tensor, known):
+            return _external(value, self._folder, Path(known.location).name, known.offset or 0, tensor.nbytes)
         offset = data.tell() + -data.tell() % _ALIGNMENT
         data.write(b"\0" * (offset - data.tell()))
         _append(tensor, data)

@@ -8,13 +8,13 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from triune_runtime.manifest import Limits
 
 from . import reference
 from .measure import Evidence, Sizes, log_softmax, text_windows
-from .verify import TEXTS, Comparison, Note, Source, Verification, perplexity
+from .texts import texts_of, token_ids
+from .verify import Comparison, Note, Source, Verification, perplexity
 
 LEFT_OUT = (
     "the engine was run a few weights at a time, over prompts; decoding token by token, sequences in batches and prompts in "
@@ -48,7 +48,7 @@ class Pieces(Protocol):
 def verify_layers(
     pieces: Pieces, limits: Limits, checkpoint: Source, *, sizes: Sizes | None = None, note: Note = lambda _: None
 ) -> Verification:
-    """Read the bundled text with the engine, window by window, then with the reference.
+    """Read the evaluation texts with the engine, window by window, then with the reference.
 
     Its greedy tokens are those that the engine would choose after each token of the text.
 
@@ -56,8 +56,8 @@ def verify_layers(
         BuildError: the reference does not know the architecture.
     """
     began, sizes = time.monotonic(), sizes or Sizes()
-    text = Tokenizer.from_str(checkpoint.tokenizer_json).encode((TEXTS / "evaluation.txt").read_text("utf-8")).ids
-    windows, stride = text_windows(text, sizes, min(limits.max_length, pieces.capacity()))
+    texts = token_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification).evaluation)
+    windows, stride = text_windows(texts, sizes, min(limits.max_length, pieces.capacity()))
     note("the engine, a few weights at a time")
     for scored in pieces.run([w.tokens for w in windows], [range(len(w.tokens)) for w in windows]):
         _keep(windows[scored.text], scored, stride)

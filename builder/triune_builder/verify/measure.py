@@ -41,22 +41,27 @@ class Evidence:
         return sorted({*range(len(self.followers)), *self.chosen, *self.decoded, *self.prefilled})
 
 
-def text_windows(tokens: Sequence[int], sizes: Sizes, longest: int) -> tuple[list[Evidence], int]:
-    """`tokens` cut into windows of at most `longest`, and every how many positions whole logits are to be kept."""
-    read = tuple(tokens[: sizes.text + 1])
+def text_windows(texts: Sequence[Sequence[int]], sizes: Sizes, longest: int) -> tuple[list[Evidence], int]:
+    """Texts cut into windows of at most `longest` tokens, the longest first; and every how many positions logits are kept."""
     size = min(sizes.window, longest)
-    windows = [
-        Evidence(tokens=read[i : min(i + size, len(read) - 1)], followers=read[i + 1 : i + 1 + size])
-        for i in range(0, len(read) - 1, size)
-    ]
-    return windows, max(1, -(-(len(read) - 1) // sizes.kept))
+    windows: list[Evidence] = []
+    left = sizes.text
+    for text in texts:
+        read = tuple(text[: left + 1])
+        windows += [
+            Evidence(tokens=read[i : min(i + size, len(read) - 1)], followers=read[i + 1 : i + 1 + size])
+            for i in range(0, len(read) - 1, size)
+        ]
+        left -= max(len(read) - 1, 0)
+    windows.sort(key=lambda window: -len(window.tokens))
+    return windows, max(1, -(-(sizes.text - left) // sizes.kept))
 
 
-def read_windows(runner: Runner, limits: Limits, tokens: Sequence[int], sizes: Sizes) -> list[Evidence]:
-    """Decode `tokens` with teacher forcing, cut into windows, as many windows at once as there are slots."""
-    windows, stride = text_windows(tokens, sizes, limits.max_length)
+def read_windows(runner: Runner, limits: Limits, texts: Sequence[Sequence[int]], sizes: Sizes) -> list[Evidence]:
+    """Decode `texts` with teacher forcing, cut into windows, as many windows at once as there are slots."""
+    windows, stride = text_windows(texts, sizes, limits.max_length)
     for first in range(0, len(windows), limits.max_sequences):
-        wave = windows[first : first + limits.max_sequences]  # only the last is shorter, so live slots are 0..n-1
+        wave = windows[first : first + limits.max_sequences]  # the longest first, so live slots are 0..n-1
         for position in range(len(wave[0].tokens)):
             live = [w for w in wave if position < len(w.tokens)]
             logits = runner.run([Work(slot, position, (w.tokens[position],)) for slot, w in enumerate(live)])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BuildError
-from .reference_deepseek import deepseek_layer, positions
+from .reference_deepseek import deepseek_layer, mtp_states, positions
 from .reference_parts import Array as Array
 from .reference_parts import Scope, Texts, gated_mlp, linear, rms_norm, rotate
 from .reference_parts import Tensor as Tensor
@@ -64,7 +64,12 @@ def input_maxima(config: Mapping[str, Any], weights: Mapping[str, Tensor], texts
     def observe(name: str, x: Array) -> None:
         maxima[name] = np.abs(x).max(0)
 
-    maxima["lm_head.weight"] = np.abs(final_states(config, Scope(weights, observe=observe), texts)).max(0)
+    root = Scope(weights, observe=observe)
+    hidden = final_states(config, root, texts)
+    maxima["lm_head.weight"] = np.abs(hidden).max(0)
+    if f"model.layers.{config['num_hidden_layers']}.eh_proj.weight" in weights:  # the layer of multi-token prediction
+        followers = np.concatenate([np.roll(np.asarray(t, np.int64), -1) for t in texts])
+        mtp_states(config, root, hidden, followers, Texts.of(texts))
     return maxima
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from ..errors import BuildError
 from .budget import Budget
+from .drafts import DraftFigures
 from .verify import Disagreement, LogitsError, Verification, problems, shown
 
 JSON_NAME, TEXT_NAME = "report.json", "report.txt"
@@ -79,7 +80,7 @@ class BuildReport:
 
     def write(self, folder: Path) -> None:
         """Write report.json and report.txt into `folder`."""
-        raw = _finite(dataclasses.asdict(self))
+        raw = finite(dataclasses.asdict(self))
         (folder / JSON_NAME).write_text(json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
         (folder / TEXT_NAME).write_text(self.text(), "utf-8")
 
@@ -137,7 +138,11 @@ def verification_from(raw: dict[str, Any]) -> Verification:
     """The inverse of `dataclasses.asdict` and JSON; what JSON could not hold comes back as not-a-number."""
     may_lack = ("decode", "batch_error", "repeat_error", "chunk_error") if raw.get("left_out") else ()
     unmeasured = {key: None for key in may_lack if raw[key] is None}
+    drafts = raw.get("drafts")
+    unmeasured["drafts"] = None
     raw = _numbered(raw) | unmeasured
+    if drafts:
+        raw["drafts"] = DraftFigures(**drafts)
     for kind in {"decode", "prefill"} - unmeasured.keys():
         raw[kind] = LogitsError(**_numbered(raw[kind]))
     raw["disagreements"] = tuple(Disagreement(**_numbered(d)) for d in raw["disagreements"])
@@ -174,6 +179,12 @@ def _numbers(found: Verification, budget: Budget) -> Table:
         ("a prompt cut into other chunks", found.chunk_error, budget.chunk_error),
     ]
     rows += [(what, _same(error), _limit(limit)) for what, error, limit in ways if error is not None]
+    if (drafts := found.drafts) is not None:
+        rows.append(("a token alone and checked as a draft", _same(drafts.error), _limit(budget.batch_error)))
+        if drafts.mtp_error is not None and drafts.mtp_kl is not None:
+            of = f"of {drafts.mtp_positions}"
+            rows.append(("relative logits error, MTP layer", f"{drafts.mtp_error:.3g} max {of}", _limit(budget.logits_error)))
+            rows.append(("KL divergence, MTP layer", f"{drafts.mtp_kl:.3g} mean", _limit(budget.mean_kl)))
     return _table("engine against the float weights", ("figure", "measured", "allowed"), rows)
 
 
@@ -227,10 +238,10 @@ def _size(count: float) -> str:
     return f"{count:.2f} GB"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN and no infinity; null stands for both."""
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,22 +6,21 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from triune_runtime.manifest import Limits
+from triune_runtime.manifest import Limits, Speculation
 from triune_runtime.runners import Runner
 
 from ..errors import BuildError
 from . import reference
 from .budget import Budget
+from .drafts import DraftFigures, verify_drafts
 from .measure import Evidence, Sizes, answer_prompts, batch_error, difference, log_softmax, read_chunks, read_windows
+from .texts import texts_of, token_ids
 
-TEXTS = Path(__file__).parent / "text"
 _SHOWN = 8  # disagreements that a report lists
 
 Note = Callable[[str], None]
@@ -36,6 +35,8 @@ class Source(Protocol):
     def weights(self) -> Mapping[str, reference.Tensor]: ...
     @property
     def tokenizer_json(self) -> str: ...
+    @property
+    def verification(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,7 @@ class Verification:
     engine_seconds: float
     reference_seconds: float
     left_out: str = ""  # what was not run, in words; empty: nothing
+    drafts: DraftFigures | None = None  # None: the engine checks none
 
     @property
     def perplexity_ratio(self) -> float:
@@ -91,33 +93,45 @@ class Verification:
 
 
 def verify(
-    runner: Runner, limits: Limits, checkpoint: Source, *, sizes: Sizes | None = None, note: Note = lambda _: None
+    runner: Runner,
+    limits: Limits,
+    checkpoint: Source,
+    *,
+    speculation: Speculation | None = None,
+    sizes: Sizes | None = None,
+    note: Note = lambda _: None,
 ) -> Verification:
-    """Run the engine over the bundled texts and prompts, then the reference once over all that the engine read.
+    """Run the engine over the texts and prompts, then the reference once over all that the engine read.
 
     Args:
+        speculation: how the engine checks drafts, if it does.
         note: called with a few words whenever another part begins.
 
     Raises:
         BuildError: the engine's vocabulary is not the checkpoint's, or the reference does not know the architecture.
     """
     began, sizes = time.monotonic(), sizes or Sizes()
-    tokenizer = Tokenizer.from_str(checkpoint.tokenizer_json)
-    text = tokenizer.encode((TEXTS / "evaluation.txt").read_text("utf-8")).ids
-    prompts = [tokenizer.encode(line).ids for line in (TEXTS / "prompts.txt").read_text("utf-8").splitlines()]
+    texts = texts_of(checkpoint.verification)
+    evaluation = token_ids(checkpoint.tokenizer_json, texts.evaluation)
+    prompts = token_ids(checkpoint.tokenizer_json, texts.prompts)
     if runner.vocab_size != checkpoint.config["vocab_size"]:
         raise BuildError(
             f"the engine has {runner.vocab_size} logits, the checkpoint {checkpoint.config['vocab_size']} tokens",
             "this is a fault of the export; build with --force, and report it if it stays",
         )
     note("perplexity, token by token")
-    windows = read_windows(runner, limits, text, sizes)
+    windows = read_windows(runner, limits, evaluation, sizes)
     note("greedy answers")
     answers = answer_prompts(runner, limits, prompts, sizes)
     note("sequences alone and in a batch")
     alone = batch_error(runner, limits, [a.tokens for a in answers])
     note("prompts in chunks")
+    text = [token for one in evaluation for token in one]
     chunks = read_chunks(runner, limits, text)
+    drafts = None
+    if speculation is not None:
+        note("drafts")
+        drafts = verify_drafts(runner, speculation, limits, checkpoint.config, checkpoint.weights, text)
     engine_done = time.monotonic()
     note("the float reference")
     evidence = [*windows, *answers, chunks.evidence]
@@ -140,13 +154,14 @@ def verify(
         chunk_error=chunks.cut_error,
         engine_seconds=engine_done - began,
         reference_seconds=time.monotonic() - engine_done,
+        drafts=drafts,
     )
 
 
 def problems(found: Verification, budget: Budget) -> list[str]:
     """What is over the budget, one sentence each; a figure that is not a number is over every budget."""
     decode = found.decode
-    limits = [
+    limits: list[tuple[str, float | None, float | None]] = [
         ("relative logits error when decoding", decode.maximum if decode else None, budget.logits_error),
         ("relative logits error of prefill", found.prefill.maximum, budget.logits_error),
         ("mean KL divergence when decoding", decode.mean_kl if decode else None, budget.mean_kl),
@@ -156,6 +171,12 @@ def problems(found: Verification, budget: Budget) -> list[str]:
         ("difference of a prompt read alone and among other work", found.repeat_error, budget.batch_error),
         ("difference between two ways of cutting a prompt", found.chunk_error, budget.chunk_error),
     ]
+    if (drafts := found.drafts) is not None:
+        limits += [
+            ("difference of a token alone and checked as a draft", drafts.error, budget.batch_error),
+            ("relative logits error of the MTP layer", drafts.mtp_error, budget.logits_error),
+            ("mean KL divergence of the MTP layer", drafts.mtp_kl, budget.mean_kl),
+        ]
     over = [f"{what} is {value:.4g}, allowed {limit:g}" for what, value, limit in limits
             if limit is not None and value is not None and not value <= limit]  # fmt: skip
     agreement = found.agreement(budget.tie)

@@ -8,13 +8,13 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from triune_runtime.manifest import Limits
 
 from . import reference
 from .measure import Evidence, difference, log_softmax
-from .verify import TEXTS, Comparison, Note, Source, Verification, perplexity
+from .texts import texts_of, token_ids
+from .verify import Comparison, Note, Source, Verification, perplexity
 
 LEFT_OUT = (
     "the network that TensorRT parsed was computed in NumPy over short texts, with every value rounded as declared; the engine "
@@ -45,13 +45,14 @@ class _Plan:
 
 
 def verify_network(runner: Network, limits: Limits, checkpoint: Source, *, note: Note = lambda _: None) -> Verification:
-    """Read pieces of the bundled text in chunks and then token by token, all positions compared with the reference.
+    """Read pieces of the evaluation texts in chunks and then token by token, all positions compared with the reference.
 
     Raises:
         BuildError: the reference does not know the architecture.
     """
     began = time.monotonic()
-    tokens = Tokenizer.from_str(checkpoint.tokenizer_json).encode((TEXTS / "evaluation.txt").read_text("utf-8")).ids
+    texts = token_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification).evaluation)
+    tokens = [token for text in texts for token in text]
     plan = _plan(tokens, limits)
     note("the parsed network, prompts in chunks")
     runner.forget(0, len(plan.texts))

@@ -1,6 +1,6 @@
 // The chat page: one conversation with the server that sent this page. Text of the model is only ever shown as text.
 
-import { blocksOf, eventReader, rateText } from "./text.js";
+import { blocksOf, eventReader, piecesOf, rateText } from "./text.js";
 
 const at = (id) => document.getElementById(id);
 const form = at("form"), prompt = at("prompt"), send = at("send"), stop = at("stop"), turns = at("turns"), page = document.querySelector("main");
@@ -25,7 +25,7 @@ function setText(element, text) {
 
 function addTurn(role) {
   const turn = make("li", role);
-  turn.append(make("h2", "who", role === "user" ? "You" : "Answer"));
+  turn.append(make("h2", "who", role === "user" ? "You" : at("model").value || "Answer"));
   turns.append(turn);
   at("welcome").hidden = true;
   return turn;
@@ -43,7 +43,9 @@ class Answer {
     this.turn = addTurn("assistant");
     this.body = make("div", "body");
     this.note = make("p", "note");
-    this.turn.append(this.body, this.note);
+    this.waiting = make("p", "waiting");
+    this.waiting.append(make("span"), make("span"), make("span"));
+    this.turn.append(this.waiting, this.body, this.note);
     this.text = this.thoughts = "";
     this.begun = performance.now();
     this.touched = false; // the reader has opened or closed the thinking
@@ -60,6 +62,7 @@ class Answer {
   draw() {
     cancelAnimationFrame(this.pending);
     this.pending = 0;
+    if (this.thoughts || this.text) this.waiting.remove();
     const atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < 40;
     if (this.thoughts) this.drawThoughts();
     this.drawText();
@@ -68,7 +71,7 @@ class Answer {
 
   drawThoughts() {
     if (!this.thinking) {
-      this.thinking = make("details", "thinking");
+      this.thinking = make("details", "thinking live");
       this.thinking.open = true;
       const summary = make("summary", "", "Thinking …");
       summary.addEventListener("click", () => (this.touched = true));
@@ -78,6 +81,7 @@ class Answer {
     setText(this.thinking.lastChild, this.thoughts.trim());
     if (this.text && !this.told) {
       this.told = true;
+      this.thinking.classList.remove("live");
       setText(this.thinking.firstChild, `Thought for ${(this.thoughtFor / 1000).toFixed(1)} s`);
       if (!this.touched) this.thinking.open = false;
     }
@@ -96,24 +100,48 @@ class Answer {
         setText(element.querySelector("span"), block.language || "code");
         setText(element.querySelector("code"), block.text);
       } else {
-        setText(element, block.text);
+        drawPieces(element, piecesOf(block.text));
       }
     });
     while (this.body.children.length > blocks.length) this.body.lastChild.remove();
   }
 }
 
-function codeBlock() {
-  const block = make("div", "code"), head = make("div"), copy = make("button", "", "Copy"), pre = make("pre"), code = make("code");
-  copy.type = "button";
-  copy.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(code.textContent);
-      tell("Copied");
-    } catch {
-      getSelection().selectAllChildren(code); // no clipboard without https: then it is selected, to be copied by hand
-    }
+const TAGS = { text: "span", code: "code", strong: "strong" };
+
+/** Shows a text's pieces; what has not changed stays, and with it a selection. */
+function drawPieces(element, pieces) {
+  pieces.forEach(({ kind, text }, index) => {
+    const there = element.children[index];
+    if (there?.localName === TAGS[kind]) return setText(there, text);
+    const made = make(TAGS[kind], "", text);
+    there ? there.replaceWith(made) : element.append(made);
   });
+  while (element.children.length > pieces.length) element.lastChild.remove();
+}
+
+/** Copies a text; where the page may not (no clipboard without https), selects `element` instead, to be copied by hand. */
+async function copyText(text, element) {
+  try {
+    await navigator.clipboard.writeText(text);
+    tell("Copied");
+  } catch {
+    getSelection().selectAllChildren(element);
+    tell("Selected, to be copied by hand");
+  }
+}
+
+function button(text, action) {
+  const made = make("button", "small", text);
+  made.type = "button";
+  made.addEventListener("click", action);
+  return made;
+}
+
+function codeBlock() {
+  const block = make("div", "code"), head = make("div"), pre = make("pre"), code = make("code");
+  const copy = button("Copy", () => copyText(code.textContent, code));
+  copy.setAttribute("aria-label", "Copy the code");
   pre.tabIndex = 0; // wide code can be scrolled with the keyboard
   head.append(make("span"), copy);
   pre.append(code);
@@ -188,7 +216,15 @@ async function ask() {
     reason = running.signal.aborted ? "stopped" : "failed";
   }
   answer.draw();
-  answer.note.textContent = [FINISHED[reason], tokens ? `${rate()}.` : ""].filter(Boolean).join(" ");
+  answer.waiting.remove();
+  setText(at("rate"), "");
+  answer.note.append(make("span", "", [FINISHED[reason], tokens ? `${rate()}.` : ""].filter(Boolean).join(" ")));
+  if (answer.text) {
+    const copy = button("Copy", () => copyText(answer.text, answer.body));
+    copy.setAttribute("aria-label", "Copy the answer");
+    answer.note.append(copy);
+  }
+  answer.thinking?.classList.remove("live");
   if (answer.thinking && !answer.told) setText(answer.thinking.firstChild, "Thinking");
   return { answer, reason };
 }
@@ -202,6 +238,7 @@ function tell(text) {
 function showError(text) {
   at("error").textContent = text;
   at("error").hidden = !text;
+  if (text) at("error").scrollIntoView({ block: "nearest" });
 }
 
 function setRunning(controller) {
@@ -260,6 +297,12 @@ async function loadModels() {
   at("model").disabled = names.length < 2;
 }
 
+for (const example of document.querySelectorAll("#welcome button")) {
+  example.addEventListener("click", () => {
+    prompt.value = example.textContent;
+    submit();
+  });
+}
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   submit();

@@ -46,8 +46,27 @@ export function blocksOf(answer) {
   return blocks;
 }
 
+/**
+ * A text as pieces {kind, text}: "text", "code" for `so`, "strong" for **so** and for headings. Marks that are not closed are text.
+ */
+export function piecesOf(text) {
+  const pieces = [];
+  let at = 0;
+  for (const found of text.matchAll(/`([^`\n]+)`|\*\*(?=\S)([^\n]*?\S)\*\*|^#{1,6} +([^\n]+)$/gm)) {
+    if (found.index > at) pieces.push({ kind: "text", text: text.slice(at, found.index) });
+    pieces.push(found[1] === undefined ? { kind: "strong", text: found[2] ?? found[3] } : { kind: "code", text: found[1] });
+    at = found.index + found[0].length;
+  }
+  if (at < text.length) pieces.push({ kind: "text", text: text.slice(at) });
+  return pieces;
+}
+
+const SHORTEST_S = 0.2; // pieces that come in one burst tell nothing about the model
+
 /** "12 tokens, 34.5 tokens/s"; without a rate where there is too little to tell. */
 export function rateText(tokens, seconds) {
   const count = `${tokens} ${tokens === 1 ? "token" : "tokens"}`;
-  return tokens > 1 && seconds > 0 ? `${count}, ${((tokens - 1) / seconds).toFixed(1)} tokens/s` : count;
+  if (tokens < 2 || seconds < SHORTEST_S) return count;
+  const rate = (tokens - 1) / seconds;
+  return `${count}, ${rate.toFixed(rate < 100 ? 1 : 0)} tokens/s`;
 }

@@ -9,13 +9,13 @@ import triton_python_backend_utils as pb_utils
 from triune_runtime.errors import RequestError
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.serving.acknowledgements import AcknowledgementSender
+from triune_runtime.serving.rendering import rendered
 from triune_runtime.serving.tensors import engine_folder, error_text, flat, strings
-from triune_runtime.text.cutter import render
 from triune_runtime.text.tokenizer import load_token_bytes
 
 
 class TritonPythonModel:
-    """Triton's side of `render`."""
+    """Triton's side of `rendered`."""
 
     def initialize(self, args: dict[str, str]) -> None:
         folder = engine_folder(args["model_repository"])
@@ -34,16 +34,8 @@ class TritonPythonModel:
             for name in ("token_ids", "byte_range", "request_key")
         )
         self._acknowledgements.send(key[0], cancelled=request.is_cancelled())
-        size = len(self._token_bytes)
-        if len(byte_range) not in (2, 4) or not all(0 <= token < size for token in token_ids):  # only in direct requests
-            error = RequestError(
-                f"token_ids are {token_ids[:8]} and byte_range {byte_range[:8]}; ids from 0 to {size - 1:,} and 2 or 4 numbers "
-                "are expected",
-                "send what generate gives",
-            )
+        try:
+            texts = rendered(token_ids, byte_range, self._token_bytes)
+        except RequestError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(error_text(error), pb_utils.TritonError.INVALID_ARG))
-        # The answer's range, and then the thinking's where that is kept apart.
-        ranges = zip(("text_output", "reasoning_output"), (byte_range[:2], byte_range[2:]), strict=True)
-        return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, strings(render(token_ids, *part, self._token_bytes))) for name, part in ranges if part]
-        )
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, strings(*found)) for name, found in texts.items()])

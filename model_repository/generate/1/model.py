@@ -9,7 +9,8 @@ import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
 from triune_runtime.option_values import text
-from triune_runtime.serving.generation import Arrays, GenerationService
+from triune_runtime.serving.answers import Arrays
+from triune_runtime.serving.generation import GenerationService
 from triune_runtime.serving.tensors import error_text, flat, status_name
 
 # gRPC's names of error kinds -> Triton's; its class appears only after this module has been imported.
@@ -40,7 +41,7 @@ class TritonPythonModel:
         try:
             self._service.start(
                 pb_utils.get_input_tensor_by_name(request, "input_ids").as_numpy().reshape(-1),
-                text("options", flat(pb_utils.get_input_tensor_by_name(request, "options").as_numpy())[0]),
+                [text("options", row) for row in flat(pb_utils.get_input_tensor_by_name(request, "options").as_numpy())],
                 request_id=request.request_id(),
                 timeout_us=request.timeout(),
                 left=sender.is_cancelled,

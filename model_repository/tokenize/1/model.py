@@ -31,12 +31,12 @@ class TritonPythonModel:
     def _respond(self, request: Any) -> Any:
         try:
             tensors = {t.name(): t.as_numpy() for t in request.inputs()}
-            input_ids, options = self._service.prompt(tensors, request_parameters(request.parameters))
+            input_ids, options = self._service.prompts(tensors, request_parameters(request.parameters))
         except TriuneError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(error_text(error), pb_utils.TritonError.INVALID_ARG))
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("input_ids", input_ids.astype(np.int32)),
-                pb_utils.Tensor("options", strings(options.to_json())),
+                pb_utils.Tensor("options", strings(*(row.to_json() for row in options))),
             ]
         )

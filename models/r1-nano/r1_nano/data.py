@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from .problems import Example, example
+from .examples import Example
+from .problems import example
 from .recipe import DataRecipe
 from .tokenizer import END_THINK, EOS, PAD_ID, prompt_text
 

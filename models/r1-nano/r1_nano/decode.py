@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .model import MLP, Layer, Nano
+from .experts import MLP
+from .model import Layer, Nano
 
 _COMPACT_EVERY = 32  # steps between looks at which rows have ended
 

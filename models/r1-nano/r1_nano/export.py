@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from .model import Nano
-from .recipe import ModelRecipe
+from .recipe import ModelRecipe, Recipe
 from .tokenizer import save_tokenizer
+from .verification import verification
 
 
 def config(recipe: ModelRecipe) -> dict[str, Any]:
@@ -77,6 +78,7 @@ def export(model: Nano, tokenizer: Tokenizer, folder: Path, *, dtype: torch.dtyp
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     _write(folder / "config.json", config(model.recipe))
     recipe = model.recipe
+    _write(folder / "verification.json", verification(Recipe()), ascii=False)
     _write(
         folder / "generation_config.json",
         {"bos_token_id": recipe.bos_token_id, "eos_token_id": recipe.eos_token_id, "pad_token_id": recipe.pad_token_id,
@@ -84,5 +86,5 @@ def export(model: Nano, tokenizer: Tokenizer, folder: Path, *, dtype: torch.dtyp
     )  # fmt: skip
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+def _write(path: Path, values: Mapping[str, Any], *, ascii: bool = True) -> None:
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=ascii) + "\n", "utf-8")

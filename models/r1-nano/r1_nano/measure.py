@@ -10,8 +10,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from .decode import greedy
-from .model import Layout, MoE, Nano, example_mask
-from .problems import MEASURED, Example, example
+from .experts import MoE
+from .model import Layout, Nano, example_mask
+from .problems import MEASURED, held_out
 from .recipe import Recipe
 from .scoring import is_right
 from .tokenizer import END_THINK, prompt_text
@@ -29,10 +30,6 @@ class Score:
     @property
     def accuracy(self) -> float:
         return self.right / self.asked
-
-
-def held_out(recipe: Recipe, task: str, count: int) -> list[Example]:
-    return [example(recipe.train.seed, "held-out", i, recipe.data, task) for i in range(count)]
 
 
 def accuracy(

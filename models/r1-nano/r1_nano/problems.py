@@ -6,62 +6,18 @@ Held-out problems are told by a hash of their operands. No training example asks
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 from typing import Literal
-from zlib import crc32
 
 from . import expressions, phrasing, talk, words
+from .examples import Example, Expected, is_held_out, is_held_out_expression
 from .phrasing import Language
-from .recipe import DataRecipe
+from .recipe import DataRecipe, Recipe
 from .thoughts import Operation, Work
 
 Split = Literal["train", "held-out"]
 MEASURED = ("add", "subtract", "multiply", "divide", "compare", "expression", "word", "follow_up", "direct")
-_HELD_OUT_EVERY = 64
-_SIGNS = "+-*/?"
 _LONGEST_TRACE = 680  # characters, which are nearly tokens
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Expected:
-    """What a right answer says: its last numbers, and for a comparison its verdict (yes, no, <, = or >)."""
-
-    numbers: tuple[int, ...] = ()
-    verdict: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Example:
-    """A conversation that ends with a question, and the assistant's turn that follows."""
-
-    task: str
-    language: Language
-    messages: tuple[tuple[str, str], ...]  # (role, content)
-    thinks: bool = True  # False: the prompt already holds an empty thought
-    thinking: str = ""  # ends with a newline
-    answer: str
-    is_cut: bool = False  # the thinking was stopped early; only the answer is learned
-    expected: Expected | None = None
-    problem: str = ""  # the asked expression or comparison, the same however it is phrased
-    operations: tuple[Operation, ...] = ()  # worked out in the thinking, all of them
-
-
-def is_held_out(operation: Operation) -> bool:
-    """Whether training never sees it. The order of a sum's and a product's operands does not matter."""
-    sign, a, b = operation
-    if len(str(a)) + len(str(b)) < 4:
-        return False  # the tables of small numbers are facts to know, not problems
-    if sign != "/" and a < b:
-        a, b = b, a
-    mixed = (a * 0x9E3779B97F4A7C15 + b * 0xC2B2AE3D27D4EB4F + _SIGNS.index(sign) * 0x165667B19E3779F9) & 0xFFFFFFFFFFFFFFFF
-    mixed = ((mixed ^ (mixed >> 31)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    return (mixed >> 33) % _HELD_OUT_EVERY == 0
-
-
-def is_held_out_expression(problem: str) -> bool:
-    """Whether training never sees this expression of several operations."""
-    return crc32(problem.encode()) % _HELD_OUT_EVERY == 0
 
 
 def example(seed: int, split: Split, index: int, recipe: DataRecipe, task: str | None = None) -> Example:
@@ -73,6 +29,11 @@ def example(seed: int, split: Split, index: int, recipe: DataRecipe, task: str |
         drawn = _DRAW[task](random, recipe)
         if drawn is not None and _belongs(drawn, split):
             return _finished(random, drawn, split, recipe)
+
+
+def held_out(recipe: Recipe, task: str, count: int) -> list[Example]:
+    """The first so many held-out problems of a task, the same in every measurement."""
+    return [example(recipe.train.seed, "held-out", i, recipe.data, task) for i in range(count)]
 
 
 def _belongs(drawn: Example, split: Split) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .problems import Example, Expected
+from .examples import Example, Expected
 
 _NUMBER = re.compile(r"(?<![\d)])-?\d+")
 _YES = re.compile(r"^\s*(yes|是)", re.IGNORECASE)

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,7 @@ from .export import export
 from .measure import accuracy, as_rows, sparsity
 from .model import Output, count_parameters
 from .plan import active_experts, learning_rate
+from .problems import MEASURED
 from .recipe import Recipe, small_model
 from .tokenizer import train_tokenizer
 from .trainer import Options, Trainer, on_device
@@ -34,7 +35,10 @@ def main() -> None:
     arguments = _arguments()
     recipe = Recipe()
     train = replace(recipe.train, seed=arguments.seed, rows=arguments.rows or recipe.train.rows)
-    recipe = replace(recipe, train=train, model=small_model() if arguments.small else recipe.model)
+    data = recipe.data
+    if arguments.tasks:
+        data = replace(data, shares={task: data.shares[task] for task in arguments.tasks})
+    recipe = replace(recipe, train=train, data=data, model=small_model() if arguments.small else recipe.model)
     arguments.work.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(arguments.work / "compiled"))
     torch.set_float32_matmul_precision("high")
@@ -53,7 +57,7 @@ def main() -> None:
     export(trainer.model, tokenizer, arguments.out)
     _say(f"exported to {arguments.out}, {time.monotonic() - started:.0f} s since the start")
     if arguments.problems:
-        _report(trainer, tokenizer, arguments.out, arguments.problems)
+        _report(trainer, tokenizer, arguments.out, arguments.problems, arguments.tasks or MEASURED)
 
 
 def _train(trainer: Trainer, tokenizer: Tokenizer, arguments: argparse.Namespace, started: float) -> bool:
@@ -141,10 +145,10 @@ class _Log:
         self._last, self._steps, self._waited = now, self._trainer.step_number, self._blocks.waited_s
 
 
-def _report(trainer: Trainer, tokenizer: Tokenizer, out: Path, count: int) -> None:
+def _report(trainer: Trainer, tokenizer: Tokenizer, out: Path, count: int, tasks: Sequence[str]) -> None:
     """Held-out accuracy and sparsity, printed and written to quick_evaluation.json."""
     start = time.monotonic()
-    scores, wrong = accuracy(trainer.model, tokenizer, trainer.recipe, count=count)
+    scores, wrong = accuracy(trainer.model, tokenizer, trainer.recipe, count=count, tasks=tuple(tasks))
     for score in scores:
         _say(
             f"{score.task:12} {score.right:5d} of {score.asked:5d} {score.accuracy:7.2%}"
@@ -210,6 +214,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=0, help="rows of 1,024 tokens a step (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--small", action="store_true", help="a smaller model, for a look on a CPU")
+    parser.add_argument("--tasks", nargs="+", choices=MEASURED, help="teach and measure these only, for small experiments")
     parser.add_argument("--dense-to-sparse", action="store_true", help="all experts active at first, then fewer and fewer")
     parser.add_argument("--l1", type=float, default=0.0, help="weight of the L1 regularizer on the experts' hidden activations")
     parser.add_argument("--problems", type=int, default=300, help="held-out problems of each task at the end; 0: none")

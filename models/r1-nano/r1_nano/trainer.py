@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .data import Block
-from .model import Layout, MoE, Nano, Output, varlen_attn
+from .experts import MoE
+from .model import Layout, Nano, Output, varlen_attn
 from .optimizer import Optimizer
 from .plan import active_experts, bias_step, learning_rate, mtp_weight
 from .recipe import Recipe

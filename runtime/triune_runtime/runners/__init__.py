@@ -18,7 +18,8 @@ from ..manifest import EngineManifest
 class Work:
     """Run `tokens` of the sequence in `slot`, whose first `start` tokens are already in the KV cache.
 
-    Logits are wanted after the last token, and after each of the `drafts` tokens before it.
+    Logits are wanted after the last token, and after each of the `drafts` tokens before it. The last `drafts` tokens may be
+    taken back: the next `start` in the slot is then smaller.
     """
 
     slot: int
@@ -27,17 +28,45 @@ class Work:
     drafts: int = 0
 
 
+class Mtp(Protocol):
+    """A layer of multi-token prediction: guesses tokens from what the model made of those before. Has KV slots of its own."""
+
+    def hidden(self, slot: int) -> tuple[int, NDArray[np.float32]]:
+        """Of the latest run in `slot`: its `start`, and what the model made of each token [tokens, hidden size]."""
+        ...
+
+    def predict(
+        self, slot: int, start: int, hidden: NDArray[np.float32], tokens: Sequence[int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Logits [vocab_size] of the token after the last of `tokens`, and [1, hidden size] to guess a further one from.
+
+        Args:
+            start: how many positions the slot holds already; later ones are overwritten.
+            hidden: [len(tokens), hidden size] of the positions before `tokens`, the model's or this method's own.
+        """
+        ...
+
+    def copy_slot(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions' KV from slot `source` to slot `target`."""
+        ...
+
+
 class Runner(Protocol):
     """Computes logits and owns the KV slots' memory; decides nothing."""
 
     @property
     def vocab_size(self) -> int: ...
 
+    @property
+    def mtp(self) -> Mtp | None:
+        """The layer that guesses further tokens, if the engine has one."""
+        ...
+
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
         """Logits [rows, vocab_size]: of each item in turn, 1 + `drafts` rows, the last of them after its last token.
 
-        Items of one token whose slots are 0, 1, ..., n-1 run as one batch; longer ones run one by one. A sequence's
-        logits are the same bits whatever else is in `work`.
+        Items of one token in neighbouring slots run as one batch; longer ones run one by one. A sequence's logits are the
+        same bits whatever else is in `work`, and with drafts as without where the manifest has `speculation`.
         """
         ...
 
@@ -50,7 +79,7 @@ def make_runner(manifest: EngineManifest, folder: Path) -> Runner:
     """The runner for `manifest.target`; the adapter's package is imported only here.
 
     Raises:
-        ManifestError: no runner for that target.
+        ManifestError: no runner for that target, or the engine cannot run on this machine.
     """
     if manifest.target == "cpu":
         from .ort import OrtRunner
@@ -60,4 +89,11 @@ def make_runner(manifest: EngineManifest, folder: Path) -> Runner:
         from .fake import FakeRunner
 
         return FakeRunner(manifest.vocab_size, stop_token_ids=manifest.stop_token_ids)
-    raise ManifestError(f"no runner for target {manifest.target!r}; known: cpu", "build the engine for one of these")
+    if manifest.target == "tensorrt":
+        from .preflight import check_runnable
+
+        check_runnable(manifest, folder)  # before packages are imported that only such a machine has
+        from .tensorrt import tensorrt_runner
+
+        return tensorrt_runner(manifest, folder)
+    raise ManifestError(f"no runner for target {manifest.target!r}; known: cpu, tensorrt", "build the engine for one of these")

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..constraints.guide import check_guide
 from ..errors import RequestError
-from ..option_names import BIG
+from ..option_names import BIG, MOST_DRAFTS
 from ..option_values import (
     MAX_STOP_IDS,
     MAX_STOPS,
@@ -44,6 +45,8 @@ def read_options(options_json: str) -> Options:
     most, least = options.params.max_tokens, options.params.min_tokens
     if most is not None and least > most:
         raise refuse("min_tokens", least, f"at most max_tokens, which is {most}, is expected")
+    if options.best_of < options.n or (options.stream and options.best_of > options.n):
+        raise refuse("best_of", options.best_of, f"n, which is {options.n}, is expected; without stream, also more")
     return options
 
 
@@ -102,10 +105,16 @@ _OPTIONS: dict[str, Read] = {
     "batched": _BOOL,
     "echo": _BOOL,
     "cancel": _BOOL,
+    "n": _whole(1, 128),
+    "best_of": _whole(1, 128),
+    "timed": _BOOL,
+    "vllm": _BOOL,
+    "prompt_tokens": _optional(_whole(0, BIG)),
     "request_id": _kind(str, text),
     "enable_thinking": _optional(_BOOL),
     "separate_reasoning": _optional(_BOOL),
     "thinking_open": _BOOL,
+    "tool_format": _kind(str, text),
 }
 _PARAMS: dict[str, Read] = {
     "max_tokens": _optional(_whole(1, BIG)),
@@ -124,5 +133,7 @@ _PARAMS: dict[str, Read] = {
     "ignore_eos": _BOOL,
     "seed": _whole(0, UINT64),
     "logprobs": _optional(_whole(0, 20)),
+    "max_drafts": _optional(_whole(0, MOST_DRAFTS)),
     "thinking_budget": _optional(_whole(0, BIG)),
+    "guide": _optional(check_guide),
 }

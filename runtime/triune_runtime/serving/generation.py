@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constraints import Constraint
+from ..constraints.compiling import ConstraintCompiler
 from ..engine import Engine
 from ..errors import RequestError, TriuneError
+from ..groups import derived_seed
 from ..manifest import EngineManifest
 from ..options import Options
-from ..request import Chunk, Request, TokenLogprob
+from ..outbox import Sink
+from ..request import Chunk, Request
 from ..runners import make_runner
 from ..text.tokenizer import load_token_bytes
-from ..text.vocabulary import TokenBytes
 from ..worker import Worker
 from .acknowledgements import AcknowledgementReceiver
+from .answers import chunk_arrays
 from .direct_options import read_options
 from .metrics_bridge import MetricFamilies, MetricsBridge
-from .tensors import strings
+from .responses import Reply, Responses
 
 LOG = logging.getLogger(__name__)
-Arrays = dict[str, NDArray[Any]]
-Reply = Callable[[Arrays | TriuneError, bool], None]  # (tensors or error, whether it is the last)
+Group = list[tuple[Request, Sink]]
 _WATCH_S = 1.0  # between looks at the worker, and the time for its last errors to reach their clients
 
 
@@ -57,6 +59,7 @@ class GenerationService:
         engine = Engine(manifest, make_runner(manifest, folder), self._token_bytes)
         self._thinks = manifest.reasoning is not None
         self._worker = Worker(engine)
+        self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._keys = itertools.count(1)
         self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge)
         self._metrics = MetricsBridge(engine.metrics, families)
@@ -67,7 +70,7 @@ class GenerationService:
     def start(
         self,
         input_ids: NDArray[np.int32],
-        options_json: str,
+        options_json: Sequence[str],
         *,
         request_id: str,
         timeout_us: int,
@@ -77,6 +80,8 @@ class GenerationService:
         """Serve one request; `reply` is called on another thread, the last time with True.
 
         Args:
+            input_ids: the prompts behind each other.
+            options_json: one text for each prompt.
             timeout_us: Triton's own deadline for the request, 0 for none.
             left: whether the client is known to have left; asked now and then while the answer is sent.
 
@@ -84,27 +89,51 @@ class GenerationService:
             RequestError: the options cannot be read.
             Overloaded: the worker is closed or has failed.
         """
-        options = read_options(options_json)
-        request_id = request_id or options.request_id
-        if options.cancel:
+        rows = [read_options(text) for text in options_json]
+        if not rows:
+            raise RequestError("options are empty", "send one text for each prompt")
+        request_id = request_id or rows[0].request_id
+        if rows[0].cancel:
             self._cancel(request_id, reply)
             return
+        responses = Responses(self._token_bytes, reply, self._worker.abort)
+        groups = []
+        for row, (prompt, options) in enumerate(zip(_split(input_ids, rows), rows, strict=True)):
+            requests = self._requests(prompt, options, request_id, timeout_us)
+            watches = [self._watch(request.key, left) for request in requests]
+            sinks = responses.expect(requests, options, row, watches)
+            groups.append(list(zip(requests, sinks, strict=True)))
+        for group in groups:
+            try:
+                self._submit(group, responses)
+            except TriuneError as error:  # of one row: the others must not go on
+                responses.fail(error)
+                return
+
+    def _requests(self, prompt: tuple[int, ...], options: Options, request_id: str, timeout_us: int) -> list[Request]:
+        """One request for each sequence that a row asks for."""
         timeout_s = min((t for t in (options.timeout_s, timeout_us / 1e6) if t), default=None)
-        request = Request(
+        first = Request(
             key=next(self._keys),
             id=request_id,
-            prompt=tuple(input_ids.tolist()),
+            prompt=prompt,
             params=options.params,
             deadline=None if timeout_s is None else time.monotonic() + timeout_s,
             stream=options.stream,
             thinking_open=options.thinking_open,
             separate_reasoning=bool(options.separate_reasoning) and self._thinks,
+            timed=options.timed,
         )
-        self._worker.submit(request, _Answer(request, options, self._token_bytes, reply, self._watch(request.key, left)))
+        seeds = (derived_seed(options.params.seed, index) for index in range(1, options.best_of))
+        return [
+            first,
+            *(replace(first, key=next(self._keys), params=replace(options.params, seed=seed)) for seed in seeds),
+        ]
 
     def close(self) -> None:
         """Answer everyone and stop."""
         self._closed.set()
+        self._compiler.close()
         self._worker.close()
         self._acknowledgements.close()
         self._metrics.close()
@@ -120,8 +149,33 @@ class GenerationService:
     def _cancel(self, request_id: str, reply: Reply) -> None:
         if not request_id:
             raise RequestError("cancel is true but the request has no id", "send the id of the request to cancel")
+        self._compiler.cancel(request_id)
         self._worker.abort_id(request_id)
         reply(chunk_arrays(Chunk(0, (), 0, 0, 0, "cancelled"), key=0, prompt_tokens=0), True)
+
+    def _submit(self, group: Group, responses: Responses) -> None:
+        """Hand a group to the worker; if its answers' form is prescribed, when that is compiled, on another thread."""
+        first = group[0][0]
+        if first.params.guide is None:
+            self._worker.submit_group(group)
+            return
+
+        def done(made: Constraint | TriuneError | None) -> None:
+            if made is None:
+                for _, sink in group:
+                    sink(Chunk(0, (), 0, 0, 0, "cancelled"))
+                return
+            try:
+                if isinstance(made, TriuneError):
+                    raise made
+                guide = first.params.guide
+                others = [self._compiler.make(guide, request) for request, _ in group[1:]] if guide is not None else []
+                constrained = zip(group, (made, *others), strict=True)
+                self._worker.submit_group([(replace(request, constraint=its), sink) for (request, sink), its in constrained])
+            except TriuneError as error:
+                responses.fail(error)
+
+        self._compiler.submit(first.params.guide, first, done)
 
     def _watch(self, key: int, left: Callable[[], bool]) -> Callable[[], None]:
         """Asks whether a direct client has left at most ten times a second: the question is a message between processes."""
@@ -137,72 +191,14 @@ class GenerationService:
         return watch
 
 
-class _Answer:
-    """The sink of one request: chunks become tensors."""
-
-    def __init__(
-        self, request: Request, options: Options, token_bytes: TokenBytes, reply: Reply, watch: Callable[[], None]
-    ) -> None:
-        self._key = request.key
-        self._prompt = request.prompt
-        self._separate = request.separate_reasoning
-        self._batched = options.batched
-        self._echoed = request.prompt if options.echo else ()
-        self._echoed_bytes = len(token_bytes.join(self._echoed))
-        self._token_bytes = token_bytes
-        self._logprob = 0.0
-        self._reply, self._watch = reply, watch
-
-    def __call__(self, item: Chunk | TriuneError) -> None:
-        if isinstance(item, TriuneError):
-            self._reply(item, True)
-            return
-        self._logprob += sum(t.logprob for t in item.logprobs)
-        arrays = chunk_arrays(item, key=self._key, prompt_tokens=0 if item.index else len(self._prompt))
-        if self._separate:
-            thought, answer = item.border or (item.byte_start, item.byte_start)
-            arrays["byte_range"] = np.array([answer, item.byte_stop, item.byte_start, thought], np.int32)
-            arrays["num_reasoning_tokens"] = np.array([item.reasoning_tokens], np.uint32)
-        if item.logprobs:
-            arrays |= _logprob_arrays(item.logprobs, self._token_bytes)
-            arrays["cum_log_probs"] = np.array([self._logprob], np.float32)
-        if self._batched:
-            arrays["batch_index"] = arrays["sequence_index"] = np.zeros((1, 1), np.int32)
-        if self._echoed:  # one chunk only: an echo is refused with streams
-            arrays["token_ids"] = np.concatenate([np.array(self._echoed, np.int32), arrays["token_ids"]])
-            arrays["byte_range"] = np.array([0, self._echoed_bytes + item.byte_stop], np.int32)
-        self._reply(arrays, item.finish_reason is not None)
-        if item.finish_reason is None:
-            self._watch()
-
-
-def chunk_arrays(chunk: Chunk, *, key: int, prompt_tokens: int) -> Arrays:
-    """The tensors of a chunk; its counts are of this chunk alone, so that they add up."""
-    arrays: Arrays = {
-        "token_ids": np.array(chunk.token_ids, np.int32),
-        "byte_range": np.array([chunk.byte_start, chunk.byte_stop], np.int32),
-        "request_key": np.array([key], np.int64),
-        "chunk_index": np.array([chunk.index], np.int32),
-        "finish_reason": strings(chunk.finish_reason or ""),
-        "num_input_tokens": np.array([prompt_tokens], np.uint32),
-        "num_output_tokens": np.array([chunk.new_tokens], np.uint32),
-    }
-    # What few read is sent only where it says something: every tensor of a response costs the server some 20 µs.
-    if chunk.stop_reason:
-        arrays["stop_reason"] = strings(chunk.stop_reason)
-    return arrays
-
-
-def _logprob_arrays(tokens: Sequence[TokenLogprob], token_bytes: TokenBytes) -> Arrays:
-    """Log probabilities as JSON, with each token's bytes (its text may be part of a character), and as numbers."""
-    entries = [
-        {
-            "token_id": t.token_id, "logprob": t.logprob, "bytes": list(token_bytes[t.token_id]),
-            "top": t.top, "top_bytes": [list(token_bytes[token]) for token, _ in t.top],
-        }
-        for t in tokens
-    ]  # fmt: skip
-    return {
-        "logprobs": strings(json.dumps(entries, separators=(",", ":"))),
-        "output_log_probs": np.array([[t.logprob for t in tokens]], np.float32),
-    }
+def _split(input_ids: NDArray[np.int32], rows: Sequence[Options]) -> Iterator[tuple[int, ...]]:
+    """The prompt of each row."""
+    lengths = [len(input_ids) if options.prompt_tokens is None else options.prompt_tokens for options in rows]
+    if sum(lengths) != len(input_ids):
+        raise RequestError(
+            f"input_ids holds {len(input_ids):,} tokens, the options name {sum(lengths):,}", "send what tokenize gives"
+        )
+    start = 0
+    for length in lengths:
+        yield tuple(input_ids[start : start + length].tolist())
+        start += length

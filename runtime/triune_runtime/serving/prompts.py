@@ -11,16 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..constraints.tools import with_tools
 from ..errors import RequestError, TooLong
 from ..manifest import EngineManifest
-from ..option_values import real, text
-from ..options import Options, parse
+from ..option_names import VLLM_PROMPT
+from ..option_values import boolean, real, text
+from ..options import Options
+from ..parsing import parse
 from ..text.chat import ChatTemplate, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
 from ..text.tokenizer import TextTokenizer, return_free_memory
+from ..text.tools import ToolUse, read_tools
 from .tensors import Tensors, flat
 
 _ONE_PROMPT = "send one prompt per request"
+_ROWS = "send one row of each input, or as many as there are prompts"
 _SPECIAL_BYTES = 64  # more than the text of any special token
 _JSON_OVERHEAD = 8  # an escape such as \u0041 takes 6 bytes for one
 
@@ -54,10 +59,20 @@ class PromptService:
         except RecursionError:
             raise RequestError("a JSON input is nested too deeply", "send JSON as in the documentation") from None
 
+    def prompts(self, tensors: Tensors, parameters: Mapping[str, Any]) -> tuple[NDArray[np.int32], list[Options]]:
+        """Prompt ids [n] of all rows of a request behind each other, and the options of each row.
+
+        Raises:
+            RequestError: as `prompt`, or the inputs have different numbers of rows.
+        """
+        found = [self.prompt(row, parameters) for row in _rows(tensors)]
+        if len(found) == 1:
+            ids, options = found[0]
+            return ids, [options]
+        told = [dataclasses.replace(options, prompt_tokens=len(ids)) for ids, options in found]
+        return np.concatenate([ids for ids, _ in found]), told
+
     def _prompt(self, tensors: Tensors, parameters: Mapping[str, Any]) -> tuple[NDArray[np.int32], Options]:
-        for name, array in tensors.items():
-            if array.ndim == 2 and array.shape[0] != 1:
-                raise RequestError(f"{name} has shape {list(array.shape)}; the first dimension must be 1", _ONE_PROMPT)
         inputs = {name: flat(array) for name, array in tensors.items()}
         options = parse(
             inputs,
@@ -66,15 +81,22 @@ class PromptService:
             fallback_seed=secrets.randbits(64),
             vocab_size=self._manifest.vocab_size,
             parameters=parameters,
+            batched=any(array.ndim > 1 for array in tensors.values()),
         )
         if "timeout" in parameters:  # over HTTP, Triton hands its own deadline on as a parameter
             timeout_s = real(0, 86_400e6)("parameter timeout", parameters["timeout"]) / 1e6
             options = dataclasses.replace(options, timeout_s=min(filter(None, (timeout_s, options.timeout_s)), default=None))
-        if any(array.ndim > 1 for array in tensors.values()):
-            options = dataclasses.replace(options, batched=True)
         if options.cancel:
             return np.zeros(1, np.int32), options
-        ids, opened = self._ids(inputs, options.enable_thinking)
+        use = _tool_use(inputs)
+        if use is not None:
+            guide = with_tools(use, self._template.tool_format, options.params.guide)
+            options = dataclasses.replace(
+                options,
+                params=dataclasses.replace(options.params, guide=guide),
+                tool_format=self._template.tool_format.name,
+            )
+        ids, opened = self._ids(inputs, options.enable_thinking, use)
         apart = options.separate_reasoning
         if apart is None:  # whoever sends text_input gets the whole text, as from other servers of this contract
             apart = bool(inputs.get("messages")) and not options.echo
@@ -85,12 +107,12 @@ class PromptService:
             thinking_open=opened,
         )
 
-    def _ids(self, inputs: Mapping[str, list[Any]], thinking: bool | None) -> tuple[list[int], bool]:
+    def _ids(self, inputs: Mapping[str, list[Any]], thinking: bool | None, use: ToolUse | None) -> tuple[list[int], bool]:
         """Prompt ids, and whether the answer begins inside the model's thinking."""
         markers = self._manifest.reasoning
         if thinking and markers is None:
             raise RequestError("enable_thinking is true, but this model does not think", "omit enable_thinking")
-        given = {name: inputs[name] for name in ("text_input", "messages") if inputs.get(name)}
+        given = {name: inputs[name] for name in ("text_input", VLLM_PROMPT, "messages") if inputs.get(name)}
         if len(given) != 1:
             found = "both" if given else "neither"
             raise RequestError(f"a request needs text_input or messages; this one has {found}", "send one of them")
@@ -100,7 +122,7 @@ class PromptService:
         content = text(name, values[0])
         if name == "messages":
             self._check_size(name, content, self._max_bytes * _JSON_OVERHEAD)
-            content = text(name, self._template.render(parse_messages(content), thinking=thinking))
+            content = text(name, self._template.render(parse_messages(content), thinking=thinking, tools=use))
             if markers is not None and thinking is False:
                 content = without_thinking(content, markers)
         elif thinking is not None:
@@ -119,3 +141,34 @@ class PromptService:
                 f"{name} has {size:,} bytes; the {tokens:,} tokens that this engine holds are at most {limit:,}",
                 "shorten the prompt",
             )
+
+
+def _rows(tensors: Tensors) -> list[Tensors]:
+    """The rows of a request whose tensors have a batch dimension; an input of one row is every row's."""
+    count = max((len(array) for array in tensors.values() if array.ndim == 2), default=1)
+    for name, array in tensors.items():
+        if array.ndim == 2 and len(array) not in (1, count):
+            raise RequestError(f"{name} has {len(array)} rows, another input has {count}", _ROWS)
+    if count == 1:
+        return [tensors]
+    one = {name: array for name, array in tensors.items() if array.ndim != 2 or len(array) == 1}
+    many = {name: array for name, array in tensors.items() if name not in one}
+    return [{**one, **{name: array[row : row + 1] for name, array in many.items()}} for row in range(count)]
+
+
+def _tool_use(inputs: Mapping[str, list[Any]]) -> ToolUse | None:
+    """The tools among a request's inputs."""
+    tools, choice, parallel = (
+        values[0] if len(values := inputs.get(name, [])) == 1 else None
+        for name in ("tools", "tool_choice", "parallel_tool_calls")
+    )
+    listed = text("tools", tools) if tools is not None else ""
+    if listed.strip() and not inputs.get("messages"):
+        raise RequestError(
+            "tools are given with text_input, which is sent to the model as it is", "send messages, or omit them"
+        )
+    return read_tools(
+        listed if listed.strip() else "[]",
+        None if choice is None else text("tool_choice", choice),
+        None if parallel is None else boolean("parallel_tool_calls", parallel),
+    )

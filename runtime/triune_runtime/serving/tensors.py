@@ -53,3 +53,10 @@ def status_name(error: TriuneError) -> str:
 def error_text(error: TriuneError) -> str:
     """The text of an error response. It begins with its status, because Triton 2.51 hands only the text on to clients."""
     return f"{status_name(error)}: {error}"
+
+
+def status_in(message: str) -> str:
+    """The status at the beginning of an error's text, which Triton may have put an ensemble's name before."""
+    head = message[:200]
+    found = [(head.find(f"{name}: "), name) for name in ("INVALID_ARGUMENT", "UNAVAILABLE", "INTERNAL")]
+    return min((at, name) for at, name in [*found, (len(head), "INTERNAL")] if at >= 0)[1]

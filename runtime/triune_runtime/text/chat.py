@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import Any
 
 import jinja2
+import jinja2.meta
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..errors import RequestError
+from .tools import ToolFormat, ToolText, ToolUse, check_calls
 
 Message = dict[str, Any]
 _HINT = 'send messages as JSON: [{"role": "user", "content": "..."}]'
@@ -27,14 +29,22 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self._template = environment.from_string(source) if source else None
+        variables = jinja2.meta.find_undeclared_variables(environment.parse(source)) if source else set()
+        self._tools = ToolText(source or "", frozenset(variables))
 
-    def render(self, messages: list[Message], *, thinking: bool | None = None) -> str:
+    @property
+    def tool_format(self) -> ToolFormat:
+        """How the model writes calls of tools."""
+        return self._tools.format
+
+    def render(self, messages: list[Message], *, thinking: bool | None = None, tools: ToolUse | None = None) -> str:
         """The prompt for the assistant's next turn.
 
         Args:
             thinking: whether the model should think first, under the two names that templates know it by (Qwen3's and
                 DeepSeek-V3.1's); None tells them nothing. What a template does with earlier thinking, which messages carry
                 as `reasoning_content`, is its own affair.
+            tools: what the model may call. A template that knows no tools is helped with words in the system message.
 
         Raises:
             RequestError: the model has no template, or its template refuses these messages.
@@ -44,6 +54,9 @@ class ChatTemplate:
         known: dict[str, Any] = dict(self._special_tokens)
         if thinking is not None:
             known |= {"enable_thinking": thinking, "thinking": thinking}
+        messages, listed = self._tools.prepare(messages, tools)
+        if listed is not None:
+            known["tools"] = listed
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, **known)
         except (jinja2.TemplateError, TypeError, ValueError) as error:
@@ -73,6 +86,8 @@ def _message(index: int, raw: object) -> Message:
     if not isinstance(role, str) or not role:
         raise RequestError(f"{where} has role {_short(role)}; a name such as user, assistant or system is needed", _HINT)
     content = raw.get("content")
+    if raw.get("tool_calls"):
+        check_calls(where, raw["tool_calls"])
     if isinstance(content, list):
         content = "".join(_part(f"{where}.content[{i}]", part) for i, part in enumerate(content))
     if content is None and raw.get("tool_calls"):

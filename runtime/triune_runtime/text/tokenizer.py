@@ -10,16 +10,23 @@ from tokenizers import Tokenizer
 
 from ..errors import ManifestError
 from ..manifest import EngineManifest, ReasoningMarkers
+from .tools import format_of
 from .vocabulary import TokenBytes, token_bytes
 
 
 class TextTokenizer:
     """The model's tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, markers: ReasoningMarkers | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, vocab_size: int, markers: ReasoningMarkers | None = None, chat_template: str | None = None
+    ) -> None:
+        """
+        Args:
+            markers: text in an answer even where they are special tokens, as are the tool calls' of the model's template.
+        """
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
-        self._shown = () if markers is None else (markers.start, markers.end)
+        self._shown = (*(() if markers is None else (markers.start, markers.end)), *format_of(chat_template).markers)
 
     @classmethod
     def load(cls, folder: Path, manifest: EngineManifest) -> TextTokenizer:
@@ -35,7 +42,7 @@ class TextTokenizer:
             raise ManifestError(f"cannot load {path}: {error}", "build the engine again") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return cls(tokenizer, manifest.vocab_size, manifest.reasoning)
+        return cls(tokenizer, manifest.vocab_size, manifest.reasoning, manifest.chat_template)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a raw prompt, with whatever the tokenizer puts before it (a beginning-of-sequence token, say)."""

@@ -1,0 +1,194 @@
+"""Proves a published engine on the machine that is to serve it: `make verify`, python -m triune_builder.verify_published.
+
+Loads what Triton would load, through the runner that serves it; compares it with the float reference on the checkpoint's
+own weights, checks that recorded steps give what queued ones give, measures speeds, and writes verified.json and
+verified.txt beside the repository. Decides nothing but pass or fail.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from triune_runtime.errors import DeviceLost, ManifestError, TriuneError
+from triune_runtime.manifest import EngineManifest
+from triune_runtime.runners import Runner, make_runner
+from triune_runtime.runners.preflight import Machine, check_runnable, this_machine
+
+from .checkpoint import open_checkpoint
+from .inputs import Settings
+from .plan import DEFAULT_MODEL, TARGETS, BuildPlan
+from .repository.assemble import ENGINE_FOLDER
+from .verify.budget import BUDGETS, Budget
+from .verify.measure import Sizes
+from .verify.report import finite
+from .verify.speed import Speeds, measure_speeds, replay_error
+from .verify.verify import Source, Verification, problems, verify
+
+JSON_NAME, TEXT_NAME = "verified.json", "verified.txt"
+_BUILD_DIR = Settings().build_dir
+_MISSED = 2  # exit code of an engine that runs and is over its budget; 1 is for one that does not run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What was found of an engine on a machine."""
+
+    model: str
+    target: str
+    precision: str
+    inputs_hash: str
+    machine: str
+    verification: Verification
+    budget: Budget
+    replay_error: float  # between runs of the same step, queued first and recorded later; 0.0: the same bits
+    speeds: Speeds
+
+    @property
+    def problems(self) -> list[str]:
+        """What is over the budget, one sentence each."""
+        found = problems(self.verification, self.budget)
+        if self.replay_error:
+            found.append(f"a step that is run again differs by {self.replay_error:.3g}, it must be the same bits")
+        return found
+
+    def write(self, folder: Path) -> Path:
+        """Write both reports into `folder`; the readable one's path."""
+        raw = finite(dataclasses.asdict(self) | {"problems": self.problems})
+        (folder / JSON_NAME).write_text(json.dumps(raw, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        (folder / TEXT_NAME).write_text(self.text(), "utf-8")
+        return folder / TEXT_NAME
+
+    def text(self) -> str:
+        """The report as lines."""
+        v = self.verification
+        kinds = {"decode": v.decode, "prefill": v.prefill}
+        lines = [
+            f"{self.model} · target {self.target} · precision {self.precision} · {self.inputs_hash[:16]} · {self.machine}",
+            "OVER ITS BUDGET: " + "; ".join(self.problems) if self.problems else "within its budget",
+            *(
+                f"logits error, {kind}: {e.maximum:.3g} max, {e.median:.3g} median of {e.positions} positions; "
+                f"KL {e.mean_kl:.3g} mean, {e.maximum_kl:.3g} max"
+                for kind, e in kinds.items()
+                if e is not None
+            ),
+            f"perplexity: {v.perplexity_engine:.4f}, float weights {v.perplexity_reference:.4f} (x {v.perplexity_ratio:.5f})",
+            f"greedy tokens as the float weights choose: {v.agreement(self.budget.tie):.2%} of {v.greedy_tokens}",
+            f"a sequence alone and in a batch: {v.batch_error:.3g}; a prompt among other work: {v.repeat_error:.3g}; "
+            f"cut into other chunks: {v.chunk_error:.3g}; a step run again: {self.replay_error:.3g} (relative differences)",
+            *self.speeds.lines(),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def prove(
+    repository: Path,
+    checkpoint: Source,
+    *,
+    machine: Machine | None = None,
+    runner: Runner | None = None,
+    sizes: Sizes | None = None,
+    budget: Budget | None = None,
+) -> Proof:
+    """Run the engine in `repository` and judge it.
+
+    Args:
+        runner: of the engine; by default the one that serves it.
+        budget: by default that of the engine's precision and target.
+
+    Raises:
+        ManifestError: there is no engine, or it cannot run here.
+    """
+    folder = repository / ENGINE_FOLDER
+    manifest = EngineManifest.load(folder)
+    machine = machine or this_machine()
+    if runner is None:
+        check_runnable(manifest, folder, machine)
+        runner = make_runner(manifest, folder)
+    gpu = machine.gpus[0] if manifest.target != "cpu" and machine.gpus else None
+    return Proof(
+        model=manifest.model,
+        target=manifest.target,
+        precision=manifest.precision,
+        inputs_hash=manifest.inputs_hash,
+        machine=f"{gpu.name}, compute capability {gpu.compute_capability}" if gpu else "CPU",
+        verification=verify(runner, manifest.limits, checkpoint, sizes=sizes, note=_note),
+        budget=budget or budget_of(manifest),
+        replay_error=replay_error(runner, manifest.limits, manifest.vocab_size),
+        speeds=measure_speeds(runner, manifest.limits, manifest.vocab_size),
+    )
+
+
+def budget_of(manifest: EngineManifest) -> Budget:
+    """The precision's budget; a GPU computes in halves, and sums in an order that depends on the shape of a run."""
+    budget = BUDGETS[manifest.precision]
+    if manifest.target == "cpu":
+        return budget
+    halves = BUDGETS["fp16"]
+    return dataclasses.replace(
+        budget,
+        logits_error=None,
+        chunk_error=None,
+        mean_kl=max(budget.mean_kl or 0.0, halves.mean_kl or 0.0),
+        greedy_agreement=min(budget.greedy_agreement, halves.greedy_agreement),
+        perplexity_ratio=max(budget.perplexity_ratio, halves.perplexity_ratio),
+        batch_error=0.05,
+    )
+
+
+def require_gpu(target: str, machine: Machine) -> None:
+    """Say at once, before anything is read, that there is no GPU to run an engine for one.
+
+    Raises:
+        ManifestError: there is none.
+    """
+    if target != "cpu" and not machine.gpus:
+        raise ManifestError(
+            f"no supported GPU: an engine of target {target} can be proved only where it runs, and this machine has no GPU "
+            f"that can be used ({machine.no_gpu})",
+            "run `make verify` with the same build folder on a machine with an NVIDIA GPU of compute capability 8.0 or later",
+        )
+
+
+def _note(words: str) -> None:
+    print(f"verify     {words}", file=sys.stderr, flush=True)
+
+
+def main(
+    model: Annotated[str, typer.Option(help="As it was built: known name, folder, .gguf file or hub id.")] = DEFAULT_MODEL,
+    target: Annotated[str, typer.Option(help=f"One of {', '.join(TARGETS)}.")] = "tensorrt",
+    build_dir: Annotated[Path, typer.Option(help="Where results and caches lie.")] = _BUILD_DIR,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")] = False,
+) -> None:
+    """Run a published engine on this machine, compare it with the float weights, measure it; exit code 2: over its budget."""
+    try:
+        machine = this_machine()
+        settings = Settings(build_dir=build_dir)
+        plan = BuildPlan(model=model, target=target)
+        require_gpu(target, machine)
+        repository = plan.repository(build_dir)
+        EngineManifest.load(repository / ENGINE_FOLDER)  # before a checkpoint is fetched for nothing
+        checkpoint: Any = open_checkpoint(model, cache=settings.cache_dir / "checkpoints", progress=_note)
+        proof = prove(repository, checkpoint, machine=machine)
+        report = proof.write(plan.folder(build_dir))
+    except TriuneError as error:
+        print(f"error: {error.args[0]}" + (f"\n\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
+        raise typer.Exit(1) from error
+    except DeviceLost as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps({"report": str(report), "problems": proof.problems, "speeds": dataclasses.asdict(proof.speeds)}))
+    else:
+        typer.echo(proof.text() + str(report))
+    if proof.problems:
+        raise typer.Exit(_MISSED)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+../../triune_infer/1/model.py

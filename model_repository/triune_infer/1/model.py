@@ -1,0 +1,62 @@
+"""The model of the same name without `_infer`, answered as one response. Also serves `ensemble_infer`."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from triune_runtime.errors import TriuneError
+from triune_runtime.serving.tensors import error_text, request_parameters, status_in
+from triune_runtime.serving.whole import PLACES, combined
+
+# gRPC's names of error kinds -> Triton's; its class appears only after this module has been imported.
+CODES = {"INVALID_ARGUMENT": "INVALID_ARG", "UNAVAILABLE": "UNAVAILABLE", "INTERNAL": "INTERNAL"}
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+
+class TritonPythonModel:
+    """Hands each request on from a thread of its own, so that they are served together."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        self._target = args["model_name"].removesuffix("_infer")
+
+    def execute(self, requests: list[Any]) -> None:
+        for request in requests:  # all that is needed of it must be taken here: it is gone when this returns
+            sender = request.get_response_sender()
+            try:
+                inner = pb_utils.InferenceRequest(
+                    request_id=request.request_id(),
+                    model_name=self._target,
+                    requested_output_names=[*(PLACES | set(request.requested_output_names()))],
+                    inputs=[pb_utils.Tensor(tensor.name(), tensor.as_numpy().copy()) for tensor in request.inputs()],
+                    parameters=request_parameters(request.parameters),
+                    timeout=request.timeout(),
+                )
+            except TriuneError as error:
+                sender.send(_failed(error_text(error), pb_utils.TritonError.INVALID_ARG), flags=FINAL)
+                continue
+            threading.Thread(target=self._answer, args=(inner, sender), daemon=True).start()
+
+    def _answer(self, inner: Any, sender: Any) -> None:
+        try:
+            answer = _whole(inner)
+        except Exception as error:  # whatever Triton raises: without an answer its client would wait for ever
+            answer = _failed(f"INTERNAL: {error}", pb_utils.TritonError.INTERNAL)
+        sender.send(answer, flags=FINAL)
+
+
+def _whole(inner: Any) -> Any:
+    parts = []
+    for response in inner.exec(decoupled=True):
+        if response.has_error():
+            message = response.error().message()
+            return _failed(message, getattr(pb_utils.TritonError, CODES[status_in(message)]))  # ensembles lose the code
+        if tensors := response.output_tensors():
+            parts.append({tensor.name(): tensor.as_numpy() for tensor in tensors})
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in combined(parts).items()])
+
+
+def _failed(message: str, code: Any) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -1,0 +1,30 @@
+"""What an answer may look like. This file knows the interface alone; the grammar library is imported by `grammar.py` only."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Constraint(Protocol):
+    """The state of one answer whose form is prescribed. Used by the stepping thread alone."""
+
+    @property
+    def active(self) -> bool:
+        """Whether the next token is restricted: not while the model still thinks."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is complete and nothing may follow."""
+
+    @property
+    def error(self) -> str:
+        """Why no token can be chosen any more; empty while some can."""
+
+    def mask(self, scores: NDArray[np.float32]) -> None:
+        """Set the scores [vocab_size] of tokens that may not come next to minus infinity."""
+
+    def push(self, token_id: int) -> None:
+        """Take in the answer's next token."""

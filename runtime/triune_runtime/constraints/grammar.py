@@ -1,0 +1,131 @@
+"""Guides -> constraints: the only file that speaks to llguidance. It is imported when the first guide comes, not before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+import llguidance
+import numpy as np
+from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+from ..text.vocabulary import TokenBytes
+from .guide import Guide
+
+# The library's own measures of work; with them a grammar compiles within a second and a mask takes 15 ms at the very most.
+_LIMITS = llguidance.LLParserLimits(
+    initial_lexer_fuel=1_000_000,
+    step_lexer_fuel=200_000,
+    step_max_items=50_000,
+    max_lexer_states=50_000,  # of 1 to 2 kB
+    max_grammar_size=200_000,
+    verbose_errors=False,
+)
+# The library would force the one tokenization of a text that its copy of the tokenizer gives; the model chooses its own.
+_FREE_TOKENS = '\n%llguidance {"no_forcing": true}\n'
+
+
+class GrammarCompiler:
+    """Compiles guides for one vocabulary."""
+
+    def __init__(self, token_bytes: TokenBytes, hidden: Collection[bytes] = ()) -> None:
+        """
+        Args:
+            hidden: texts of tokens that are no part of an answer, such as the markers of thinking.
+        """
+        self._tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Vocabulary(token_bytes, hidden)))
+
+    def compile(self, guide: Guide) -> llguidance.LLMatcher:
+        """A matcher at its beginning; `GrammarConstraint` takes a copy of it.
+
+        Raises:
+            RequestError: the guide is wrong, not supported or too large; says what of it.
+        """
+        matcher = llguidance.LLMatcher(self._tokenizer, _lark(guide), log_level=0, limits=_LIMITS)
+        if matcher.is_error():
+            raise _refusal(guide[0], matcher.get_error())
+        return matcher
+
+
+class GrammarConstraint:
+    """See `Constraint`."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, end_ids: Sequence[int], size: int) -> None:
+        """
+        Args:
+            matcher: used up by this constraint.
+            end_ids: tokens that end the answer and have no text: allowed where the answer may end.
+            size: tokens in the vocabulary's table.
+        """
+        self._matcher = matcher
+        self._end_ids = np.array(sorted(end_ids), np.int64)
+        self._ends = frozenset(end_ids)
+        self._bits = np.zeros((size + 1 + 31) // 32, np.uint32)  # one more: see `_Vocabulary`
+        self._ended = False
+        self.active = True
+
+    @property
+    def finished(self) -> bool:
+        return self._ended or (self._matcher.is_stopped() and not self._matcher.is_error())
+
+    @property
+    def error(self) -> str:
+        why = self._matcher.get_error().partition("\n")[0]
+        return f"the answer's grammar cannot go on: {why}" if self._matcher.is_error() else ""
+
+    def mask(self, scores: NDArray[np.float32]) -> None:
+        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        if self._matcher.is_error():
+            scores.fill(-np.inf)
+            return
+        allowed = np.unpackbits(self._bits.view(np.uint8), count=len(scores), bitorder="little").view(np.bool_)
+        allowed[self._end_ids[self._end_ids < len(scores)]] = self._matcher.is_accepting()
+        np.copyto(scores, -np.inf, where=~allowed)
+
+    def push(self, token_id: int) -> None:
+        if token_id in self._ends:
+            self._ended = True
+        else:
+            self._matcher.consume_token(token_id)
+
+
+class _Vocabulary:
+    """What llguidance asks of a tokenizer. Its one end-of-text token is made up: a model may have several of its own."""
+
+    bos_token_id = None
+
+    def __init__(self, token_bytes: TokenBytes, hidden: Collection[bytes]) -> None:
+        self.tokens = [b"" if raw in hidden else raw for raw in token_bytes] + [b""]
+        self.eos_token_id = len(token_bytes)
+        self.special_token_ids = [token for token, raw in enumerate(self.tokens) if not raw]
+
+    def __call__(self, text: bytes) -> list[int]:
+        """Asked only to force tokens, which grammars are told not to do."""
+        return []
+
+
+def _lark(guide: Guide) -> str:
+    kind, source = guide
+    if kind == "json_schema":
+        body = f"start: %json {source}"
+    elif kind == "regex":
+        # A whole answer is matched anyway, and the library knows no anchors inside.
+        pattern = re.sub(r"(?<!\\)((?:\\\\)*)\$$", r"\1", source.removeprefix("^"))
+        body = f"start: /{llguidance.regex_to_lark(pattern)}/" if pattern else 'start: ""'
+    elif "::=" in source:
+        try:
+            body = gbnf_to_lark(source)
+        except GbnfToLarkError as error:
+            raise _refusal("GBNF grammar", str(error)) from None
+    else:
+        body = source
+    return llguidance.LLMatcher.grammar_from_lark(body + _FREE_TOKENS)
+
+
+def _refusal(kind: str, why: str) -> RequestError:
+    # The library shows where in the Lark text that it was given; of a schema or a regex, that is not what the client sent.
+    shown = why if "grammar" in kind else re.sub(r"(?s)\n +\d+ \| .*", "", re.sub(r"^at \d+\(\d+\): ", "", why))
+    shown = " ".join(shown.removeprefix("failed to compile JSON schema: ").split())
+    return RequestError(f"the {kind.replace('_', ' ')} cannot be served: {shown[:500]}", "see docs/structured.md for what can")

@@ -1,0 +1,197 @@
+"""The sequences of one request -> its responses, in the form that the client's contract has for them.
+
+- TensorRT-LLM: a response belongs to one sequence, which `batch_index` and `sequence_index` name, streamed or not.
+- Ours: the same where it is streamed; whole answers come in one response whose tensors have an element a sequence.
+- vLLM: in every response the tensors have an element a sequence.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import TriuneError
+from ..options import Options
+from ..outbox import Item, Sink
+from ..request import Chunk, Request
+from ..text.vocabulary import TokenBytes
+from .answers import Answer, Arrays, byte_ranges, vllm_reason
+from .tensors import strings
+
+Reply = Callable[[Arrays | TriuneError, bool], None]  # (tensors or error, whether it is the last)
+
+
+@dataclass(eq=False)
+class _Row:
+    """One prompt and the sequences that continue it."""
+
+    options: Options
+    number: int
+    members: list[_Member] = field(default_factory=list)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether nothing can be sent before all have ended."""
+        options = self.options
+        several = options.best_of > 1 and not options.batched
+        return not options.stream and (several or options.best_of > options.n)
+
+
+@dataclass(eq=False)
+class _Member:
+    answer: Answer
+    index: int
+    watch: Callable[[], None]
+    reason: str | None = None  # why it has ended
+    held: Arrays | None = None  # its one chunk, while others are waited for
+
+    @property
+    def ended(self) -> bool:
+        return self.reason is not None
+
+
+class Responses:
+    """Makes the responses to one request. Sinks are called on one thread, `fail` on any."""
+
+    def __init__(self, token_bytes: TokenBytes, reply: Reply, abort: Callable[[int], None]) -> None:
+        """
+        Args:
+            abort: ends the sequence of a key; for those whose client has got an error instead.
+        """
+        self._token_bytes, self._reply, self._abort = token_bytes, reply, abort
+        self._rows: list[_Row] = []
+        self._closed = False
+        self._lock = threading.Lock()  # guards `_closed` with the reply that closes
+
+    def expect(
+        self, requests: Sequence[Request], options: Options, number: int, watches: Sequence[Callable[[], None]]
+    ) -> list[Sink]:
+        """Where the items of a row's requests go.
+
+        Args:
+            watches: one a request; called after each of its chunks but the last.
+        """
+        row = _Row(options, number)
+        self._rows.append(row)
+        for index, (request, watch) in enumerate(zip(requests, watches, strict=True)):
+            answer = Answer(request, options, self._token_bytes, first=index == 0)
+            row.members.append(_Member(answer, index, watch))
+        return [self._sink(row, member) for member in row.members]
+
+    def fail(self, error: TriuneError) -> None:
+        """Answer the whole request with an error and end what is left of it."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._reply(error, True)
+        for row in self._rows:
+            for member in row.members:
+                if not member.ended:
+                    self._abort(member.answer.key)
+
+    def _sink(self, row: _Row, member: _Member) -> Sink:
+        def take(item: Item) -> None:
+            if isinstance(item, TriuneError):
+                member.reason = "error"
+                self.fail(item)
+                return
+            for arrays, last in self._take(row, member, item):
+                with self._lock:
+                    if self._closed:
+                        return
+                    self._closed = last
+                    self._reply(arrays, last)
+            if not member.ended and not self._closed:
+                member.watch()
+
+        return take
+
+    def _take(self, row: _Row, member: _Member, chunk: Chunk) -> list[tuple[Arrays, bool]]:
+        """The responses that a chunk makes possible, and whether each is the last."""
+        arrays = member.answer.tensors(chunk)
+        member.reason = chunk.finish_reason
+        if row.gathers:
+            member.held = arrays
+            if not all(one.ended for one in row.members):
+                return []
+            ready = self._best(row)
+        elif row.options.vllm and row.options.n > 1:
+            ready = [self._spread(row, member, arrays)]
+        else:
+            ready = [_placed(arrays, row, member.index) if row.options.batched or row.options.n > 1 else arrays]
+        over = all(one.ended for each in self._rows for one in each.members)
+        return [(one, over and one is ready[-1]) for one in ready]
+
+    def _best(self, row: _Row) -> list[Arrays]:
+        """Of a row that has ended: the answers that are to come back, best first where they were chosen."""
+        members = row.members
+        if row.options.best_of > row.options.n:
+            members = sorted(members, key=lambda one: -one.answer.logprob)[: row.options.n]
+        held = [one.held for one in members if one.held is not None]
+        for arrays in held:
+            arrays["num_input_tokens"] = np.zeros(1, np.uint32)
+        held[0]["num_input_tokens"] = row_prompt = np.array([_prompt_tokens(row)], np.uint32)
+        if row.options.batched:
+            return [_placed(arrays, row, index) for index, arrays in enumerate(held)]
+        merged = self._merge(held)
+        return [merged | {"num_input_tokens": row_prompt}]
+
+    def _merge(self, parts: Sequence[Arrays]) -> Arrays:
+        """Whole answers as one response with an element each."""
+        ranges, start = [], 0
+        for arrays in parts:
+            ranges += [n + start if n >= 0 else n for n in byte_ranges(arrays)]
+            start += len(self._token_bytes.join(arrays["token_ids"].tolist()))
+        longest = max((arrays["output_log_probs"].shape[1] for arrays in parts if "output_log_probs" in arrays), default=0)
+        merged: Arrays = {
+            "token_ids": np.concatenate([arrays["token_ids"] for arrays in parts]),
+            "byte_range": np.array(ranges, np.int32),
+            "request_key": parts[0]["request_key"],
+            "chunk_index": parts[0]["chunk_index"],
+            "sequence_index": np.arange(len(parts), dtype=np.int32).reshape(-1, 1),
+        }
+        if longest:  # shorter answers have zeros behind their last token
+            rows = [arrays.get("output_log_probs", np.zeros((1, 0), np.float32)) for arrays in parts]
+            padded = [np.pad(row, ((0, 0), (0, longest - row.shape[1]))) for row in rows]
+            merged["output_log_probs"] = np.concatenate(padded)
+        for name in dict.fromkeys(name for arrays in parts for name in arrays if name not in merged):
+            like = next(arrays[name] for arrays in parts if name in arrays)
+            missing = strings("") if like.dtype == np.object_ else np.zeros_like(like)
+            merged[name] = np.concatenate([arrays.get(name, missing) for arrays in parts])
+        return merged
+
+    def _spread(self, row: _Row, member: _Member, arrays: Arrays) -> Arrays:
+        """A chunk as vLLM gives it: an element for every sequence, empty for those that have nothing new."""
+        members, own = row.members, member.index
+        ranges = [byte_ranges(arrays) if one is member else [0, 0, *byte_ranges(arrays)[2:]] for one in members]
+        if ranges[own][2] >= 0:  # others' thinking has no more text than they have
+            ranges = [found if one is member else [0] * 4 for found, one in zip(ranges, members, strict=True)]
+        spread: Arrays = arrays | {
+            "byte_range": np.array(ranges, np.int32).reshape(-1),
+            "finish_reason": strings(*(vllm_reason(one.reason) for one in members)),
+            "sequence_index": np.array([[own]], np.int32),
+        }
+        for name in ("num_output_tokens", "num_reasoning_tokens"):
+            if name in arrays:
+                spread[name] = np.array([arrays[name][0] if one is member else 0 for one in members], np.uint32)
+        if "logprobs" in arrays:
+            spread["logprobs"] = np.array([arrays["logprobs"][0] if one is member else b"[]" for one in members], np.object_)
+            spread["cum_log_probs"] = np.array([one.answer.logprob for one in members], np.float32)
+        return spread
+
+
+def _prompt_tokens(row: _Row) -> int:
+    return row.members[0].answer.prompt_tokens
+
+
+def _placed(arrays: Arrays, row: _Row, index: int) -> Arrays:
+    """With the numbers of its row and sequence, [1, 1] each: old clients read [0][0]."""
+    placed: dict[str, Any] = arrays | {"sequence_index": np.array([[index]], np.int32)}
+    if row.options.batched:
+        placed["batch_index"] = np.array([[row.number]], np.int32)
+    return placed

@@ -1,0 +1,73 @@
+"""OpenAI's client library, against the OpenAI-compatible API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+from common import ADDRESSES, FRANCE, QUESTION, main
+
+CLIENT = openai.OpenAI(base_url=ADDRESSES["OPENAI"], api_key="none", max_retries=0)
+MESSAGES: Any = [{"role": "user", "content": QUESTION}]
+
+
+def chat() -> dict[str, Any]:
+    whole = CLIENT.chat.completions.create(model="triune", messages=MESSAGES, max_tokens=24, temperature=0)
+    pieces, usage = [], None
+    options: Any = {"include_usage": True}
+    for event in CLIENT.chat.completions.create(
+        model="triune", messages=MESSAGES, max_tokens=24, temperature=0, stream=True, stream_options=options
+    ):
+        usage = event.usage or usage
+        pieces += [choice.delta.content or "" for choice in event.choices]
+    return {
+        "text": whole.choices[0].message.content,
+        "reason": whole.choices[0].finish_reason,
+        "streamed": "".join(pieces),
+        "pieces": len(pieces),
+        "usage": [whole.usage.total_tokens if whole.usage else 0, usage.total_tokens if usage else 0],
+    }
+
+
+def completion() -> dict[str, Any]:
+    whole = CLIENT.completions.create(model="triune", prompt=FRANCE, max_tokens=6, temperature=0, n=2, logprobs=2)
+    streamed = CLIENT.completions.create(model="triune", prompt=FRANCE, max_tokens=6, temperature=0, stream=True)
+    logprobs = whole.choices[0].logprobs
+    return {
+        "texts": [choice.text for choice in whole.choices],
+        "tokens": logprobs.tokens if logprobs else [],
+        "streamed": "".join(event.choices[0].text for event in streamed),
+    }
+
+
+def logprobs() -> dict[str, Any]:
+    whole = CLIENT.chat.completions.create(
+        model="triune", messages=MESSAGES, max_tokens=8, temperature=0, logprobs=True, top_logprobs=3
+    )
+    found = whole.choices[0].logprobs
+    assert found is not None and found.content is not None
+    return {
+        "text": "".join(entry.token for entry in found.content),
+        "content": whole.choices[0].message.content,
+        "tops": [len(entry.top_logprobs) for entry in found.content],
+        "best_first": all(entry.top_logprobs[0].logprob == entry.logprob for entry in found.content),
+    }
+
+
+def errors() -> dict[str, Any]:
+    found = {}
+    bad: dict[str, dict[str, Any]] = {
+        "model": {"model": "gpt-9"},
+        "length": {"max_tokens": 10**6},
+        "temperature": {"temperature": 9},
+        "audio": {"modalities": ["audio"]},
+    }
+    for name, more in bad.items():
+        try:
+            CLIENT.chat.completions.create(**({"model": "triune", "messages": MESSAGES} | more))
+        except openai.APIStatusError as error:
+            found[name] = [type(error).__name__, error.code, error.param]
+    return {"errors": found, "models": [model.id for model in CLIENT.models.list()]}
+
+
+main(chat, completion, logprobs, errors)

@@ -1,0 +1,107 @@
+"""Engines behind `HostDevice`: an ONNX Runtime engine in the dress of a TensorRT one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from triune_runtime.manifest import EngineManifest, TensorRtPlan, TensorRtProfile
+from triune_runtime.runners.host import HostDevice, HostEngine
+from triune_runtime.runners.slot_runner import SlotRunner
+
+DRAFTS = 8  # positions that get logits, at most
+
+
+def as_tensorrt(manifest: EngineManifest, **changes: Any) -> EngineManifest:
+    """The manifest that a TensorRT engine of the same graph would have; `changes` are of its plan."""
+    limits = manifest.limits
+    plan = TensorRtPlan(
+        flavour="tensorrt_rtx",
+        version="1.7.1.116",
+        compute_capabilities=("8.9",),
+        capacity=limits.max_length + -limits.max_length % 16,
+        profiles=(
+            TensorRtProfile(
+                name="prefill", batch=(1, 1, 1), tokens=(1, limits.prefill_chunk, limits.prefill_chunk), logits=(1, 1, DRAFTS)
+            ),
+            TensorRtProfile(name="decode", batch=(1, 1, limits.max_sequences), tokens=(1, 1, 1), logits=(1, 1, 1)),
+        ),
+        plan_bytes=0,
+        plan_sha256="",
+    )
+    return dataclasses.replace(manifest, target="tensorrt", tensorrt=dataclasses.replace(plan, **changes))
+
+
+class OrtCompute:
+    """What `HostEngine` computes: the CPU engine of the same model, appending in place to the memory that is bound."""
+
+    def __init__(self, path: Path, manifest: EngineManifest) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))  # as `OrtRunner`: sums are cut alike
+        options.enable_mem_pattern = False
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._manifest = manifest
+        self.calls: list[tuple[int, int]] = []  # (batch, tokens)
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        batch, n = inputs["input_ids"].shape
+        self.calls.append((batch, n))
+        starts = inputs["starts"]
+        assert np.array_equal(inputs["positions"], starts[:, None] + np.arange(n)), "positions do not follow starts"
+        logits = np.empty((batch, len(inputs["logit_positions"]), self._manifest.vocab_size), np.float32)
+        binding = self._session.io_binding()
+        feeds = {
+            "input_ids": inputs["input_ids"],
+            "total_lengths": (starts + n).astype(np.int32),
+            "logit_positions": inputs["logit_positions"],
+        }
+        feeds |= {f"past.{c.name}": inputs[f"past.{c.name}"] for c in self._manifest.cache}
+        for name, array in feeds.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        outputs = {"logits": logits} | {f"present.{c.name}": feeds[f"past.{c.name}"] for c in self._manifest.cache}
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        return logits
+
+
+class LoweredCompute:
+    """What `HostEngine` computes: the graph that TensorRT is given, with its own inputs and outputs, run by ONNX Runtime."""
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.outputs = [o.name for o in self._session.get_outputs()]
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        found = dict(zip(self.outputs, self._session.run(self.outputs, dict(inputs)), strict=True))
+        logits: NDArray[np.float32] = found.pop("logits")
+        for name, present in found.items():
+            inputs[name.replace("present.", "past.")][...] = present
+        return logits
+
+
+@dataclasses.dataclass
+class HostRunner:
+    """A slot runner on a host device, and its parts."""
+
+    runner: SlotRunner
+    device: HostDevice
+    engine: HostEngine
+    compute: OrtCompute
+
+    @classmethod
+    def of(cls, manifest: EngineManifest, folder: Path, *, record: bool = True) -> HostRunner:
+        """The CPU engine of `manifest` in `folder`, run as a TensorRT engine would be."""
+        device, compute = HostDevice(), OrtCompute(folder / manifest.engine, manifest)
+        served = as_tensorrt(manifest)
+        engine = HostEngine(served, device, compute)
+        return cls(SlotRunner(served, device, engine, record=record), device, engine, compute)

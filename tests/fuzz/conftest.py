@@ -1,0 +1,64 @@
+"""A real server to be fuzzed, and the tally of the cases. Run: make fuzz"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fakes.repository import TEMPLATE
+from fakes.thinking import thinking_engine
+from support.fuzzing import Tally
+from support.real_server import RealServer, start, stop
+
+TALLY = Tally()
+
+
+@pytest.fixture(scope="session")
+def tally() -> Tally:
+    return TALLY
+
+
+@pytest.fixture(scope="session")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """A server of the repository that TRIUNE_FUZZ_REPOSITORY names, or of an engine that thinks but hardly computes."""
+    named = os.environ.get("TRIUNE_FUZZ_REPOSITORY")
+    repository = Path(named) if named else tmp_path_factory.mktemp("fuzz") / "repository"
+    if not named:
+        shutil.copytree(TEMPLATE, repository, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("triune", "ensemble"):
+            (repository / name / "1").mkdir(exist_ok=True)
+        thinking_engine(repository / "generate" / "1")
+    running = start(tmp_path_factory.mktemp("server"), repository)
+    yield running
+    stop(running)
+
+
+@pytest.fixture(autouse=True)
+def loses_nothing(target: RealServer) -> Iterator[None]:
+    """After a fuzzer no slot is held, every process is still the one from before, and an answer comes at once."""
+    before = _processes(target)
+    yield
+    target.wait_idle()
+    assert _processes(target) == before, f"a process of the server ended:\n{target.log.read_text()[-3000:]}"
+    began = time.monotonic()
+    assert target.generate(text_input="Hi", max_tokens=2, ignore_eos=True).json()["num_output_tokens"] == 2
+    assert time.monotonic() - began < 10
+
+
+def _processes(server: RealServer) -> set[int]:
+    return {process.pid for process in psutil.Process(server.process.pid).children(recursive=True)}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what became of the cases."""
+    if TALLY.cases:
+        terminalreporter.section(f"{TALLY.cases} fuzzed cases")
+        for fuzzer, found in TALLY.outcomes.items():
+            outcomes = ", ".join(f"{outcome}: {count}" for outcome, count in sorted(found.items()))
+            terminalreporter.write_line(f"{fuzzer}: {sum(found.values())} ({outcomes})")
