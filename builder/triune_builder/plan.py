@@ -57,6 +57,10 @@ class BuildPlan:
                 "choose --verify auto, or none",
             )
         if self.target == "tensorrt":
+            if self.speculation == "on":
+                raise BuildError(
+                    "--speculation on: TensorRT engines have no layer that drafts yet", "choose --speculation auto"
+                )
             trt_targets.find_precision(self.precision, self.compute_capabilities)
             trt_targets.flavour(self.compute_capabilities)
         if self.target != "tensorrt" and (self.compute_capabilities or self.weight_streaming):
