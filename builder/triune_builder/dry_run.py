@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .checkpoint import Checkpoint, open_checkpoint
 from .engine import ort
+from .errors import BuildError
 from .estimate import Estimate, estimate
 from .fingerprint import write_atomically
 from .graph.export import export
@@ -39,6 +40,8 @@ def dry_run(plan: BuildPlan, settings: Settings | None = None, *, display: Displ
             misshapen. Or a choice that this build cannot have.
     """
     settings, display = settings or Settings(), display or Display()
+    if plan.target != "cpu":
+        raise BuildError(f"a dry run estimates engines for the CPU, not for {plan.target}", "leave out --target, or --dry-run")
     with display.stage("fetch") as clock:
         cache = settings.cache_dir / "checkpoints"
         checkpoint = open_checkpoint(plan.model, cache=cache, progress=clock.note, headers_only=True)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 KEPT = {"engine": 3, "verify": 12}  # results that stay, so that going back and forth between choices is quick
 FAILED = "failed"  # beside the repository: the report of a build over its budget
 _ASIDE = 1 << 30  # bytes of memory for activations and the build itself
+_EXACT = {"cpu": "fp32", "tensorrt": "fp16"}  # the precision nearest to the float weights
 _FACTS = "facts.json"  # in the folder of a stage's result
 
 
@@ -201,7 +202,7 @@ class _Build:
             raise BuildError(
                 f"{self.plan.model} at {self.plan.precision} is over its budget and was not published: "
                 + "; ".join(report.problems),
-                f"see {failed / TEXT_NAME}, or choose a --precision nearer to the float weights: int8 or fp32",
+                f"see {failed / TEXT_NAME}, or choose a --precision nearer to the float weights, as {_EXACT[self.plan.target]}",
             )
         return report
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from triune_runtime.manifest import Limits
 
+from .engine import trt_targets
 from .errors import BuildError
 from .fingerprint import digest
 
@@ -55,6 +56,13 @@ class BuildPlan:
                 f"--verify {self.verify} runs the engine; of a TensorRT engine the parsed network is computed",
                 "choose --verify auto, or none",
             )
+        if self.target == "tensorrt":
+            if self.speculation == "on":
+                raise BuildError(
+                    "--speculation on: TensorRT engines have no layer that drafts yet", "choose --speculation auto"
+                )
+            trt_targets.find_precision(self.precision, self.compute_capabilities)
+            trt_targets.flavour(self.compute_capabilities)
         if self.target != "tensorrt" and (self.compute_capabilities or self.weight_streaming):
             raise BuildError(
                 f"--compute-capability and --weight-streaming are of target tensorrt, not of {self.target}",

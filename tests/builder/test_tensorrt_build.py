@@ -181,5 +181,9 @@ def test_a_build_over_its_budget_publishes_nothing(tmp_path: Path) -> None:
 def test_choices_of_other_targets_are_refused() -> None:
     with pytest.raises(BuildError, match="of target tensorrt, not of cpu"):
         BuildPlan(compute_capabilities=("8.9",))
+    with pytest.raises(BuildError, match=r"compute capability 8\.0 has no fp8"):  # before anything is fetched
+        BuildPlan(target="tensorrt", precision="fp8", compute_capabilities=("8.0",))
+    with pytest.raises(BuildError, match="no layer that drafts"):
+        BuildPlan(target="tensorrt", precision="fp16", speculation="on")
     with pytest.raises(BuildError, match="--verify full runs the engine"):
         BuildPlan(target="tensorrt", precision="fp16", verify="full")
