@@ -22,7 +22,7 @@ from triune_runtime.runners.preflight import Machine, check_runnable, this_machi
 
 from .checkpoint import open_checkpoint
 from .inputs import Settings
-from .plan import DEFAULT_MODEL, TARGETS, BuildPlan
+from .plan import DEFAULT_MODEL, DEFAULT_PRECISIONS, TARGETS, BuildPlan
 from .repository.assemble import ENGINE_FOLDER
 from .verify.budget import BUDGETS, Budget
 from .verify.measure import Sizes
@@ -169,7 +169,7 @@ def main(
     try:
         machine = this_machine()
         settings = Settings(build_dir=build_dir)
-        plan = BuildPlan(model=model, target=target)
+        plan = BuildPlan(model=model, target=target, precision=DEFAULT_PRECISIONS.get(target, ""))
         require_gpu(target, machine)
         repository = plan.repository(build_dir)
         EngineManifest.load(repository / ENGINE_FOLDER)  # before a checkpoint is fetched for nothing

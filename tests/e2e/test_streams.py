@@ -138,7 +138,7 @@ def test_a_deadline_ends_the_answer_with_its_reason(server: RealServer) -> None:
 
 def test_a_full_queue_is_refused_at_once_and_nothing_else_is_lost(server: RealServer) -> None:
     limit = 256 + 16
-    short = {"text_input": "Hi", "max_tokens": 2, "ignore_eos": True}
+    short = {"text_input": "Hi", "max_tokens": 24, "ignore_eos": True}
 
     async def flood() -> list[httpx.Response]:
         async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=limit + 100)) as client:

@@ -66,6 +66,8 @@ class PromptService:
             RequestError: as `prompt`, or the inputs have different numbers of rows.
         """
         found = [self.prompt(row, parameters) for row in _rows(tensors)]
+        if not found:
+            raise RequestError("the request has no rows", _ONE_PROMPT)
         if len(found) == 1:
             ids, options = found[0]
             return ids, [options]
