@@ -58,8 +58,7 @@ Verify = Annotated[
 Speculation = Annotated[
     str,
     typer.Option(
-        help=f"Whether the engine can check drafts of further tokens: {', '.join(SPECULATIONS)}. It is in memory twice then; "
-        "auto: where the model has an MTP layer."
+        help=f"Whether the engine can check drafts of further tokens: {', '.join(SPECULATIONS)}. It is in memory twice then."
     ),
 ]
 MaxSequences = Annotated[int, typer.Option(help="Sequences computed at once; each has a KV slot.")]

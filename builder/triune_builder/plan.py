@@ -18,7 +18,7 @@ from .fingerprint import digest
 DEFAULT_MODEL = "smollm2-135m"
 TARGETS = ("cpu", "tensorrt")
 VERIFICATIONS = ("auto", "full", "layers", "none")
-SPECULATIONS = ("auto", "on", "off")
+SPECULATIONS = ("off", "on")
 PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "int8", "int4", "w8a8")
 DEFAULT_PRECISIONS = {"cpu": "w8a8", "tensorrt": "fp16"}
 _LONGEST_NAME = 200  # bytes of a file's name; systems take 255, and ours add a little
@@ -37,7 +37,7 @@ class BuildPlan:
     target: str = "cpu"
     precision: str = "w8a8"
     verify: str = "auto"
-    speculation: str = "auto"  # whether drafts of further tokens can be checked; auto: of models with an MTP layer
+    speculation: str = "off"  # on: drafts of further tokens can be checked
     limits: Limits = dataclasses.field(default_factory=Limits)
     compute_capabilities: tuple[str, ...] = ()  # of the GPUs a TensorRT engine is for, e.g. 8.9
     weight_streaming: bool = False  # let a TensorRT engine's weights stay in host memory where the GPU's is too small
@@ -58,9 +58,7 @@ class BuildPlan:
             )
         if self.target == "tensorrt":
             if self.speculation == "on":
-                raise BuildError(
-                    "--speculation on: TensorRT engines have no layer that drafts yet", "choose --speculation auto"
-                )
+                raise BuildError("--speculation on: TensorRT engines have no layer that drafts yet", "omit --speculation")
             trt_targets.find_precision(self.precision, self.compute_capabilities)
             trt_targets.flavour(self.compute_capabilities)
         if self.target != "tensorrt" and (self.compute_capabilities or self.weight_streaming):

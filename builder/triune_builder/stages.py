@@ -43,7 +43,7 @@ class OrtTools(Tools):
     def compile(self, plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
         with stage("export"):
             check_weights(checkpoint.config, checkpoint.weights)
-            bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=plan.speculation != "off")
+            bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=plan.speculation == "on")
             speculates = _speculates(plan, bundle)
         with stage("quantize"):
             precision = find_precision(plan.precision)
@@ -84,7 +84,7 @@ def _speculates(plan: BuildPlan, bundle: GraphBundle) -> bool:
     windowed = any(c.window is not None for c in bundle.cache)
     if windowed and plan.speculation == "on":
         raise BuildError(f"drafts cannot be checked where layers have a window; {plan.model} has", "omit --speculation")
-    return not windowed and (plan.speculation == "on" or (plan.speculation == "auto" and bundle.mtp is not None))
+    return plan.speculation == "on"
 
 
 def _write_speculation(bundle: GraphBundle, folder: Path, changes: Sequence[Change], written: ort.Written) -> Speculation:

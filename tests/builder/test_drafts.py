@@ -159,7 +159,7 @@ def quietly(name: str) -> Iterator[StageClock]:
 def nano(tmp_path_factory: pytest.TempPathFactory) -> tuple[EngineManifest, Runner, TextTokenizer]:
     """r1-nano with eight-bit blocks, whose activations are rounded: the least difference would spread."""
     folder = tmp_path_factory.mktemp("nano")
-    plan = BuildPlan(model="r1-nano", precision="int8")
+    plan = BuildPlan(model="r1-nano", precision="int8", speculation="on")
     checkpoint = open_checkpoint("r1-nano", cache=folder)
     facts = OrtTools().compile(plan, checkpoint, folder, quietly)
     (folder / "tokenizer.json").write_text(checkpoint.tokenizer_json, "utf-8")

@@ -17,6 +17,7 @@ from .lookup import LookupDrafter
 from .mtp import MtpDrafter
 
 MOST_SEQUENCES = 8  # that decode at once and may have drafts: beyond, deciding alone would cost something
+_PATIENCE, _REST = 8, 24  # steps in a row in which no draft was worth it, after which only every so many-th looks again
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class Speculator:
         self._clock = clock
         self.costs = Costs()
         self._known: dict[int, _Known] = {}
+        self._vain = 0  # steps in a row without drafts
 
     @classmethod
     def of_engine(cls, manifest: EngineManifest, runner: Runner, sampler: Sampler, clock: Callable[[], float]) -> Speculator:
@@ -73,9 +75,14 @@ class Speculator:
         if not self._drafters or not self.costs.known or not 0 < len(decoding) + len(prefilling) <= MOST_SEQUENCES:
             return {}
         self._follow(prefilling, len(decoding) + len(prefilling))
+        self._vain += 1
+        if self._vain > _PATIENCE and self._vain % _REST:  # looking costs a small model as much as drafts would gain
+            return {}
         offers = [offer for s in decoding if (offer := self._offer(s)) is not None]
         offers.sort(key=lambda offer: -offer.speed)
         taken = worthwhile(self.costs, len(decoding), [(o.tokens, o.guess_s) for o in offers]) if offers else 0
+        if taken:
+            self._vain = 0
         return {o.sequence.key: drafts for o in offers[:taken] if (drafts := self._drafts(o))}
 
     def moved(self, move: Move) -> None:
