@@ -28,8 +28,8 @@ OPERATIONS = [
 ]  # fmt: skip
 # What the server has no use for is refused whatever its value: with it, few requests would get further than that.
 REFUSED = {
-    "tools", "tool_choice", "functions", "function_call", "response_format", "audio", "modalities", "prediction", "store",
-    "verbosity", "web_search_options", "best_of", "suffix", "reasoning_effort",
+    "functions", "function_call", "audio", "modalities", "prediction", "store", "verbosity", "web_search_options", "best_of",
+    "suffix", "reasoning_effort",
 }  # fmt: skip
 _KINDS = {"invalid_request_error", "authentication_error", "rate_limit_error", "server_error"}
 load_all_checks()
