@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from ._errors import ConnectError, TriuneError
 from ._options import Message
@@ -104,10 +107,11 @@ def show(stream: Stream, terminal: Terminal) -> Completion:
         TriuneError: the call failed; what came before has been shown.
     """
     try:
-        with _interruptible(), stream:
+        with _interruptible() as check, stream:
             with terminal.waiting():
                 chunk = next(stream, None)
             while chunk is not None:
+                check()
                 if chunk.is_reasoning:
                     terminal.thought(chunk.reasoning)
                 elif chunk.text:
@@ -146,8 +150,28 @@ def explain(error: Exception) -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible() -> Iterator[Callable[[], None]]:
+    """Ctrl-C inside ends the block and not the program. The function it gives raises a KeyboardInterrupt that got lost.
+
+    The interpreter drops exceptions that are raised inside a destructor or a callback, this one too.
+    """
+    pressed = False
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    def check() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, press) if is_main else None  # only the main thread may
     try:
-        yield
+        yield check
     except KeyboardInterrupt:
         return  # the stream around it is closed by now: the answer is cancelled, the program goes on
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)

@@ -8,17 +8,19 @@ import json
 import os
 import pty
 import select
+import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 
 from triune_client import Client, Overloaded
 from triune_client.__main__ import main
-from triune_client._chat import Chat
+from triune_client._chat import Chat, _interruptible
 from triune_client._terminal import PlainTerminal
 from triune_client.testing import MockTransport, mock_server
 
@@ -172,3 +174,23 @@ def test_ctrl_c_cancels_the_answer_and_at_the_prompt_leaves() -> None:
         assert server.cancelled == [request["id"] for request in server.requests]
         kept = json.loads(server.requests[1]["messages"])
         assert [turn["role"] for turn in kept] == ["user", "assistant", "user"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_ctrl_c_that_the_interpreter_lost_is_raised_at_the_next_piece() -> None:
+    class Loses:
+        """Its destructor is where the signal arrives: exceptions raised there are dropped."""
+
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    pieces = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _interruptible() as check:
+            for _ in range(5):
+                check()
+                pieces += 1
+                lost = Loses()
+                del lost
+    assert pieces == 1
