@@ -30,6 +30,7 @@ await page.focus(".thinking summary");
 await page.keyboard.press("Space");
 seen.thinkingOpenedByKey = await page.$eval(".thinking", (element) => element.open);
 await page.getByRole("button", { name: "Copy the answer" }).click();
+await page.waitForFunction(() => /^(Copied|Selected)/.test(document.querySelector("#status").textContent));
 seen.copied = (await texts("#status"))[0];
 
 // an answer that is stopped by a key

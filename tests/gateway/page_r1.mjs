@@ -30,10 +30,18 @@ await page.click(".thinking summary");
 await look(visit, shots, "r1");
 await page.click(".thinking summary");
 
-// more to compute than is waited for
-await say(page, "What is 98765432109876 * 87654321098765 + 76543210987654 * 65432109876543?");
-await page.waitForFunction(() => document.querySelectorAll(".assistant")[1]?.querySelector(".thinking > div")?.textContent);
-await page.click("#stop");
+// stopped from within the page, as soon as there is something to stop: a small model is quicker than a click from outside
+await page.click("#settings summary");
+await page.fill("#temperature", "2");
+await page.click("#settings summary");
+await say(page, "What is 9876 * 8765?");
+await page.waitForFunction(() => {
+  const stop = document.getElementById("stop");
+  const thought = document.querySelectorAll(".assistant")[1]?.querySelector(".thinking > div")?.textContent;
+  if (stop.hidden || !thought) return false;
+  stop.click();
+  return true;
+});
 await idle(page);
 seen.stopped = await page.locator(".note span").last().textContent();
 console.log(JSON.stringify(seen));
