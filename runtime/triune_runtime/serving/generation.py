@@ -156,7 +156,8 @@ class GenerationService:
     def _submit(self, group: Group, responses: Responses) -> None:
         """Hand a group to the worker; if its answers' form is prescribed, when that is compiled, on another thread."""
         first = group[0][0]
-        if first.params.guide is None:
+        guide = first.params.guide
+        if guide is None:
             self._worker.submit_group(group)
             return
 
@@ -168,14 +169,13 @@ class GenerationService:
             try:
                 if isinstance(made, TriuneError):
                     raise made
-                guide = first.params.guide
-                others = [self._compiler.make(guide, request) for request, _ in group[1:]] if guide is not None else []
+                others = [self._compiler.make(guide, request) for request, _ in group[1:]]
                 constrained = zip(group, (made, *others), strict=True)
                 self._worker.submit_group([(replace(request, constraint=its), sink) for (request, sink), its in constrained])
             except TriuneError as error:
                 responses.fail(error)
 
-        self._compiler.submit(first.params.guide, first, done)
+        self._compiler.submit(guide, first, done)
 
     def _watch(self, key: int, left: Callable[[], bool]) -> Callable[[], None]:
         """Asks whether a direct client has left at most ten times a second: the question is a message between processes."""
