@@ -34,6 +34,7 @@ class Supervisor:
         self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
         self._stopping = threading.Event()
         self._restarted: list[float] = []
+        self._served = False  # whether it has ever been ready
         self._gateway: Gateway | None = None  # of the OpenAI-compatible API, where it is asked for
 
     def stop(self) -> None:
@@ -47,7 +48,7 @@ class Supervisor:
             on_ready: called each time the server has become ready.
 
         Raises:
-            ServerError: a port is in use, the server cannot start, or it dies again and again.
+            ServerError: a port is in use, the server cannot start for the first time, or it dies again and again.
         """
         check_ports(self._options)
         created = psutil.Process().create_time()
@@ -68,10 +69,17 @@ class Supervisor:
     def _serve_once(self, on_ready: Callable[[], None]) -> None:
         server = Server(self._binaries, self._options, log_file(self._folder))
         try:
-            server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
-            if self._gateway is not None:
-                self._gateway.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
+            try:
+                server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
+                if self._gateway is not None and not self._served:
+                    self._gateway.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
+            except ServerError as error:
+                if not self._served:  # what never worked is not made to work by trying again
+                    raise
+                self._count_restart(str(error), server)
+                return
             if not self._stopping.is_set():
+                self._served = True
                 on_ready()
             while not self._stopping.wait(self._watch_s):
                 if (problem := server.problem()) is not None:

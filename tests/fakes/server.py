@@ -6,6 +6,7 @@ import json
 import shutil
 import stat
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from triune_server.binaries import Binaries
@@ -19,7 +20,10 @@ behaviour = json.loads(pathlib.Path(__file__).with_name("behaviour.json").read_t
 if behaviour == "broken":
     print("E1 model_lifecycle.cc: failed to load 'generate': no room")
     sys.exit(1)
-pathlib.Path(__file__).with_name("started").open("a").write("x")
+started = pathlib.Path(__file__).with_name("started")
+started.open("a").write("x")
+if len(started.read_text()) in behaviour["dies_starting"]:
+    os._exit(9)
 prefix = next(a.split("shm-region-prefix-name=")[1] for a in sys.argv if "shm-region-prefix-name" in a)
 (pathlib.Path(behaviour["shm"]) / f"{{prefix}}region").touch()
 stub = subprocess.Popen([behaviour["stub"], "600"])
@@ -46,11 +50,15 @@ signal.pause()
 """
 
 
-def fake_server(folder: Path, shared_memory: Path, *, broken: bool = False, dies: bool = False) -> Binaries:
-    """A server in `folder` that shares its memory in `shared_memory`."""
+def fake_server(
+    folder: Path, shared_memory: Path, *, broken: bool = False, dies: bool = False, dies_starting: Collection[int] = ()
+) -> Binaries:
+    """A server in `folder` that shares its memory in `shared_memory`; its starts numbered `dies_starting` do not come up."""
     stub = folder / "triton_python_backend_stub"
     shutil.copy2("/bin/sleep", stub)
-    behaviour = "broken" if broken else {"stub": str(stub), "dies": dies, "shm": str(shared_memory)}
+    behaviour = "broken" if broken else {
+        "stub": str(stub), "dies": dies, "dies_starting": list(dies_starting), "shm": str(shared_memory),
+    }  # fmt: skip
     (folder / "behaviour.json").write_text(json.dumps(behaviour))
     server = folder / "tritonserver"
     server.write_text(_SCRIPT.format(python=sys.executable))

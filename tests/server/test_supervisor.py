@@ -142,6 +142,28 @@ def test_a_server_that_dies_again_and_again_is_given_up(tmp_path: Path, shared_m
     assert family(tmp_path) == []
 
 
+def test_a_server_killed_while_it_starts_again_is_started_once_more(
+    tmp_path: Path, shared_memory: Path, where: ServerOptions
+) -> None:
+    binaries = fake_server(tmp_path, shared_memory, dies_starting=(2, 3))
+    with running(Supervisor(binaries, where, tmp_path, watch_s=0.05)) as run:
+        wait_until(lambda: run.ready == 1)
+        stubs(tmp_path)[0].parent().kill()  # type: ignore[union-attr]  # a stub's parent is the server
+        wait_until(lambda: run.ready == 2 and answers(where))
+        assert len((tmp_path / "started").read_text()) == 4
+    assert run.error is None
+
+
+def test_a_server_that_never_comes_up_again_is_given_up(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
+    binaries = fake_server(tmp_path, shared_memory, dies_starting=range(2, 9))
+    with running(Supervisor(binaries, where, tmp_path, watch_s=0.05)) as run:
+        wait_until(lambda: run.ready == 1)
+        stubs(tmp_path)[0].parent().kill()  # type: ignore[union-attr]
+        run.thread.join(PATIENCE_S)
+    assert "tritonserver ended with code 9 while starting" in str(run.error)
+    assert "for the 4th time in 60 s" in str(run.error)
+
+
 def test_a_server_that_cannot_start_says_why(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
     with running(Supervisor(fake_server(tmp_path, shared_memory, broken=True), where, tmp_path)) as run:
         run.thread.join(PATIENCE_S)

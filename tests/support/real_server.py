@@ -79,6 +79,7 @@ def start(folder: Path, repository: Path = REPOSITORY) -> RealServer:
     server = RealServer(options, process, log)
     wait_ready(server)
     wait_gateway(server)
+    wait_watched(server)
     return server
 
 
@@ -102,6 +103,14 @@ def wait_gateway(server: RealServer, timeout_s: float = 20.0) -> None:
     while not is_gateway_ready(server.options):
         assert time.monotonic() < end, f"the gateway was not ready after {timeout_s} s:\n{server.log.read_text()[-3000:]}"
         time.sleep(0.1)
+
+
+def wait_watched(server: RealServer, timeout_s: float = 20.0) -> None:
+    """Wait until the server has said itself that it is ready, so that what dies from here on is started again."""
+    end = time.monotonic() + timeout_s
+    while server.options.http_url not in server.log.read_text():
+        assert time.monotonic() < end, f"the server does not say that it is ready:\n{server.log.read_text()[-3000:]}"
+        time.sleep(0.05)
 
 
 def stop(server: RealServer) -> None:
