@@ -123,7 +123,8 @@ class Engine:
     def step(self) -> list[Event]:
         """Run one step; the pieces of answers that it gave."""
         events = self._expire()
-        step = self.scheduler.plan(self._speculator.propose(self.scheduler.decoding, self.scheduler.prefilling))
+        going_on = [] if self.scheduler.stands_still else self.scheduler.decoding
+        step = self.scheduler.plan(self._speculator.propose(going_on, self.scheduler.prefilling))
         if not step.slices:
             return events
         self._count_started(step)

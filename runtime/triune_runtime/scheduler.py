@@ -3,6 +3,9 @@
 Decoding sequences hold slots 0, 1, ..., n-1, so that a runner can run them as one batch. Prompts are computed in slots behind
 them, in the order they came, and cut at multiples of `prefill_chunk` whatever else is running: a prompt's numbers never
 depend on its neighbours. At most one prompt is half computed, the others wait without a slot.
+
+A step of few decoding sequences takes almost as long as one of many. So while more sequences are about to start than are
+decoding, these stand still for some chunks of prompts: all of them together are done sooner.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from .manifest import Limits
 from .request import Request
 from .sequence import Sequence
 from .slots import SlotPool
+
+_MOST_CHUNKS = 4  # of prompts between two steps in which the decoding sequences go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class Scheduler:
         self.prefilling: list[Sequence] = []
         self.decoding: list[Sequence] = []
         self._slots = SlotPool(limits.max_sequences)
+        self._prompted = 0  # tokens of prompts since the decoding sequences last went on
 
     @property
     def running(self) -> list[Sequence]:
@@ -66,6 +72,21 @@ class Scheduler:
     def queued(self) -> int:
         """How many sequences wait for a slot."""
         return sum(len(leader.members) for leader in self.waiting)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the next step has only prompts.
+
+        A step without the decoding sequences delays each of them, and one with them delays each that is about to start.
+        """
+        if not self.decoding or self._has_gaps:  # a prompt that is half computed may not get a slot in a gap
+            return False
+        starting = sum(len(leader.members) for leader in self.prefilling)
+        if self.waiting and self._slots.free >= len(self.waiting[0].members):
+            starting += min(self.queued, self._slots.free)
+        chunks = min(starting // len(self.decoding), _MOST_CHUNKS)
+        # The last of these chunks runs in the step in which the decoding sequences go on.
+        return self._prompted + self.limits.prefill_chunk <= (chunks - 1) * self.limits.prefill_chunk
 
     def add(self, request: Request, siblings: Iterable[Request] = ()) -> Sequence:
         """Queue a request, and with it others for the same prompt: all of them get slots together.
@@ -85,26 +106,19 @@ class Scheduler:
         return sequence
 
     def plan(self, drafts: Mapping[int, tuple[int, ...]] | None = None) -> Step:
-        """One token of each decoding sequence, then chunks of prompts: one chunk's tokens at most, so that decoding goes on.
+        """One token of each decoding sequence unless they stand still, then chunks of prompts: one chunk's tokens at most.
 
         Args:
             drafts: guesses of what follows, by sequence key; cut to what the answer may still have.
         """
+        if self.stands_still:
+            prompts = self._prompt_slices()
+            self._prompted += sum(part.length for part in prompts)
+            return Step((), prompts)
+        self._prompted = 0
         moves = self._close_gaps()
-        slices = [_decode_slice(s, (drafts or {}).get(s.key, ())) for s in self.decoding]
-        prompts = [self._prompt_slice(s) for s in self.prefilling]
-        budget = self.limits.prefill_chunk - sum(part.length for part in prompts)
-        while self.waiting and self._slots.free >= len(self.waiting[0].members):
-            part = self._prompt_slice(self.waiting[0])
-            if part.length > budget:  # those behind it wait as well: nobody overtakes
-                break
-            sequence = self.waiting.popleft()
-            for member in sequence.members:
-                member.slot = self._slots.acquire()
-            self.prefilling.append(sequence)
-            prompts.append(part)
-            budget -= part.length
-        return Step(moves, (*slices, *prompts))
+        prompts = self._prompt_slices()
+        return Step(moves, (*(_decode_slice(s, (drafts or {}).get(s.key, ())) for s in self.decoding), *prompts))
 
     def commit(self, step: Step, chosen: Mapping[int, Items[int]]) -> None:
         """Take in a step that has run: `chosen` maps sequence keys to next tokens, for every slice that samples.
@@ -168,6 +182,26 @@ class Scheduler:
                 f"send max_tokens of at most {room:,}, or build the engine with --max-length {prompt + wanted}",
             )
         return room if wanted is None else wanted
+
+    @property
+    def _has_gaps(self) -> bool:
+        return {s.slot for s in self.decoding} != set(range(len(self.decoding)))
+
+    def _prompt_slices(self) -> tuple[Slice, ...]:
+        """The next part of every prompt that runs now; takes those in that fit."""
+        prompts = [self._prompt_slice(s) for s in self.prefilling]
+        budget = self.limits.prefill_chunk - sum(part.length for part in prompts)
+        while self.waiting and self._slots.free >= len(self.waiting[0].members):
+            part = self._prompt_slice(self.waiting[0])
+            if part.length > budget:  # those behind it wait as well: nobody overtakes
+                break
+            sequence = self.waiting.popleft()
+            for member in sequence.members:
+                member.slot = self._slots.acquire()
+            self.prefilling.append(sequence)
+            prompts.append(part)
+            budget -= part.length
+        return tuple(prompts)
 
     def _prompt_slice(self, sequence: Sequence) -> Slice:
         """Up to the next multiple of `prefill_chunk`, or to the prompt's end."""

@@ -41,7 +41,7 @@ def test_invariants_hold_under_random_arrivals_and_cancellations(limits: Limits,
     cuts: dict[int, list[tuple[int, int]]] = defaultdict(list)
     started: list[int] = []
     cancelled: set[int] = set()
-    sequences = []
+    sequences, stood_still_for = [], 0
     while arrivals or scheduler.waiting or scheduler.running:
         while arrivals and rng.random() < 0.5:
             sequences.append(scheduler.add(arrivals.pop(0)))
@@ -54,11 +54,20 @@ def test_invariants_hold_under_random_arrivals_and_cancellations(limits: Limits,
         decoding = list(scheduler.decoding)
         step = scheduler.plan()
         scheduler.check()
-        # Every decoding sequence runs one token, and they are the first slots.
-        decodes, prompts = step.slices[: len(decoding)], step.slices[len(decoding) :]
-        assert {part.sequence for part in decodes} == set(decoding)
-        assert [part.sequence.slot for part in decodes] == list(range(len(decoding)))
-        assert all(part.length == 1 and part.samples for part in decodes)
+        # Every decoding sequence runs one token, and they are the first slots; or none does, while more are to start.
+        decodes = [part for part in step.slices if part.start >= len(part.sequence.request.prompt)]
+        prompts = [part for part in step.slices if part not in decodes]
+        still = bool(decoding) and not decodes
+        if still:
+            stood_still_for += sum(part.length for part in prompts)
+            assert prompts and not step.moves
+            assert len(prompts) + len(scheduler.waiting) + len(scheduler.prefilling) > len(decoding)
+            assert stood_still_for < 4 * limits.prefill_chunk
+        else:
+            stood_still_for = 0
+            assert {part.sequence for part in decodes} == set(decoding)
+            assert [part.sequence.slot for part in decodes] == list(range(len(decoding)))
+            assert all(part.length == 1 and part.samples for part in decodes)
         # Prompts make progress, but no more than one chunk of it.
         assert sum(part.length for part in prompts) <= limits.prefill_chunk
         assert prompts or not may_start
@@ -103,7 +112,30 @@ def test_a_long_prompt_keeps_its_place_before_short_ones() -> None:
     step = scheduler.plan()
     assert [p.sequence.key for p in step.slices] == [0]
     commit(scheduler, step)
-    assert [p.sequence.key for p in scheduler.plan().slices] == [0, 1]
+    assert [p.sequence.key for p in scheduler.plan().slices] == [1]
+
+
+def test_few_stand_still_while_many_are_to_start_and_many_do_not_for_few() -> None:
+    scheduler = Scheduler(Limits(prefill_chunk=4, max_sequences=12))
+    for key in range(10):
+        scheduler.add(make_request(key, 4, 20))
+    who = []
+    for _ in range(10):
+        step = scheduler.plan()
+        who.append([part.sequence.key for part in step.slices])
+        commit(scheduler, step)
+    # 9 are to start while 1 decodes, then 8 while 2 do. 7 for 3 is worth one chunk, and 3 have had two: from then on in turns.
+    assert who == [[0], [1], [2], *([*range(n)] for n in range(4, 11))]
+
+
+def test_nobody_stands_still_for_those_who_get_no_slot() -> None:
+    scheduler = Scheduler(Limits(prefill_chunk=4, max_sequences=2))
+    for key in range(12):
+        scheduler.add(make_request(key, 4, 20))
+    for _ in range(2):
+        commit(scheduler, scheduler.plan())
+    assert not scheduler.stands_still
+    assert [part.sequence.key for part in scheduler.plan().slices] == [0, 1]
 
 
 def test_a_sequence_joins_the_batch_without_a_copy() -> None:
