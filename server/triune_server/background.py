@@ -17,7 +17,7 @@ from .errors import ServerError
 from .gateway import is_gateway_ready
 from .launcher import is_ready
 from .options import ServerOptions
-from .state import RunningServer, find_running, forget, log_file
+from .state import RunningServer, begin_log, find_running, forget
 
 _GAUGES = {"vllm:num_requests_running": "running", "vllm:num_requests_waiting": "waiting"}
 
@@ -28,7 +28,7 @@ def start_in_background(options: ServerOptions, folder: Path, timeout_s: float =
     Raises:
         ServerError: it ended or was not ready in time; its message and hint are what it said.
     """
-    log = log_file(folder)
+    log = begin_log(folder)
     start = log.stat().st_size if log.exists() else 0
     arguments = [f"--{f.name.replace('_', '-')}={getattr(options, f.name)}" for f in dataclasses.fields(options)]
     with log.open("ab") as out:

@@ -24,7 +24,7 @@ from .binaries import find_binaries
 from .errors import ServerError
 from .launcher import check_ports
 from .options import ServerOptions
-from .state import RUN_FOLDER, find_running, log_file
+from .state import RUN_FOLDER, begin_log, find_running, log_file
 from .supervisor import Supervisor, stop_on_signals
 
 _DEFAULT = ServerOptions()
@@ -61,6 +61,7 @@ def serve(
     with _errors_told():
         _check_repository(options)
         run_folder.mkdir(parents=True, exist_ok=True)
+        begin_log(run_folder)
         supervisor = Supervisor(find_binaries(run_folder), options, run_folder)
         stop_on_signals(supervisor)
         supervisor.run(lambda: print(_where(options), file=sys.stderr, flush=True))

@@ -13,6 +13,7 @@ from .options import ServerOptions
 
 RUN_FOLDER = Path("build/run")
 _NAME = "triune.json"
+_LOG_BYTES = 8 << 20  # of a log that another start goes on with; a start writes some 20 kB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,3 +61,11 @@ def forget(folder: Path) -> None:
 def log_file(folder: Path) -> Path:
     """Where the supervisor and the server write."""
     return folder / "server.log"
+
+
+def begin_log(folder: Path) -> Path:
+    """`log_file` for a server that is about to start. One that has grown long is set aside, in place of the one before it."""
+    log = log_file(folder)
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    return log

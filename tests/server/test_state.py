@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from triune_server.options import ServerOptions
-from triune_server.state import RunningServer, find_running, forget
+from triune_server.state import RunningServer, begin_log, find_running, forget
 
 OPTIONS = ServerOptions(repository=Path("somewhere"), http_port=1234)
 
@@ -50,3 +50,14 @@ BROKEN += [saved(pid=pid) for pid in ("x", -5, 0.5, None, [], 10**30)] + [saved(
 def test_a_broken_file_is_no_server(tmp_path: Path, content: str) -> None:
     (tmp_path / "triune.json").write_text(content)
     assert find_running(tmp_path) is None
+
+
+def test_a_log_that_has_grown_long_is_set_aside_once(tmp_path: Path) -> None:
+    old = tmp_path / "server.log.1"
+    log = begin_log(tmp_path)
+    log.write_bytes(b"short")
+    assert begin_log(tmp_path) == log and log.read_bytes() == b"short" and not old.exists()
+    for mark in (b"a", b"b"):
+        log.write_bytes(mark * (9 << 20))
+        begin_log(tmp_path)
+        assert not log.exists() and old.read_bytes()[:1] == mark
