@@ -16,7 +16,7 @@ LONGEST = 300  # lines
 # module prefix -> what of our own it may import; the longest prefix counts
 ALLOWED: dict[str, set[str]] = {
     "triune_runtime": {"triune_runtime"},
-    "triune_runtime.text": {"triune_runtime.text", "triune_runtime.errors", "triune_runtime.manifest"},
+    "triune_runtime.text": {"triune_runtime.text", "triune_runtime.errors", "triune_runtime.manifest", "triune_runtime.memory"},
     "triune_runtime.scheduler": {
         "triune_runtime.errors", "triune_runtime.manifest", "triune_runtime.request", "triune_runtime.sequence",
         "triune_runtime.slots",
@@ -25,7 +25,9 @@ ALLOWED: dict[str, set[str]] = {
         "triune_runtime.drafting", "triune_runtime.groups", "triune_runtime.manifest", "triune_runtime.request",
         "triune_runtime.runners", "triune_runtime.sampler", "triune_runtime.scheduler", "triune_runtime.sequence",
     },
-    "triune_runtime.runners": {"triune_runtime.runners", "triune_runtime.errors", "triune_runtime.manifest"},
+    "triune_runtime.runners": {
+        "triune_runtime.runners", "triune_runtime.errors", "triune_runtime.manifest", "triune_runtime.memory",
+    },
     "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
     "triune_builder": {"triune_builder", "triune_runtime.manifest", "triune_runtime.runners", "triune_runtime.errors"},
     "triune_builder.checkpoint": {"triune_builder.checkpoint", "triune_builder.errors"},

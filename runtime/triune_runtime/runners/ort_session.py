@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 from pathlib import Path
@@ -11,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from ..errors import ManifestError
+from ..memory import return_free_memory
 
 
 def untouched(shape: tuple[int, ...], dtype: str) -> NDArray[np.generic]:
@@ -39,14 +41,27 @@ def load(path: Path, threads: int) -> onnxruntime.InferenceSession:
     # Threads spin between the ops of a run, where waking them would cost more than the op, and sleep between runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Without VNNI, sums of products of uint8 and int8 saturate: such processors then take a slower, exact product.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not has_vnni():
+        # Sums of products of uint8 and int8 would saturate there. Where they do not, exact products are only slower.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many types, all of them meaning that the file is unusable
         raise ManifestError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}", "build the engine again"
         ) from error
+    return_free_memory()
+    return session
+
+
+@functools.cache
+def has_vnni() -> bool:
+    """Whether this processor adds products of uint8 and int8 in 32 bits; for one that cannot be asked, no."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text("utf-8").partition("\nflags")[2].partition("\n")[0].split()
+    except OSError:
+        return False
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)
 
 
 def bind_input(binding: onnxruntime.IOBinding, name: str, array: NDArray[np.generic]) -> None:

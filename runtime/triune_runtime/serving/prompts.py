@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from ..constraints.tools import with_tools
 from ..errors import RequestError, TooLong
 from ..manifest import EngineManifest
+from ..memory import return_free_memory
 from ..option_names import VLLM_PROMPT
 from ..option_values import boolean, real, text
 from ..options import Options
 from ..parsing import parse
 from ..text.chat import ChatTemplate, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
-from ..text.tokenizer import TextTokenizer, return_free_memory
+from ..text.tokenizer import TextTokenizer
 from ..text.tools import ToolUse, read_tools
 from .tensors import Tensors, flat
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from ..errors import ManifestError
 from ..manifest import EngineManifest, ReasoningMarkers
+from ..memory import return_free_memory
 from .tools import format_of
 from .vocabulary import TokenBytes, token_bytes
 
@@ -66,9 +65,3 @@ def load_token_bytes(folder: Path, manifest: EngineManifest) -> TokenBytes:
     table = TextTokenizer.load(folder, manifest).token_bytes()
     return_free_memory()
     return table
-
-
-def return_free_memory() -> None:
-    """Hand what was freed back to the system: glibc keeps it, tens of megabytes after a tokenizer was read."""
-    with contextlib.suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
