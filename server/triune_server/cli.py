@@ -17,7 +17,6 @@ from rich.console import Console
 
 from triune_runtime.errors import TriuneError
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.runners.preflight import check_runnable
 
 from .background import look, start_in_background, stop_running
 from .binaries import find_binaries
@@ -157,7 +156,11 @@ def _check_repository(options: ServerOptions) -> None:
     folder = options.repository / "generate" / "1"
     if not options.repository.is_dir():
         raise ServerError(f"no model repository at {options.repository}", "build one with `make engine`")
-    check_runnable(EngineManifest.load(folder), folder)
+    manifest = EngineManifest.load(folder)
+    if manifest.target == "tensorrt":
+        from triune_runtime.runners.preflight import check_runnable  # imports NumPy: memory for as long as the server runs
+
+        check_runnable(manifest, folder)
 
 
 def _where(options: ServerOptions) -> str:
