@@ -68,13 +68,13 @@ class Checker:
 
     def _accept(self, part: Slice, logits: NDArray[np.float32], endings: Abstract[int]) -> list[TokenLogprob]:
         """Tokens up to the first that is not what was guessed: with it the guesses behind it are void."""
-        key, tokens = part.sequence.key, list[TokenLogprob]()
+        key, tokens, constraint = part.sequence.key, list[TokenLogprob](), part.sequence.request.constraint
         for row, draft in zip(logits, (*part.drafts, None), strict=True):
             try:
                 tokens += self._sampler.sample([key], row[None])
             except SamplingError:  # what came before it counts; the next step meets these logits first
                 break
-            if tokens[-1].token_id != draft or draft in endings:
+            if tokens[-1].token_id != draft or draft in endings or (constraint is not None and constraint.finished):
                 break
         self._speculator.checked(key, len(part.drafts), max(0, len(tokens) - 1))
         return tokens
