@@ -82,6 +82,7 @@ class TensorRtTools(Tools):
                 plan_bytes=(folder / trt.PLAN).stat().st_size,
                 plan_sha256=sha256(folder / trt.PLAN),
                 weight_streaming=plan.weight_streaming,
+                best_tokens=True,
             )
             report = trt_report.describe(
                 network, described, bundle.cache, limits, dtype=precision.dtype, state=state, warnings=warnings,

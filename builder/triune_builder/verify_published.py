@@ -81,6 +81,7 @@ class Proof:
             f"greedy tokens as the float weights choose: {v.agreement(self.budget.tie):.2%} of {v.greedy_tokens}",
             f"a sequence alone and in a batch: {v.batch_error:.3g}; a prompt among other work: {v.repeat_error:.3g}; "
             f"cut into other chunks: {v.chunk_error:.3g}; a step run again: {self.replay_error:.3g} (relative differences)",
+            *([] if v.best_errors is None else [f"best tokens that their logits contradict: {v.best_errors}"]),
             *self.speeds.lines(),
         ]
         return "\n".join(lines) + "\n"

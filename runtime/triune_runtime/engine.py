@@ -149,7 +149,7 @@ class Engine:
         for key, tokens in chosen.items():
             for token in tokens:
                 if key in self._answers:  # else it has ended, and what was chosen beyond counts for nothing
-                    events += self._take_in(self._answers[key], token, now)
+                    events += self._take_in(self._answers[key], token, now, latest=token is tokens[-1])
         return events
 
     def snapshot(self) -> Snapshot:
@@ -199,8 +199,12 @@ class Engine:
         if request.params.thinking_budget is not None and self.manifest.reasoning is None:
             raise RequestError("thinking_budget is given, but this model does not think", "omit thinking_budget")
 
-    def _take_in(self, answer: Answer, token: TokenLogprob, now: float) -> list[Event]:
-        """Add a token to an answer; the piece that can be handed out because of it."""
+    def _take_in(self, answer: Answer, token: TokenLogprob, now: float, *, latest: bool) -> list[Event]:
+        """Add a token to an answer; the piece that can be handed out because of it.
+
+        Args:
+            latest: nothing was chosen behind it yet, so that the constraint's state is that after this token.
+        """
         sequence, params = answer.sequence, answer.sequence.request.params
         answer.new_tokens += 1
         answer.taken += 1
@@ -211,7 +215,7 @@ class Engine:
             return [self._finish(answer, "stop")]
         answer.add(answer.cutter.push(token.token_id))
         constraint = sequence.request.constraint
-        if answer.cut.stop_reason is not None or (constraint is not None and constraint.finished):
+        if answer.cut.stop_reason is not None or (latest and constraint is not None and constraint.finished):
             return [self._finish(answer, "stop")]
         if answer.taken >= sequence.max_tokens:
             return [self._finish(answer, "length")]

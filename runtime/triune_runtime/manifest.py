@@ -69,6 +69,7 @@ class TensorRtPlan:
     plan_bytes: int
     plan_sha256: str
     weight_streaming: bool = False  # whether weights may stay in host memory
+    best_tokens: bool = False  # whether the engine finds each row's best token itself; older ones do not
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> TensorRtPlan:

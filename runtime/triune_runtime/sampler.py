@@ -1,5 +1,8 @@
 """Logits -> tokens. Vectorized over the batch; a row's choice depends on that row, its request and its position alone.
 
+A plain row, which wants the best token and no more, takes the one that the engine found, if it finds any. An engine may choose
+another of equal logits than is chosen here: which it is must not depend on what else is in the batch.
+
 Order, as in transformers and vLLM: logit bias, bad words and min_tokens, penalties, temperature, top-k, top-p, min-p.
 """
 
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 from .constraints import Constraint
 from .errors import TriuneError
 from .request import Request, SamplingParams, TokenLogprob
+from .runners import Rows
 from .text.reasoning import ThinkingLimit
 
 Array = NDArray[np.float32]
@@ -50,6 +54,11 @@ class _Row:
         p = self.params
         penalized = p.repetition_penalty != 1 or p.presence_penalty or p.frequency_penalty
         return bool(penalized or p.logit_bias or p.bad_words or len(self.answer) < p.min_tokens) or self.constrained
+
+    @property
+    def plain(self) -> bool:
+        """Whether the next token is the best one of the logits as they are, and nothing else of them is asked for."""
+        return self.params.temperature == 0 and self.params.logprobs is None and not self.adjusts
 
     @property
     def constrained(self) -> bool:
@@ -95,8 +104,16 @@ class Sampler:
         """Forget a request."""
         del self._rows[key]
 
-    def sample(self, keys: Sequence[int], logits: Array) -> list[TokenLogprob]:
-        """One token for each row of `logits` [len(keys), vocab_size].
+    def reads_logits(self, key: int, drafts: int = 0) -> bool:
+        """Whether `sample` may need more of the next 1 + `drafts` rows of a request than their best tokens."""
+        row = self._rows[key]
+        return not row.plain or (drafts > 0 and row.constraint is not None)  # which may begin behind an accepted draft
+
+    def sample(self, keys: Sequence[int], made: Rows, at: Sequence[int] | None = None) -> list[TokenLogprob]:
+        """One token for each of `keys`. With best tokens in `made`, no logits of a plain row are read.
+
+        Args:
+            at: the row of each key in `made`; by default they are one behind the other.
 
         Log probabilities are the model's own: of the logits before bias, penalties and temperature.
 
@@ -106,26 +123,20 @@ class Sampler:
         rows = [self._rows[key] for key in keys]
         if not keys:
             return []
-        best = logits.argmax(axis=1)  # of equal logits the lowest id; of any with a NaN, that
-        usable = np.isfinite(logits[np.arange(len(keys)), best])
-        adjusted = [i for i, row in enumerate(rows) if row.adjusts and usable[i]]
-        scores = logits
-        if adjusted:
-            scores = logits.copy()
-            for i in adjusted:
-                _adjust(scores[i], rows[i])
-            best[adjusted] = scores[adjusted].argmax(axis=1)
-            usable[adjusted] = np.isfinite(scores[adjusted, best[adjusted]])
+        at = list(range(len(keys)) if at is None else at)
+        tokens, usable = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.bool_)
+        if made.best is not None:
+            tokens[:] = made.best.tokens[at]
+            usable[:] = np.isfinite(made.best.logits[at]) & (tokens >= 0) & (tokens < self._vocab_size)
+        if read := [i for i, row in enumerate(rows) if made.best is None or not row.plain]:
+            tokens[read], usable[read] = _choose(_pick(made.logits, [at[i] for i in read]), [rows[i] for i in read])
         if not usable.all():
             raise SamplingError(frozenset(key for key, can in zip(keys, usable, strict=True) if not can))
-        drawn = [i for i, row in enumerate(rows) if row.params.temperature > 0]
-        if drawn:
-            best[drawn] = _draw(scores[drawn], [rows[i] for i in drawn])
         chosen = []
         for i, row in enumerate(rows):
             forced = row.forced
-            token = int(best[i]) if forced is None else forced
-            chosen.append(_with_logprob(token, logits[i], row.params.logprobs))
+            token = int(tokens[i]) if forced is None else forced
+            chosen.append(_with_logprob(token, made.logits[at[i]], row.params.logprobs))
             row.answer.append(token)
             row.counts[token] = row.counts.get(token, 0) + 1
             if row.limit is not None:
@@ -149,6 +160,30 @@ class Sampler:
         if row.params.temperature > 0 and np.isfinite(scores.max()):
             return int(_draw(scores[None], [row], ahead)[0])
         return int(scores.argmax())
+
+
+def _pick(logits: Array, rows: list[int]) -> Array:
+    """`logits[rows]`, without a copy where these follow each other: they are megabytes."""
+    first, stop = rows[0], rows[0] + len(rows)
+    return logits[first:stop] if rows == list(range(first, stop)) else logits[rows]
+
+
+def _choose(logits: Array, rows: Sequence[_Row]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The token of each row of `logits` [len(rows), vocab_size], and whether there is one."""
+    best = logits.argmax(axis=1)  # of equal logits the lowest id; of any with a NaN, that
+    usable = np.isfinite(logits[np.arange(len(rows)), best])
+    adjusted = [i for i, row in enumerate(rows) if row.adjusts and usable[i]]
+    scores = logits
+    if adjusted:
+        scores = logits.copy()
+        for i in adjusted:
+            _adjust(scores[i], rows[i])
+        best[adjusted] = scores[adjusted].argmax(axis=1)
+        usable[adjusted] = np.isfinite(scores[adjusted, best[adjusted]])
+    drawn = [i for i, row in enumerate(rows) if row.params.temperature > 0 and usable[i]]
+    if drawn:
+        best[drawn] = _draw(scores[drawn], [rows[i] for i in drawn])
+    return best, usable
 
 
 def _adjust(scores: Array, row: _Row) -> None:

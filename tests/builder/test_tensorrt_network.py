@@ -28,13 +28,17 @@ TOLERANCE = {"fp16": 0.02, "bf16": 0.1, "int8": 0.03, "int4": 0.05, "fp8": 0.05}
 
 
 def worst(engine: Lowered, expected: Any) -> float:
-    """The largest difference of the network's logits over all steps; the slots hold another owner's numbers at first."""
+    """The largest difference of the network's logits over all steps; the slots hold another owner's numbers at first.
+
+    Its best tokens must be those of its logits.
+    """
     runner = engine.runner()
     runner.forget(0, LIMITS.max_sequences)
     differences = []
     for step in steps(TOKENS):
         found = runner.run(*step, [len(step[1][0]) - 1])[:, 0]
         differences += [difference(row, expected(read)) for row, read in zip(found, history(TOKENS, step), strict=True)]
+    assert runner.best_errors == 0
     return max(differences)
 
 

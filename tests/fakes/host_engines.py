@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def as_tensorrt(manifest: EngineManifest, **changes: Any) -> EngineManifest:
         ),
         plan_bytes=0,
         plan_sha256="",
+        best_tokens=True,
     )
     return dataclasses.replace(manifest, target="tensorrt", tensorrt=dataclasses.replace(plan, **changes))
 
@@ -43,6 +44,7 @@ class OrtCompute:
     """What `HostEngine` computes: the CPU engine of the same model, appending in place to the memory that is bound."""
 
     def __init__(self, path: Path, manifest: EngineManifest) -> None:
+        self.choose: Callable[[NDArray[np.float32]], NDArray[np.int64]] = lambda logits: logits.argmax(-1)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))  # as `OrtRunner`: sums are cut alike
         options.enable_mem_pattern = False
@@ -50,7 +52,7 @@ class OrtCompute:
         self._manifest = manifest
         self.calls: list[tuple[int, int]] = []  # (batch, tokens)
 
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         batch, n = inputs["input_ids"].shape
         self.calls.append((batch, n))
         starts = inputs["starts"]
@@ -69,7 +71,13 @@ class OrtCompute:
         for name, array in outputs.items():
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self._session.run_with_iobinding(binding)
-        return logits
+        return with_best(logits, self.choose(logits))
+
+
+def with_best(logits: NDArray[np.float32], tokens: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """The outputs of an engine that chooses `tokens` [batch, m] of `logits` [batch, m, vocab]."""
+    best = np.take_along_axis(logits, tokens[..., None], -1)[..., 0]
+    return {"logits": logits, "best_tokens": tokens, "best_logits": best}
 
 
 class LoweredCompute:
@@ -81,12 +89,12 @@ class LoweredCompute:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.outputs = [o.name for o in self._session.get_outputs()]
 
-    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         found = dict(zip(self.outputs, self._session.run(self.outputs, dict(inputs)), strict=True))
-        logits: NDArray[np.float32] = found.pop("logits")
-        for name, present in found.items():
-            inputs[name.replace("present.", "past.")][...] = present
-        return logits
+        for name in self.outputs:
+            if name.startswith("present."):
+                inputs[name.replace("present.", "past.")][...] = found.pop(name)
+        return found
 
 
 @dataclasses.dataclass
@@ -99,9 +107,9 @@ class HostRunner:
     compute: OrtCompute
 
     @classmethod
-    def of(cls, manifest: EngineManifest, folder: Path, *, record: bool = True) -> HostRunner:
-        """The CPU engine of `manifest` in `folder`, run as a TensorRT engine would be."""
+    def of(cls, manifest: EngineManifest, folder: Path, *, record: bool = True, best: bool = True) -> HostRunner:
+        """The CPU engine of `manifest` in `folder`, run as a TensorRT engine would be; without `best`, as an old one."""
         device, compute = HostDevice(), OrtCompute(folder / manifest.engine, manifest)
-        served = as_tensorrt(manifest)
+        served = as_tensorrt(manifest, best_tokens=best)
         engine = HostEngine(served, device, compute)
         return cls(SlotRunner(served, device, engine, record=record), device, engine, compute)

@@ -79,6 +79,7 @@ def lowered(checkpoint: FakeCheckpoint, precision: str, folder: Path) -> Lowered
         profiles=profiles,
         plan_bytes=0,
         plan_sha256="",
+        best_tokens=True,
     )
     manifest = EngineManifest(
         model="tiny", architecture=bundle.architecture, target="tensorrt", precision=precision, engine=trt.PLAN,

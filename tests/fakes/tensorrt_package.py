@@ -80,6 +80,9 @@ class FakeEngine:
             "logit_positions": ("INPUT", "INT64", (-1,), None),
             "logits": ("OUTPUT", "FLOAT", (-1, -1, manifest.vocab_size), None),
         }
+        if plan.best_tokens:
+            self.tensors["best_tokens"] = ("OUTPUT", "INT64", (-1, -1), None)
+            self.tensors["best_logits"] = ("OUTPUT", "FLOAT", (-1, -1), None)
         for c in manifest.cache:
             shape = (-1, c.heads, plan.capacity, c.dim)
             dtype = {"float32": "FLOAT", "float16": "HALF"}[c.dtype]
@@ -168,8 +171,16 @@ class FakeContext:
         for name, (mode, *_, aliased) in self._engine.tensors.items():
             assert mode == "INPUT" or aliased is None or self.addresses[name] == self.addresses[aliased], name
         inputs = {name: self._array(name, shape) for name, shape in self.shapes.items()}
-        logits = self._array("logits", (batch, *self.shapes["logit_positions"], self._trt.manifest.vocab_size))
-        self._trt.cuda.queue(lambda: np.copyto(logits, self._trt.compute(inputs)), stream)
+        rows = (batch, *self.shapes["logit_positions"])
+        outputs = {name: self._array(name, rows) for name in ("best_tokens", "best_logits") if name in self._engine.tensors}
+        outputs["logits"] = self._array("logits", (*rows, self._trt.manifest.vocab_size))
+
+        def run() -> None:
+            found = self._trt.compute(inputs)
+            for name, array in outputs.items():
+                np.copyto(array, found[name], casting="no")
+
+        self._trt.cuda.queue(run, stream)
         return True
 
     def _array(self, name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

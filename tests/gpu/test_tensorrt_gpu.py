@@ -24,10 +24,11 @@ from triune_builder.engine.trt_targets import find_precision
 from triune_builder.errors import BuildError
 from triune_builder.plan import BuildPlan
 from triune_builder.stages_tensorrt import TensorRtTools, make_network_runner
+from triune_builder.verify.best import best_errors
 from triune_builder.verify.speed import replay_error
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.runners import Runner, Work, make_runner
+from triune_runtime.runners import BestFinder, Runner, Work, make_runner
 from triune_runtime.runners.preflight import Gpu, check_runnable, this_machine
 
 pytestmark = pytest.mark.gpu
@@ -110,6 +111,29 @@ def test_the_engine_computes_the_network_that_was_parsed(gpu: Gpu, tmp_path: Pat
     built = build(gpu, name, precision, tmp_path)
     network = make_network_runner(tmp_path / "network" / GRAPH, built.manifest)
     assert_computes(built.runner(), by_network(network), TOLERANCE[find_precision(precision, (gpu.compute_capability,)).dtype])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8", "int4", "fp8"])
+def test_best_tokens_are_those_of_the_logits(gpu: Gpu, tmp_path: Path, precision: str) -> None:
+    """Of equal logits the first, whatever the batch: bfloat16 has many equal ones."""
+    built = build(gpu, "llama", precision, tmp_path)
+    runner = built.runner()
+    assert isinstance(runner, BestFinder)
+    for work in STEPS:
+        made = runner.run_rows(work)
+        assert made.best is not None
+        assert np.array_equal(made.best.tokens, made.logits.argmax(1)), work
+        assert np.array_equal(made.best.logits, made.logits.max(1)), work
+    assert best_errors(runner, LIMITS, TOKENS) == 0
+
+
+def test_a_step_that_wants_no_logits_finds_the_same_tokens(llama: Built) -> None:
+    one, other = llama.runner(), llama.runner()
+    assert isinstance(one, BestFinder) and isinstance(other, BestFinder)
+    for work in STEPS:
+        bare = one.run_rows([dataclasses.replace(item, logits=False) for item in work]).best
+        full = other.run_rows(work).best
+        assert bare is not None and full is not None and np.array_equal(bare.tokens, full.tokens), work
 
 
 def test_a_replayed_step_has_the_bits_of_a_queued_one(llama: Built) -> None:

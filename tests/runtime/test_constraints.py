@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from fakes.constrained import Model
-from fakes.runtime import run_out
+from fakes.drafts import Oracle, tokens_alone
+from fakes.runtime import chunks_of, run_out
 from fakes.schemas import draw, random_schema
 from support.real_server import REPOSITORY
 from triune_runtime.constraints.compiling import ConstraintCompiler
@@ -102,6 +104,26 @@ def test_neighbours_with_constraints_change_no_byte_of_a_free_answer(model: Mode
     together = model.answers(*(make() for make in requests))
     for make, chunk in zip(requests, together, strict=True):
         assert model.answers(make()) == [chunk]
+
+
+def test_drafts_change_no_byte_of_a_constrained_answer(model: Model, thinker: Model) -> None:
+    """Of a run that checks several tokens, the one that ends the grammar is the last, and the ones before it count."""
+    for key in range(24):
+        of, opened = (thinker, True) if key % 2 else (model, False)
+
+        def make(of: Model = of, key: int = key, opened: bool = opened) -> Request:
+            return of.request(key, DATE, opened=opened, thinking_budget=3 if opened else None)
+
+        def engine(speculator: Oracle | None = None, of: Model = of) -> Engine:
+            return Engine(
+                of.manifest, FakeRunner(of.manifest.vocab_size, of.manifest.stop_token_ids), of.table, speculator=speculator
+            )
+
+        (wanted,) = of.answers(make())
+        drafting = engine(Oracle({key: tokens_alone(make(), engine)}, random.Random(key)))
+        drafting.submit(make())
+        (chunk,) = chunks_of(run_out(drafting), key)
+        assert dataclasses.replace(chunk, drafted=0, accepted=0) == wanted
 
 
 def test_the_thinking_stays_free_and_the_answer_does_not(thinker: Model) -> None:

@@ -22,7 +22,7 @@ from triune_runtime.engine import Engine, Event
 from triune_runtime.errors import RequestError
 from triune_runtime.manifest import Limits, ReasoningMarkers
 from triune_runtime.request import Chunk, Request, SamplingParams
-from triune_runtime.runners import Work
+from triune_runtime.runners import Rows, Work
 from triune_runtime.runners.fake import FakeRunner
 from triune_runtime.scheduler import Scheduler
 
@@ -263,6 +263,6 @@ def test_a_guess_from_the_models_own_logits_is_what_the_sampler_then_chooses(see
     ahead = plain == request.params  # what penalties make of further tokens is not known yet
     first, second = numbers.standard_normal((2, VOCAB)).astype(np.float32)
     guesses = sampler.guess(0, first), sampler.guess(0, second, 1)
-    chosen = [sampler.sample([0], row[None])[0].token_id for row in (first, second)]
+    chosen = [sampler.sample([0], Rows(row[None]))[0].token_id for row in (first, second)]
     assert guesses[0] == chosen[0]
     assert guesses[1] == chosen[1] or not ahead

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from triune_runtime import sampler as module
 from triune_runtime.request import Request, SamplingParams
+from triune_runtime.runners import Rows
 from triune_runtime.sampler import Sampler, SamplingError, uniform_number
 
 VOCABULARY = 40
@@ -92,7 +93,7 @@ def test_every_choice_equals_the_slow_sampler(width: int, rows: list[SamplingPar
         answers: list[list[int]] = [[] for _ in rows]
         for step in range(5):
             logits = (random.normal(size=(len(rows), VOCABULARY)) * 3).astype(np.float32)
-            chosen = sampler.sample(range(len(rows)), logits)
+            chosen = sampler.sample(range(len(rows)), Rows(logits))
             for i, p in enumerate(rows):
                 wanted = slow_choice(logits[i].tolist(), p, answers[i], stop, uniform_number(p.seed, step))
                 assert chosen[i].token_id == wanted, (i, p, step)
@@ -108,12 +109,12 @@ def test_a_row_is_chosen_alike_alone_and_among_others() -> None:
     together = make(rows, vocabulary=2000)
     alone = [make([row], vocabulary=2000) for row in rows]
     for step in logits:
-        batch = [t.token_id for t in together.sample(range(8), step)]
-        assert batch == [a.sample([0], step[i : i + 1])[0].token_id for i, a in enumerate(alone)]
+        batch = [t.token_id for t in together.sample(range(8), Rows(step))]
+        assert batch == [a.sample([0], Rows(step[i : i + 1]))[0].token_id for i, a in enumerate(alone)]
 
 
 def test_equal_logits_give_the_lowest_id() -> None:
-    assert make([SamplingParams()]).sample([0], np.zeros((1, VOCABULARY), np.float32))[0].token_id == 0
+    assert make([SamplingParams()]).sample([0], Rows(np.zeros((1, VOCABULARY), np.float32)))[0].token_id == 0
 
 
 def test_frequencies_follow_the_distribution() -> None:
@@ -121,7 +122,7 @@ def test_frequencies_follow_the_distribution() -> None:
     counts = np.zeros(4)
     for seed in range(4000):
         sampler = make([SamplingParams(temperature=1.0, seed=seed)], vocabulary=4)
-        counts[sampler.sample([0], logits)[0].token_id] += 1
+        counts[sampler.sample([0], Rows(logits))[0].token_id] += 1
     expected = 4000 * np.array([0.5, 0.25, 0.15, 0.1])
     assert ((counts - expected) ** 2 / expected).sum() < 16.3  # chi-square with 3 degrees of freedom, one in a thousand
 
@@ -136,7 +137,7 @@ def test_uniform_numbers_are_uniform_and_differ_by_seed_and_position() -> None:
 
 def test_log_probabilities_are_the_models_own() -> None:
     logits = np.random.default_rng(1).normal(size=(1, VOCABULARY)).astype(np.float32)
-    chosen = make([SamplingParams(logprobs=3, temperature=2.0, seed=1)]).sample([0], logits)[0]
+    chosen = make([SamplingParams(logprobs=3, temperature=2.0, seed=1)]).sample([0], Rows(logits))[0]
     exact = logits[0].astype(np.float64) - math.log(sum(math.exp(x) for x in logits[0].astype(np.float64)))
     assert chosen.logprob == pytest.approx(exact[chosen.token_id])
     best = sorted(range(VOCABULARY), key=lambda t: -exact[t])[:3]
@@ -149,6 +150,6 @@ def test_rows_without_numbers_are_named_and_nothing_is_recorded() -> None:
     logits = np.zeros((3, VOCABULARY), np.float32)
     logits[1] = np.nan
     with pytest.raises(SamplingError) as caught:
-        sampler.sample([0, 1, 2], logits)
+        sampler.sample([0, 1, 2], Rows(logits))
     assert caught.value.keys == frozenset({1})
-    assert [t.token_id for t in sampler.sample([0, 2], logits[[0, 2]])] == [0, 0]  # a recorded 0 would be penalized
+    assert [t.token_id for t in sampler.sample([0, 2], Rows(logits), [0, 2])] == [0, 0]  # a recorded 0 would be penalized

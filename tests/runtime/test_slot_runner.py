@@ -78,6 +78,31 @@ def test_numbers_are_those_of_an_independent_implementation(tmp_path: Path) -> N
         assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-5, work
 
 
+def test_best_tokens_and_the_logits_that_are_wanted_are_those_of_the_onnx_runtime_runner(engines: Engines) -> None:
+    """Which are wanted varies from step to step, recorded or not."""
+    ours, chance = host(engines), np.random.default_rng(4)
+    for work in STEPS:
+        asked = [dataclasses.replace(item, logits=bool(chance.integers(2))) for item in work]
+        expected, before = engines.ort.run(work), ours.device.downloaded
+        made = ours.runner.run_rows(asked)
+        assert made.best is not None
+        assert np.array_equal(made.best.tokens, expected.argmax(1))
+        assert np.array_equal(made.best.logits, expected.max(1))
+        wanted = np.repeat([item.logits for item in asked], [1 + item.drafts for item in asked])
+        assert np.array_equal(made.logits[wanted], expected[wanted]), work
+        batch = any(item.slot == 0 and len(item.tokens) == 1 for item in work)
+        small = (256 + 4 * 8) * (len(ours.compute.calls) - batch) + (256 + 4 * SLOTS) * batch
+        assert ours.device.downloaded - before == small + int(wanted.sum()) * 4 * 256
+        ours.compute.calls.clear()
+
+
+def test_an_engine_without_best_tokens_gives_all_logits(engines: Engines) -> None:
+    ours = HostRunner.of(engines.manifest, engines.folder, best=False)
+    for work in STEPS:
+        made = ours.runner.run_rows([dataclasses.replace(item, logits=False) for item in work])
+        assert made.best is None and np.array_equal(made.logits, engines.ort.run(work))
+
+
 @st.composite
 def workloads(draw: st.DrawFn) -> list[list[Work] | tuple[int, int, int]]:
     """Runs and copies of slots as a scheduler makes them: tokens taken back, slots given up, moved and used again."""

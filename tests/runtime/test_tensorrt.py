@@ -58,6 +58,12 @@ class Bench:
     def runner(self, **options: Any) -> SlotRunner:
         return tensorrt_runner(self.served, self.folder, **options)
 
+    def have_best(self, best: bool) -> None:
+        """Whether the engine finds best tokens."""
+        assert self.served.tensorrt is not None
+        self.served = dataclasses.replace(self.served, tensorrt=dataclasses.replace(self.served.tensorrt, best_tokens=best))
+        self.trt.manifest = self.served
+
     def stream_weights(self) -> None:
         assert self.served.tensorrt is not None
         self.served = dataclasses.replace(
@@ -97,13 +103,21 @@ def test_both_packages_give_the_onnx_runtime_runners_numbers(bench: Bench, rtx: 
     assert ("cudaGraphLaunch" in bench.cuda.calls) == record
 
 
-def test_a_recorded_step_is_one_launch_and_one_wait(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("best", "wanted", "copies"),
+    [(True, (), 0), (True, (1,), 1), (True, (0, 1, 2), 1), (True, (0, 2), 2), (False, (), 0), (False, (0, 2), 0)],
+)
+def test_a_recorded_step_is_one_launch_the_copies_of_wanted_logits_and_one_wait(
+    bench: Bench, best: bool, wanted: tuple[int, ...], copies: int
+) -> None:
+    """An engine without best tokens copies all logits within the launch."""
+    bench.have_best(best)
     runner = bench.runner()
     for start in range(2):
-        runner.run([Work(slot, start, TOKENS[:1]) for slot in range(2)])
+        runner.run([Work(slot, start, TOKENS[:1]) for slot in range(3)])
     bench.cuda.calls.clear()
-    runner.run([Work(slot, 2, TOKENS[:1]) for slot in range(2)])
-    assert bench.cuda.calls == ["cudaGraphLaunch", "cudaStreamSynchronize"]
+    runner.run_rows([Work(slot, 2, TOKENS[:1], logits=slot in wanted) for slot in range(3)])
+    assert bench.cuda.calls == ["cudaGraphLaunch", *["cudaMemcpyAsync"] * copies, "cudaStreamSynchronize"]
 
 
 def test_contexts_are_as_many_as_profiles_and_recorded_batch_sizes(bench: Bench) -> None:
@@ -170,6 +184,7 @@ def test_a_plan_that_does_not_load_is_told_with_tensorrts_reason(bench: Bench) -
         ("starts", ("INPUT", "INT32", (-1,), None), "has starts as INPUT INT32 [-1]; engine.json makes it INPUT INT64 [-1]"),
         ("spare", ("INPUT", "INT64", (-1,), None), "has spare as INPUT INT64 [-1]; engine.json makes it nothing"),
         ("logits", ("OUTPUT", "HALF", (-1, -1, 256), None), "has logits as OUTPUT HALF"),
+        ("best_tokens", ("OUTPUT", "INT32", (-1, -1), None), "engine.json makes it OUTPUT INT64 [-1, -1]"),
         ("present.0.key", ("OUTPUT", "FLOAT", (-1, 2, 32, 16), None), "in the memory of past.0.key"),
     ],
 )

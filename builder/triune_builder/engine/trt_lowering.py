@@ -15,6 +15,7 @@ from ..graph.export import GraphBundle
 from ..graph.functions import DOMAIN
 from ..graph.rewrite import Place, Rewriter
 from .trt_attention import lower_attention, lower_latent
+from .trt_best import add_best
 from .trt_blocks import lower_blocks
 from .trt_halves import HALVES, keep_float, to_halves
 from .trt_moe import lower_experts, lower_experts_blocks
@@ -57,7 +58,7 @@ def lower(bundle: GraphBundle, *, max_length: int, dtype: str) -> GraphBundle:
     if left := sorted({node.op_type for node in rewriter.graph if node.domain == DOMAIN}):
         raise BuildError(f"no rule lowers {', '.join(left)} for TensorRT", "choose --precision fp16")
     rewriter.graph.opset_imports.pop(DOMAIN, None)
-    run.close(bundle, HALVES[dtype])
+    add_best(rewriter, run.close(bundle, HALVES[dtype]), bundle.vocab_size)
     to_halves(bundle.model, dtype)
     cache = tuple(dataclasses.replace(c, dtype=dtype, window=None, outputs=1) for c in bundle.cache)
     return dataclasses.replace(bundle, cache=cache, mtp=None)
@@ -72,8 +73,8 @@ class RunInputs:
         self.capacity = size
         self._graph = rewriter.graph
 
-    def close(self, bundle: GraphBundle, half: ir.DataType) -> None:
-        """Put the inputs in place, and give the cache's inputs and outputs and the logits their final types."""
+    def close(self, bundle: GraphBundle, half: ir.DataType) -> ir.Value:
+        """Put the inputs in place, and give the cache's inputs and outputs and the logits, returned, their final types."""
         graph = self._graph
         where = next(i for i, value in enumerate(graph.inputs) if value.name == "total_lengths")
         assert not graph.inputs[where].uses(), "something still reads total_lengths"
@@ -92,6 +93,7 @@ class RunInputs:
         cast.replace_input_with(0, logits)
         cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), logits.shape
         logits.name, cast.outputs[0].name = "logits.half", "logits"
+        return cast.outputs[0]
 
 
 def _linear(rewriter: Rewriter, node: ir.Node) -> None:

@@ -77,7 +77,7 @@ _PAIRS: dict[str, Callable[..., Array]] = {
 }  # fmt: skip
 _SINGLES: dict[str, Callable[..., Array]] = {
     "SQRT": np.sqrt, "RECIP": np.reciprocal, "EXP": np.exp, "LOG": np.log, "NEG": np.negative, "ABS": np.abs,
-    "NOT": np.logical_not,
+    "NOT": np.logical_not, "ISNAN": np.isnan,
 }  # fmt: skip
 _SUMS: dict[str, Callable[..., Array]] = {"SUM": np.sum, "AVG": np.mean, "MAX": np.max, "MIN": np.min, "PROD": np.prod}
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from triune_runtime.manifest import EngineManifest, TensorRtProfile
 
+from .best import wrong_rows
 from .network import Interpreter
 
 Logits = NDArray[np.float32]
@@ -28,6 +29,7 @@ class NetworkRunner:
         assert manifest.tensorrt is not None
         self.vocab_size = manifest.vocab_size
         self.profiles = {p.name: p for p in manifest.tensorrt.profiles}
+        self.best_errors = 0 if manifest.tensorrt.best_tokens else None  # see `Verification`; of all runs so far
         self._interpreter, self._network = interpreter, network
         count = slots or manifest.limits.max_sequences
         self._cache = {
@@ -53,7 +55,10 @@ class NetworkRunner:
             "logit_positions": np.array(logits, np.int64),
         }
         found = self._interpreter.run(feeds | {name: pool[first : first + batch] for name, pool in self._cache.items()})
-        return np.asarray(found["logits"], np.float32)
+        rows = np.asarray(found["logits"], np.float32)
+        if self.best_errors is not None:
+            self.best_errors += wrong_rows(rows, found["best_tokens"], found["best_logits"])
+        return rows
 
     def forget(self, first: int, stop: int) -> None:
         """Fill slots with large numbers, as an earlier owner may leave them: none may ever be read."""

@@ -140,6 +140,8 @@ def verification_from(raw: dict[str, Any]) -> Verification:
     unmeasured = {key: None for key in may_lack if raw[key] is None}
     drafts = raw.get("drafts")
     unmeasured["drafts"] = None
+    if raw.get("best_errors") is None:  # as in reports of older builds
+        unmeasured["best_errors"] = None
     raw = _numbered(raw) | unmeasured
     if drafts:
         raw["drafts"] = DraftFigures(**drafts)
@@ -179,6 +181,8 @@ def _numbers(found: Verification, budget: Budget) -> Table:
         ("a prompt cut into other chunks", found.chunk_error, budget.chunk_error),
     ]
     rows += [(what, _same(error), _limit(limit)) for what, error, limit in ways if error is not None]
+    if found.best_errors is not None:
+        rows.append(("best tokens that their logits contradict", str(found.best_errors), "0"))
     if (drafts := found.drafts) is not None:
         rows.append(("a token alone and checked as a draft", _same(drafts.error), _limit(budget.batch_error)))
         if drafts.mtp_error is not None and drafts.mtp_kl is not None:

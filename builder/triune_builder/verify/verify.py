@@ -16,6 +16,7 @@ from triune_runtime.runners import Runner
 
 from ..errors import BuildError
 from . import reference
+from .best import best_errors
 from .budget import Budget
 from .drafts import DraftFigures, verify_drafts
 from .measure import Evidence, Sizes, answer_prompts, batch_error, difference, log_softmax, read_chunks, read_windows
@@ -81,6 +82,7 @@ class Verification:
     reference_seconds: float
     left_out: str = ""  # what was not run, in words; empty: nothing
     drafts: DraftFigures | None = None  # None: the engine checks none
+    best_errors: int | None = None  # rows whose best token, found by the engine, their logits contradict; None: it finds none
 
     @property
     def perplexity_ratio(self) -> float:
@@ -132,6 +134,7 @@ def verify(
     if speculation is not None:
         note("drafts")
         drafts = verify_drafts(runner, speculation, limits, checkpoint.config, checkpoint.weights, text)
+    contradicted = best_errors(runner, limits, text)
     engine_done = time.monotonic()
     note("the float reference")
     evidence = [*windows, *answers, chunks.evidence]
@@ -155,6 +158,7 @@ def verify(
         engine_seconds=engine_done - began,
         reference_seconds=time.monotonic() - engine_done,
         drafts=drafts,
+        best_errors=contradicted,
     )
 
 
@@ -179,6 +183,8 @@ def problems(found: Verification, budget: Budget) -> list[str]:
         ]
     over = [f"{what} is {value:.4g}, allowed {limit:g}" for what, value, limit in limits
             if limit is not None and value is not None and not value <= limit]  # fmt: skip
+    if found.best_errors:
+        over.append(f"{found.best_errors} rows have another best token than the engine finds")
     agreement = found.agreement(budget.tie)
     if not agreement >= budget.greedy_agreement:
         over.append(f"greedy agreement is {agreement:.2%}, wanted {budget.greedy_agreement:.2%}")

@@ -31,6 +31,8 @@ class Network(Protocol):
 
     @property
     def vocab_size(self) -> int: ...
+    @property
+    def best_errors(self) -> int | None: ...
     def run(self, first: int, ids: list[list[int]], starts: list[int], logits: list[int]) -> NDArray[np.float32]: ...
     def forget(self, first: int, stop: int) -> None: ...
 
@@ -93,6 +95,7 @@ def verify_network(runner: Network, limits: Limits, checkpoint: Source, *, note:
         engine_seconds=network_done - began,
         reference_seconds=time.monotonic() - network_done,
         left_out=LEFT_OUT,
+        best_errors=runner.best_errors,
     )
 
 

@@ -6,12 +6,9 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from collections.abc import Set as Abstract
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..groups import prompt_copies, sampled
 from ..request import TokenLogprob
-from ..runners import Runner, Work
+from ..runners import Rows, Runner, Work, run_rows
 from ..sampler import Sampler, SamplingError
 from ..scheduler import Slice, Step
 from .speculator import Speculator
@@ -42,53 +39,53 @@ class Checker:
 
     def _plain(self, parts: Items[Slice]) -> Chosen:
         began = self._clock()
-        logits = self._runner.run([_work(part) for part in parts])
+        made = run_rows(self._runner, [self._work(part) for part in parts])
         for move in prompt_copies(parts):
             self._runner.copy_slot(move.source, move.target, move.length)
         rows, keys = sampled(parts)
         try:
-            chosen = self._sample(keys, _rows(logits, rows))
+            chosen = self._sample(keys, made, rows)
         except SamplingError as error:
             usable = [i for i, key in enumerate(keys) if key not in error.keys]
-            chosen = self._sample([keys[i] for i in usable], logits[[rows[i] for i in usable]])
+            chosen = self._sample([keys[i] for i in usable], made, [rows[i] for i in usable])
         if all(part.length == 1 for part in parts):
             self._speculator.costs.ran_plain(len(parts), self._clock() - began)
         return chosen
 
     def _checked(self, parts: Items[Slice], endings: Callable[[int], Abstract[int]]) -> Chosen:
         began, chosen, row = self._clock(), Chosen(), 0
-        logits = self._runner.run([_work(part) for part in parts])
+        made = run_rows(self._runner, [self._work(part) for part in parts])
         for part in parts:
-            tokens = self._accept(part, logits[row : row + part.length], endings(part.sequence.key))
+            tokens = self._accept(part, made, row, endings(part.sequence.key))
             row += part.length
             if tokens:
                 chosen[part.sequence.key] = tokens
         self._speculator.costs.ran_check(len(parts), self._clock() - began)
         return chosen
 
-    def _accept(self, part: Slice, logits: NDArray[np.float32], endings: Abstract[int]) -> list[TokenLogprob]:
-        """Tokens up to the first that is not what was guessed: with it the guesses behind it are void."""
-        key, tokens = part.sequence.key, list[TokenLogprob]()
-        for row, draft in zip(logits, (*part.drafts, None), strict=True):
+    def _accept(self, part: Slice, made: Rows, first: int, endings: Abstract[int]) -> list[TokenLogprob]:
+        """Tokens up to the first that is not what was guessed: with it the guesses behind it are void.
+
+        Args:
+            first: where the rows of `part` begin in `made`.
+        """
+        key, tokens, constraint = part.sequence.key, list[TokenLogprob](), part.sequence.request.constraint
+        for row, draft in enumerate((*part.drafts, None), first):
             try:
-                tokens += self._sampler.sample([key], row[None])
+                tokens += self._sampler.sample([key], made, [row])
             except SamplingError:  # what came before it counts; the next step meets these logits first
                 break
-            if tokens[-1].token_id != draft or draft in endings:
+            if tokens[-1].token_id != draft or draft in endings or (constraint is not None and constraint.finished):
                 break
         self._speculator.checked(key, len(part.drafts), max(0, len(tokens) - 1))
         return tokens
 
-    def _sample(self, keys: Items[int], logits: NDArray[np.float32]) -> Chosen:
-        return {key: [token] for key, token in zip(keys, self._sampler.sample(keys, logits), strict=True)}
+    def _sample(self, keys: Items[int], made: Rows, at: Items[int]) -> Chosen:
+        return {key: [token] for key, token in zip(keys, self._sampler.sample(keys, made, at), strict=True)}
 
-
-def _work(part: Slice) -> Work:
-    assert part.sequence.slot is not None, "a sequence without a slot cannot run"
-    own = part.sequence.tokens[part.start : part.start + part.length - len(part.drafts)]
-    return Work(part.sequence.slot, part.start, (*own, *part.drafts), len(part.drafts))
-
-
-def _rows(logits: NDArray[np.float32], rows: list[int]) -> NDArray[np.float32]:
-    """`logits[rows]`, without a copy where that is all of them: they are megabytes."""
-    return logits if rows == list(range(len(logits))) else logits[rows]
+    def _work(self, part: Slice) -> Work:
+        sequence, drafts = part.sequence, part.drafts
+        assert sequence.slot is not None, "a sequence without a slot cannot run"
+        own = sequence.tokens[part.start : part.start + part.length - len(drafts)]
+        reads = part.samples and any(self._sampler.reads_logits(member.key, len(drafts)) for member in sequence.members)
+        return Work(sequence.slot, part.start, (*own, *drafts), len(drafts), logits=reads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,23 @@ class Work:
     start: int
     tokens: tuple[int, ...]
     drafts: int = 0
+    logits: bool = True  # False: its logits will not be read; the best tokens are enough where a runner finds them
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The highest logit of each row of a run and its token, as the engine found them."""
+
+    tokens: NDArray[np.int64]  # [rows]
+    logits: NDArray[np.float32]  # [rows]; not finite: the row's logits are no numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a run made: of each item in turn, 1 + `drafts` rows, the last of them after its last token."""
+
+    logits: NDArray[np.float32]  # [rows, vocab_size]; with `best`, of items with `Work.logits` alone: others hold anything
+    best: Best | None = None  # None: the engine finds no tokens
 
 
 class Mtp(Protocol):
@@ -73,6 +90,20 @@ class Runner(Protocol):
     def copy_slot(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` tokens' KV from slot `source` to slot `target`."""
         ...
+
+
+@runtime_checkable
+class BestFinder(Protocol):
+    """What a runner also is if its engine finds best tokens itself, so that their logits need not leave the device."""
+
+    def run_rows(self, work: Sequence[Work]) -> Rows:
+        """See `Runner.run`: the same run."""
+        ...
+
+
+def run_rows(runner: Runner, work: Sequence[Work]) -> Rows:
+    """Run `work`, with the best tokens where `runner` finds them."""
+    return runner.run_rows(work) if isinstance(runner, BestFinder) else Rows(runner.run(work))
 
 
 def make_runner(manifest: EngineManifest, folder: Path) -> Runner:

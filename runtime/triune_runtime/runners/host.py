@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from ..manifest import EngineManifest, TensorRtProfile
 from .device import ALIGNMENT, Replay, aligned
 
-Compute = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
-"""Inputs by name -> logits; it writes the new positions into the `past.NAME` arrays."""
+Compute = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
+"""Inputs by name -> `logits`, and `best_tokens` and `best_logits` where the engine has them, by name.
+
+It writes the new positions into the `past.NAME` arrays."""
 
 _FIRST, _GAP = 1 << 20, 1 << 16  # addresses: of the first allocation, and between two
 
@@ -32,6 +34,7 @@ class HostDevice:
         self._queued: list[Callable[[], None]] = []
         self._recording: list[Callable[[], None]] | None = None
         self._next = _FIRST
+        self.downloaded = 0  # bytes so far
 
     def allocate(self, size: int) -> int:
         """See `Device.allocate`."""
@@ -54,7 +57,12 @@ class HostDevice:
     def download(self, target: NDArray[Any], source: int) -> None:
         """See `Device.download`."""
         array, memory = self._pinned(target), self.view(source, target.shape, target.dtype)
-        self.queue(lambda: np.copyto(array, memory))
+
+        def copy() -> None:
+            np.copyto(array, memory)
+            self.downloaded += array.nbytes
+
+        self.queue(copy)
 
     def copy_rows(self, target: int, source: int, *, rows: int, width: int, pitch: int) -> None:
         """See `Device.copy_rows`."""
@@ -157,26 +165,33 @@ class HostProgram:
             assert self.capturable and not self._changed, "recorded before a run with these bindings, or against the answer"
             self.recorded = True
         self._changed = False
-        inputs, logits = self._checked()
-        self._device.queue(lambda: np.copyto(logits, self._compute(inputs)))
+        inputs, outputs = self._checked()
+
+        def run() -> None:
+            found = self._compute(inputs)
+            for name, array in outputs.items():
+                np.copyto(array, found[name], casting="no")
+
+        self._device.queue(run)
 
     def _bind(self, name: str, address: int) -> None:
         assert address % ALIGNMENT == 0, f"{name} at {address}, no multiple of {ALIGNMENT}"
         assert not self.recorded, f"{name} is bound anew, but a recording has its address"
         self._changed = True
 
-    def _checked(self) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
+    def _checked(self) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
         """Arrays of all that is bound, if that is exactly what an engine has."""
         cache = {f"past.{c.name}": c for c in self._manifest.cache}
         assert self._inputs.keys() == {"input_ids", "positions", "starts", "logit_positions", *cache}, sorted(self._inputs)
-        assert self._outputs.keys() == {"logits", *(f"present.{c.name}" for c in self._manifest.cache)}, sorted(self._outputs)
+        plan = self._manifest.tensorrt
+        assert plan is not None
+        made = {"logits", "best_tokens", "best_logits"} if plan.best_tokens else {"logits"}
+        assert self._outputs.keys() == made | {f"present.{c.name}" for c in self._manifest.cache}, sorted(self._outputs)
         (batch, n), (m,) = self._inputs["input_ids"][1], self._inputs["logit_positions"][1]
         for what, size, (least, _, most) in (
             ("sequences", batch, self.profile.batch), ("tokens", n, self.profile.tokens), ("logits", m, self.profile.logits),
         ):  # fmt: skip
             assert least <= size <= most, f"{size} {what}, {self.profile.name} takes {least} to {most}"
-        plan = self._manifest.tensorrt
-        assert plan is not None
         shapes = {"input_ids": (batch, n), "positions": (batch, n), "starts": (batch,), "logit_positions": (m,)}
         shapes |= {name: (batch, c.heads, plan.capacity, c.dim) for name, c in cache.items()}
         arrays = {}
@@ -186,5 +201,11 @@ class HostProgram:
             arrays[name] = self._device.view(address, shape, dtype)
             if name in cache:
                 assert self._outputs[f"present.{cache[name].name}"] == address, f"{name} is not updated in place"
-        logits = self._device.view(self._outputs["logits"], (batch, m, self._manifest.vocab_size), np.dtype(np.float32))
-        return arrays, logits
+        sizes: dict[str, tuple[int, ...]] = {"logits": (batch, m, self._manifest.vocab_size)}
+        outputs = {
+            name: self._device.view(
+                self._outputs[name], sizes.get(name, (batch, m)), np.dtype(np.int64 if name == "best_tokens" else np.float32)
+            )
+            for name in made
+        }
+        return arrays, outputs

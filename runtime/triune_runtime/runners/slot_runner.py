@@ -1,7 +1,8 @@
 """Runs an engine whose KV cache lies in slots of a device's memory. Knows an engine's inputs; no CUDA, no TensorRT.
 
 Decoding runs the first n slots as a batch, and from the second time on as one recorded launch per n. Everything else runs one
-slot at a time. The cache's inputs and outputs are the same memory, so nothing is gathered or copied.
+slot at a time. The cache's inputs and outputs are the same memory, so nothing is gathered or copied. If the engine finds best
+tokens, logits are downloaded for those items alone that want them.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from numpy.typing import NDArray
 
 from ..errors import ManifestError
 from ..manifest import EngineManifest, TensorRtPlan, TensorRtProfile
-from . import Work
+from . import Rows, Work
 from .device import Device, LoadedEngine, Program, Replay, aligned
 from .grouping import group
 from .slot_cache import SlotCache
+from .slot_results import Results
 
 PREFILL, DECODE = "prefill", "decode"
 _RECORDED = 64  # batch sizes with a recorded launch; each keeps bindings of its own, hundreds would cost memory for little
 
 
 class SlotRunner:
-    """See `Runner`."""
+    """See `Runner` and `BestFinder`."""
 
     def __init__(self, manifest: EngineManifest, device: Device, engine: LoadedEngine, *, record: bool = True) -> None:
         """
@@ -40,8 +42,10 @@ class SlotRunner:
         self.mtp = None  # engines of this kind have no layer that guesses further tokens
         self._slots = limits.max_sequences
         self._cache = SlotCache(device, manifest.cache, slots=self._slots, capacity=plan.capacity)
-        self._alone = _Alone(device, engine, self._cache, self.vocab_size, plan.profiles[0])
-        self._batch = _Batch(device, engine, self._cache, self.vocab_size, self._slots, record=record)
+        alone = Results(device, plan.profiles[0].logits[2], self.vocab_size, best=plan.best_tokens)
+        self._alone = _Alone(device, engine, self._cache, alone, plan.profiles[0])
+        batch = Results(device, self._slots, self.vocab_size, best=plan.best_tokens)
+        self._batch = _Batch(device, engine, self._cache, batch, self._slots, record=record)
 
     @property
     def cache_bytes(self) -> int:
@@ -50,21 +54,25 @@ class SlotRunner:
 
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
         """See `Runner.run`."""
+        return self.run_rows(work).logits
+
+    def run_rows(self, work: Sequence[Work]) -> Rows:
+        """See `BestFinder.run_rows`."""
         groups = group(work, from_first=True)
         batch = groups.batches[0] if groups.batches else ()
-        logits = np.empty((groups.count, self.vocab_size), np.float32)
+        rows = self._batch.results.empty(groups.count)
         if batch:
             self._batch.queue(batch)
         for item in groups.alone:  # the first is queued while the batch still runs
             self._alone.queue(item)
             self._device.synchronize()
-            logits[groups.rows[item.slot]] = self._alone.logits(item)
+            self._alone.results.give(rows, groups.rows[item.slot], 0, logits=item.logits)
         if batch:
             if not groups.alone:
                 self._device.synchronize()
-            for item, row in zip(batch, self._batch.logits, strict=False):
-                logits[groups.rows[item.slot]] = row
-        return logits
+            for item in batch:
+                self._batch.results.give(rows, groups.rows[item.slot], item.slot, logits=item.logits)
+        return rows
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
         """See `Runner.copy_slot`. Only queued: the next run comes after it."""
@@ -99,17 +107,15 @@ class _Alone:
     """Runs of one slot: a part of a prompt, a token outside the batch, drafts."""
 
     def __init__(
-        self, device: Device, engine: LoadedEngine, cache: SlotCache, vocab_size: int, profile: TensorRtProfile
+        self, device: Device, engine: LoadedEngine, cache: SlotCache, results: Results, profile: TensorRtProfile
     ) -> None:
-        self._device, self._cache = device, cache
+        self._cache, self.results = cache, results  # valid once the run is done
         self._program = engine.program(0)
         self._tokens, self._rows = profile.tokens[2], profile.logits[2]
         self._feed = _Feed(
             device, {"input_ids": self._tokens, "positions": self._tokens, "starts": 1, "logit_positions": self._rows}
         )
-        self._logits: NDArray[np.float32] = device.host((self._rows, vocab_size), np.float32)
-        self._device_logits = device.allocate(self._logits.nbytes)
-        self._program.bind_output("logits", self._device_logits)
+        results.bind(self._program)
 
     def queue(self, item: Work) -> None:
         """Queue the run of `item`; whatever was queued here before must be done."""
@@ -125,24 +131,20 @@ class _Alone:
         _bind(self._program, {name: (addresses[name], shape) for name, shape in shapes.items()}, self._cache, item.slot, 1)
         self._feed.upload()
         self._program.enqueue()
-        self._device.download(self._logits[:m], self._device_logits)
-
-    def logits(self, item: Work) -> NDArray[np.float32]:
-        """Logits [1 + drafts, vocab_size] of the run that was queued last, once it is done."""
-        return self._logits[: 1 + item.drafts]
+        self.results.download(m)
+        self.results.download_logits([item.logits] * m)
 
 
 class _Batch:
     """Runs of one token of each of the first n slots."""
 
     def __init__(
-        self, device: Device, engine: LoadedEngine, cache: SlotCache, vocab_size: int, slots: int, *, record: bool
+        self, device: Device, engine: LoadedEngine, cache: SlotCache, results: Results, slots: int, *, record: bool
     ) -> None:
         self._device, self._engine, self._cache = device, engine, cache
+        self.results = results  # a row a slot, valid once the run is done
         self._record = record
         self._feed = _Feed(device, {"input_ids": slots, "positions": slots, "starts": slots, "logit_positions": 1})
-        self.logits: NDArray[np.float32] = device.host((slots, vocab_size), np.float32)  # valid once the run is done
-        self._device_logits = device.allocate(self.logits.nbytes)
         self._shared: Program | None = None  # of batch sizes without a recorded launch
         self._programs: dict[int, Program] = {}  # batch size -> bindings that never change: a recording refers to them
         self._replays: dict[int, Replay] = {}
@@ -160,6 +162,7 @@ class _Batch:
             self._replays[n]()
         else:
             self._queue_first(n)
+        self.results.download_logits([item.logits for item in batch])  # no part of a recording: what is wanted varies
 
     def _queue_first(self, n: int) -> None:
         """Queue a run with bindings of its own, if it may be recorded later, or with those that other sizes share."""
@@ -170,7 +173,7 @@ class _Batch:
         addresses = self._feed.addresses
         shapes = {"input_ids": (n, 1), "positions": (n, 1), "starts": (n,), "logit_positions": (1,)}
         _bind(program, {name: (addresses[name], shape) for name, shape in shapes.items()}, self._cache, 0, n)
-        program.bind_output("logits", self._device_logits)
+        self.results.bind(program)
         self._queue(program, n)
         if own and program.capturable:
             self._programs[n] = program
@@ -188,7 +191,7 @@ class _Batch:
     def _queue(self, program: Program, n: int) -> None:
         self._feed.upload()
         program.enqueue()
-        self._device.download(self.logits[:n], self._device_logits)
+        self.results.download(n)
 
 
 def _bind(program: Program, inputs: dict[str, tuple[int, tuple[int, ...]]], cache: SlotCache, first: int, count: int) -> None:

@@ -34,6 +34,9 @@ def expected_tensors(manifest: EngineManifest, plan: TensorRtPlan) -> dict[str, 
         "logit_positions": EngineTensor("INPUT", "INT64", (-1,)),
         "logits": EngineTensor("OUTPUT", "FLOAT", (-1, -1, manifest.vocab_size)),
     }
+    if plan.best_tokens:
+        tensors["best_tokens"] = EngineTensor("OUTPUT", "INT64", (-1, -1))
+        tensors["best_logits"] = EngineTensor("OUTPUT", "FLOAT", (-1, -1))
     for c in manifest.cache:
         shape = (-1, c.heads, plan.capacity, c.dim)
         tensors[f"past.{c.name}"] = EngineTensor("INPUT", _CACHE[c.dtype], shape)
