@@ -15,8 +15,10 @@ from triune_gateway.app import create_app
 from triune_gateway.settings import Settings
 
 Json = dict[str, Any]
-# The pieces of an answer to a request, or an error's status and text; a piece may be an asyncio.Event to wait for.
-Reply = Callable[[Json], list[Json | asyncio.Event] | tuple[int, str]]
+# The pieces of an answer to a request, or an error's status and text. A piece may be an asyncio.Event to wait for, or bytes as
+# they are to come, which may be part of an event.
+Piece = Json | asyncio.Event | bytes
+Reply = Callable[[Json], list[Piece] | tuple[int, str]]
 
 CHAT = {"model": "triune", "messages": [{"role": "user", "content": "Hi"}]}
 COMPLETION = {"model": "triune", "prompt": "Once"}
@@ -61,13 +63,15 @@ class Ensemble:
 
 
 class _Events(httpx.AsyncByteStream):
-    def __init__(self, pieces: list[Json | asyncio.Event]) -> None:
+    def __init__(self, pieces: list[Piece]) -> None:
         self._pieces = pieces
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for one in self._pieces:
             if isinstance(one, asyncio.Event):
                 await one.wait()
+            elif isinstance(one, bytes):
+                yield one
             else:
                 yield b"data: " + json.dumps(one).encode() + b"\n\n"
 
