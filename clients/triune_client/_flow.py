@@ -29,7 +29,7 @@ class Flow:
         self._texts: list[str] = []
         self._reasonings: list[str] = []
         self.left = False  # the reader does not want the rest
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._first_chunk_s: float | None = None
         self._last_chunk_s = 0.0
         self._retries = 0
@@ -211,6 +211,10 @@ class Flow:
             parsed=self._parsed() if reason == "stop" else None,
         )
 
+    def completions(self) -> tuple[Completion, ...]:
+        """All answers of the call. Raises as `completion`."""
+        return (self.completion(),)
+
     def _parsed(self) -> object:
         wanted = self.call.settings.options.response_format
         if wanted is None or not _structured.is_json(wanted):
@@ -221,4 +225,4 @@ class Flow:
             raise with_request(error, self.call.request_id, self.text) from error
 
     def _elapsed_s(self) -> float:
-        return time.monotonic() - self._started
+        return time.monotonic() - self.started

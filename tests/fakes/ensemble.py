@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -56,10 +57,31 @@ class Ensemble:
             self.cancelled.append(body["id"])
             return httpx.Response(200, json={"finish_reason": "cancelled"})
         self.requests.append(body)
-        reply = self.reply(body)
-        if isinstance(reply, tuple):
-            return httpx.Response(reply[0], json={"error": reply[1]})
-        return httpx.Response(200, stream=_Events(reply))
+        replies = [self.reply(one) for one in _sequences(body)]
+        for reply in replies:
+            if isinstance(reply, tuple):
+                return httpx.Response(reply[0], json={"error": reply[1]})
+        return httpx.Response(200, stream=_Events(_together([reply for reply in replies if isinstance(reply, list)])))
+
+
+def _sequences(body: Json) -> list[Json]:
+    """A request for `n` answers as requests for one: their seeds are the given one plus multiples of 2^64 / golden ratio."""
+    n = body.get("n", 1)
+    seeds = [(body["seed"] + number * 0x9E3779B97F4A7C15) % 2**64 if "seed" in body else None for number in range(n)]
+    one = {name: value for name, value in body.items() if name != "n"}
+    return [one | ({} if seed is None else {"seed": seed}) for seed in seeds]
+
+
+def _together(replies: list[list[Piece]]) -> list[Piece]:
+    """The pieces of several answers in turn, each with its number; the prompt is counted in the first answer only."""
+    if len(replies) == 1:
+        return replies[0]
+    found: list[Piece] = []
+    for row in itertools.zip_longest(*replies):
+        for number, one in enumerate(row):
+            uncounted = {"num_input_tokens": 0} if number else {}
+            found += [one | {"sequence_index": number} | uncounted if isinstance(one, dict) else one] if one is not None else []
+    return found
 
 
 class _Events(httpx.AsyncByteStream):

@@ -18,6 +18,7 @@ Start = Callable[..., Gateway]
     [
         ((400, "INVALID_ARGUMENT: temperature is 9"), 400, None, False),
         ((400, "prompt has 9 tokens, but this engine holds 8 with the answer"), 400, "context_length_exceeded", False),
+        ((400, "INVALID_ARGUMENT: 20 sequences are asked for, but this engine serves 16 at once"), 400, None, False),
         ((400, "UNAVAILABLE: 256 requests wait already"), 503, "overloaded", True),
         ((503, "no room"), 503, "overloaded", True),
         ((404, "unknown model"), 503, "not_ready", True),

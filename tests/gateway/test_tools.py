@@ -179,6 +179,20 @@ def test_random_calls_are_the_same_streamed_and_whole(calls: list[tuple[dict[str
         assert (content, message["content"], reasons) == (None, None, ["tool_calls"])
 
 
+@pytest.mark.parametrize("cut", [1, 40])
+def test_each_choice_has_its_own_calls(gateway: Gateway, cut: int) -> None:
+    gateway.ensemble.reply = lambda request: calling(cut) if request["seed"] == 4 else answer("None.")
+    choices = gateway.chat(tools=[TOOL], n=2, seed=4)["choices"]
+    assert [len(choice["message"].get("tool_calls", ())) for choice in choices] == [2, 0]
+    assert [choice["finish_reason"] for choice in choices] == ["tool_calls", "stop"]
+    found = ["", ""]
+    for event in gateway.events("chat/completions", CHAT | {"tools": [TOOL], "n": 2, "seed": 4}):
+        (choice,) = event["choices"]
+        for call in choice["delta"].get("tool_calls", ()):
+            found[choice["index"]] += call["function"]["arguments"]
+    assert found == ['{"city": "Paris"}{"city": "Rome"}', ""]
+
+
 def test_what_calls_nothing_stays_content_and_stops(gateway: Gateway) -> None:
     text = '<tool_call>{"name": "other", "arguments": {}}</tool_call>'
     gateway.ensemble.reply = lambda request: [piece | {"tool_format": "hermes"} for piece in answer(text)]
