@@ -97,7 +97,11 @@ def test_leaving_ends_all_answers(scripted: Any, wire_bytes: Any) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("events", [script(b"")[1:-1], [event("a", 3, 0)]], ids=["one does not end", "one too many"])
+@pytest.mark.parametrize(
+    "events",
+    [script(b"")[1:-1], [event("a", 0, 0, "stop")], [*script(b"")[1:-1], event("a", 3, 0, "stop"), script(b"")[-1]]],
+    ids=["one does not end", "others do not begin", "one too many"],
+)
 def test_a_stream_without_all_its_answers_is_broken(scripted: Any, wire_bytes: Any, events: list[bytes]) -> None:
     server = scripted([[wire_bytes["sse_head"](), *events]])
     with Client(server.url) as client, client.stream("hi", n=3) as stream, pytest.raises(StreamBroken):

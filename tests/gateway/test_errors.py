@@ -36,6 +36,11 @@ def test_what_the_server_says_becomes_a_status(
     assert (error_of(response)["type"] == "server_error") == (status >= 500)
 
 
+def test_more_choices_than_there_is_room_for_are_the_fault_of_n(gateway: Gateway) -> None:
+    gateway.ensemble.reply = lambda request: (400, "20 sequences are asked for, but this engine serves 16 at once")
+    assert gateway.error("completions", COMPLETION | {"n": 20}, 400)["param"] == "n"
+
+
 def test_a_failure_of_one_choice_is_the_answers(gateway: Gateway) -> None:
     gateway.ensemble.reply = lambda request: answer("x") if request["seed"] == 1 else (503, "no room")
     assert gateway.error("chat/completions", CHAT | {"n": 3, "seed": 1}, 503)["code"] == "overloaded"
