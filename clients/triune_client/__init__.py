@@ -20,7 +20,7 @@ from ._errors import (
 from ._http import AsyncClient, Client
 from ._options import Message, Options
 from ._sync import Stream
-from ._tools import ToolCall
+from ._tools import ToolCall, ToolCallDelta
 from ._types import Chunk, Completion, FinishReason, ModelInfo, Usage
 
 __version__ = "0.1.0"
@@ -47,6 +47,7 @@ __all__ = [
     "StreamBroken",
     "TimeoutError_",
     "ToolCall",
+    "ToolCallDelta",
     "TriuneError",
     "Usage",
     "__version__",

@@ -56,6 +56,11 @@ class AsyncStream:
         """
         return self._flow.completion()
 
+    @property
+    def completions(self) -> tuple[Completion, ...]:
+        """All answers, where the option `n` asked for several. Raises as `completion`."""
+        return self._flow.completions()
+
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self
 
@@ -103,7 +108,7 @@ class AsyncBaseClient(ClientBase, ABC):
             TriuneError: the call failed in another way.
             TypeError, ValueError: an argument is wrong; nothing was sent.
         """
-        return await _read(AsyncStream(self, self._flow_of_prompt(prompt, params)))
+        return await _read(AsyncStream(self, self._flow_of_prompt(prompt, params, whole=True)))
 
     def stream(self, prompt: str, **params: Unpack[CallParams]) -> AsyncStream:
         """Completes a raw prompt, chunk by chunk.
@@ -115,7 +120,7 @@ class AsyncBaseClient(ClientBase, ABC):
 
     async def chat(self, messages: str | Sequence[Message], **params: Unpack[CallParams]) -> Completion:
         """Answers a conversation, or a single user message, through the model's own template. Raises as `generate`."""
-        return await _read(AsyncStream(self, self._flow_of_chat(messages, params)))
+        return await _read(AsyncStream(self, self._flow_of_chat(messages, params, whole=True)))
 
     def stream_chat(self, messages: str | Sequence[Message], **params: Unpack[CallParams]) -> AsyncStream:
         """Answers a conversation, chunk by chunk. Raises as `stream`."""

@@ -10,6 +10,7 @@ from typing import Any, Self, Unpack
 
 from ._flow import Flow
 from ._options import ClientParams, Message, Options, Settings
+from ._several import GroupFlow
 from ._wire import Call
 
 
@@ -48,18 +49,26 @@ class ClientBase:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r}, model={self.settings.model!r})"
 
-    def _flow_of_prompt(self, prompt: str, params: Any) -> Flow:
+    def _flow_of_prompt(self, prompt: str, params: Any, *, whole: bool = False) -> Flow:
         if not isinstance(prompt, str):
             raise TypeError(f"prompt is a {type(prompt).__name__}; expected a str (for a conversation, use chat)")
-        return Flow(self._call(params, prompt=prompt, messages=None))
+        return _flow(self._call(params, prompt=prompt, messages=None), whole=whole)
 
-    def _flow_of_chat(self, messages: str | Sequence[Message], params: Any) -> Flow:
+    def _flow_of_chat(self, messages: str | Sequence[Message], params: Any, *, whole: bool = False) -> Flow:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        return Flow(self._call(params, prompt=None, messages=messages))
+        return _flow(self._call(params, prompt=None, messages=messages), whole=whole)
 
     def _call(self, params: dict[str, Any], *, prompt: str | None, messages: Sequence[Message] | None) -> Call:
         changes = dict(params)
         request_id = changes.pop("request_id", None) or uuid.uuid4().hex
         settings = self.settings.derive(changes)
         return Call(request_id=request_id, settings=settings, prompt=prompt, messages=messages)
+
+
+def _flow(call: Call, *, whole: bool) -> Flow:
+    if (n := call.settings.options.n or 1) == 1:
+        return Flow(call)
+    if whole:
+        raise ValueError(f"n is {n}, but one answer is returned here; use stream or stream_chat, which have all in completions")
+    return GroupFlow(call)

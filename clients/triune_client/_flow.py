@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from . import _structured
 from ._errors import Cancelled, ConnectError, InvalidAnswer, Overloaded, StreamBroken, TimeoutError_, TriuneError
-from ._tools import ToolCall, ToolCallParser
+from ._tools import Found, ToolCall, ToolCallParser
 from ._types import Chunk, Completion, FinishReason, Usage
 from ._wire import Call, with_request
 
@@ -29,7 +29,7 @@ class Flow:
         self._texts: list[str] = []
         self._reasonings: list[str] = []
         self.left = False  # the reader does not want the rest
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._first_chunk_s: float | None = None
         self._last_chunk_s = 0.0
         self._retries = 0
@@ -114,7 +114,9 @@ class Flow:
         if not (chunk.reasoning and chunk.text):
             return (chunk,)
         # A busy server sends the end of the thinking and the beginning of the answer together.
-        thought = replace(chunk, text="", finish_reason=None, stop_reason=None, logprobs=(), usage=Usage(), tool_calls=())
+        thought = replace(
+            chunk, text="", finish_reason=None, stop_reason=None, logprobs=(), usage=Usage(), tool_calls=(), tool_call_deltas=()
+        )
         return thought, replace(chunk, reasoning="")
 
     def _without_calls(self, chunk: Chunk) -> Chunk:
@@ -124,15 +126,16 @@ class Flow:
             self._parser = ToolCallParser(chunk.tool_format, names)
         if self._parser is None:
             return chunk
-        text, calls = self._parser.push(chunk.text)
+        found = self._parser.push(chunk.text)
         reason = chunk.finish_reason
         if reason is not None:
-            rest, last_calls = self._parser.finish()
-            text, calls = text + rest, calls + last_calls
-        self._calls += calls
-        if reason == "stop" and self._calls:
+            rest = self._parser.finish()
+            found = Found(text=found.text + rest.text, deltas=found.deltas + rest.deltas, calls=found.calls + rest.calls)
+        self._calls += found.calls
+        if reason == "stop" and self._calls and not self._parser.cut_off:
             reason = "tool_calls"
-        return replace(chunk, text=text, tool_calls=tuple(calls), finish_reason=reason)
+        calls, deltas = tuple(found.calls), tuple(found.deltas)
+        return replace(chunk, text=found.text, tool_calls=calls, tool_call_deltas=deltas, finish_reason=reason)
 
     def end(self) -> None:
         """The server closed the stream.
@@ -208,6 +211,10 @@ class Flow:
             parsed=self._parsed() if reason == "stop" else None,
         )
 
+    def completions(self) -> tuple[Completion, ...]:
+        """All answers of the call. Raises as `completion`."""
+        return (self.completion(),)
+
     def _parsed(self) -> object:
         wanted = self.call.settings.options.response_format
         if wanted is None or not _structured.is_json(wanted):
@@ -218,4 +225,4 @@ class Flow:
             raise with_request(error, self.call.request_id, self.text) from error
 
     def _elapsed_s(self) -> float:
-        return time.monotonic() - self._started
+        return time.monotonic() - self.started

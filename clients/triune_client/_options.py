@@ -22,6 +22,7 @@ SCALARS = {
     "presence_penalty": "FP32",
     "frequency_penalty": "FP32",
     "seed": "UINT64",
+    "n": "INT32",
     "logprobs": "INT32",
     "ignore_eos": "BOOL",
     "enable_thinking": "BOOL",
@@ -57,6 +58,7 @@ class OptionParams(TypedDict, total=False):
     presence_penalty: float | None
     frequency_penalty: float | None
     seed: int | None
+    n: int | None
     stop: str | Sequence[str] | None
     bad_words: str | Sequence[str] | None
     logit_bias: Mapping[int, float] | None
@@ -105,6 +107,7 @@ class Options:
     presence_penalty: float | None = None  # 0: off
     frequency_penalty: float | None = None  # 0: off
     seed: int | None = None  # same seed, same text
+    n: int | None = None  # answers to the prompt, each a `sequence` of the stream; their seeds are derived from `seed`
     stop: str | Sequence[str] | None = None  # strings that end the answer; not part of it
     bad_words: str | Sequence[str] | None = None  # strings that must not appear
     logit_bias: Mapping[int, float] | None = None  # token id -> added to its logit
@@ -121,6 +124,8 @@ class Options:
     def __post_init__(self) -> None:
         for name, datatype in SCALARS.items():
             _check_scalar(name, datatype, getattr(self, name))
+        if self.n is not None and self.n < 1:
+            raise ValueError(f"n is {self.n}; expected 1 or more answers")
         for name in LISTS:
             object.__setattr__(self, name, _strings(name, getattr(self, name)))
         if self.response_format is not None:

@@ -52,6 +52,11 @@ class Stream:
         """
         return self._flow.completion()
 
+    @property
+    def completions(self) -> tuple[Completion, ...]:
+        """All answers, where the option `n` asked for several. Raises as `completion`."""
+        return self._flow.completions()
+
     def __iter__(self) -> Iterator[Chunk]:
         return self
 
@@ -97,7 +102,7 @@ class SyncClient(ClientBase, ABC):
             TriuneError: the call failed in another way.
             TypeError, ValueError: an argument is wrong; nothing was sent.
         """
-        return _read(Stream(self, self._flow_of_prompt(prompt, params)))
+        return _read(Stream(self, self._flow_of_prompt(prompt, params, whole=True)))
 
     def stream(self, prompt: str, **params: Unpack[CallParams]) -> Stream:
         """Completes a raw prompt, chunk by chunk.
@@ -109,7 +114,7 @@ class SyncClient(ClientBase, ABC):
 
     def chat(self, messages: str | Sequence[Message], **params: Unpack[CallParams]) -> Completion:
         """Answers a conversation, or a single user message, through the model's own template. Raises as `generate`."""
-        return _read(Stream(self, self._flow_of_chat(messages, params)))
+        return _read(Stream(self, self._flow_of_chat(messages, params, whole=True)))
 
     def stream_chat(self, messages: str | Sequence[Message], **params: Unpack[CallParams]) -> Stream:
         """Answers a conversation, chunk by chunk. Raises as `stream`."""

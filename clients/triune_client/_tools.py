@@ -1,24 +1,20 @@
-"""Takes the calls of tools out of an answer's text, piece by piece. Knows how families of models write calls; no I/O.
+"""Takes the calls of tools out of an answer's text, piece by piece. No I/O.
 
-A call is handed out when it is complete; what turns out not to be one stays text. White space next to a call belongs to it.
-The pieces of an answer give the same text and calls however it was cut.
+A call begins when its name and the first bracket of its arguments are there; from then on it is one, and its arguments are
+handed out as they come, just as the model wrote them. What turns out not to be a call stays text. White space next to a call
+belongs to it. The pieces of an answer give the same text and calls however it was cut.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-_CALLS_BEGIN, _CALLS_END = "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"
-_CALL_BEGIN, _CALL_SEPARATOR, _CALL_END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
-_HERMES_BEGIN, _HERMES_END = "<tool_call>", "</tool_call>"
-_LLAMA_TAG = "<|python_tag|>"
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
-_BRACKETS = re.compile(r"[{}\[\]]")
+from ._json_scan import Brackets, Incomplete, Unlike
+from ._tool_formats import FORMATS, Head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,13 +22,19 @@ class ToolCall:
     """A function that the model wants called; answer it with a message of the role "tool" and this id."""
 
     name: str
-    arguments: str  # JSON of an object, as OpenAI's
+    arguments: str  # JSON of an object as the model wrote it, which may be malformed or cut off
     id: str = field(default_factory=lambda: f"call_{uuid.uuid4().hex[:24]}", compare=False)
 
     @property
     def parsed_arguments(self) -> dict[str, Any]:
-        """The arguments by name."""
-        parsed: dict[str, Any] = json.loads(self.arguments)
+        """The arguments by name.
+
+        Raises:
+            ValueError: the model wrote something else than an object.
+        """
+        parsed = json.loads(self.arguments)
+        if not isinstance(parsed, dict):
+            raise ValueError(f"the arguments of {self.name} are not an object: {self.arguments[:80]}")
         return parsed
 
     def to_message(self) -> dict[str, Any]:
@@ -40,13 +42,33 @@ class ToolCall:
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What a text begins with: so many characters that are a call, or its punctuation, or just text."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCallDelta:
+    """A piece of a call: first its name and id, then its arguments, which concatenated are those of the whole call."""
 
-    length: int
-    call: ToolCall | None = None
-    dropped: bool = False  # punctuation of calls
+    index: int  # of the call in the answer
+    name: str = ""  # of the first piece
+    id: str = ""  # of the first piece
+    arguments: str = ""
+
+
+@dataclass(kw_only=True, slots=True)
+class Found:
+    """What is certain with the next piece of an answer: text, pieces of calls, and the calls that have ended."""
+
+    text: str = ""
+    deltas: list[ToolCallDelta] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class _Open:
+    """The call whose arguments are being read."""
+
+    name: str
+    brackets: Brackets
+    pieces: list[str] = field(default_factory=list)
+    id: str = field(default_factory=lambda: f"call_{uuid.uuid4().hex[:24]}")
 
 
 class ToolCallParser:
@@ -58,52 +80,128 @@ class ToolCallParser:
             form: the server's name of how the model writes calls; of one that is not known here, nothing is a call.
             names: the functions that may be called; a call of any other stays text.
         """
+        self.cut_off = False  # whether the answer ended inside the arguments of a call
         self._names = frozenset(names)
-        self._read, self._openers = {
-            "hermes": (self._hermes, (_HERMES_BEGIN,)),
-            "deepseek_r1": (self._deepseek, (_CALLS_BEGIN, _CALL_BEGIN, _CALLS_END)),
-            "deepseek_v31": (self._deepseek, (_CALLS_BEGIN, _CALL_BEGIN, _CALLS_END)),
-            "llama3": (self._llama, (_LLAMA_TAG, "{", ";")),
-        }.get(form, (self._nothing, ()))
-        self._held = ""  # what is not decided yet; begins with what may be a call
+        self._form = FORMATS.get(form)
+        self._begun = 0  # calls so far
+        self._open: _Open | None = None
+        self._closing = False  # the arguments have ended, what belongs to the call may not have
+        self._held = ""  # what is not decided yet
         self._space = ""  # white space that is text if text follows it
         self._after_call = False  # nothing but white space since the last call
         self._has_text = False  # something but white space since the last call, or since the beginning
-        self._waits_for = ""  # nothing can be decided before this character comes
+        self._waits_for = ""  # nothing can be decided before one of these characters comes; empty: any may decide
 
-    def push(self, text: str) -> tuple[str, list[ToolCall]]:
-        """Takes in the next piece of the answer; the text and the calls that are certain now."""
+    def push(self, text: str) -> Found:
+        """Takes in the next piece of the answer; what is certain now."""
         self._held += text
-        if self._waits_for and self._waits_for not in text:
-            return "", []
+        if self._waits_for and not any(character in text for character in self._waits_for):
+            return Found()
         return self._advance(last=False)
 
-    def finish(self) -> tuple[str, list[ToolCall]]:
-        """What was held back, when the answer has ended."""
-        return self._advance(last=True)
+    def finish(self) -> Found:
+        """What was held back, when the answer has ended; a call that has not ended is there as far as it came."""
+        found = self._advance(last=True)
+        if self._open is not None:
+            self.cut_off = True
+            self._end_call(found)
+        if not self._after_call:
+            found.text += self._space
+        return found
 
-    def _advance(self, *, last: bool) -> tuple[str, list[ToolCall]]:
-        texts: list[str] = []
-        calls: list[ToolCall] = []
+    def _advance(self, *, last: bool) -> Found:
+        found = Found()
         self._waits_for = ""
         while self._held:
-            at, whole = self._next_opener(last=last)
-            if at:
-                texts.append(self._text(self._held[:at]))
-                self._held = self._held[at:]
-                continue
-            found = self._read(self._held, last) if whole else None
-            if found is None:
+            if self._open is not None:
+                go_on = self._read_arguments(self._open, found, last=last)
+            elif self._closing:
+                go_on = self._read_tail(last=last)
+            else:
+                go_on = self._read_text(found, last=last)
+            if not go_on:
                 break
-            if found.call is not None:
-                calls.append(found.call)
-                self._space, self._after_call, self._has_text = "", True, False
-            elif not found.dropped:
-                texts.append(self._text(self._held[: found.length]))
-            self._held = self._held[found.length :]
-        if last and not self._after_call:
-            texts.append(self._space)
-        return "".join(texts), calls
+        return found
+
+    def _read_text(self, found: Found, *, last: bool) -> bool:
+        at, opener = self._next_opener(last=last)
+        if at:
+            found.text += self._text(self._take(at))
+        elif opener is None:
+            return False
+        elif self._form is not None and opener in self._form.punctuation:
+            punctuation = self._take(len(opener))
+            found.text += "" if self._after_call else self._text(punctuation)
+        else:
+            return self._read_head(opener, found, last=last)
+        return True
+
+    def _read_head(self, opener: str, found: Found, *, last: bool) -> bool:
+        assert self._form is not None, "without a format there are no openers"
+        try:
+            head = self._form.head(self._held, self._names)
+        except Incomplete as wait:
+            if not last:
+                self._waits_for = wait.until
+                return False
+        except Unlike:
+            pass
+        else:
+            self._begin_call(head, found)
+            return True
+        found.text += self._text(self._take(len(opener)))
+        return True
+
+    def _begin_call(self, head: Head, found: Found) -> None:
+        assert self._form is not None, "without a format there are no calls"
+        self._open = _Open(name=head.name, brackets=Brackets(self._form.marker))
+        self._begun += 1
+        self._space, self._after_call, self._has_text = "", True, False
+        found.deltas.append(ToolCallDelta(index=self._begun - 1, name=head.name, id=self._open.id))
+        if head.stop is None:
+            self._take(head.start)
+            return
+        rest = self._held[head.rest :]
+        self._argue(self._open, self._held[head.start : head.stop], found)
+        self._end_call(found)
+        self._held = rest
+
+    def _read_arguments(self, call: _Open, found: Found, *, last: bool) -> bool:
+        stop, state = call.brackets.scan(self._held, last=last)
+        self._argue(call, self._take(stop), found)
+        if state == "open":
+            return False
+        self._end_call(found)
+        return True
+
+    def _read_tail(self, *, last: bool) -> bool:
+        assert self._form is not None, "without a format there are no calls"
+        try:
+            length = self._form.tail(self._held)
+        except Unlike:
+            length = 0
+        except Incomplete as wait:
+            if not last:
+                self._waits_for = wait.until
+                return False
+            length = 0 if wait.until else len(self._held)
+        self._take(length)
+        self._closing = False
+        return True
+
+    def _argue(self, call: _Open, piece: str, found: Found) -> None:
+        if piece:
+            call.pieces.append(piece)
+            found.deltas.append(ToolCallDelta(index=self._begun - 1, arguments=piece))
+
+    def _end_call(self, found: Found) -> None:
+        assert self._open is not None, "a call ends that has not begun"
+        found.calls.append(ToolCall(name=self._open.name, arguments="".join(self._open.pieces), id=self._open.id))
+        self._open, self._closing = None, True
+
+    def _take(self, length: int) -> str:
+        taken, self._held = self._held[:length], self._held[length:]
+        return taken
 
     def _text(self, text: str) -> str:
         """`text`, with the white space before it and without that at its end, which waits for what follows."""
@@ -115,100 +213,17 @@ class ToolCallParser:
             self._after_call, self._has_text = False, True
         return bare
 
-    def _next_opener(self, *, last: bool) -> tuple[int, bool]:
-        """How many characters are before the next place where a call may begin, and whether its opener is complete."""
-        places = [(len(self._held), True)]
-        for opener in self._openers:
+    def _next_opener(self, *, last: bool) -> tuple[int, str | None]:
+        """How many characters are before the next place where a call may begin, and its opener; None if that is incomplete."""
+        places: list[tuple[int, str | None]] = [(len(self._held), None)]
+        for opener in (*self._form.openers, *self._form.punctuation) if self._form else ():
             at = self._held.find(opener)
             if len(opener) == 1:  # Llama's calls without a tag are whole answers
                 fresh = self._after_call if opener == ";" else not self._has_text
                 if at >= 0 and fresh and not self._held[:at].strip():
-                    places.append((at, True))
+                    places.append((at, opener))
             elif at >= 0:
-                places.append((at, True))
+                places.append((at, opener))
             elif not last:
-                places += [(len(self._held) - n, False) for n in range(1, len(opener)) if self._held.endswith(opener[:n])]
-        return min(places)
-
-    def _hermes(self, text: str, last: bool) -> _Found | None:
-        body_at = len(_HERMES_BEGIN)
-        value, stop = self._object(text, body_at)
-        if value is None:
-            return _Found(body_at) if last or stop else None
-        rest = text[stop:].lstrip()
-        if not last and rest != _HERMES_END and _HERMES_END.startswith(rest):
-            return None
-        if rest and not rest.startswith(_HERMES_END):  # at the end of an answer, the closing tag may be missing
-            return _Found(body_at)
-        length = len(text) - len(rest) + (len(_HERMES_END) if rest else 0)
-        return self._call(length, body_at, value.get("name"), value.get("arguments"))
-
-    def _deepseek(self, text: str, last: bool) -> _Found | None:
-        if text.startswith(_CALLS_END):
-            return _Found(len(_CALLS_END), dropped=self._after_call)
-        at = _after_space(text, len(_CALLS_BEGIN)) if text.startswith(_CALLS_BEGIN) else 0
-        if not text.startswith(_CALL_BEGIN, at):
-            return None if not last and _CALL_BEGIN.startswith(text[at:]) else _Found(len(_CALLS_BEGIN))
-        at += len(_CALL_BEGIN)
-        end = text.find(_CALL_END, at)
-        if end < 0:
-            self._waits_for = _CALL_END[-1]
-            return _Found(at) if last else None
-        name, _, body = text[at:end].partition(_CALL_SEPARATOR)
-        if not body.lstrip().startswith("{"):  # R1: the kind of tool, then its name on a line of its own
-            name, _, body = body.strip().partition("\n")
-        arguments = body.strip().removeprefix("```json").removesuffix("```").strip()
-        value, stop = _json_object(arguments, 0)
-        return self._call(end + len(_CALL_END), at, name.strip(), value if stop == len(arguments) else None)
-
-    def _llama(self, text: str, last: bool) -> _Found | None:
-        if text[0] == ";":
-            return _Found(1, dropped=True)
-        begin = len(_LLAMA_TAG) if text.startswith(_LLAMA_TAG) else 0
-        value, stop = self._object(text, begin)
-        if value is None:
-            return _Found(max(begin, 1)) if last or stop else None
-        return self._call(stop, max(begin, 1), value.get("name"), value.get("parameters", value.get("arguments")))
-
-    def _nothing(self, text: str, last: bool) -> _Found | None:
-        return _Found(len(text))
-
-    def _object(self, text: str, at: int) -> tuple[dict[str, Any] | None, int]:
-        at = _after_space(text, at)
-        value, stop = _json_object(text, at)
-        if value is None and not stop and at < len(text):
-            self._waits_for = "}"
-        return value, stop
-
-    def _call(self, length: int, opening: int, name: object, arguments: object) -> _Found:
-        """The call, if it is one; else its `opening` characters are text, and so is what follows unless it opens another."""
-        if not isinstance(name, str) or name not in self._names or not isinstance(arguments, dict):
-            return _Found(opening)
-        return _Found(length, ToolCall(name=name, arguments=json.dumps(arguments, ensure_ascii=False)))
-
-
-def _after_space(text: str, at: int) -> int:
-    return len(text) - len(text[at:].lstrip())
-
-
-def _json_object(text: str, at: int) -> tuple[dict[str, Any] | None, int]:
-    """The object that begins at `at` and where it ends; (None, 0) while it is not complete, (None, 1) where there is none."""
-    try:
-        value, stop = json.JSONDecoder().raw_decode(text, at)
-    except (ValueError, RecursionError):
-        return (None, 0) if _is_open(text, at) else (None, 1)
-    return (value, stop) if isinstance(value, dict) else (None, 1)
-
-
-def _is_open(text: str, at: int) -> bool:
-    """Whether what begins at `at` may become an object: its braces are not closed yet."""
-    if at >= len(text):
-        return True
-    if text[at] != "{":
-        return False
-    depth = 0
-    for bracket in _BRACKETS.findall(_STRINGS.sub("", text[at:])):
-        depth += 1 if bracket in "{[" else -1
-        if not depth:
-            return False
-    return True
+                places += [(len(self._held) - n, None) for n in range(1, len(opener)) if self._held.endswith(opener[:n])]
+        return min(places, key=lambda place: (place[0], place[1] is None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ._tools import ToolCall
+from ._tools import ToolCall, ToolCallDelta
 
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "deadline", "error"]
 
@@ -32,6 +32,7 @@ class Chunk:
 
     text: str
     reasoning: str = ""
+    sequence: int = 0  # of `n` answers, the one that this is a piece of
     index: int = 0  # 0, 1, 2, ... in an answer; the same twice where one response ends the thinking and begins the answer
     finish_reason: FinishReason | None = None  # set on the last chunk only
     stop_reason: str | None = None  # the stop string that ended the answer
@@ -39,7 +40,8 @@ class Chunk:
     logprobs: tuple[Any, ...] = ()  # the server's JSON entries, one a token, when asked for
     request_id: str = ""
     request_key: int | None = None  # the server's own number of the request
-    tool_calls: tuple[ToolCall, ...] = ()  # those that became complete with this chunk
+    tool_calls: tuple[ToolCall, ...] = ()  # those that ended with this chunk
+    tool_call_deltas: tuple[ToolCallDelta, ...] = ()  # pieces of calls, as they come
     tool_format: str = ""  # how the model writes calls; of the first chunk, where tools were sent
 
     @property

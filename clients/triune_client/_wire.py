@@ -152,6 +152,7 @@ def chunk_of_outputs(outputs: Mapping[str, Any], request_id: str) -> Chunk:
         return Chunk(
             text=str(_one(outputs, "text_output", "")),
             reasoning=str(_one(outputs, "reasoning_output", "")),
+            sequence=int(_one(outputs, "sequence_index", 0)),
             index=int(_one(outputs, "chunk_index", 0)),
             finish_reason=reason,
             stop_reason=_one(outputs, "stop_reason", "") or None,

@@ -138,7 +138,9 @@ def _events(request: dict[str, Any], pieces: Sequence[Chunk], recorder: Recorder
         outputs = _outputs(request, [piece], index, last=index == len(pieces) - 1)
         if request.get("id") in recorder.cancelled:
             outputs |= {"text_output": "", "finish_reason": "cancelled", "num_output_tokens": 0}
-        yield b"data: %s\n\n" % json.dumps(outputs).encode()
+        for sequence in range(request.get("n", 1)):
+            outputs |= {"sequence_index": sequence} | ({"num_input_tokens": 0} if sequence else {})
+            yield b"data: %s\n\n" % json.dumps(outputs).encode()
         if outputs["finish_reason"]:
             return
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from starlette.responses import Response
@@ -38,7 +39,7 @@ class Answer(Response):
     ) -> None:
         """
         Args:
-            calls: one a choice, in the order of the choices.
+            calls: in the order of their choices.
             stream: whether pieces are sent as they come.
         """
         super().__init__()
@@ -60,7 +61,7 @@ class Answer(Response):
             self._metrics.count_tokens(self._counts)
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gathered = [Gathered() for _ in self._calls]
+        gathered = [Gathered() for call in self._calls for _ in range(call.choices)]
 
         async def take(index: int, chunk: Chunk) -> None:
             self._count(index, chunk)
@@ -89,7 +90,7 @@ class Answer(Response):
         """Counts a piece; whether it is the first of its choice."""
         if not self._seen:
             self._metrics.first_chunk(time.monotonic() - self._begun)
-        self._counts.take(index, chunk)
+        self._counts.take(chunk)
         first = index not in self._seen
         self._seen.add(index)
         return first
@@ -101,13 +102,14 @@ class Answer(Response):
             ApiError: a call failed; the others are cancelled.
         """
         streams = [_open(self._client, call) for call in self._calls]
+        firsts = accumulate((call.choices for call in self._calls), initial=0)
         try:
             if len(streams) == 1:  # as almost always: without the cost of a task
                 await _read(0, streams[0], on_chunk)
                 return
             async with asyncio.TaskGroup() as group:
-                for index, stream in enumerate(streams):
-                    group.create_task(_read(index, stream, on_chunk))
+                for first, stream in zip(firsts, streams, strict=False):  # the last sum is of all
+                    group.create_task(_read(first, stream, on_chunk))
         except TriuneError as error:
             raise of_server(error) from error
         except BaseExceptionGroup as group_error:
@@ -125,7 +127,8 @@ def _open(client: TextClient, call: Call) -> AsyncStream:
         raise invalid(f"{error}.") from error
 
 
-async def _read(index: int, stream: AsyncStream, on_chunk: OnChunk) -> None:
+async def _read(first: int, stream: AsyncStream, on_chunk: OnChunk) -> None:
+    """Reads the choices of one call, of which `first` is the number of the first."""
     async with stream:
         async for chunk in stream:
-            await on_chunk(index, chunk)
+            await on_chunk(first + chunk.sequence, chunk)

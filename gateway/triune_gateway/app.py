@@ -103,15 +103,15 @@ class _Gateway:
         calls = chat_calls(body, most=self._settings.max_choices)
         top = (body.top_logprobs or 0) if body.logprobs else None
         shape = ChatShape(body.model, logprobs=top, **_usage_wanted(body))
-        return Answer(self.client, calls, shape, Counts(body.n or 1), self.metrics, stream=bool(body.stream))
+        return Answer(self.client, calls, shape, Counts(), self.metrics, stream=bool(body.stream))
 
     async def complete(self, body: CompletionRequest) -> Response:
         """Continues one or more texts."""
         self._check_model(body.model)
         calls = completion_calls(body, most=self._settings.max_choices)
-        echoed = [call.prompt if body.echo else "" for call in calls]
+        echoed = [call.prompt if body.echo else "" for call in calls for _ in range(call.choices)]
         shape = CompletionShape(body.model, logprobs=body.logprobs, echoed=echoed, **_usage_wanted(body))
-        return Answer(self.client, calls, shape, Counts(body.n or 1), self.metrics, stream=bool(body.stream))
+        return Answer(self.client, calls, shape, Counts(), self.metrics, stream=bool(body.stream))
 
     async def models(self) -> Response:
         """The names that the model is served under."""

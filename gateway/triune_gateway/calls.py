@@ -1,4 +1,4 @@
-"""A checked request -> the calls to the server that answer it, one a choice. No I/O.
+"""A checked request -> the calls to the server that answer it, one a prompt, each for all choices of its own. No I/O.
 
 What a request leaves open is left to the server: the sampling that the model's publisher recommends, or greedy decoding.
 """
@@ -18,20 +18,20 @@ from .schemas import ChatMessage, ChatRequest, CompletionRequest, Generation
 
 COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 _LEAST_TOP_P = 1e-6  # only the best token; to the server 0 means "off"
-_GOLDEN = 0x9E3779B97F4A7C15  # odd, so that the seeds of 2^64 choices all differ (Knuth's multiplicative hashing)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One choice: a prompt or a conversation, and the options it is answered with."""
+    """A prompt or a conversation, how many choices it is to have, and the options they are made with."""
 
     options: dict[str, Any]  # what `AsyncClient.stream` takes
+    choices: int = 1
     prompt: str = ""
     messages: tuple[Message, ...] | None = None  # None: continue `prompt` as it is
 
 
 def chat_calls(request: ChatRequest, *, most: int) -> list[Call]:
-    """The calls of a chat: `n` of them.
+    """The call of a chat.
 
     Raises:
         ApiError: the request asks for what is not served, contradicts itself, or has more than `most` choices.
@@ -48,11 +48,11 @@ def chat_calls(request: ChatRequest, *, most: int) -> list[Call]:
     options["thinking_budget"] = request.thinking_budget
     options |= tool_options(request)
     messages = tuple(_message(f"messages[{index}]", message) for index, message in enumerate(request.messages))
-    return [Call(messages=messages, options=one) for one in _choices(request, options)]
+    return [Call(messages=messages, options=_given(options), choices=request.n or 1)]
 
 
 def completion_calls(request: CompletionRequest, *, most: int) -> list[Call]:
-    """The calls of a completion: `n` for each prompt, in the order of OpenAI's choices. Raises as `chat_calls`."""
+    """The calls of a completion, in the order of its prompts. Raises as `chat_calls`."""
     prompts = [request.prompt] if isinstance(request.prompt, str) else request.prompt
     _check(request, prompts=len(prompts), most=most)
     options = _options(request) | {"max_tokens": request.max_tokens or COMPLETION_TOKENS, "logprobs": request.logprobs}
@@ -60,7 +60,7 @@ def completion_calls(request: CompletionRequest, *, most: int) -> list[Call]:
         _check_text("prompt", prompt)
         if not prompt:
             raise invalid("prompt is empty; it must hold at least one character.", "prompt")
-    return [Call(prompt=prompt, options=one) for prompt in prompts for one in _choices(request, options)]
+    return [Call(prompt=prompt, options=_given(options), choices=request.n or 1) for prompt in prompts]
 
 
 def _check(request: Generation, *, prompts: int, most: int) -> None:
@@ -86,6 +86,8 @@ def _options(request: Generation) -> dict[str, Any]:
         "repetition_penalty": request.repetition_penalty,
         "presence_penalty": request.presence_penalty,
         "frequency_penalty": request.frequency_penalty,
+        "seed": None if request.seed is None else request.seed % 2**64,
+        "n": request.n if (request.n or 1) > 1 else None,
         "min_tokens": request.min_tokens,
         "stop": request.stop,
         "bad_words": request.bad_words,
@@ -94,12 +96,8 @@ def _options(request: Generation) -> dict[str, Any]:
     }
 
 
-def _choices(request: Generation, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """The options of each choice: they differ in their seeds, and the first has the request's own."""
-    given = {name: value for name, value in options.items() if value is not None}
-    if request.seed is None:
-        return [given] * (request.n or 1)
-    return [given | {"seed": (request.seed + index * _GOLDEN) % 2**64} for index in range(request.n or 1)]
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _thinking(request: ChatRequest) -> bool | None:

@@ -63,7 +63,8 @@ def of_server(error: TriuneError) -> ApiError:
     """What a failed call to the server means to the client."""
     if isinstance(error, BadRequest):
         code = "context_length_exceeded" if "this engine holds" in error.message else None
-        return invalid(error.message, next((name for name in _FIELDS if error.message.startswith(name)), None), code)
+        named = next((name for name in _FIELDS if error.message.startswith(name)), None)
+        return invalid(error.message, "n" if "sequences are asked for" in error.message else named, code)
     if isinstance(error, Overloaded):
         after_s = RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
         return ApiError(503, error.message, kind="server_error", code="overloaded", retry_after_s=after_s)

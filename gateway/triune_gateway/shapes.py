@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from triune_client import Chunk, ToolCall
+from triune_client import Chunk, ToolCall, ToolCallDelta
 
 from .errors import ApiError
 from .logprobs import TextOffsets, chat_logprobs
@@ -114,7 +113,6 @@ class ChatShape(Shape):
     def __init__(self, model: str, *, usage: bool, running_usage: bool, logprobs: int | None) -> None:
         super().__init__(model, usage=usage, running_usage=running_usage)
         self._top = logprobs
-        self._calls: Counter[int] = Counter()  # sent so far, by choice
 
     def _choice(self, index: int, choice: Gathered) -> Json:
         content = "".join(choice.texts)
@@ -134,18 +132,23 @@ class ChatShape(Shape):
             delta["reasoning_content"] = chunk.reasoning
         if chunk.text:
             delta["content"] = chunk.text
-        if chunk.tool_calls:
-            first_call = self._calls[index]
-            delta["tool_calls"] = [{"index": i} | call.to_message() for i, call in enumerate(chunk.tool_calls, first_call)]
-            self._calls[index] += len(chunk.tool_calls)
         if delta or chunk.logprobs:
             logprobs = None if self._top is None else chat_logprobs(chunk.logprobs, self._top)
             yield self._delta(index, delta, logprobs)
+        for piece in chunk.tool_call_deltas:  # an event each: clients take the first one's list of calls as it is
+            yield self._delta(index, {"tool_calls": [_call_delta(piece)]})
         if reason:
             yield self._delta(index, {}, reason=reason)
 
     def _delta(self, index: int, delta: Json, logprobs: Json | None = None, reason: str | None = None) -> Json:
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _call_delta(piece: ToolCallDelta) -> Json:
+    """A piece of a call; the first one has its name and id, and no arguments yet."""
+    if piece.name:
+        return {"index": piece.index, "id": piece.id, "type": "function", "function": {"name": piece.name, "arguments": ""}}
+    return {"index": piece.index, "function": {"arguments": piece.arguments}}
 
 
 class CompletionShape(Shape):

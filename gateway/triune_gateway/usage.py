@@ -8,16 +8,14 @@ from triune_client import Chunk
 
 
 class Counts:
-    """Adds up what the server counts. A prompt that several choices answer counts once, as at OpenAI."""
+    """Adds up what the server counts. It counts a prompt that several choices answer once, as OpenAI does."""
 
-    def __init__(self, choices_per_prompt: int) -> None:
-        self._choices_per_prompt = choices_per_prompt
+    def __init__(self) -> None:
         self.prompt = self.completion = self.reasoning = 0
 
-    def take(self, index: int, chunk: Chunk) -> None:
-        """A piece of choice `index`."""
-        if index % self._choices_per_prompt == 0:
-            self.prompt += chunk.usage.input_tokens
+    def take(self, chunk: Chunk) -> None:
+        """A piece of any choice."""
+        self.prompt += chunk.usage.input_tokens
         self.completion += chunk.usage.output_tokens
         self.reasoning += chunk.usage.reasoning_tokens
 

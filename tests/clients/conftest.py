@@ -148,6 +148,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 # tritonclient's own NumPy helpers read and write the tensors: no code shared with the clients.
 OUTPUTS = {
     "text_output": "BYTES", "finish_reason": "BYTES", "stop_reason": "BYTES", "logprobs": "BYTES", "chunk_index": "INT32",
+    "sequence_index": "INT32",
     "num_input_tokens": "UINT32", "num_output_tokens": "UINT32", "request_key": "INT64",
     "reasoning_output": "BYTES", "num_reasoning_tokens": "UINT32", "tool_format": "BYTES",
 }  # fmt: skip

@@ -152,13 +152,25 @@ def test_http_clients_hand_calls_out_apart_from_the_text(make: Any, run: Callabl
     assert (sent[0]["tool_choice"], sent[0]["parallel_tool_calls"]) == ("required", False)
 
 
-def test_a_chunk_tells_the_calls_that_became_complete_with_it() -> None:
+def test_a_chunk_tells_the_calls_that_ended_with_it_and_the_pieces_that_came() -> None:
     pieces: list[str | Chunk] = [Chunk(text=CALL[:30], tool_format="hermes"), CALL[30:], " Done."]
     with Client(transport=MockTransport(pieces)) as client, client.stream_chat("hi", tools=[TOOL]) as stream:
         chunks = list(stream)
     assert [len(chunk.tool_calls) for chunk in chunks] == [0, 1, 0]
+    first, *pieces_of_call = [delta for chunk in chunks for delta in chunk.tool_call_deltas]
+    assert (first.index, first.name, first.id, first.arguments) == (0, "weather", chunks[1].tool_calls[0].id, "")
+    assert "".join(delta.arguments for delta in pieces_of_call) == chunks[1].tool_calls[0].arguments
     assert "".join(chunk.text for chunk in chunks) == stream.text == "Let me see.Done."
     assert chunks[-1].finish_reason == "tool_calls"
+
+
+def test_an_answer_that_ends_inside_a_call_does_not_claim_to_call() -> None:
+    with Client(transport=MockTransport([Chunk(text=CALL.partition("is")[0], tool_format="hermes")])) as client:
+        found = client.chat("hi", tools=[TOOL])
+    assert found.finish_reason == "stop"
+    assert [call.arguments for call in found.tool_calls] == ['{"city": "Par']
+    with pytest.raises(ValueError):
+        _ = found.tool_calls[0].parsed_arguments
 
 
 def test_without_tools_a_call_is_text() -> None:

@@ -19,3 +19,10 @@ def test_a_chat_is_the_same_whole_streamed_and_in_a_batch(run: Run) -> None:
 def test_a_completion_is_the_same_whole_and_streamed(run: Run) -> None:
     found = run("completion")
     assert found["text"].startswith(" Paris") and found["streamed"] == found["text"]
+
+
+def test_streamed_calls_of_tools_are_put_together(run: Run) -> None:
+    found = run("tools")
+    ((name, arguments),) = found["called"]
+    assert name == "weather" and arguments["city"] in ("Paris", "Rome")
+    assert found["streamed"] == found["called"]

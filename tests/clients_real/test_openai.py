@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from clients_real.conftest import Run
@@ -27,6 +29,15 @@ def test_log_probabilities_of_a_chat_spell_its_text(run: Run) -> None:
     found = run("logprobs")
     assert found["text"].startswith(found["content"])  # the end of the turn is a token too
     assert set(found["tops"]) == {3} and found["best_first"]
+
+
+def test_the_package_puts_streamed_calls_together(run: Run) -> None:
+    found = run("tools")
+    assert found["streamed"] == found["whole"] and len(found["whole"]) == 2
+    assert found["reasons"] == ["tool_calls"] * 2
+    written = [json.loads(arguments) for calls in found["whole"] for arguments in calls]
+    assert written and all(arguments["city"] in ("Paris", "Rome") for arguments in written)
+    assert found["pieces"] > 2 * len(written)
 
 
 def test_errors_are_the_package_s_own(run: Run) -> None:

@@ -73,12 +73,21 @@ def test_openais_tools_are_called_streamed_and_not_and_answered(client: openai.O
     ask: dict[str, Any] = {"model": "triune", "tools": TOOLS, "tool_choice": choice, "max_tokens": 300, "temperature": 0}
     (whole,) = client.chat.completions.create(messages=ASK, **ask).choices
     assert whole.finish_reason == "tool_calls" and whole.message.tool_calls and whole.message.content is None
-    streamed: list[tuple[str, str]] = []
+    streamed: list[list[str]] = []
+    pieces = 0
     for event in client.chat.completions.create(messages=ASK, stream=True, **ask):
         for call in event.choices[0].delta.tool_calls or ():
-            assert call.index == len(streamed) and call.id and call.function
-            streamed.append((str(call.function.name), str(call.function.arguments)))
-    assert streamed == [(call.function.name, call.function.arguments) for call in whole.message.tool_calls]  # type: ignore[union-attr]
+            assert call.function is not None and call.function.arguments is not None
+            if call.id:
+                assert call.index == len(streamed) and call.function.arguments == ""
+                streamed.append([str(call.function.name), ""])
+            streamed[call.index][1] += call.function.arguments
+            pieces += 1
+    assert streamed == [[call.function.name, call.function.arguments] for call in whole.message.tool_calls]  # type: ignore[union-attr]
+    assert pieces > 2 * len(streamed)  # the arguments come as they are generated
+    with client.chat.completions.stream(messages=ASK, **ask) as helper:  # the package's own way to put them together
+        (final,) = helper.get_final_completion().choices
+    assert [[call.function.name, call.function.arguments] for call in final.message.tool_calls or ()] == streamed
     for name, arguments in streamed:
         if name == "weather":
             jsonschema.validate(json.loads(arguments), PARAMETERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -15,8 +16,10 @@ from triune_gateway.app import create_app
 from triune_gateway.settings import Settings
 
 Json = dict[str, Any]
-# The pieces of an answer to a request, or an error's status and text; a piece may be an asyncio.Event to wait for.
-Reply = Callable[[Json], list[Json | asyncio.Event] | tuple[int, str]]
+# The pieces of an answer to a request, or an error's status and text. A piece may be an asyncio.Event to wait for, or bytes as
+# they are to come, which may be part of an event.
+Piece = Json | asyncio.Event | bytes
+Reply = Callable[[Json], list[Piece] | tuple[int, str]]
 
 CHAT = {"model": "triune", "messages": [{"role": "user", "content": "Hi"}]}
 COMPLETION = {"model": "triune", "prompt": "Once"}
@@ -54,20 +57,43 @@ class Ensemble:
             self.cancelled.append(body["id"])
             return httpx.Response(200, json={"finish_reason": "cancelled"})
         self.requests.append(body)
-        reply = self.reply(body)
-        if isinstance(reply, tuple):
-            return httpx.Response(reply[0], json={"error": reply[1]})
-        return httpx.Response(200, stream=_Events(reply))
+        replies = [self.reply(one) for one in _sequences(body)]
+        for reply in replies:
+            if isinstance(reply, tuple):
+                return httpx.Response(reply[0], json={"error": reply[1]})
+        return httpx.Response(200, stream=_Events(_together([reply for reply in replies if isinstance(reply, list)])))
+
+
+def _sequences(body: Json) -> list[Json]:
+    """A request for `n` answers as requests for one: their seeds are the given one plus multiples of 2^64 / golden ratio."""
+    n = body.get("n", 1)
+    seeds = [(body["seed"] + number * 0x9E3779B97F4A7C15) % 2**64 if "seed" in body else None for number in range(n)]
+    one = {name: value for name, value in body.items() if name != "n"}
+    return [one | ({} if seed is None else {"seed": seed}) for seed in seeds]
+
+
+def _together(replies: list[list[Piece]]) -> list[Piece]:
+    """The pieces of several answers in turn, each with its number; the prompt is counted in the first answer only."""
+    if len(replies) == 1:
+        return replies[0]
+    found: list[Piece] = []
+    for row in itertools.zip_longest(*replies):
+        for number, one in enumerate(row):
+            uncounted = {"num_input_tokens": 0} if number else {}
+            found += [one | {"sequence_index": number} | uncounted if isinstance(one, dict) else one] if one is not None else []
+    return found
 
 
 class _Events(httpx.AsyncByteStream):
-    def __init__(self, pieces: list[Json | asyncio.Event]) -> None:
+    def __init__(self, pieces: list[Piece]) -> None:
         self._pieces = pieces
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for one in self._pieces:
             if isinstance(one, asyncio.Event):
                 await one.wait()
+            elif isinstance(one, bytes):
+                yield one
             else:
                 yield b"data: " + json.dumps(one).encode() + b"\n\n"
 

@@ -78,7 +78,7 @@ def test_thinking_is_streamed_apart(gateway: Gateway) -> None:
     assert "".join(delta.get("content", "") for delta in deltas) == "So 4."
 
 
-def test_choices_are_requests_of_their_own_with_seeds_of_their_own(gateway: Gateway) -> None:
+def test_choices_are_one_request_and_have_seeds_of_their_own(gateway: Gateway) -> None:
     gateway.ensemble.reply = lambda request: answer(str(request["seed"]))
     found = gateway.chat(n=3, seed=7)
     seeds = [int(choice["message"]["content"]) for choice in found["choices"]]
@@ -86,6 +86,7 @@ def test_choices_are_requests_of_their_own_with_seeds_of_their_own(gateway: Gate
     assert seeds[0] == 7 and len(set(seeds)) == 3 and all(0 <= seed < 2**64 for seed in seeds)
     assert found["usage"]["prompt_tokens"] == 5  # the prompt counts once
     assert found["usage"]["completion_tokens"] == 6
+    assert [(request["n"], request["seed"]) for request in gateway.ensemble.requests] == [(3, 7)]
     again = gateway.chat(n=3, seed=7)
     assert [choice["message"] for choice in again["choices"]] == [choice["message"] for choice in found["choices"]]
 
@@ -93,6 +94,7 @@ def test_choices_are_requests_of_their_own_with_seeds_of_their_own(gateway: Gate
 def test_streamed_choices_are_told_apart_by_their_index(gateway: Gateway) -> None:
     gateway.ensemble.reply = lambda request: answer(f"{request['seed'] % 1000} ", "a", "b")
     whole = [choice["message"]["content"] for choice in gateway.chat(n=4, seed=1)["choices"]]
+    assert len(set(whole)) == 4
     texts = [""] * 4
     reasons: list[Any] = [None] * 4
     for event in gateway.events("chat/completions", CHAT | {"n": 4, "seed": 1}):
@@ -102,10 +104,34 @@ def test_streamed_choices_are_told_apart_by_their_index(gateway: Gateway) -> Non
     assert (texts, reasons) == (whole, ["stop"] * 4)
 
 
+def test_choices_end_by_themselves_and_are_all_counted(gateway: Gateway) -> None:
+    lengths = {}
+
+    def reply(request: Any) -> Any:
+        number = len(lengths)
+        lengths[request["seed"]] = number
+        return answer(*"abcdef"[: number + 1], reason="length" if number else "stop")
+
+    gateway.ensemble.reply = reply
+    events = gateway.events("chat/completions", CHAT | {"n": 3, "seed": 1, "stream_options": {"include_usage": True}})
+    ended = [(e["choices"][0]["index"], e["choices"][0]["finish_reason"]) for e in events[:-1]]
+    assert [one for one in ended if one[1]] == [(0, "stop"), (1, "length"), (2, "length")]
+    assert events[-1]["usage"] == {
+        "prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14, "completion_tokens_details": {"reasoning_tokens": 0},
+    }  # fmt: skip
+
+
+def test_an_answer_that_one_choice_is_missing_of_is_an_error(gateway: Gateway) -> None:
+    gateway.ensemble.reply = lambda request: answer("a") if request["seed"] == 1 else [piece("a")]
+    assert "closed the stream" in gateway.error("chat/completions", CHAT | {"n": 2, "seed": 1}, 500)["message"]
+
+
 @pytest.mark.parametrize(
     ("body", "wanted"),
     [
         ({}, {}),
+        ({"n": 1}, {}),
+        ({"n": 2}, {"n": 2}),
         ({"max_tokens": 3}, {"max_tokens": 3}),
         ({"max_completion_tokens": 4, "max_tokens": 4}, {"max_tokens": 4}),
         ({"temperature": 0, "top_p": 0.5}, {"temperature": 0.0, "top_p": 0.5}),

@@ -70,8 +70,8 @@ async def visit_and_leave(path: str, body: Json, *texts: str) -> tuple[Ensemble,
     async with app.router.lifespan_context(app):
         visit = Visit(path, body)
         serving = asyncio.ensure_future(app(visit.scope, visit.receive, visit.send))
-        choices = body.get("n", 1)
-        await until(lambda: len(ensemble.requests) == choices and (len(visit.sent) > 1 or not body["stream"] or not texts))
+        calls = len(body["prompt"]) if isinstance(body.get("prompt"), list) else 1
+        await until(lambda: len(ensemble.requests) == calls and (len(visit.sent) > 1 or not body["stream"] or not texts))
         visit.leave()
         async with asyncio.timeout(PATIENCE_S):
             await serving
@@ -84,24 +84,27 @@ async def visit_and_leave(path: str, body: Json, *texts: str) -> tuple[Ensemble,
 @pytest.mark.parametrize("texts", [(), ("Hel",)], ids=["before the first piece", "after it"])
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize(("path", "body"), [("chat/completions", CHAT), ("completions", COMPLETION)])
-def test_leaving_ends_every_call(path: str, body: Json, stream: bool, n: int, texts: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("path", "body", "calls"),
+    [("chat/completions", CHAT, 1), ("completions", COMPLETION, 1), ("completions", COMPLETION | {"prompt": ["a", "b"]}, 2)],
+)
+def test_leaving_ends_every_call(path: str, body: Json, calls: int, stream: bool, n: int, texts: tuple[str, ...]) -> None:
     ensemble, visit, metrics = asyncio.run(visit_and_leave(path, body | {"stream": stream, "n": n}, *texts))
     assert sorted(ensemble.cancelled) == sorted(request["id"] for request in ensemble.requests)
-    assert len(ensemble.cancelled) == n
+    assert len(ensemble.cancelled) == calls  # the choices of a prompt are one call, which ends as a whole
     assert f'triune_openai_requests_total{{endpoint="/v1/{path}",status="499"}} 1.0' in metrics
     assert f'triune_openai_open_answers{{stream="{str(stream).lower()}"}} 0.0' in metrics
     assert bool(visit.sent) == (stream and bool(texts))
 
 
-def test_a_failing_choice_ends_the_others() -> None:
+def test_a_failing_prompt_ends_the_others() -> None:
     async def run() -> Ensemble:
         ensemble, _ = held("a")
         hold = ensemble.reply
         ensemble.reply = lambda request: (503, "no room") if len(ensemble.requests) == 3 else hold(request)
         app = create_app(Settings(), ensemble.client)
         async with app.router.lifespan_context(app):
-            visit = Visit("chat/completions", CHAT | {"n": 3})
+            visit = Visit("completions", COMPLETION | {"prompt": ["a", "b", "c"], "n": 2})
             async with asyncio.timeout(PATIENCE_S):
                 await app(visit.scope, visit.receive, visit.send)
         assert visit.sent[0]["status"] == 503

@@ -6,8 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fakes.ensemble import CHAT, Gateway, answer
+from fakes.ensemble import CHAT, Ensemble, Gateway, answer
+from triune_gateway.settings import Settings
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 CALLS = (
@@ -93,16 +96,101 @@ def test_an_answer_of_nothing_but_calls_has_no_content(gateway: Gateway) -> None
     assert gateway.chat(tools=[TOOL])["choices"][0]["message"]["content"] is None
 
 
+def streamed(gateway: Gateway, **body: Any) -> tuple[str | None, list[dict[str, Any]], list[str]]:
+    """Content, calls and finish reasons as a client puts them together; the events of calls are checked to be OpenAI's."""
+    content, calls, reasons = "", [], []
+    for event in gateway.events("chat/completions", CHAT | {"tools": [TOOL]} | body):
+        (choice,) = event["choices"]
+        content += choice["delta"].get("content", "")
+        reasons += [choice["finish_reason"]] if choice["finish_reason"] else []
+        for piece in choice["delta"].get("tool_calls", ()):
+            assert len(choice["delta"]["tool_calls"]) == 1
+            if "id" in piece:
+                assert piece["function"] == {"name": "weather", "arguments": ""} and piece["type"] == "function"
+                calls.append({"id": piece["id"], "type": "function", "function": dict(piece["function"])})
+            else:
+                assert set(piece) == {"index", "function"} and set(piece["function"]) == {"arguments"}
+                assert piece["function"]["arguments"]
+                calls[piece["index"]]["function"]["arguments"] += piece["function"]["arguments"]
+            assert piece["index"] == len(calls) - 1
+    return content or None, calls, reasons
+
+
 @pytest.mark.parametrize("cut", [1, 7, 25, 1000])
 def test_a_streams_deltas_are_the_whole_answer(gateway: Gateway, cut: int) -> None:
     gateway.ensemble.reply = lambda request: calling(cut)
     message = gateway.chat(tools=[TOOL])["choices"][0]["message"]
-    events = [event["choices"][0] for event in gateway.events("chat/completions", CHAT | {"tools": [TOOL], "n": 1})]
-    assert "".join(event["delta"].get("content", "") for event in events) == message["content"]
-    calls = [call for event in events for call in event["delta"].get("tool_calls", ())]
-    assert [call["index"] for call in calls] == [0, 1]
+    content, calls, reasons = streamed(gateway)
+    assert content == message["content"]
     assert [call["function"] for call in calls] == [call["function"] for call in message["tool_calls"]]
-    assert [event["finish_reason"] for event in events if event["finish_reason"]] == ["tool_calls"]
+    assert reasons == ["tool_calls"]
+
+
+def test_the_arguments_of_a_call_come_piece_by_piece(gateway: Gateway) -> None:
+    gateway.ensemble.reply = lambda request: calling(1)
+    events = gateway.events("chat/completions", CHAT | {"tools": [TOOL]})
+    pieces = [piece for event in events for piece in event["choices"][0]["delta"].get("tool_calls", ())]
+    assert [(piece["index"], piece["function"]["arguments"]) for piece in pieces] == [
+        (index, piece)
+        for index, arguments in enumerate(('{"city": "Paris"}', '{"city": "Rome"}'))
+        for piece in ("", *arguments)
+    ]
+
+
+@pytest.mark.parametrize(("reason", "wanted"), [("length", "length"), ("stop", "stop")])
+def test_a_call_that_is_cut_off_says_so(gateway: Gateway, reason: str, wanted: str) -> None:
+    text = CALLS[: CALLS.index("Rome") + 2]
+    gateway.ensemble.reply = lambda request: [p | {"tool_format": "hermes"} for p in answer(text, reason=reason)]
+    (choice,) = gateway.chat(tools=[TOOL])["choices"]
+    written = [call["function"]["arguments"] for call in choice["message"]["tool_calls"]]
+    assert (written, choice["finish_reason"]) == (['{"city": "Paris"}', '{"city": "Ro'], wanted)
+    _, calls, reasons = streamed(gateway)
+    assert ([call["function"]["arguments"] for call in calls], reasons) == (written, [wanted])
+
+
+# Between the server and the client, a border of two pieces may be anywhere: inside an event, an escape, a character.
+_TEXT = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(["</tool_call>", "<tool_call>", '"}', "\\", "é😀"])
+
+
+def cut_anywhere(text: str, data: st.DataObject) -> list[bytes]:
+    """The events of an answer, cut into chunks, as bytes that are cut again."""
+    places = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = answer(*(text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)))
+    pieces[0]["tool_format"] = "hermes"
+    events = b"".join(b"data: " + json.dumps(one, ensure_ascii=False).encode() + b"\n\n" for one in pieces)
+    borders = sorted(data.draw(st.lists(st.integers(0, len(events)), max_size=6)))
+    return [events[a:b] for a, b in zip([0, *borders], [*borders, len(events)], strict=True)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.dictionaries(_TEXT, _TEXT, max_size=3), st.booleans()), min_size=1, max_size=2), st.data())
+def test_random_calls_are_the_same_streamed_and_whole(calls: list[tuple[dict[str, str], bool]], data: st.DataObject) -> None:
+    written = [json.dumps(arguments, ensure_ascii=ascii_only) for arguments, ascii_only in calls]
+    text = "".join(f'<tool_call>\n{{"name": "weather", "arguments": {one}}}\n</tool_call>' for one in written)
+    scripts = [cut_anywhere(text, data) for _ in range(2)]
+    ensemble = Ensemble()
+    ensemble.reply = lambda request: [*scripts[len(ensemble.requests) - 1]]
+    gateway = Gateway(ensemble, Settings())
+    with gateway.http:
+        message = gateway.chat(tools=[TOOL])["choices"][0]["message"]
+        assert [call["function"]["arguments"] for call in message["tool_calls"]] == written
+        content, found, reasons = streamed(gateway)
+        assert [call["function"]["arguments"] for call in found] == written
+        assert (content, message["content"], reasons) == (None, None, ["tool_calls"])
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_each_choice_has_its_own_calls(gateway: Gateway, cut: int) -> None:
+    gateway.ensemble.reply = lambda request: calling(cut) if request["seed"] == 4 else answer("None.")
+    choices = gateway.chat(tools=[TOOL], n=2, seed=4)["choices"]
+    assert [len(choice["message"].get("tool_calls", ())) for choice in choices] == [2, 0]
+    assert [choice["finish_reason"] for choice in choices] == ["tool_calls", "stop"]
+    found = ["", ""]
+    for event in gateway.events("chat/completions", CHAT | {"tools": [TOOL], "n": 2, "seed": 4}):
+        (choice,) = event["choices"]
+        for call in choice["delta"].get("tool_calls", ()):
+            found[choice["index"]] += call["function"]["arguments"]
+    assert found == ['{"city": "Paris"}{"city": "Rome"}', ""]
 
 
 def test_what_calls_nothing_stays_content_and_stops(gateway: Gateway) -> None:

@@ -174,8 +174,8 @@ def test_a_required_call_is_always_valid_and_our_clients_find_it(compiler: Const
         for answer in found:
             parser = ToolCallParser(form.name, schemas)
             pieces = [parser.push(answer), parser.finish()]
-            calls = [call for _, some in pieces for call in some]
-            assert calls and not "".join(text for text, _ in pieces), answer
+            calls = [call for piece in pieces for call in piece.calls]
+            assert calls and not "".join(piece.text for piece in pieces), answer
             assert len(calls) <= (8 if parallel else 1)
             for call in calls:
                 jsonschema.validate(call.parsed_arguments, schemas[call.name])

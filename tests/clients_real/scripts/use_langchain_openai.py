@@ -28,4 +28,18 @@ def completion() -> dict[str, Any]:
     return {"text": model.invoke(FRANCE), "streamed": "".join(model.stream(FRANCE))}
 
 
-main(chat, completion)
+def tools() -> dict[str, Any]:
+    city = {"enum": ["Paris", "Rome"]}
+    weather = {"name": "weather", "parameters": {"type": "object", "properties": {"city": city}, "required": ["city"]}}
+    model = ChatOpenAI(max_tokens=100, **ADDRESS).bind_tools([{"type": "function", "function": weather}], tool_choice="weather")
+    pieces = list(model.stream(QUESTION))
+    together = pieces[0]
+    for piece in pieces[1:]:
+        together += piece
+    return {
+        "called": [[call["name"], call["args"]] for call in model.invoke(QUESTION).tool_calls],
+        "streamed": [[call["name"], call["args"]] for call in together.tool_calls],
+    }
+
+
+main(chat, completion, tools)

@@ -54,6 +54,31 @@ def logprobs() -> dict[str, Any]:
     }
 
 
+def tools() -> dict[str, Any]:
+    parameters = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
+    ask: Any = {
+        "model": "triune", "messages": MESSAGES, "tools": [tool], "tool_choice": "required", "max_tokens": 200,
+        "seed": 1, "n": 2,
+    }  # fmt: skip
+    whole = CLIENT.chat.completions.create(**ask)
+    pieces = 0
+    with CLIENT.chat.completions.stream(**ask) as stream:
+        for event in stream:
+            pieces += event.type == "tool_calls.function.arguments.delta"
+        final = stream.get_final_completion()
+
+    def calls(choices: Any) -> list[list[str]]:
+        return [[call.function.arguments for call in choice.message.tool_calls or ()] for choice in choices]
+
+    return {
+        "whole": calls(whole.choices),
+        "streamed": calls(final.choices),
+        "pieces": pieces,
+        "reasons": [choice.finish_reason for choice in whole.choices],
+    }
+
+
 def errors() -> dict[str, Any]:
     found = {}
     bad: dict[str, dict[str, Any]] = {
@@ -70,4 +95,4 @@ def errors() -> dict[str, Any]:
     return {"errors": found, "models": [model.id for model in CLIENT.models.list()]}
 
 
-main(chat, completion, logprobs, errors)
+main(chat, completion, logprobs, tools, errors)
