@@ -204,7 +204,7 @@ def _tensor(draw: st.DrawFn, model: str, one: Input) -> Tensor:
     datatype = draw(st.sampled_from(sorted(_PACKED))) if odd == 0 else one.datatype
     shape = tuple(draw(st.integers(0, 3)) if size == -1 else size for size in one.shape)
     if odd == 1:
-        shape = tuple(draw(st.lists(st.sampled_from([-1, 0, 1, 2, 2**31, 2**62]), max_size=3)))
+        shape = tuple(draw(st.lists(st.sampled_from([-1, 0, 1, 2, 2**31, 2**62]), max_size=3).filter(_survived)))
     count = max(0, min(math.prod(shape), 64))  # a shape may be a lie
     values = _any_value(one.name, datatype)
     if datatype == "BYTES":
@@ -215,6 +215,11 @@ def _tensor(draw: st.DrawFn, model: str, one: Input) -> Tensor:
         raw = draw(st.one_of(st.just(raw[:-1]), st.just(raw + b"\0"), st.binary(max_size=16)))
         return Tensor(one.name, datatype, shape, raw)
     return tensor
+
+
+def _survived(shape: list[int]) -> bool:
+    """Whether Triton 24.10 outlives a shape: not if it is huge and yet of no bytes, as 2^62 by 0 is; see docs/fuzzing.md."""
+    return max(shape, default=0) <= 2 or math.prod(shape) * 8 % 2**64 != 0
 
 
 def _any_value(name: str, datatype: str) -> st.SearchStrategy[Any]:
