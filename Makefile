@@ -121,7 +121,7 @@ test-page: .venv/installed-test .venvs/page/installed ## the chat page in headle
 	@npm ci --prefix .venvs/page --no-audit --no-fund --loglevel=error
 	@touch $@
 
-fuzz: .venv/installed-test ## some 6,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
+fuzz: .venv/installed-test ## some 11,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
 	@$(BIN)/triune build --model r1-nano --precision fp32
 	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY=build/r1-nano/cpu/repository $(BIN)/python -m pytest tests/fuzz
 

@@ -77,6 +77,7 @@ GUIDE_PAIR = ("guided_decoding_guide_type", "guided_decoding_guide")  # TensorRT
 TOOLS = ("tools", "tool_choice", "parallel_tool_calls")  # read with the messages, which they belong to
 # What stands for text_input in a model with vLLM's contract: the tokenizer learns from its name which contract it is.
 VLLM_PROMPT = "vllm_text_input"
+CLIENT_NAMES = {VLLM_PROMPT: "text_input", "stop_request": "stop"}  # what clients have sent, in errors
 # Sent with prompts as token ids, which only a request to stop another may carry: nobody reads them there.
 TOKEN_INPUTS = frozenset({"input_ids", "input_lengths", "request_output_len"})
 IGNORED = frozenset(

@@ -45,6 +45,8 @@ class Options:
         """
         try:
             raw = json.loads(text)
+            if not isinstance(raw, dict) or not isinstance(raw.get("params", {}), dict):
+                raise TypeError("an object is expected, and in it one of the name params")
             params = raw.pop("params", {})
             tupled = {k: _tupled(v) for k, v in params.items()}
             return cls(params=SamplingParams(**tupled), **raw)

@@ -15,6 +15,7 @@ from .errors import RequestError
 from .manifest import SamplingDefaults
 from .option_names import (
     BIG,
+    CLIENT_NAMES,
     GUIDE_PAIR,
     GUIDES,
     IGNORED,
@@ -131,10 +132,8 @@ class _Given:
 
     def _set(self, target: str, name: str, value: Any) -> None:
         if target in self.values and self.values[target] != value and self.names[target] != name:
-            other = self.names[target]
-            raise RequestError(
-                f"{name} is {value} but {other} is {self.values[target]}; they mean the same", f"send only {name}"
-            )
+            one, other = (CLIENT_NAMES.get(each, each) for each in (name, self.names[target]))
+            raise RequestError(f"{one} is {value} but {other} is {self.values[target]}; they mean the same", f"send only {one}")
         self.values.setdefault(target, value)
         self.names.setdefault(target, name)
 

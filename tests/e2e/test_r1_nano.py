@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support.real_server import RealServer, start, stop
@@ -53,3 +54,18 @@ def test_a_budget_ends_the_thinking_and_it_says_that_it_did_not_finish(nano: Rea
         done = client.chat("What is 8765 * 4321?", thinking_budget=40, temperature=0.0)
     assert done.usage.reasoning_tokens <= 40
     assert done.text and done.finish_reason == "stop"
+
+
+def test_many_requests_of_several_rows_leave_the_process_alive(nano: RealServer) -> None:
+    """Without care for the threads of Triton's Python process, one in some 80 such requests ends it."""
+    chats = [[("user", "Hi")], [("system", "Hi")], [("user", "Hi"), ("user", "What is 2 + 3?"), ("assistant", "")]]
+    rows = [json.dumps([{"role": role, "content": content} for role, content in chat]) for chat in chats]
+    inputs = [
+        {"name": "messages", "shape": [len(rows), 1], "datatype": "BYTES", "data": rows},
+        {"name": "max_tokens", "shape": [1, 1], "datatype": "INT32", "data": [5]},
+    ]
+    before = [process.pid for process in nano.stubs("ensemble_infer")]
+    with httpx.Client(base_url=nano.url, timeout=30) as client:
+        for _ in range(600):
+            assert client.post("/v2/models/ensemble_infer/infer", json={"inputs": inputs}).status_code == 200
+    assert [process.pid for process in nano.stubs("ensemble_infer")] == before

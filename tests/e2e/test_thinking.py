@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,8 +16,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from fakes.repository import TEMPLATE
-from fakes.thinking import thinking_engine, thinking_tokenizer
+from fakes.thinking import thinking_repository, thinking_tokenizer
 from support.real_server import RealServer, start, stop
 from triune_client import AsyncClient, BadRequest, Client, Completion
 from triune_client.grpc import AsyncGrpcClient, GrpcClient
@@ -33,11 +31,7 @@ CLOSING = "\n</think>\n\n"
 def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     """A server of the made-up engine."""
     repository = tmp_path_factory.mktemp("thinking") / "repository"
-    shutil.copytree(TEMPLATE, repository, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("triune", "ensemble"):
-        (repository / name / "1").mkdir(exist_ok=True)
-    thinking_engine(repository / "generate" / "1")
-    running = start(tmp_path_factory.mktemp("server"), repository)
+    running = start(tmp_path_factory.mktemp("server"), thinking_repository(repository))
     yield running
     stop(running)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,8 +89,46 @@ class InferenceRequest:
     def is_cancelled(self) -> bool:
         return self.cancelled
 
+    def requested_output_names(self) -> list[str]:
+        return []
+
     def get_response_sender(self) -> Sender:
         return self.sender
+
+
+class InnerResponse:
+    """A response to a model's own request."""
+
+    def __init__(self, **arrays: NDArray[Any]) -> None:
+        self._arrays = arrays
+
+    def has_error(self) -> bool:
+        return False
+
+    def output_tensors(self) -> list[Tensor]:
+        return [Tensor(name, array) for name, array in self._arrays.items()]
+
+
+class InnerResponses(list[InnerResponse]):
+    """The responses to a model's own request, as the iterator that they come in; it can be watched."""
+
+
+class InnerRequest:
+    """A request that a model makes itself; refuses what Triton refuses. Answered by `answers`."""
+
+    made: ClassVar[list[InnerRequest]] = []
+    answers: ClassVar[Callable[[], InnerResponses]] = InnerResponses
+
+    def __init__(self, *, parameters: Mapping[str, Any], **fields: Any) -> None:
+        for value in parameters.values():
+            if not isinstance(value, (bool, int, str)):
+                raise TypeError(f"Expect parameters values to have type bool/int/str, found type {type(value)}")
+        self.parameters, self.fields = parameters, fields
+        self.made.append(self)
+
+    def exec(self, *, decoupled: bool) -> InnerResponses:
+        assert decoupled
+        return InnerRequest.answers()
 
 
 class Metric:
@@ -135,6 +173,7 @@ def load_model(repository: Path, name: str) -> Any:
         Tensor=Tensor,
         TritonError=TritonError,
         InferenceResponse=lambda output_tensors=(), error=None: InferenceResponse(list(output_tensors), error),
+        InferenceRequest=InnerRequest,
         MetricFamily=MetricFamily,
         TRITONSERVER_RESPONSE_COMPLETE_FINAL=FINAL,
         get_input_tensor_by_name=lambda request, name: next((t for t in request.inputs() if t.name() == name), None),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from fakes.repository import END_OF_TURN, fake_engine, train_tokenizer
+from fakes.repository import END_OF_TURN, fake_engine, fake_repository, train_tokenizer
 from triune_runtime.manifest import EngineManifest, Limits, ReasoningMarkers, SamplingDefaults
 
 _TURNS = (
@@ -53,3 +53,9 @@ def thinking_engine(folder: Path, template: str = R1, limits: Limits | None = No
     )
     manifest.save(folder)
     return manifest
+
+
+def thinking_repository(path: Path) -> Path:
+    """The checked-in model repository at `path`, with a fake engine that thinks."""
+    thinking_engine(fake_repository(path) / "generate" / "1")
+    return path

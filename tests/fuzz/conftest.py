@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fakes.repository import TEMPLATE
-from fakes.thinking import thinking_engine
+from fakes.thinking import thinking_repository
 from support.fuzzing import Tally
 from support.real_server import RealServer, start, stop
 
@@ -30,10 +28,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     named = os.environ.get("TRIUNE_FUZZ_REPOSITORY")
     repository = Path(named) if named else tmp_path_factory.mktemp("fuzz") / "repository"
     if not named:
-        shutil.copytree(TEMPLATE, repository, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("triune", "ensemble"):
-            (repository / name / "1").mkdir(exist_ok=True)
-        thinking_engine(repository / "generate" / "1")
+        thinking_repository(repository)
     running = start(tmp_path_factory.mktemp("server"), repository)
     yield running
     stop(running)

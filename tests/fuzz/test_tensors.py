@@ -16,10 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from support.fuzz_answers import check_ends, check_error, check_names, check_refusal, of_grpc, of_json
 from support.fuzzing import (
     CASES_OF_EACH,
     MODELS,
+    ONE_ANSWER,
     PATIENCE_S,
+    STEPS,
     STREAMING,
     Tally,
     Tensor,
@@ -29,27 +32,9 @@ from support.fuzzing import (
 from support.real_server import RealServer
 
 pytestmark = pytest.mark.triton
-# Triton's own HTTP front says this of JSON that it cannot read, before any model sees it: with 500 in 24.10, later with 400.
-_TRITONS_OWN = ("failed to parse the request JSON buffer", "Unable to parse")
-_REFUSALS = {"INVALID_ARGUMENT", "UNAVAILABLE", "NOT_FOUND", "UNIMPLEMENTED"}
-_FINISHED = ("stop", "length", "cancelled", "deadline")
 
 
-def check_error(status: int, message: str) -> None:
-    """An error of the caller's, said in a sentence; of the server's only where it has no room."""
-    assert message
-    assert "Traceback" not in message and ".py" not in message, message
-    assert status < 500 or status == 503 or message.startswith(_TRITONS_OWN), (status, message)
-    assert not message.startswith("INTERNAL"), message
-
-
-def check_refusal(error: grpc.RpcError) -> None:
-    """A call that ended with a status of its own."""
-    assert error.code().name in _REFUSALS, error
-    check_error(400, error.details() or "")
-
-
-@pytest.mark.parametrize("model", STREAMING)
+@pytest.mark.parametrize("model", [*STREAMING, *ONE_ANSWER])
 def test_json_to_generate(target: RealServer, tally: Tally, model: str) -> None:
     with httpx.Client(base_url=target.url, timeout=PATIENCE_S) as client:
 
@@ -60,15 +45,13 @@ def test_json_to_generate(target: RealServer, tally: Tally, model: str) -> None:
             reply = client.post(path, content=_to_json(body), headers={"content-type": "application/json"})
             tally.count(f"HTTP JSON to {model}", reply.status_code)
             events = [json.loads(one.removeprefix("data:")) for one in reply.text.split("\n\n") if one.strip()]
-            if reply.status_code != 200:
-                check_error(reply.status_code, events[0]["error"])
-                return
             errors = [event["error"] for event in events if "error" in event]
+            assert errors or reply.status_code == 200
             for error in errors:
-                check_error(400, error)
-            if not errors:
-                assert events[-1]["finish_reason"] in _FINISHED
-                assert all(not event["finish_reason"] for event in events[:-1])
+                check_error(max(reply.status_code, 400), error)
+                check_names(model, error)
+            if not errors and model != "generate":
+                check_ends(model, [of_json(event) for event in events], body)
 
         fuzz()
 
@@ -78,13 +61,14 @@ def _to_json(body: object) -> bytes:
     return json.dumps(body).encode()
 
 
-@pytest.mark.parametrize("model", ["triune", "tokenize", "tokenize_2d", "detokenize"])
-def test_bytes_to_infer(target: RealServer, tally: Tally, model: str) -> None:
+@pytest.mark.parametrize("models", [STREAMING, *((one,) for one in (*ONE_ANSWER, *STEPS))], ids=lambda models: models[0])
+def test_bytes_to_infer(target: RealServer, tally: Tally, models: tuple[str, ...]) -> None:
     with httpx.Client(base_url=target.url, timeout=PATIENCE_S) as client:
 
         @CASES_OF_EACH
-        @given(tensors(model), st.integers(0, 15))
-        def fuzz(sent: list[Tensor], cut: int) -> None:
+        @given(st.sampled_from(models).flatmap(lambda model: st.tuples(st.just(model), tensors(model))), st.integers(0, 15))
+        def fuzz(case: tuple[str, list[Tensor]], cut: int) -> None:
+            model, sent = case
             described = [
                 {
                     "name": one.name, "datatype": one.datatype, "shape": one.shape,
@@ -97,10 +81,12 @@ def test_bytes_to_infer(target: RealServer, tally: Tally, model: str) -> None:
             length = len(head) - (cut == 15)  # one in sixteen lies about where its JSON ends
             headers = {"Inference-Header-Content-Length": str(length), "content-type": "application/octet-stream"}
             reply = client.post(f"/v2/models/{model}/infer", content=body, headers=headers)
-            tally.count(f"HTTP bytes to {model}", reply.status_code)
-            # 501: streaming models answer generate only, as Triton says.
-            if reply.status_code not in (200, 501):
+            tally.count(f"HTTP bytes to {models[0]}{' and such' * (len(models) > 1)}", reply.status_code)
+            if reply.status_code == 501:  # streaming models answer generate only, as Triton says
+                assert model in STREAMING
+            elif reply.status_code != 200:
                 check_error(reply.status_code, reply.json()["error"])
+                check_names(model, reply.json()["error"])
 
         fuzz()
 
@@ -126,17 +112,53 @@ def test_tensors_over_grpc(target: RealServer, tally: Tally, model: str) -> None
                 tally.count(f"gRPC to {model}", error.code().name)
                 check_refusal(error)
                 return
-            _check_responses(request, responses)
-            tally.count(f"gRPC to {model}", "error" if any(one.error_message for one in responses) else "answer")
+            _check_responses(model, request, responses)
+            failed = any(one.error_message for one in responses)
+            tally.count(f"gRPC to {model}", "error" if failed else "answer")
+            if not failed and leave != 0 and model not in (*STEPS, "generate"):
+                answers = [of_grpc(one.infer_response) for one in responses]
+                check_ends(model, [one for one in answers if one], request)  # but an empty last one that was asked for
 
         fuzz()
 
 
-def _check_responses(request: Any, responses: Sequence[Any]) -> None:
+@pytest.mark.parametrize("model", [*ONE_ANSWER, *STEPS])
+def test_tensors_for_one_answer_over_grpc(target: RealServer, tally: Tally, model: str) -> None:
+    with grpc.insecure_channel(target.options.grpc_url) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+        @CASES_OF_EACH
+        @given(tensors(model), st.booleans())
+        def fuzz(sent: list[Tensor], leave: bool) -> None:
+            request = service_pb2.ModelInferRequest(model_name=model)
+            for one in sent:
+                request.inputs.add(name=one.name, datatype=one.datatype, shape=one.shape)
+                request.raw_input_contents.append(one.raw)
+            call = stub.ModelInfer.future(request, timeout=PATIENCE_S)
+            if leave and model in ONE_ANSWER and len(sent) % 4 == 0:  # some clients do not wait
+                call.cancel()
+                tally.count(f"gRPC for one answer of {model}", "left")
+                return
+            try:
+                response = call.result()
+            except grpc.RpcError as error:
+                tally.count(f"gRPC for one answer of {model}", error.code().name)
+                check_refusal(error)
+                check_names(model, error.details() or "")
+                return
+            tally.count(f"gRPC for one answer of {model}", "answer")
+            if model in ONE_ANSWER:
+                check_ends(model, [of_grpc(response)], request)
+
+        fuzz()
+
+
+def _check_responses(model: str, request: Any, responses: Sequence[Any]) -> None:
     assert responses, f"a request without any answer: {request}"
     for response in responses:
         if response.error_message:
             check_error(400, response.error_message)
+            check_names(model, response.error_message)
 
 
 def test_messages_that_are_no_request_over_grpc(target: RealServer, tally: Tally) -> None:
@@ -154,7 +176,9 @@ def test_messages_that_are_no_request_over_grpc(target: RealServer, tally: Tally
 
         @CASES_OF_EACH
         @given(
-            st.sampled_from(["triune", "triune", "triune", "ensemble", "generate", "", "nope", "../triune"]),
+            st.sampled_from(
+                ["triune"] * 3 + ["triune_infer", "ensemble", "tensorrt_llm", "vllm_model", "generate", "", "nope", "../triune"]
+            ),
             st.dictionaries(names, parameter, max_size=3),
             st.just([]) | st.just([]) | st.lists(st.binary(max_size=8), max_size=3),
             tensors("triune"),
@@ -179,7 +203,7 @@ def test_messages_that_are_no_request_over_grpc(target: RealServer, tally: Tally
                 tally.count("gRPC, other messages", error.code().name)
                 check_refusal(error)
                 return
-            _check_responses(request, responses)
+            _check_responses(model, request, responses)
             tally.count("gRPC, other messages", "error" if any(one.error_message for one in responses) else "answer")
 
         fuzz()

@@ -140,6 +140,10 @@ def test_request_parameters_count_where_no_tensor_of_their_name_does() -> None:
         ({"max_tokens": [1, 2]}, r"max_tokens is \[1, 2\]"),
         ({"min_tokens": 2, "min_length": 3}, "min_length is 3 but min_tokens is 2"),
         ({"seed": 1, "random_seed": 2}, "they mean the same"),
+        (
+            {"cancel": False, "stop_request": True},
+            "stop is True but cancel is False; they mean the same; hint: send only stop$",
+        ),
         ({"beam_width": 4}, "beam_width is 4; only 0 or 1"),
         ({"num_return_sequences": 129}, "num_return_sequences is 129"),
         ({"n": 3, "num_return_sequences": 2}, "they mean the same"),

@@ -188,6 +188,18 @@ def test_inputs_of_different_numbers_of_rows_are_refused_by_name(prompts: Prompt
         prompts.prompts(tensors, {})
 
 
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"text_input": tensor("a").reshape(1, 1), "stop_request": np.zeros((0, 1), np.bool_)}, "^stop has 0 rows"),
+        ({"vllm_text_input": np.array([b"\xff"], np.object_)}, "^text_input is not valid UTF-8"),
+    ],
+)
+def test_errors_name_what_the_client_has_sent(prompts: PromptService, tensors: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        prompts.prompts(tensors, {})
+
+
 def test_a_prompt_under_vllm_s_name_comes_back_with_a_whole_answer_and_not_with_a_stream(prompts: PromptService) -> None:
     def options(**inputs: Any) -> Any:
         return prompts.prompt({"vllm_text_input": tensor("the theme")} | inputs, {})[1]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
-from triune_runtime.serving.tensors import error_text, request_parameters, status_in
+from triune_runtime.serving.tensors import error_text, request_parameters, status_in, without_floats
 from triune_runtime.serving.whole import PLACES, combined
 
 # gRPC's names of error kinds -> Triton's; its class appears only after this module has been imported.
@@ -31,7 +32,7 @@ class TritonPythonModel:
                     model_name=self._target,
                     requested_output_names=[*(PLACES | set(request.requested_output_names()))],
                     inputs=[pb_utils.Tensor(tensor.name(), tensor.as_numpy().copy()) for tensor in request.inputs()],
-                    parameters=request_parameters(request.parameters),
+                    parameters=without_floats(request_parameters(request.parameters)),
                     timeout=request.timeout(),
                 )
             except TriuneError as error:
@@ -41,15 +42,20 @@ class TritonPythonModel:
 
     def _answer(self, inner: Any, sender: Any) -> None:
         try:
-            answer = _whole(inner)
+            iterator = inner.exec(decoupled=True)
+            responses = list(iterator)
+            # Triton's stub lets go of the iterator on a thread that does not hold the GIL. If it were the last to hold it, it
+            # would free Python's objects there, and the process would crash. This is answered after that, on the same thread.
+            sender.is_cancelled()
+            answer = _whole(responses)
         except Exception as error:  # whatever Triton raises: without an answer its client would wait for ever
             answer = _failed(f"INTERNAL: {error}", pb_utils.TritonError.INTERNAL)
         sender.send(answer, flags=FINAL)
 
 
-def _whole(inner: Any) -> Any:
+def _whole(responses: Iterable[Any]) -> Any:
     parts = []
-    for response in inner.exec(decoupled=True):
+    for response in responses:
         if response.has_error():
             message = response.error().message()
             return _failed(message, getattr(pb_utils.TritonError, CODES[status_in(message)]))  # ensembles lose the code

@@ -148,7 +148,7 @@ class GenerationService:
 
     def _cancel(self, request_id: str, reply: Reply) -> None:
         if not request_id:
-            raise RequestError("cancel is true but the request has no id", "send the id of the request to cancel")
+            raise RequestError("a request that is to end another has no id", "send the id of the one to end")
         self._compiler.cancel(request_id)
         self._worker.abort_id(request_id)
         reply(chunk_arrays(Chunk(0, (), 0, 0, 0, "cancelled"), key=0, prompt_tokens=0), True)

@@ -15,7 +15,7 @@ from ..constraints.tools import with_tools
 from ..errors import RequestError, TooLong
 from ..manifest import EngineManifest
 from ..memory import return_free_memory
-from ..option_names import VLLM_PROMPT
+from ..option_names import CLIENT_NAMES, VLLM_PROMPT
 from ..option_values import boolean, real, text
 from ..options import Options
 from ..parsing import parse
@@ -119,7 +119,8 @@ class PromptService:
         if len(given) != 1:
             found = "both" if given else "neither"
             raise RequestError(f"a request needs text_input or messages; this one has {found}", "send one of them")
-        ((name, values),) = given.items()
+        ((sent, values),) = given.items()
+        name = CLIENT_NAMES.get(sent, sent)
         if len(values) != 1:
             raise RequestError(f"{name} holds {len(values)} strings; one is expected", _ONE_PROMPT)
         content = text(name, values[0])
@@ -151,7 +152,7 @@ def _rows(tensors: Tensors) -> list[Tensors]:
     count = max((len(array) for array in tensors.values() if array.ndim == 2), default=1)
     for name, array in tensors.items():
         if array.ndim == 2 and len(array) not in (1, count):
-            raise RequestError(f"{name} has {len(array)} rows, another input has {count}", _ROWS)
+            raise RequestError(f"{CLIENT_NAMES.get(name, name)} has {len(array)} rows, another input has {count}", _ROWS)
     if count == 1:
         return [tensors]
     one = {name: array for name, array in tensors.items() if array.ndim != 2 or len(array) == 1}

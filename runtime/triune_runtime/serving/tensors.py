@@ -33,6 +33,17 @@ def request_parameters(raw: Callable[[], str]) -> dict[str, Any]:
     return parameters
 
 
+def without_floats(parameters: Mapping[str, Any]) -> dict[str, str | int | bool]:
+    """Parameters as a model's own request can carry them: not floats, says Triton. Numbers may be strings to us."""
+
+    def carried(value: Any) -> Any:
+        if not isinstance(value, float):
+            return value
+        return int(value) if value.is_integer() and abs(value) < 2**63 else repr(value)
+
+    return {name: carried(value) for name, value in parameters.items()}
+
+
 def flat(array: NDArray[Any]) -> list[Any]:
     """The elements in order; strings stay bytes."""
     return list(array.reshape(-1).tolist())

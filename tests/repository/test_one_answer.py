@@ -1,0 +1,74 @@
+"""The models that answer with one response, over a fake of Triton's requests between models.
+
+Run: pytest tests/repository/test_one_answer.py
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fakes.pb_utils import (
+    InferenceRequest,
+    InferenceResponse,
+    InnerRequest,
+    InnerResponse,
+    InnerResponses,
+    Sender,
+    load_model,
+    text,
+)
+
+MODELS = Path(__file__).parents[2] / "model_repository"
+
+
+def answered(request: InferenceRequest) -> InferenceResponse:
+    load_model(MODELS, "triune_infer").execute([request])
+    deadline = time.monotonic() + 20
+    while not request.sender.final:
+        assert time.monotonic() < deadline, "no final response"
+        time.sleep(0.002)
+    (response,) = request.sender.sent
+    return response
+
+
+@pytest.fixture(autouse=True)
+def _two_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = [InnerResponse(text_output=text(one)) for one in ("a", "b")]
+    monkeypatch.setattr(InnerRequest, "answers", lambda: InnerResponses(chunks))
+    monkeypatch.setattr(InnerRequest, "made", [])
+
+
+def test_parameters_go_on_as_triton_takes_them_and_mean_the_same() -> None:
+    given = {"temperature": 0.5, "max_tokens": 2.0, "n": 2, "ignore_eos": True, "stop": "x", "min_p": 1e300}
+    assert answered(InferenceRequest({"text_input": text("a")}, given=given)).arrays()["text_output"].tolist() == [b"a", b"b"]
+    (inner,) = InnerRequest.made
+    assert inner.parameters == given | {"temperature": "0.5", "max_tokens": 2, "min_p": "1e+300"}
+    assert [type(inner.parameters[name]) for name in ("temperature", "max_tokens", "ignore_eos")] == [str, int, bool]
+
+
+def test_the_responses_are_held_until_triton_has_let_go_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it asks goes to the thread of Triton's stub that lets go of them; if it were the last, it would crash."""
+    made: list[weakref.ref[InnerResponses]] = []
+
+    def answers() -> InnerResponses:
+        found = InnerResponses([InnerResponse(batch_index=np.array([[0]], np.int32), text_output=text("a"))])
+        made.append(weakref.ref(found))
+        return found
+
+    class Asked(Sender):
+        held: Any = None
+
+        def is_cancelled(self) -> bool:
+            self.held = made[0]() is not None
+            return super().is_cancelled()
+
+    monkeypatch.setattr(InnerRequest, "answers", answers)
+    sender = Asked()
+    answered(InferenceRequest({"text_input": text("a")}, sender=sender))
+    assert sender.held
