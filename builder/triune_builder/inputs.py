@@ -26,6 +26,10 @@ _RUNTIME = Path(triune_runtime.__file__).parent
 _ENGINE_CODE = tuple(
     BUILDER / part for part in ("checkpoint", "graph", "quantize", "engine", "stages.py", "stages_tensorrt.py")
 )
+_CALIBRATION_CODE = tuple(
+    BUILDER / "verify" / part
+    for part in ("reference.py", "reference_deepseek.py", "reference_parts.py", "text/calibration.txt")
+)
 _VERIFY_CODE = (BUILDER / "verify", _RUNTIME / "runners")
 REPORTS = frozenset({f"{ENGINE_FOLDER}/{JSON_NAME}", f"{ENGINE_FOLDER}/{TEXT_NAME}"})
 
@@ -53,7 +57,7 @@ class Inputs:
         self.files = FileHashes(settings.cache_dir / "hashes.json")
         self.tools = tool_versions(plan.target)
         # Hashed once, at the start: sources edited while a build runs belong to the next one.
-        self._engine_code = code_hash([*_ENGINE_CODE, BUILDER / "verify" / "text" / "calibration.txt"])
+        self._engine_code = code_hash([*_ENGINE_CODE, *_CALIBRATION_CODE])
         self._verify_code = code_hash(_VERIFY_CODE)
         published = [BUILDER, _RUNTIME / "manifest.py", _RUNTIME / "runners", settings.model_repository]
         self._all_code = code_hash(published)

@@ -112,7 +112,7 @@ def _tell_links(written: ort.Written, clock: StageClock) -> None:
             clock.show.say(f"{'write':<10} {name}: {sum(files.values()) / 1e6:,.0f} MB {what}")
 
 
-def _calibrate(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[np.float32]]:
+def _calibrate(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[np.float64]]:
     """How large the inputs of each linear get over the calibration texts; minutes of work that `folder` keeps."""
     kept = folder / _CALIBRATION
     if kept.exists():

@@ -31,14 +31,14 @@ pytestmark = pytest.mark.triton
 @dataclasses.dataclass
 class City:
     name: str
-    population: int
+    size: Literal["small", "large"]
     climate: Literal["mild", "hot", "cold"] | None = None
 
 
 class Event(pydantic.BaseModel):
-    name: str
+    name: str = pydantic.Field(max_length=30)
     weekday: Literal["Monday", "Friday"]
-    people: list[str] = pydantic.Field(max_length=3)
+    people: list[Literal["Anna", "Ben"]] = pydantic.Field(max_length=3)
 
 
 PARAMETERS = {

@@ -46,4 +46,4 @@ def test_the_python_block_streams(server: RealServer) -> None:
     (script,) = blocks("python")
     command = [sys.executable, "-c", script.replace(HERE, server.options.openai_url)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "The capital of France is Paris.", done.stderr
+    assert done.stdout.startswith("The capital of France is Paris"), done.stderr

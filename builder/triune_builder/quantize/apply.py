@@ -33,7 +33,7 @@ class Quantized:
     smoothed: list[str] = field(default_factory=list)
 
 
-def quantize(bundle: GraphBundle, precision: Precision, maxima: Mapping[str, NDArray[np.float32]] | None = None) -> Quantized:
+def quantize(bundle: GraphBundle, precision: Precision, maxima: Mapping[str, NDArray[np.float64]] | None = None) -> Quantized:
     """Apply `precision` to the graph of `bundle`, in place.
 
     Args:

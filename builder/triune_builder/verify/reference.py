@@ -1,5 +1,6 @@
-"""What a checkpoint computes, in plain NumPy float32, written from the models' definitions; shares no code with the graph.
+"""What a checkpoint computes, in plain NumPy, written from the models' definitions; shares no code with the graph.
 
+In float32, but for the calibration.
 All texts go through one layer before the next layer's weights are read, so only a few tensors are in memory at once.
 """
 
@@ -53,28 +54,38 @@ def score(
             yield Scored(number, block, x[span][block] @ head.T)
 
 
-def input_maxima(config: Mapping[str, Any], weights: Mapping[str, Tensor], texts: Sequence[Sequence[int]]) -> dict[str, Array]:
-    """Largest |x_j| of every linear's input over `texts`: weight name -> [in]; the head is always "lm_head.weight".
+def input_maxima(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], texts: Sequence[Sequence[int]]
+) -> dict[str, NDArray[np.float64]]:
+    """Largest |x_j| of every linear's input over `texts`: weight name -> float64 [in]; the head is always "lm_head.weight".
+
+    In float64, so that hardly more than the last of its bits depends on the processor's own order of summing.
 
     Raises:
         BuildError: as `score`.
     """
-    maxima: dict[str, Array] = {}
+    maxima: dict[str, NDArray[np.float64]] = {}
 
     def observe(name: str, x: Array) -> None:
-        maxima[name] = np.abs(x).max(0)
+        maxima[name] = np.abs(x).max(0).astype(np.float64)
 
     root = Scope(weights, observe=observe)
-    hidden = final_states(config, root, texts)
-    maxima["lm_head.weight"] = np.abs(hidden).max(0)
+    hidden = final_states(config, root, texts, np.float64)
+    maxima["lm_head.weight"] = np.abs(hidden).max(0).astype(np.float64)
     if f"model.layers.{config['num_hidden_layers']}.eh_proj.weight" in weights:  # the layer of multi-token prediction
         followers = np.concatenate([np.roll(np.asarray(t, np.int64), -1) for t in texts])
         mtp_states(config, root, hidden, followers, Texts.of(texts))
     return maxima
 
 
-def final_states(config: Mapping[str, Any], root: Scope, texts: Sequence[Sequence[int]]) -> Array:
-    """What the head reads, [tokens of all texts, hidden]: embedding, every layer, the last norm."""
+def final_states(
+    config: Mapping[str, Any], root: Scope, texts: Sequence[Sequence[int]], dtype: type[np.floating[Any]] = np.float32
+) -> Array:
+    """What the head reads, [tokens of all texts, hidden]: embedding, every layer, the last norm.
+
+    Args:
+        dtype: of the arithmetic.
+    """
     kind = str(config.get("model_type"))
     if kind not in LAYERS:
         raise BuildError(
@@ -82,7 +93,7 @@ def final_states(config: Mapping[str, Any], root: Scope, texts: Sequence[Sequenc
             "write its layer in verify/reference.py and name it in LAYERS",
         )
     laid = Texts.of(texts)
-    x = root["model.embed_tokens.weight"][np.concatenate([np.asarray(t, np.int64) for t in texts])]
+    x = root["model.embed_tokens.weight"][np.concatenate([np.asarray(t, np.int64) for t in texts])].astype(dtype)
     for i in range(int(config["num_hidden_layers"])):
         x = LAYERS[kind](config, root / f"model.layers.{i}", x, laid, i)
     return rms_norm(x, root["model.norm.weight"], float(config["rms_norm_eps"]))

@@ -38,7 +38,7 @@ def latent_attention(config: Mapping[str, Any], w: Scope, x: Array, texts: Texts
     angles, amplitude, softmax_factor = positions(config, rope, texts.longest)
     scale = np.float32(softmax_factor / math.sqrt(nope + rope))
     paired = bool(config.get("rope_interleave", True))
-    mixed = np.empty((len(x), heads, v), np.float32)
+    mixed = np.empty((len(x), heads, v), x.dtype)
     for span in texts.spans:
         turns = angles[: span.stop - span.start, None]
         q_rope = amplitude * rotate(_halves(query[span, :, nope:], paired), turns)
@@ -100,8 +100,8 @@ def routing(config: Mapping[str, Any], logits: Array, bias: Array | None) -> Arr
     picked = np.take_along_axis(scores, chosen, -1)
     if config.get("norm_topk_prob", True):
         picked /= picked.sum(-1, keepdims=True) + 1e-20
-    weights = np.zeros(logits.shape, np.float32)
-    np.put_along_axis(weights, chosen, (picked * float(config.get("routed_scaling_factor", 1.0))).astype(np.float32), -1)
+    weights = np.zeros_like(logits)
+    np.put_along_axis(weights, chosen, picked * float(config.get("routed_scaling_factor", 1.0)), -1)
     return weights
 
 

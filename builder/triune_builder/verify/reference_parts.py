@@ -87,7 +87,7 @@ def rms_norm(x: Array, gain: Array, eps: float) -> Array:
 
 def rotate(x: Array, angles: NDArray[np.float64]) -> Array:
     """Turn the pairs (x[i], x[i + dim/2]) by `angles` [..., dim/2]."""
-    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
     a, b = np.split(x, 2, -1)
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
 
