@@ -104,14 +104,15 @@ def test_clients_of_tensorrt_llm_get_a_response_for_each_sequence_of_each_row(pi
 def test_vllm_s_clients_get_an_element_for_each_sequence_in_every_chunk(pipeline: Any) -> None:
     options = {"params": PARAMS | {"logprobs": 1}, "n": 3, "best_of": 3, "stream": True, "vllm": True}
     chunks = pipeline(options)
-    texts, reasons, logprobs = [""] * 3, [set() for _ in range(3)], [[] for _ in range(3)]  # type: ignore[var-annotated]
+    texts, reasons, logprobs = [""] * 3, [[] for _ in range(3)], [[] for _ in range(3)]  # type: ignore[var-annotated]
     for chunk in chunks:
         for index, piece in enumerate(chunk["text_output"]):
             texts[index] += piece.decode()
-            reasons[index].add(chunk["finish_reason"][index])
+            reasons[index].append(chunk["finish_reason"][index])
             logprobs[index] += json.loads(chunk["logprobs"][index])
     assert texts == [alone(pipeline, index) for index in range(3)]
-    assert [sorted(found) for found in reasons] == [[b"None", b"length"]] * 3
+    for found in reasons:  # how many chunks there are is a matter of time
+        assert found == [b"None"] * found.count(b"None") + [b"length"] * found.count(b"length")
     assert chunks[-1]["finish_reason"].tolist() == [b"length"] * 3
     for index, entries in enumerate(logprobs):
         assert len(entries) == 12
