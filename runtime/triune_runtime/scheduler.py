@@ -82,11 +82,11 @@ class Scheduler:
         if not self.decoding or self._has_gaps:  # a prompt that is half computed may not get a slot in a gap
             return False
         starting = sum(len(leader.members) for leader in self.prefilling)
-        if self.waiting and self._slots.free >= len(self.waiting[0].members):
+        if self._has_room:
             starting += min(self.queued, self._slots.free)
         chunks = min(starting // len(self.decoding), _MOST_CHUNKS)
-        # The last of these chunks runs in the step in which the decoding sequences go on.
-        return self._prompted + self.limits.prefill_chunk <= (chunks - 1) * self.limits.prefill_chunk
+        # One chunk runs in this step, and the last one in that in which the decoding sequences go on.
+        return self._prompted <= (chunks - 2) * self.limits.prefill_chunk
 
     def add(self, request: Request, siblings: Iterable[Request] = ()) -> Sequence:
         """Queue a request, and with it others for the same prompt: all of them get slots together.
@@ -184,6 +184,11 @@ class Scheduler:
         return room if wanted is None else wanted
 
     @property
+    def _has_room(self) -> bool:
+        """Whether somebody waits, and there are slots for the first of them and its siblings."""
+        return bool(self.waiting) and self._slots.free >= len(self.waiting[0].members)
+
+    @property
     def _has_gaps(self) -> bool:
         return {s.slot for s in self.decoding} != set(range(len(self.decoding)))
 
@@ -191,7 +196,7 @@ class Scheduler:
         """The next part of every prompt that runs now; takes those in that fit."""
         prompts = [self._prompt_slice(s) for s in self.prefilling]
         budget = self.limits.prefill_chunk - sum(part.length for part in prompts)
-        while self.waiting and self._slots.free >= len(self.waiting[0].members):
+        while self._has_room:
             part = self._prompt_slice(self.waiting[0])
             if part.length > budget:  # those behind it wait as well: nobody overtakes
                 break

@@ -76,7 +76,7 @@ class Supervisor:
             except ServerError as error:
                 if not self._served:  # what never worked is not made to work by trying again
                     raise
-                self._count_restart(str(error), server)
+                self._count_restart(str(error.args[0]).partition(":\n")[0], server)  # its reasons are told there
                 return
             if not self._stopping.is_set():
                 self._served = True

@@ -162,6 +162,7 @@ def test_a_server_that_never_comes_up_again_is_given_up(tmp_path: Path, shared_m
         run.thread.join(PATIENCE_S)
     assert "tritonserver ended with code 9 while starting" in str(run.error)
     assert "for the 4th time in 60 s" in str(run.error)
+    assert "tritonserver ended with code 9 while starting, for the 4th time in 60 s:\n" in str(run.error)
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:

@@ -1,7 +1,7 @@
 """What a checkpoint computes, in plain NumPy, written from the models' definitions; shares no code with the graph.
 
-In float32, but for the calibration.
-All texts go through one layer before the next layer's weights are read, so only a few tensors are in memory at once.
+In float32, but for the calibration. All texts go through one layer before the next layer's weights are read, so only a few
+tensors are in memory at once.
 """
 
 from __future__ import annotations
