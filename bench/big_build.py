@@ -29,7 +29,7 @@ from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from triune_builder.errors import BuildError
-from triune_builder.graph.shapes import Shape, promised_weights
+from triune_builder.graph.promises import Shape, promised_weights
 from triune_builder.inputs import Settings
 from triune_builder.pipeline import build
 from triune_builder.plan import BuildPlan

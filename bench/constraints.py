@@ -19,11 +19,11 @@ from rich.table import Table
 
 from triune_runtime.constraints.compiling import ConstraintCompiler
 from triune_runtime.constraints.guide import Guide, json_schema
-from triune_runtime.engine import Engine
 from triune_runtime.errors import TriuneError
+from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request, SamplingParams
-from triune_runtime.runners import make_runner
+from triune_runtime.targets import make_runner
 from triune_runtime.text.tokenizer import TextTokenizer
 
 from .machine import describe

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.runners import Work, make_runner
+from triune_runtime.runner import Work
+from triune_runtime.targets import make_runner
 
 PRECISIONS = ("fp32", "int8", "int4", "w8a8")
 CHUNK = 128

@@ -13,11 +13,11 @@ from typing import ParamSpec, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from triune_runtime.engine import Engine
 from triune_runtime.errors import TriuneError
+from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request, SamplingParams
-from triune_runtime.runners import make_runner
+from triune_runtime.targets import make_runner
 from triune_runtime.text.tokenizer import TextTokenizer
 
 from .prompts import prompt

@@ -15,12 +15,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from triune_runtime.engine import Engine
 from triune_runtime.errors import TriuneError
+from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request, SamplingParams
-from triune_runtime.runners import Work
-from triune_runtime.runners.ort import OrtRunner
+from triune_runtime.runner import Work
+from triune_runtime.targets.cpu.runner import OrtRunner
 from triune_runtime.text.chat import ChatTemplate
 from triune_runtime.text.tokenizer import TextTokenizer
 

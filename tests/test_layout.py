@@ -16,20 +16,26 @@ LONGEST = 300  # lines
 # module prefix -> what of our own it may import; the longest prefix counts
 ALLOWED: dict[str, set[str]] = {
     "triune_runtime": {"triune_runtime"},
-    "triune_runtime.text": {"triune_runtime.text", "triune_runtime.errors", "triune_runtime.manifest", "triune_runtime.memory"},
-    "triune_runtime.scheduler": {
-        "triune_runtime.errors", "triune_runtime.manifest", "triune_runtime.request", "triune_runtime.sequence",
-        "triune_runtime.slots",
+    "triune_runtime.text": {
+        "triune_runtime.text", "triune_runtime.errors", "triune_runtime.manifest", "triune_runtime.allocator",
+    },
+    "triune_runtime.kv": {"triune_runtime.kv"},
+    "triune_runtime.generation.scheduler": {
+        "triune_runtime.errors", "triune_runtime.manifest", "triune_runtime.request", "triune_runtime.generation.sequence",
+        "triune_runtime.kv",
     },
     "triune_runtime.drafting": {
-        "triune_runtime.drafting", "triune_runtime.groups", "triune_runtime.manifest", "triune_runtime.request",
-        "triune_runtime.runners", "triune_runtime.sampler", "triune_runtime.scheduler", "triune_runtime.sequence",
+        "triune_runtime.drafting", "triune_runtime.generation", "triune_runtime.manifest", "triune_runtime.request",
+        "triune_runtime.runner", "triune_runtime.sampling",
     },
-    "triune_runtime.runners": {
-        "triune_runtime.runners", "triune_runtime.errors", "triune_runtime.manifest", "triune_runtime.memory",
+    "triune_runtime.targets": {
+        "triune_runtime.targets", "triune_runtime.errors", "triune_runtime.manifest", "triune_runtime.allocator",
+        "triune_runtime.runner",
     },
     "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
-    "triune_builder": {"triune_builder", "triune_runtime.manifest", "triune_runtime.runners", "triune_runtime.errors"},
+    "triune_builder": {
+        "triune_builder", "triune_runtime.manifest", "triune_runtime.runner", "triune_runtime.targets", "triune_runtime.errors",
+    },
     "triune_builder.checkpoint": {"triune_builder.checkpoint", "triune_builder.errors"},
     "triune_builder.graph": {
         "triune_builder.graph", "triune_builder.checkpoint", "triune_builder.errors", "triune_runtime.manifest",
@@ -37,20 +43,16 @@ ALLOWED: dict[str, set[str]] = {
     "triune_builder.quantize": {
         "triune_builder.quantize", "triune_builder.graph", "triune_builder.checkpoint", "triune_builder.errors",
     },
-    "triune_builder.engine": {
-        "triune_builder.engine", "triune_builder.quantize", "triune_builder.graph", "triune_builder.checkpoint",
-        "triune_builder.errors", "triune_runtime.manifest",
-    },
     "triune_server": {
-        "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.runners.preflight",
+        "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets.tensorrt.preflight",
         "triune_builder.cli", "triune_builder.errors",
     },
     "triune_client": {"triune_client"},
 }  # fmt: skip
 # package -> the only modules that may import it
 ADAPTERS = {
-    "onnxruntime": {"triune_runtime.runners.ort", "triune_runtime.runners.ort_session", "triune_builder"},
-    "cuda": {"triune_runtime.runners.cuda"},
+    "onnxruntime": {"triune_runtime.targets.cpu", "triune_builder"},
+    "cuda": {"triune_runtime.targets.device.cuda"},
     "tritonclient": {"triune_client.grpc"},
     "llguidance": {"triune_runtime.constraints.grammar"},
     "torch": set(),

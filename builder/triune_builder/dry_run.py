@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checkpoint import Checkpoint, open_checkpoint
-from .engine import ort
 from .errors import BuildError
 from .estimate import Estimate, estimate
 from .fingerprint import write_atomically
 from .graph.export import export
-from .graph.shapes import check_weights
+from .graph.promises import check_weights
 from .inputs import Settings
 from .plan import BuildPlan
 from .progress import Display
+from .targets import onnx_files
 
 PLAN = "plan"  # beside the repository
 _JSON = "plan.json"
@@ -56,10 +56,10 @@ def _write(plan: BuildPlan, settings: Settings, checkpoint: Checkpoint, display:
     folder.mkdir(parents=True, exist_ok=True)
     with display.stage("export"):
         bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=True)
-        for name, graph in ((ort.MODEL, bundle), (ort.MTP, bundle.mtp)):
+        for name, graph in ((onnx_files.MODEL, bundle), (onnx_files.MTP, bundle.mtp)):
             (folder / name).unlink(missing_ok=True)
             if graph is not None:
-                ort.write_graph(graph, folder / name)
+                onnx_files.write_graph(graph, folder / name)
     found = estimate(plan, checkpoint.config, checkpoint.weights, bundle.cache)
     write_atomically(folder / _JSON, json.dumps(found.to_json(), indent=2) + "\n")
     return DryRun(folder=folder, estimate=found)

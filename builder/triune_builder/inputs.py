@@ -11,7 +11,7 @@ from typing import Any
 
 import triune_runtime
 
-from .checkpoint.names import path_of
+from .checkpoint.project_models import path_of
 from .errors import BuildError
 from .fingerprint import FileHashes, code_hash, digest, listing, tool_versions, write_atomically
 from .plan import BuildPlan
@@ -23,14 +23,12 @@ from .verify.report import JSON_NAME, TEXT_NAME, BuildReport
 
 BUILDER = Path(__file__).parent
 _RUNTIME = Path(triune_runtime.__file__).parent
-_ENGINE_CODE = tuple(
-    BUILDER / part for part in ("checkpoint", "graph", "quantize", "engine", "stages.py", "stages_tensorrt.py")
-)
+_ENGINE_CODE = tuple(BUILDER / part for part in ("checkpoint", "graph", "quantize", "targets"))
 _CALIBRATION_CODE = tuple(
     BUILDER / "verify" / part
     for part in ("reference.py", "reference_deepseek.py", "reference_parts.py", "text/calibration.txt")
 )
-_VERIFY_CODE = (BUILDER / "verify", _RUNTIME / "runners")
+_VERIFY_CODE = (BUILDER / "verify", _RUNTIME / "runner.py", _RUNTIME / "targets")
 REPORTS = frozenset({f"{ENGINE_FOLDER}/{JSON_NAME}", f"{ENGINE_FOLDER}/{TEXT_NAME}"})
 
 
@@ -59,7 +57,7 @@ class Inputs:
         # Hashed once, at the start: sources edited while a build runs belong to the next one.
         self._engine_code = code_hash([*_ENGINE_CODE, *_CALIBRATION_CODE])
         self._verify_code = code_hash(_VERIFY_CODE)
-        published = [BUILDER, _RUNTIME / "manifest.py", _RUNTIME / "runners", settings.model_repository]
+        published = [BUILDER, _RUNTIME / "manifest.py", _RUNTIME / "runner.py", _RUNTIME / "targets", settings.model_repository]
         self._all_code = code_hash(published)
 
     def checkpoint(self, files: Sequence[Path]) -> dict[str, str]:

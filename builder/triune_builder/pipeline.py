@@ -28,7 +28,7 @@ from .reasoning import reasoning_markers
 from .repository.assemble import ENGINE_FOLDER, assemble, leftovers, repair
 from .repository.check import check
 from .stage_cache import StageCache, locked
-from .tools import EngineFacts, Tools, real_tools
+from .targets.stages import EngineFacts, Tools, real_tools
 from .verify.budget import find_budget
 from .verify.layers import verify_layers
 from .verify.report import TEXT_NAME, BuildReport, Source, StageRun, verification_from

@@ -11,9 +11,9 @@ from typing import Any
 
 from triune_runtime.manifest import Limits
 
-from .engine import trt_targets
 from .errors import BuildError
 from .fingerprint import digest
+from .targets.tensorrt import gpus
 
 DEFAULT_MODEL = "smollm2-135m"
 TARGETS = ("cpu", "tensorrt")
@@ -59,8 +59,8 @@ class BuildPlan:
         if self.target == "tensorrt":
             if self.speculation == "on":
                 raise BuildError("--speculation on: TensorRT engines have no layer that drafts yet", "omit --speculation")
-            trt_targets.find_precision(self.precision, self.compute_capabilities)
-            trt_targets.flavour(self.compute_capabilities)
+            gpus.find_precision(self.precision, self.compute_capabilities)
+            gpus.flavour(self.compute_capabilities)
         if self.target != "tensorrt" and (self.compute_capabilities or self.weight_streaming):
             raise BuildError(
                 f"--compute-capability and --weight-streaming are of target tensorrt, not of {self.target}",

@@ -17,8 +17,9 @@ import typer
 
 from triune_runtime.errors import DeviceLost, ManifestError, TriuneError
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.runners import Runner, make_runner
-from triune_runtime.runners.preflight import Machine, check_runnable, this_machine
+from triune_runtime.runner import Runner
+from triune_runtime.targets import make_runner
+from triune_runtime.targets.tensorrt.preflight import Machine, check_runnable, this_machine
 
 from .checkpoint import open_checkpoint
 from .inputs import Settings

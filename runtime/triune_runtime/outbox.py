@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from .engine import Event
 from .errors import TriuneError
+from .generation.engine import Event
 from .request import Chunk
 from .text.cutter import Cut, merge
 

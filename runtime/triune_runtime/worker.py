@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from .engine import Engine, Event
 from .errors import Overloaded, TriuneError
+from .generation.engine import Engine, Event
 from .outbox import DEFAULT_PACE, Delivery, Outbox, Pace, Sink
 from .request import FinishReason, Request
 

@@ -158,7 +158,9 @@ def _check_repository(options: ServerOptions) -> None:
         raise ServerError(f"no model repository at {options.repository}", "build one with `make engine`")
     manifest = EngineManifest.load(folder)
     if manifest.target == "tensorrt":
-        from triune_runtime.runners.preflight import check_runnable  # imports NumPy: memory for as long as the server runs
+        from triune_runtime.targets.tensorrt.preflight import (
+            check_runnable,  # imports NumPy: memory for as long as the server runs
+        )
 
         check_runnable(manifest, folder)
 

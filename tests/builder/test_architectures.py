@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from fakes.engines import float_logits, made_up_maxima, make_engine
 from fakes.tiny_dense import YARN, dense_checkpoint, random_changes
 from fakes.tiny_llama import FakeCheckpoint
-from triune_builder.engine import ort
-from triune_builder.engine.ort_lowering import lower
 from triune_builder.errors import BuildError
 from triune_builder.graph.arch import find_architecture
 from triune_builder.graph.export import export
 from triune_builder.graph.rope import read_rope
 from triune_builder.quantize.smooth import smooth
+from triune_builder.targets import onnx_files
+from triune_builder.targets.cpu.lowering import lower
 from triune_builder.verify import reference
-from triune_runtime.runners import Work
+from triune_runtime.runner import Work
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
 PUBLISHED = sorted((Path(__file__).parent / "published").glob("r1-*.json"))
@@ -80,8 +80,8 @@ def test_smoothing_changes_no_function(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_stays_one_product_and_one_op(kind: str, tmp_path: Path) -> None:
     bundle = lower(export(dense_checkpoint(kind, **SIZES), max_length=64))  # type: ignore[arg-type]  # a fake
-    ort.write(bundle, tmp_path)
-    graph = onnx.load(tmp_path / ort.MODEL, load_external_data=False).graph
+    onnx_files.write(bundle, tmp_path)
+    graph = onnx.load(tmp_path / onnx_files.MODEL, load_external_data=False).graph
     attentions = [node for node in graph.node if node.op_type == "GroupQueryAttention"]
     assert len(attentions) == 2
     assert all(bool(node.input[1]) == (kind == "qwen3") for node in attentions)  # else the product goes in as it is

@@ -16,7 +16,7 @@ from fakes.engines import make_engine
 from fakes.tiny_dense import dense_checkpoint, random_changes
 from fakes.tiny_llama import FakeCheckpoint
 from triune_builder.verify import reference
-from triune_runtime.runners import Runner, Work
+from triune_runtime.runner import Runner, Work
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -26,9 +26,6 @@ from fakes.tiny_deepseek import tiny_checkpoint as tiny_deepseek
 from fakes.tiny_folders import write_folder
 from fakes.tiny_llama import FakeCheckpoint, tiny_checkpoint
 from triune_builder import fingerprint
-from triune_builder.engine import journal, ort
-from triune_builder.engine.ort_lowering import lower
-from triune_builder.engine.ort_pieces import OrtPieces
 from triune_builder.errors import BuildError
 from triune_builder.fingerprint import sha256
 from triune_builder.graph.export import export
@@ -37,10 +34,14 @@ from triune_builder.plan import BuildPlan
 from triune_builder.progress import Display
 from triune_builder.quantize.apply import quantize
 from triune_builder.quantize.policy import find_precision
+from triune_builder.targets import journal, onnx_files
+from triune_builder.targets.cpu.lowering import lower
+from triune_builder.targets.cpu.pieces import OrtPieces
 from triune_builder.verify.budget import Budget
 from triune_builder.verify.report import BuildReport
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.runners import Work, make_runner
+from triune_runtime.runner import Work
+from triune_runtime.targets import make_runner
 
 ENGINE = Path("generate") / "1"
 BUDGET = Budget(greedy_agreement=0.0, perplexity_ratio=100.0)  # random weights round badly
@@ -134,7 +135,7 @@ def test_weights_written_before_an_interruption_are_not_made_again(
     tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "_SYNCED", 1 << 14)
-    monkeypatch.setattr(ort, "_SMALL", 8)  # at real sizes no part of a weight is small
+    monkeypatch.setattr(onnx_files, "_SMALL", 8)  # at real sizes no part of a weight is small
     fake = tiny_checkpoint(hidden_size=64, intermediate_size=96, num_hidden_layers=4)
 
     def write(folder: Path, stop_at: int | None = None) -> list[Any]:
@@ -147,17 +148,17 @@ def test_weights_written_before_an_interruption_are_not_made_again(
         for tensor in fake.weights.values():
             tensor.reads.clear()
         bundle = lower(made.bundle)
-        ort.write(bundle, folder, progress, changes=made.changes)
+        onnx_files.write(bundle, folder, progress, changes=made.changes)
         return made.changes
 
     wanted = write(tmp_path / "whole")
     reads = sum(len(t.reads) for t in fake.weights.values())
-    total = len(onnx.load(tmp_path / "whole" / ort.MODEL, load_external_data=False).graph.initializer)
+    total = len(onnx.load(tmp_path / "whole" / onnx_files.MODEL, load_external_data=False).graph.initializer)
     for stop_at in (total // 3, total // 2, total):
         with pytest.raises(Stopped):
             write(tmp_path / "again", stop_at)
         assert (tmp_path / "again" / ".written-model.onnx").exists()
-    with (tmp_path / "again" / ort.DATA).open("ab") as file:
+    with (tmp_path / "again" / onnx_files.DATA).open("ab") as file:
         file.write(b"half a weight")
     with (tmp_path / "again" / ".written-model.onnx").open("a") as lines:
         lines.write('{"end": 99')  # and half a line about it

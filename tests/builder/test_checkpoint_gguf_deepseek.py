@@ -16,7 +16,7 @@ from fakes.tiny_llama import FakeCheckpoint
 from triune_builder.checkpoint import Checkpoint, open_checkpoint
 from triune_builder.errors import BuildError
 from triune_builder.graph.export import export
-from triune_builder.graph.shapes import check_weights
+from triune_builder.graph.promises import check_weights
 
 TOKENS = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "he"]
 NAMES = {

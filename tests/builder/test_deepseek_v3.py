@@ -15,18 +15,18 @@ import pytest
 from fakes.engines import Engine, float_logits, made_up_maxima, make_engine
 from fakes.tiny_deepseek import R1_CONFIG, tiny_checkpoint, tiny_config, tiny_weights
 from fakes.tiny_llama import FakeCheckpoint, FakeTensor
-from triune_builder.engine import ort
-from triune_builder.engine.ort_lowering import lower
 from triune_builder.errors import BuildError
 from triune_builder.graph.arch.deepseek_config import Config
 from triune_builder.graph.export import export
 from triune_builder.graph.rope import YarnScaling, read_rope
 from triune_builder.quantize.apply import quantize
 from triune_builder.quantize.policy import PRECISIONS, find_precision
+from triune_builder.targets import onnx_files
+from triune_builder.targets.cpu.lowering import lower
 from triune_builder.verify import reference
 from triune_builder.verify.reference_deepseek import positions
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.runners import Work
+from triune_runtime.runner import Work
 
 # Sizes that blocks of 32 divide. All experts are chosen: a rounding that changes a choice says nothing of the arithmetic.
 BLOCK_SIZES = {
@@ -125,15 +125,15 @@ def test_the_manifest_keeps_the_second_output(engine: Engine, tmp_path: Path) ->
 
 
 def test_graphs_pass_the_onnx_checker(tmp_path: Path) -> None:
-    ort.write(export(tiny_checkpoint(), max_length=64), tmp_path)  # type: ignore[arg-type]
-    onnx.checker.check_model(str(tmp_path / ort.MODEL), full_check=True)
+    onnx_files.write(export(tiny_checkpoint(), max_length=64), tmp_path)  # type: ignore[arg-type]
+    onnx.checker.check_model(str(tmp_path / onnx_files.MODEL), full_check=True)
 
 
 def test_exporting_reads_no_weight_and_writing_reads_experts_one_by_one(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint()
     bundle = lower(export(checkpoint, max_length=64))  # type: ignore[arg-type]
     assert not any(t.reads for t in checkpoint.weights.values())
-    ort.write(bundle, tmp_path)
+    onnx_files.write(bundle, tmp_path)
     reads = {name: len(t.reads) for name, t in checkpoint.weights.items() if ".experts." in name}
     assert set(reads.values()) == {1}
 
@@ -155,7 +155,7 @@ def test_quantization_errors_of_experts_are_measured(tmp_path: Path) -> None:
     for precision in ("int8", "int4"):
         bundle = export(checkpoint, max_length=64)  # type: ignore[arg-type]
         quantized = quantize(bundle, find_precision(precision))
-        ort.write(lower(quantized.bundle), tmp_path)
+        onnx_files.write(lower(quantized.bundle), tmp_path)
         errors[precision] = [c.error for c in quantized.changes if ".experts." in c.name]
     assert len(errors["int8"]) == 4
     assert all(1e-3 < e < 1e-2 for e in errors["int8"])

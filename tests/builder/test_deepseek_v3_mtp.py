@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from fakes.engines import made_up_maxima
 from fakes.tiny_deepseek import tiny_checkpoint
 from fakes.tiny_llama import FakeCheckpoint, FakeTensor
-from triune_builder.engine import ort
-from triune_builder.engine.ort_lowering import lower
 from triune_builder.errors import BuildError
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
 from triune_builder.quantize.policy import find_precision
+from triune_builder.targets import onnx_files
+from triune_builder.targets.cpu.lowering import lower
 from triune_builder.verify import reference
 from triune_builder.verify.reference_deepseek import mtp_states
 from triune_builder.verify.reference_parts import Scope, Texts
@@ -49,8 +49,8 @@ def build(folder: Path, precision: str = "fp32", **changes: Any) -> Graphs:
     sessions = []
     for name, part in (("model", bundle), ("mtp", bundle.mtp)):
         (folder / name).mkdir()
-        ort.write(part, folder / name)
-        sessions.append(onnxruntime.InferenceSession(str(folder / name / ort.MODEL), providers=["CPUExecutionProvider"]))
+        onnx_files.write(part, folder / name)
+        sessions.append(onnxruntime.InferenceSession(str(folder / name / onnx_files.MODEL), providers=["CPUExecutionProvider"]))
     return Graphs(checkpoint, bundle, *sessions)
 
 
@@ -121,8 +121,8 @@ def test_giving_hidden_states_changes_no_logit(tmp_path: Path) -> None:
     (tmp_path / "alone").mkdir()
     alone = lower(export(graphs.checkpoint, max_length=LENGTH))  # type: ignore[arg-type]
     assert alone.mtp is None
-    ort.write(alone, tmp_path / "alone")
-    session = onnxruntime.InferenceSession(str(tmp_path / "alone" / ort.MODEL), providers=["CPUExecutionProvider"])
+    onnx_files.write(alone, tmp_path / "alone")
+    session = onnxruntime.InferenceSession(str(tmp_path / "alone" / onnx_files.MODEL), providers=["CPUExecutionProvider"])
     assert "hidden" not in {output.name for output in session.get_outputs()}
     feeds = {"input_ids": TEXTS[:1], "total_lengths": np.array([21], np.int32), "logit_positions": np.array([20])}
     feeds |= {f"past.{c.name}": np.zeros((1, 1, LENGTH, c.dim), np.float32) for c in alone.cache}

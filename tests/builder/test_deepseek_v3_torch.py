@@ -17,7 +17,7 @@ from fakes.engines import make_engine
 from fakes.tiny_deepseek import R1_CONFIG, tiny_checkpoint
 from fakes.tiny_llama import FakeCheckpoint
 from triune_builder.verify import reference
-from triune_runtime.runners import Runner, Work
+from triune_runtime.runner import Runner, Work
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -17,16 +17,16 @@ from fakes.engines import made_up_maxima
 from fakes.tiny_deepseek import tiny_checkpoint as tiny_deepseek
 from fakes.tiny_llama import tiny_checkpoint as tiny_llama
 from triune_builder.checkpoint import open_checkpoint
-from triune_builder.engine import ort
-from triune_builder.engine.ort_drafts import write_checking
-from triune_builder.engine.ort_lowering import lower
 from triune_builder.errors import BuildError
 from triune_builder.graph.export import export
 from triune_builder.plan import BuildPlan
 from triune_builder.progress import Display, StageClock
 from triune_builder.quantize.apply import quantize
 from triune_builder.quantize.policy import find_precision
-from triune_builder.stages import OrtTools, _speculates
+from triune_builder.targets import onnx_files
+from triune_builder.targets.cpu.drafts import write_checking
+from triune_builder.targets.cpu.lowering import lower
+from triune_builder.targets.cpu.target import OrtTools, _speculates
 from triune_builder.verify.budget import BUDGETS
 from triune_builder.verify.drafts import DraftFigures, verify_drafts
 from triune_builder.verify.report import verification_from
@@ -34,11 +34,11 @@ from triune_builder.verify.verify import LogitsError, Verification, problems
 from triune_runtime.drafting.lookup import LookupDrafter
 from triune_runtime.drafting.mtp import MtpDrafter
 from triune_runtime.drafting.speculator import Speculator
-from triune_runtime.engine import Engine
+from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import EngineManifest, Limits, MtpEngine, Speculation
 from triune_runtime.request import Request, SamplingParams
-from triune_runtime.runners import Runner, Work
-from triune_runtime.runners.ort import OrtRunner
+from triune_runtime.runner import Runner, Work
+from triune_runtime.targets.cpu.runner import OrtRunner
 from triune_runtime.text.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -56,16 +56,16 @@ def build(kind: str, precision: str, folder: Path) -> tuple[Any, EngineManifest]
     checkpoint: Any = tiny_llama(**LLAMA) if kind == "llama" else tiny_deepseek(**DEEPSEEK)
     bundle = export(checkpoint, max_length=LIMITS.max_length, with_mtp=True)
     bundle = lower(quantize(bundle, find_precision(precision), made_up_maxima(checkpoint)).bundle)
-    ort.write(bundle, folder)
-    write_checking(folder / ort.MODEL, folder / ort.CHECKING, TOKENS)
+    onnx_files.write(bundle, folder)
+    write_checking(folder / onnx_files.MODEL, folder / onnx_files.CHECKING, TOKENS)
     mtp = None
     if bundle.mtp is not None:
-        ort.write(bundle.mtp, folder, name=ort.MTP, beside=ort.MODEL)
-        mtp = MtpEngine(engine=ort.MTP, hidden_size=checkpoint.config["hidden_size"], cache=bundle.mtp.cache)
+        onnx_files.write(bundle.mtp, folder, name=onnx_files.MTP, beside=onnx_files.MODEL)
+        mtp = MtpEngine(engine=onnx_files.MTP, hidden_size=checkpoint.config["hidden_size"], cache=bundle.mtp.cache)
     manifest = EngineManifest(
-        model="tiny", architecture=bundle.architecture, target="cpu", precision=precision, engine=ort.MODEL,
+        model="tiny", architecture=bundle.architecture, target="cpu", precision=precision, engine=onnx_files.MODEL,
         vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(), limits=LIMITS,
-        speculation=Speculation(engine=ort.CHECKING, tokens=TOKENS, mtp=mtp),
+        speculation=Speculation(engine=onnx_files.CHECKING, tokens=TOKENS, mtp=mtp),
     )  # fmt: skip
     return checkpoint, manifest
 
@@ -117,7 +117,7 @@ def test_slots_do_not_disturb_each_other_when_drafts_are_taken_back_and_sequence
 def test_weights_that_both_graphs_have_are_on_disk_once(tmp_path: Path) -> None:
     build("deepseek", "fp32", tmp_path)
     used: dict[str, set[str]] = {}
-    for name in (ort.MODEL, ort.CHECKING, ort.MTP):
+    for name in (onnx_files.MODEL, onnx_files.CHECKING, onnx_files.MTP):
         values = ir.load(tmp_path / name).graph.initializers.values()
         for value in values:
             if isinstance(value.const_value, ir.ExternalTensor):

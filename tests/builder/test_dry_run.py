@@ -21,14 +21,14 @@ from fakes.tiny_folders import write_folder
 from fakes.tiny_llama import FakeCheckpoint, tiny_checkpoint
 from triune_builder import cli
 from triune_builder.dry_run import DryRun, dry_run
-from triune_builder.engine import ort
 from triune_builder.errors import BuildError
 from triune_builder.estimate import Estimate
-from triune_builder.graph.shapes import promised_weights
+from triune_builder.graph.promises import promised_weights
 from triune_builder.inputs import Settings
 from triune_builder.plan import BuildPlan
 from triune_builder.progress import Display
-from triune_builder.stages import OrtTools
+from triune_builder.targets import onnx_files
+from triune_builder.targets.cpu.target import OrtTools
 from triune_runtime.manifest import Limits
 
 SMALL = Published.read("r1-distill-qwen-1.5b")
@@ -112,12 +112,14 @@ def test_what_a_build_writes_is_what_was_estimated(tmp_path: Path, name: str, fo
         checkpoint = tools.open_checkpoint(str(model), tmp_path, clock)
     (tmp_path / "engine").mkdir()
     facts = tools.compile(plan, checkpoint, tmp_path / "engine", display.stage)
-    stored = onnx.load(tmp_path / "engine" / ort.MODEL, load_external_data=False).graph.initializer
+    stored = onnx.load(tmp_path / "engine" / onnx_files.MODEL, load_external_data=False).graph.initializer
     lengths = {True: 0, False: 0}
     for tensor in stored:
         if not tensor.name.startswith(("rope.", "blocks.", "const", "shape")):
             entries = {e.key: e.value for e in tensor.external_data}
-            lengths[entries.get("location", ort.DATA) == ort.DATA] += int(entries.get("length", len(tensor.raw_data)))
+            lengths[entries.get("location", onnx_files.DATA) == onnx_files.DATA] += int(
+                entries.get("length", len(tensor.raw_data))
+            )
     assert lengths[True] == pytest.approx(expected.written, rel=0.05, abs=8000)
     assert lengths[False] == pytest.approx(expected.in_place, rel=0.01, abs=1)
     assert (len(facts.files) > 2) == (expected.in_place > 0)

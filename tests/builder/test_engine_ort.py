@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from fakes.engines import BLOCK_SIZES, float_logits, made_up_maxima
 from fakes.tiny_llama import FakeCheckpoint, TinyRunner, tiny_checkpoint
-from triune_builder.engine import ort
-from triune_builder.engine.ort_lowering import lower
 from triune_builder.graph.export import export
 from triune_builder.quantize.apply import quantize
 from triune_builder.quantize.policy import PRECISIONS, find_precision
+from triune_builder.targets import onnx_files
+from triune_builder.targets.cpu.lowering import lower
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.runners import Runner, Work, make_runner
+from triune_runtime.runner import Runner, Work
+from triune_runtime.targets import make_runner
 
 Array = NDArray[np.float32]
 
@@ -46,9 +47,9 @@ def build(checkpoint: FakeCheckpoint, precision: str, folder: Path) -> tuple[Run
     quantize(plain, find_precision(precision), made_up_maxima(checkpoint))
     bundle = export(checkpoint, max_length=64)  # type: ignore[arg-type]
     quantize(bundle, find_precision(precision), made_up_maxima(checkpoint))
-    ort.write(lower(bundle), folder)
+    onnx_files.write(lower(bundle), folder)
     manifest = EngineManifest(
-        model="tiny", architecture="llama", target="cpu", precision=precision, engine=ort.MODEL, vocab_size=256,
+        model="tiny", architecture="llama", target="cpu", precision=precision, engine=onnx_files.MODEL, vocab_size=256,
         cache=bundle.cache, stop_token_ids=(0,), limits=Limits(max_sequences=4, max_length=64),
     )  # fmt: skip
     return make_runner(manifest, folder), lambda history: float_logits(plain, folder / "plain", [history])
@@ -135,13 +136,13 @@ def test_other_shapes_lower_too(changes: dict[str, Any], tmp_path: Path) -> None
 def test_an_engine_that_is_not_what_the_manifest_says_is_refused(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(**BLOCK_SIZES)
     bundle = export(checkpoint, max_length=64)  # type: ignore[arg-type]
-    ort.write(lower(bundle), tmp_path)
+    onnx_files.write(lower(bundle), tmp_path)
     manifest = EngineManifest(
-        model="tiny", architecture="llama", target="cpu", precision="fp32", engine=ort.MODEL, vocab_size=256,
+        model="tiny", architecture="llama", target="cpu", precision="fp32", engine=onnx_files.MODEL, vocab_size=256,
         cache=bundle.cache[:-1], stop_token_ids=(0,),
     )  # fmt: skip
     with pytest.raises(ManifestError, match=r"past\.1\.value"):
         make_runner(manifest, tmp_path)
-    (tmp_path / ort.MODEL).write_bytes(b"not a graph")
+    (tmp_path / onnx_files.MODEL).write_bytes(b"not a graph")
     with pytest.raises(ManifestError, match="cannot load"):
         make_runner(manifest, tmp_path)

@@ -14,13 +14,15 @@ from fakes.tiny_deepseek import tiny_checkpoint as tiny_deepseek
 from fakes.tiny_folders import rounded, write_folder
 from fakes.tiny_llama import FakeCheckpoint, tiny_checkpoint
 from triune_builder.checkpoint import Checkpoint, open_checkpoint
-from triune_builder.engine import ort, ort_stored
-from triune_builder.engine.ort_lowering import lower
 from triune_builder.errors import BuildError
 from triune_builder.graph.export import export
 from triune_builder.quantize.policy import find_precision
+from triune_builder.targets import onnx_files
+from triune_builder.targets.cpu import stored
+from triune_builder.targets.cpu.lowering import lower
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.runners import Runner, Work, make_runner
+from triune_runtime.runner import Runner, Work
+from triune_runtime.targets import make_runner
 
 TOKENS = tuple(int(t) for t in np.random.default_rng(3).integers(0, 256, 24))
 
@@ -32,14 +34,15 @@ def tiny_llama() -> FakeCheckpoint:
 MODELS = {"llama": tiny_llama, "deepseek": tiny_deepseek}
 
 
-def engine(checkpoint: Any, precision: str, folder: Path) -> tuple[Runner, ort.Written]:
+def engine(checkpoint: Any, precision: str, folder: Path) -> tuple[Runner, onnx_files.Written]:
     folder.mkdir(parents=True)
     bundle = lower(export(checkpoint, max_length=64))
     if (form := find_precision(precision).stored) is not None:
-        bundle = ort_stored.store(bundle, form)
-    written = ort.write(bundle, folder)
+        bundle = stored.store(bundle, form)
+    written = onnx_files.write(bundle, folder)
     manifest = EngineManifest(
-        model="tiny", architecture=bundle.architecture, target="cpu", precision=precision, engine=ort.MODEL, vocab_size=256,
+        model="tiny", architecture=bundle.architecture, target="cpu", precision=precision, engine=onnx_files.MODEL,
+        vocab_size=256,
         cache=bundle.cache, stop_token_ids=(0,), limits=Limits(max_sequences=2, max_length=64),
     )  # fmt: skip
     return make_runner(manifest, folder), written
@@ -94,12 +97,17 @@ def test_matrices_are_converted_where_the_checkpoint_has_another_form(tmp_path: 
 def test_nothing_is_copied_on_the_same_file_system(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", tiny_llama(), "BF16", shards=2)
     _, written = engine(opened(folder), "bf16", tmp_path / "engine")
-    assert written.files == [ort.MODEL, ort.DATA, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    assert written.files == [
+        onnx_files.MODEL,
+        onnx_files.DATA,
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]
     for name in written.linked:
         assert (tmp_path / "engine" / name).samefile(folder / name)
-    own = (tmp_path / "engine" / ort.DATA).stat().st_size
+    own = (tmp_path / "engine" / onnx_files.DATA).stat().st_size
     assert own < 64 * 16 * 4 + 2 * 4096  # the rotary tables, and what keeps each at its place
-    stored = onnx.load(tmp_path / "engine" / ort.MODEL, load_external_data=False).graph.initializer
+    stored = onnx.load(tmp_path / "engine" / onnx_files.MODEL, load_external_data=False).graph.initializer
     assert sum(t.data_type == onnx.TensorProto.BFLOAT16 for t in stored) == len(opened(folder).weights)
 
 
@@ -127,7 +135,7 @@ def test_on_another_file_system_the_weights_are_copied_and_it_is_said(tmp_path: 
     expected, _ = engine(opened(folder), "bf16", tmp_path / "linked")
     monkeypatch.setattr(os, "link", refuse)
     runner, written = engine(opened(folder), "bf16", tmp_path / "engine")
-    assert written.files == [ort.MODEL, ort.DATA] and written.copied.keys() == {"model.safetensors"}
+    assert written.files == [onnx_files.MODEL, onnx_files.DATA] and written.copied.keys() == {"model.safetensors"}
     (folder / "model.safetensors").unlink()
     assert np.array_equal(logits(runner), logits(expected))
 

@@ -11,11 +11,11 @@ import pytest
 
 from fakes.engines import float_logits
 from fakes.tiny_llama import FakeCheckpoint, FakeTensor, TinyRunner, tiny_checkpoint
-from triune_builder.engine import ort
 from triune_builder.errors import BuildError
 from triune_builder.graph.export import export
 from triune_builder.graph.rope import read_rope
-from triune_runtime.runners import Work
+from triune_builder.targets import onnx_files
+from triune_runtime.runner import Work
 
 MAX_LENGTH = 64
 SHAPES: list[dict[str, Any]] = [
@@ -40,8 +40,8 @@ def test_float_graph_equals_the_definition_at_prefill_chunks_and_decode(changes:
 
 
 def test_float_graph_passes_the_onnx_checker(tmp_path: Path) -> None:
-    ort.write(export(tiny_checkpoint(), max_length=MAX_LENGTH), tmp_path)  # type: ignore[arg-type]
-    onnx.checker.check_model(str(tmp_path / ort.MODEL), full_check=True)
+    onnx_files.write(export(tiny_checkpoint(), max_length=MAX_LENGTH), tmp_path)  # type: ignore[arg-type]
+    onnx.checker.check_model(str(tmp_path / onnx_files.MODEL), full_check=True)
 
 
 def test_exporting_reads_no_weight() -> None:

@@ -15,12 +15,12 @@ import pytest
 from numpy.typing import NDArray
 
 from fakes.tiny_llama import FakeTensor
-from triune_builder.engine import ort
-from triune_builder.engine.ort_lowering import lower
 from triune_builder.graph.export import GraphBundle
 from triune_builder.graph.ops import Graph, linear
 from triune_builder.quantize.apply import quantize
 from triune_builder.quantize.policy import find_precision
+from triune_builder.targets import onnx_files
+from triune_builder.targets.cpu.lowering import lower
 
 HIDDEN, INNER = 64, 32
 Weights = dict[str, NDArray[np.float32]]
@@ -59,10 +59,10 @@ def session(weights: Weights, route: dict[str, Any], experts: int, precision: st
     y.type, y.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", "n", HIDDEN])
     bundle = GraphBundle(model, g.sources, (), "experts", 0, g.stacks)
     bundle = quantize(bundle, find_precision(precision), {}).bundle
-    ort.write(lower(bundle) if lowered else bundle, folder)
+    onnx_files.write(lower(bundle) if lowered else bundle, folder)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(folder / ort.MODEL), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(folder / onnx_files.MODEL), options, providers=["CPUExecutionProvider"])
 
 
 def expected(weights: Weights, route: dict[str, Any], experts: int, x: NDArray[np.float32]) -> NDArray[np.float64]:

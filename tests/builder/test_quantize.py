@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from fakes.engines import BLOCK_SIZES, float_logits, made_up_maxima
 from fakes.tiny_llama import FakeTensor, tiny_checkpoint
 from triune_builder.checkpoint import Blocks
-from triune_builder.engine import ort
 from triune_builder.errors import BuildError
 from triune_builder.graph.export import export
 from triune_builder.quantize.apply import quantize
 from triune_builder.quantize.policy import PRECISIONS, find_precision
 from triune_builder.quantize.schemes import BLOCK, carry_blocks, quantize_blocks, quantize_rows
 from triune_builder.quantize.smooth import smooth
+from triune_builder.targets import onnx_files
 
 weights = st.builds(
     lambda seed, rows, blocks, size: np.float32(np.random.default_rng(seed).normal(size=(rows, blocks * BLOCK)) * size),
@@ -159,6 +159,6 @@ def test_writing_holds_few_weights_in_memory(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(**BLOCK_SIZES)
     bundle = export(checkpoint, max_length=16)  # type: ignore[arg-type]
     quantize(bundle, find_precision("w8a8"), made_up_maxima(checkpoint))
-    ort.write(bundle, tmp_path)
+    onnx_files.write(bundle, tmp_path)
     reads = {n: len(t.reads) for n, t in checkpoint.weights.items() if isinstance(t, FakeTensor)}
     assert max(reads.values()) <= 6, reads

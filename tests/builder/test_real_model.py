@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from triune_builder.checkpoint import Checkpoint, open_checkpoint
-from triune_builder.engine import ort
-from triune_builder.engine.ort_lowering import lower
 from triune_builder.graph.export import export
 from triune_builder.quantize.apply import quantize
 from triune_builder.quantize.policy import find_precision
+from triune_builder.targets import onnx_files
+from triune_builder.targets.cpu.lowering import lower
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.runners import Runner, Work, make_runner
+from triune_runtime.runner import Runner, Work
+from triune_runtime.targets import make_runner
 
 torch = pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]
@@ -75,9 +76,9 @@ def engine(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("fp32")
     bundle = export(checkpoint, max_length=256)
     quantize(bundle, find_precision("fp32"))
-    ort.write(lower(bundle), folder)
+    onnx_files.write(lower(bundle), folder)
     manifest = EngineManifest(
-        model="smollm2-135m", architecture="llama", target="cpu", precision="fp32", engine=ort.MODEL,
+        model="smollm2-135m", architecture="llama", target="cpu", precision="fp32", engine=onnx_files.MODEL,
         vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(), limits=Limits(max_sequences=16, max_length=256),
     )  # fmt: skip
     return make_runner(manifest, folder)

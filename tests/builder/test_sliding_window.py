@@ -21,10 +21,11 @@ from triune_builder.graph.arch import find_architecture
 from triune_builder.graph.export import export
 from triune_builder.graph.windows import with_window
 from triune_builder.verify import reference
-from triune_runtime.engine import Engine as Server
+from triune_runtime.generation.engine import Engine as Server
 from triune_runtime.manifest import Limits, replace_limits
 from triune_runtime.request import Chunk, Request, SamplingParams
-from triune_runtime.runners import Work, make_runner
+from triune_runtime.runner import Work
+from triune_runtime.targets import make_runner
 from triune_runtime.text.vocabulary import TokenBytes
 
 TOLERANCE = 5e-5  # of float32, whose sums kernels of different processors order differently

@@ -23,14 +23,14 @@ from fakes.hash_engine import HashRunner, highest, lowest
 from fakes.runtime import make_manifest
 from fakes.tensorrt_engines import LIMITS, RTX, Lowered, lowered, tiny
 from fakes.tiny_llama import TinyRunner, tiny_checkpoint
-from triune_builder.engine import trt_adapter
+from triune_builder.targets.tensorrt import adapter
+from triune_builder.targets.tensorrt.interpreter import Interpreter
+from triune_builder.targets.tensorrt.proof import verify_network
 from triune_builder.verify.best import best_errors
 from triune_builder.verify.budget import BUDGETS
-from triune_builder.verify.network import Interpreter
 from triune_builder.verify.report import verification_from
 from triune_builder.verify.verify import problems
-from triune_builder.verify.verify_network import verify_network
-from triune_runtime.runners.fake import FakeRunner
+from triune_runtime.targets.fake.runner import FakeRunner
 
 NAN, INF = math.nan, math.inf
 TOKENS = [int(t) for t in np.random.default_rng(3).integers(0, 256, 30)]
@@ -72,8 +72,8 @@ def choice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_tensorrt(path: Path, logits: NDArray[np.float32]) -> Mapping[str, NDArray[Any]]:
-    rt = trt_adapter.load(RTX)
-    network = trt_adapter.Network(rt, path, {})
+    rt = adapter.load(RTX)
+    network = adapter.Network(rt, path, {})
     assert not {layer.type.name for layer in network.layers()} & {"TOPK"}, "which says nothing of equals"
     return Interpreter(rt.trt, network.definition, {}).run({"logits": logits})
 

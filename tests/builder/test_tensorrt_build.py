@@ -16,12 +16,12 @@ import pytest
 from fakes import tiny_build
 from fakes.tensorrt_engines import ARCHITECTURES, RTX, Lowered, lowered, tiny
 from fakes.tiny_folders import write_folder
-from triune_builder.engine import trt_adapter, trt_report, trt_targets
-from triune_builder.engine.trt_adapter import Shapes
 from triune_builder.errors import BuildError
 from triune_builder.inputs import Settings
 from triune_builder.pipeline import FAILED, build
 from triune_builder.plan import BuildPlan
+from triune_builder.targets.tensorrt import adapter, engine_report, gpus
+from triune_builder.targets.tensorrt.adapter import Shapes
 from triune_builder.verify.budget import BUDGETS
 from triune_runtime.manifest import EngineManifest, Limits
 
@@ -30,23 +30,23 @@ ACCEPTED = [
     (precision, target)
     for precision in ("fp16", "int4", "fp8")
     for target in TARGETS
-    if target in trt_targets.PRECISIONS[precision].capabilities
+    if target in gpus.PRECISIONS[precision].capabilities
 ]
 
 
 def make(engine: Lowered, plan: Path, *targets: str, **changes: Any) -> list[str]:
-    return trt_adapter.build(engine.parse(), plan, engine.shapes(), compute_capabilities=targets, **changes)
+    return adapter.build(engine.parse(), plan, engine.shapes(), compute_capabilities=targets, **changes)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("precision", ["fp16", "int4", "fp8"])
 def test_an_engine_is_built_for_every_gpu_that_takes_the_precision(architecture: str, precision: str, tmp_path: Path) -> None:
     engine = lowered(tiny(architecture), precision, tmp_path)
-    rt, plan = trt_adapter.load(RTX), tmp_path / "model.plan"
+    rt, plan = adapter.load(RTX), tmp_path / "model.plan"
     network = engine.parse()
     for _, target in (pair for pair in ACCEPTED if pair[0] == precision):
-        assert trt_adapter.build(network, plan, engine.shapes(), compute_capabilities=(target,)) == []
-        assert trt_adapter.integrity(rt, plan) in ("whole", "loaded")
+        assert adapter.build(network, plan, engine.shapes(), compute_capabilities=(target,)) == []
+        assert adapter.integrity(rt, plan) in ("whole", "loaded")
     kinds = [layer.type.name for layer in network.layers()]
     assert kinds.count("KV_CACHE_UPDATE") == len(engine.bundle.cache)
     assert kinds.count("ATTENTION_INPUT") == tiny(architecture).config["num_hidden_layers"]
@@ -69,32 +69,32 @@ def test_a_second_profile_shares_the_weights(tmp_path: Path) -> None:
     engine = lowered(tiny("llama", hidden_size=512, intermediate_size=1024, num_hidden_layers=4), "fp16", tmp_path)
     sizes = []
     for profiles in (engine.shapes()[:1], engine.shapes()):
-        trt_adapter.build(engine.parse(), tmp_path / "plan", profiles, compute_capabilities=("8.9",))
+        adapter.build(engine.parse(), tmp_path / "plan", profiles, compute_capabilities=("8.9",))
         sizes.append((tmp_path / "plan").stat().st_size)
     assert sizes[1] - sizes[0] < 5_000_000  # code; the linear weights are 19 MB
 
 
 def test_a_precision_that_a_gpu_lacks_is_refused_by_name_and_by_tensorrt_itself(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"compute capability 8.0 has no fp8; it takes fp16, bf16, int8, int4") as error:
-        trt_targets.find_precision("fp8", ("8.9", "8.0"))
+        gpus.find_precision("fp8", ("8.9", "8.0"))
     assert error.value.hint == "choose --precision fp16"
     engine = lowered(tiny("llama"), "fp8", tmp_path)
     with pytest.raises(BuildError, match="HW-specific datatypes: fp8"):
         make(engine, tmp_path / "plan", "8.0")
     with pytest.raises(BuildError, match=r"name them|does not run on every GPU"):
-        trt_targets.find_precision("fp8", ())
+        gpus.find_precision("fp8", ())
     with pytest.raises(BuildError, match="no precision 'w8a8'"):
-        trt_targets.find_precision("w8a8", ())
+        gpus.find_precision("w8a8", ())
 
 
 def test_unknown_gpus_and_those_that_need_another_package_are_refused() -> None:
     with pytest.raises(BuildError, match=r"unknown compute capability '8\.8'"):
-        trt_targets.flavour(("8.8",))
+        gpus.flavour(("8.8",))
     with pytest.raises(BuildError, match="needs full TensorRT"):
-        trt_targets.flavour(("9.0", "8.9"))
-    assert trt_targets.flavour(("9.0",)) == "tensorrt" and trt_targets.flavour(()) == RTX
+        gpus.flavour(("9.0", "8.9"))
+    assert gpus.flavour(("9.0",)) == "tensorrt" and gpus.flavour(()) == RTX
     with pytest.raises(BuildError, match="needs the package tensorrt, which cannot be imported"):
-        trt_adapter.load("tensorrt")
+        adapter.load("tensorrt")
 
 
 def test_attention_without_a_fused_kernel_fails_the_build_and_says_so(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_warning_that_means_a_wrong_engine_is_an_error(tmp_path: Path) -> None
     longer = dict.fromkeys(("input_ids", "positions"), (1, 512))  # at most more than a slot holds
     shapes = [Shapes(inputs={n: (a, b, longer.get(n, c)) for n, (a, b, c) in s.inputs.items()}) for s in engine.shapes()[:1]]
     with pytest.raises(BuildError, match="not self-consistent"):
-        trt_adapter.build(engine.parse(), tmp_path / "plan", shapes, compute_capabilities=("8.9",))
+        adapter.build(engine.parse(), tmp_path / "plan", shapes, compute_capabilities=("8.9",))
     assert not (tmp_path / "plan").exists()
 
 
@@ -120,7 +120,7 @@ def test_a_damaged_plan_is_refused(spoil: Any, tmp_path: Path) -> None:
     make(engine, plan, "8.9")
     plan.write_bytes(spoil(plan.read_bytes()))
     with pytest.raises(BuildError, match=r"model.plan is damaged"):
-        trt_adapter.integrity(trt_adapter.load(RTX), plan)
+        adapter.integrity(adapter.load(RTX), plan)
 
 
 def test_a_graph_that_the_parser_refuses_is_an_error_with_its_reason(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_graph_that_the_parser_refuses_is_an_error_with_its_reason(tmp_path: P
 
 def test_an_engine_for_weight_streaming_is_built(tmp_path: Path) -> None:
     make(lowered(tiny("llama"), "fp16", tmp_path), tmp_path / "plan", "8.9", weight_streaming=True)
-    assert trt_adapter.integrity(trt_adapter.load(RTX), tmp_path / "plan") in ("whole", "loaded")
+    assert adapter.integrity(adapter.load(RTX), tmp_path / "plan") in ("whole", "loaded")
 
 
 def plan_of(tmp_path: Path, **changes: Any) -> BuildPlan:
@@ -159,9 +159,9 @@ def test_a_build_publishes_engine_report_and_manifest_and_nothing_the_second_tim
     assert (described.flavour, described.compute_capabilities, described.capacity) == (RTX, ("8.9",), 112)
     assert {c.dtype for c in manifest.cache} == {"float16"} and {c.window for c in manifest.cache} == {None}
     assert (inside / manifest.engine).stat().st_size == described.plan_bytes
-    report = json.loads((inside / trt_report.JSON_NAME).read_text())
+    report = json.loads((inside / engine_report.JSON_NAME).read_text())
     assert report["attention"] == {"fused, mask": 2} and report["memory"]["weights"]["HALF"] > 0
-    assert "compute capability 8.9" in (inside / trt_report.TEXT_NAME).read_text()
+    assert "compute capability 8.9" in (inside / engine_report.TEXT_NAME).read_text()
     assert "VERIFIED IN PART" in (inside / "report.txt").read_text()
     assert not list(built.repository.rglob("*.onnx"))
     assert build(plan, where).unchanged

@@ -16,12 +16,12 @@ import pytest
 from fakes.engines import float_logits
 from fakes.tensorrt_engines import ARCHITECTURES, LIMITS, Lowered, difference, history, lowered, quantized, steps, tiny
 from fakes.tiny_llama import FakeCheckpoint
-from triune_builder.engine import trt
 from triune_builder.errors import BuildError
-from triune_builder.verify import network, reference
+from triune_builder.targets.tensorrt import graph_files, interpreter
+from triune_builder.targets.tensorrt.proof import verify_network
+from triune_builder.verify import reference
 from triune_builder.verify.budget import BUDGETS
 from triune_builder.verify.verify import problems
-from triune_builder.verify.verify_network import verify_network
 
 TOKENS = [int(t) for t in np.random.default_rng(3).integers(0, 256, 30)]
 TOLERANCE = {"fp16": 0.02, "bf16": 0.1, "int8": 0.03, "int4": 0.05, "fp8": 0.05}
@@ -150,7 +150,7 @@ def test_a_mask_replaced_by_nonpad_kv_seqlen_is_right_in_onnx_runtime_and_over_t
     assert found.decode is not None and found.decode.maximum > 0.3
     assert any("when decoding" in problem for problem in problems(found, BUDGETS["tensorrt/fp16"]))
     with pytest.raises(BuildError, match=r"would drop .* nonpad_kv_seqlen"):
-        trt.lint(engine.graph)
+        graph_files.lint(engine.graph)
 
 
 def test_an_input_that_the_parser_leaves_unread_is_refused(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_weights_that_are_not_kept_as_float32_give_the_same_bits(
 ) -> None:
     engine = lowered(tiny("llama"), precision, tmp_path)
     plain = engine.runner().run(0, [TOKENS[:8]], [0], [7])
-    monkeypatch.setattr(network, "_ROOM", 0)
+    monkeypatch.setattr(interpreter, "_ROOM", 0)
     assert np.array_equal(engine.runner().run(0, [TOKENS[:8]], [0], [7]), plain)
 
 

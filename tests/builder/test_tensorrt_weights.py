@@ -17,8 +17,8 @@ from fakes.safetensors_writer import to_fp8, write_tensors
 from fakes.tensorrt_engines import difference, lowered, quantized, tiny
 from fakes.tiny_llama import FakeTensor, byte_tokenizer
 from triune_builder.checkpoint import Blocks, Fp8Tensor, open_checkpoint
-from triune_builder.engine.trt_fp8 import _codes
 from triune_builder.graph.weights import WeightSource
+from triune_builder.targets.tensorrt.fp8 import _codes
 from triune_builder.verify import reference
 
 

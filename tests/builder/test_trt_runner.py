@@ -14,11 +14,12 @@ from fakes import tiny_deepseek
 from fakes.host_engines import LoweredCompute, as_tensorrt
 from fakes.tiny_llama import FakeCheckpoint, tiny_checkpoint
 from support.model_steps import LIMITS, assert_computes, by_reference
-from triune_builder.engine import ort, trt, trt_lowering
 from triune_builder.graph.export import export
+from triune_builder.targets import onnx_files
+from triune_builder.targets.tensorrt import graph_files, lowering
 from triune_runtime.manifest import EngineManifest, TensorRtProfile
-from triune_runtime.runners.host import HostDevice, HostEngine
-from triune_runtime.runners.slot_runner import SlotRunner
+from triune_runtime.targets.device.host import HostDevice, HostEngine
+from triune_runtime.targets.device.slot_runner import SlotRunner
 
 TOLERANCE = 4e-2  # of the largest logit; float16 gives up to 3e-3, with experts 2.5e-2
 
@@ -41,13 +42,13 @@ def test_the_lowered_graph_driven_by_the_runner_computes_the_model(tmp_path: Pat
 def load(checkpoint: FakeCheckpoint, folder: Path) -> SlotRunner:
     """Everything that a build does but the plan."""
     bundle = export(checkpoint, max_length=LIMITS.max_length)  # type: ignore[arg-type]  # a fake
-    bundle = trt_lowering.lower(bundle, max_length=LIMITS.max_length, dtype="float16")
-    ort.write(bundle, folder)
+    bundle = lowering.lower(bundle, max_length=LIMITS.max_length, dtype="float16")
+    onnx_files.write(bundle, folder)
     manifest = EngineManifest(
-        model="tiny", architecture=bundle.architecture, target="tensorrt", precision="fp16", engine=trt.PLAN,
+        model="tiny", architecture=bundle.architecture, target="tensorrt", precision="fp16", engine=graph_files.PLAN,
         vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(0,), limits=LIMITS,
     )  # fmt: skip
-    profiles = tuple(TensorRtProfile(name=name, **sizes) for name, sizes in trt.profiles(LIMITS).items())
-    manifest = as_tensorrt(manifest, capacity=trt_lowering.capacity(LIMITS.max_length), profiles=profiles)
+    profiles = tuple(TensorRtProfile(name=name, **sizes) for name, sizes in graph_files.profiles(LIMITS).items())
+    manifest = as_tensorrt(manifest, capacity=lowering.capacity(LIMITS.max_length), profiles=profiles)
     device = HostDevice()
-    return SlotRunner(manifest, device, HostEngine(manifest, device, LoweredCompute(folder / ort.MODEL)))
+    return SlotRunner(manifest, device, HostEngine(manifest, device, LoweredCompute(folder / onnx_files.MODEL)))

@@ -20,7 +20,7 @@ from triune_builder.verify.speed import measure_speeds
 from triune_builder.verify_published import JSON_NAME, TEXT_NAME, Proof, budget_of, prove, require_gpu
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.runners.preflight import Gpu, Machine
+from triune_runtime.targets.tensorrt.preflight import Gpu, Machine
 
 LIMITS = Limits(max_sequences=3, max_length=32, prefill_chunk=8)
 SIZES = Sizes(text=30, window=16, kept=12, answer=4)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fakes.tiny_llama import TinyRunner, tiny_checkpoint, tiny_config, tiny_weights
 from triune_builder.errors import BuildError
 from triune_builder.verify import reference
-from triune_runtime.runners import Work
+from triune_runtime.runner import Work
 
 LLAMA3 = {
     "rope_type": "llama3",

@@ -10,10 +10,10 @@ from fakes.runtime import chunks_of, run_out
 from fakes.thinking import thinking_engine
 from triune_runtime.constraints.compiling import ConstraintCompiler
 from triune_runtime.constraints.guide import Guide
-from triune_runtime.engine import Engine
+from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import Limits
 from triune_runtime.request import Chunk, Request, SamplingParams
-from triune_runtime.runners.fake import FakeRunner
+from triune_runtime.targets.fake.runner import FakeRunner
 from triune_runtime.text.tokenizer import load_token_bytes
 
 

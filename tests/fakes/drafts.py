@@ -14,11 +14,11 @@ from fakes.runtime import STOPS, TOKENS, VOCAB, make_manifest, run_out
 from triune_runtime.drafting import Drafter
 from triune_runtime.drafting.costs import Costs
 from triune_runtime.drafting.speculator import Speculator
-from triune_runtime.engine import Engine
+from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request
-from triune_runtime.runners import Work
-from triune_runtime.runners.fake import FakeRunner
+from triune_runtime.runner import Work
+from triune_runtime.targets.fake.runner import FakeRunner
 
 
 @dataclass(slots=True)

@@ -10,13 +10,14 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from triune_builder.engine import ort
-from triune_builder.engine.ort_lowering import lower
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
 from triune_builder.quantize.policy import find_precision
+from triune_builder.targets import onnx_files
+from triune_builder.targets.cpu.lowering import lower
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.runners import Runner, make_runner
+from triune_runtime.runner import Runner
+from triune_runtime.targets import make_runner
 
 from .tiny_llama import FakeCheckpoint
 
@@ -25,8 +26,8 @@ BLOCK_SIZES = {"hidden_size": 64, "intermediate_size": 96}
 
 def float_logits(bundle: GraphBundle, folder: Path, chunks: list[list[int]]) -> NDArray[np.float32]:
     """Run a float graph, whose cache grows by concatenation, chunk after chunk; the last chunk's logits."""
-    ort.write(bundle, folder)
-    session = onnxruntime.InferenceSession(str(folder / ort.MODEL), providers=["CPUExecutionProvider"])
+    onnx_files.write(bundle, folder)
+    session = onnxruntime.InferenceSession(str(folder / onnx_files.MODEL), providers=["CPUExecutionProvider"])
     cache = {f"past.{c.name}": np.zeros((1, c.heads, 0, c.dim), np.float32) for c in bundle.cache}
     done, logits = 0, np.empty((1, 1, 0), np.float32)
     for chunk in chunks:
@@ -62,9 +63,9 @@ def make_engine(checkpoint: FakeCheckpoint, precision: str, folder: Path, *, slo
         bundle = export(checkpoint, max_length=max_length)  # type: ignore[arg-type]  # a fake
         made.append(quantize(bundle, find_precision(precision), made_up_maxima(checkpoint)).bundle)
     plain, lowered = made[0], lower(made[1])
-    ort.write(lowered, folder)
+    onnx_files.write(lowered, folder)
     manifest = EngineManifest(
-        model="tiny", architecture=lowered.architecture, target="cpu", precision=precision, engine=ort.MODEL,
+        model="tiny", architecture=lowered.architecture, target="cpu", precision=precision, engine=onnx_files.MODEL,
         vocab_size=lowered.vocab_size, cache=lowered.cache, stop_token_ids=(0,),
         limits=Limits(max_sequences=slots, max_length=max_length),
     )  # fmt: skip

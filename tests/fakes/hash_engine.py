@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune_runtime.manifest import CacheTensor, EngineManifest
-from triune_runtime.runners import Rows, Work
-from triune_runtime.runners.host import HostDevice, HostEngine
-from triune_runtime.runners.slot_runner import SlotRunner
+from triune_runtime.runner import Rows, Work
+from triune_runtime.targets.device.host import HostDevice, HostEngine
+from triune_runtime.targets.device.slot_runner import SlotRunner
 
 from .host_engines import as_tensorrt, with_best
 

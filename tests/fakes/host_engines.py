@@ -13,8 +13,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from triune_runtime.manifest import EngineManifest, TensorRtPlan, TensorRtProfile
-from triune_runtime.runners.host import HostDevice, HostEngine
-from triune_runtime.runners.slot_runner import SlotRunner
+from triune_runtime.targets.device.host import HostDevice, HostEngine
+from triune_runtime.targets.device.slot_runner import SlotRunner
 
 DRAFTS = 8  # positions that get logits, at most
 

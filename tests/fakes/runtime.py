@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from triune_runtime.engine import Engine, Event
+from triune_runtime.generation.engine import Engine, Event
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.request import Chunk, Request
-from triune_runtime.runners import Runner, Work
-from triune_runtime.runners.fake import FakeRunner
+from triune_runtime.runner import Runner, Work
+from triune_runtime.targets.fake.runner import FakeRunner
 from triune_runtime.text.vocabulary import TokenBytes
 
 STOPS = (0, 1)

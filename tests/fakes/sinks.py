@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fakes.runtime import STOPS, VOCAB
-from triune_runtime.engine import Engine
+from triune_runtime.generation.engine import Engine
 from triune_runtime.outbox import Item, Pace
 from triune_runtime.request import Chunk, Request, SamplingParams
-from triune_runtime.runners import Work
-from triune_runtime.runners.fake import FakeRunner
+from triune_runtime.runner import Work
+from triune_runtime.targets.fake.runner import FakeRunner
 from triune_runtime.worker import Worker
 
 PATIENCE_S = 20.0  # until a test that hangs is called a failure

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triune_builder.engine import ort, trt, trt_adapter
-from triune_builder.engine.trt_adapter import Network, Shapes
-from triune_builder.engine.trt_fp8 import quantize_fp8
-from triune_builder.engine.trt_lowering import capacity, lower
-from triune_builder.engine.trt_targets import PRECISIONS
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
-from triune_builder.stages_tensorrt import make_network_runner
-from triune_builder.verify.network_runner import NetworkRunner
+from triune_builder.targets import onnx_files
+from triune_builder.targets.tensorrt import adapter, graph_files
+from triune_builder.targets.tensorrt.adapter import Network, Shapes
+from triune_builder.targets.tensorrt.fp8 import quantize_fp8
+from triune_builder.targets.tensorrt.gpus import PRECISIONS
+from triune_builder.targets.tensorrt.lowering import capacity, lower
+from triune_builder.targets.tensorrt.network_runner import NetworkRunner
+from triune_builder.targets.tensorrt.target import make_network_runner
 from triune_runtime.manifest import EngineManifest, Limits, TensorRtPlan, TensorRtProfile
 
 from . import tiny_deepseek
@@ -28,7 +29,7 @@ from .tiny_llama import FakeCheckpoint
 LENGTH = 64
 LIMITS = Limits(max_sequences=4, max_length=LENGTH, prefill_chunk=16)
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "deepseek_v3")
-RTX = trt_adapter.RTX
+RTX = adapter.RTX
 
 
 def tiny(architecture: str, **changes: Any) -> FakeCheckpoint:
@@ -57,20 +58,22 @@ class Lowered:
     manifest: EngineManifest
 
     def parse(self) -> Network:
-        return trt.parse(trt_adapter.load(RTX), self.graph)
+        return graph_files.parse(adapter.load(RTX), self.graph)
 
     def runner(self) -> NetworkRunner:
         return make_network_runner(self.graph, self.manifest)
 
     def shapes(self, limits: Limits = LIMITS) -> list[Shapes]:
-        return [trt.shapes(ranges, self.bundle.cache, capacity(LENGTH)) for ranges in trt.profiles(limits).values()]
+        return [
+            graph_files.shapes(ranges, self.bundle.cache, capacity(LENGTH)) for ranges in graph_files.profiles(limits).values()
+        ]
 
 
 def lowered(checkpoint: FakeCheckpoint, precision: str, folder: Path) -> Lowered:
     """Lower `checkpoint` and write it into `folder`."""
     bundle = lower(quantized(checkpoint, precision), max_length=LENGTH, dtype=PRECISIONS[precision].dtype)
-    ort.write(bundle, folder)
-    profiles = tuple(TensorRtProfile(name=name, **ranges) for name, ranges in trt.profiles(LIMITS).items())
+    onnx_files.write(bundle, folder)
+    profiles = tuple(TensorRtProfile(name=name, **ranges) for name, ranges in graph_files.profiles(LIMITS).items())
     plan = TensorRtPlan(
         flavour=RTX,
         version="",
@@ -82,10 +85,10 @@ def lowered(checkpoint: FakeCheckpoint, precision: str, folder: Path) -> Lowered
         best_tokens=True,
     )
     manifest = EngineManifest(
-        model="tiny", architecture=bundle.architecture, target="tensorrt", precision=precision, engine=trt.PLAN,
+        model="tiny", architecture=bundle.architecture, target="tensorrt", precision=precision, engine=graph_files.PLAN,
         vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(0,), limits=LIMITS, tensorrt=plan,
     )  # fmt: skip
-    return Lowered(folder / trt.GRAPH, bundle, manifest)
+    return Lowered(folder / graph_files.GRAPH, bundle, manifest)
 
 
 Step = tuple[int, list[list[int]], list[int]]  # first slot, new tokens of each, tokens held

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.runners.host import Compute
+from triune_runtime.targets.device.host import Compute
 
 from .cuda_runtime import STREAM, FakeCuda
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from triune_builder.inputs import Settings
-from triune_builder.tools import EngineFacts
+from triune_builder.targets.stages import EngineFacts
 from triune_builder.verify.budget import Budget
 from triune_builder.verify.measure import Sizes
 from triune_builder.verify.report import WeightChange

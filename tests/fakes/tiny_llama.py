@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from triune_runtime.runners import Work
+from triune_runtime.runner import Work
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,18 @@ from fakes import tiny_deepseek
 from fakes.tiny_dense import dense_checkpoint
 from fakes.tiny_llama import tiny_checkpoint
 from support.model_steps import LIMITS, STEPS, TOKENS, assert_computes, by_network, by_reference
-from triune_builder.engine.trt import GRAPH
-from triune_builder.engine.trt_targets import find_precision
 from triune_builder.errors import BuildError
 from triune_builder.plan import BuildPlan
-from triune_builder.stages_tensorrt import TensorRtTools, make_network_runner
+from triune_builder.targets.tensorrt.gpus import find_precision
+from triune_builder.targets.tensorrt.graph_files import GRAPH
+from triune_builder.targets.tensorrt.target import TensorRtTools, make_network_runner
 from triune_builder.verify.best import best_errors
 from triune_builder.verify.speed import replay_error
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.runners import BestFinder, Runner, Work, make_runner
-from triune_runtime.runners.preflight import Gpu, check_runnable, this_machine
+from triune_runtime.runner import BestFinder, Runner, Work
+from triune_runtime.targets import make_runner
+from triune_runtime.targets.tensorrt.preflight import Gpu, check_runnable, this_machine
 
 pytestmark = pytest.mark.gpu
 SIZES = {"hidden_size": 64, "intermediate_size": 96}
@@ -141,7 +142,7 @@ def test_a_replayed_step_has_the_bits_of_a_queued_one(llama: Built) -> None:
 
 
 def test_a_runner_with_cuda_graphs_says_what_one_without_says(llama: Built) -> None:
-    from triune_runtime.runners.tensorrt import tensorrt_runner
+    from triune_runtime.targets.tensorrt.runner import tensorrt_runner
 
     recorded, queued = (tensorrt_runner(llama.manifest, llama.folder, record=record) for record in (True, False))
     for work in STEPS:
@@ -150,7 +151,7 @@ def test_a_runner_with_cuda_graphs_says_what_one_without_says(llama: Built) -> N
 
 def test_steps_are_really_recorded(llama: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the two tests above say nothing."""
-    from triune_runtime.runners.cuda import CudaDevice
+    from triune_runtime.targets.device.cuda import CudaDevice
 
     made: list[Any] = []
     capture = CudaDevice.capture
@@ -168,7 +169,7 @@ def test_steps_are_really_recorded(llama: Built, monkeypatch: pytest.MonkeyPatch
 
 
 def test_gpu_memory_stays_over_a_thousand_steps(llama: Built) -> None:
-    from triune_runtime.runners.cuda import CudaDevice
+    from triune_runtime.targets.device.cuda import CudaDevice
 
     runner, device = llama.runner(), CudaDevice()
 

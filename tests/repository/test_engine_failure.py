@@ -11,8 +11,8 @@ import pytest
 
 from fakes.pb_utils import MetricFamily
 from fakes.repository import fake_engine
-from triune_runtime.engine import Engine
 from triune_runtime.errors import TriuneError
+from triune_runtime.generation.engine import Engine
 from triune_runtime.serving import generation
 
 

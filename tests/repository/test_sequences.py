@@ -13,7 +13,7 @@ import pytest
 
 from fakes.pb_utils import InferenceRequest, load_model, text
 from fakes.repository import fake_repository
-from triune_runtime.groups import derived_seed
+from triune_runtime.generation.groups import derived_seed
 from triune_runtime.manifest import Limits
 
 PARAMS = {"max_tokens": 12, "temperature": 1.0, "seed": 3, "ignore_eos": True}

@@ -23,12 +23,12 @@ from fakes.hash_engine import Choose, HashRunner, hashed, highest, lowest
 from fakes.host_engines import as_tensorrt
 from fakes.runtime import run_out
 from triune_runtime.drafting.speculator import Speculator
-from triune_runtime.engine import Engine, Event
 from triune_runtime.errors import TriuneError
+from triune_runtime.generation.engine import Engine, Event
 from triune_runtime.manifest import FILE_NAME, EngineManifest, Limits
 from triune_runtime.request import Chunk, Request
-from triune_runtime.runners import Best, Rows
-from triune_runtime.sampler import Sampler, SamplingError
+from triune_runtime.runner import Best, Rows
+from triune_runtime.sampling.host import Sampler, SamplingError
 
 SEEDS = st.integers(0, 2**32)
 DATE = ("regex", r"\d{4}-\d{2}")

@@ -20,10 +20,10 @@ from fakes.runtime import run_out
 from fakes.schemas import draw
 from triune_runtime.constraints.compiling import ConstraintCompiler
 from triune_runtime.constraints.guide import Guide, json_schema
-from triune_runtime.engine import Engine
 from triune_runtime.errors import Overloaded, RequestError
+from triune_runtime.generation.engine import Engine
 from triune_runtime.request import Chunk, Request
-from triune_runtime.runners.fake import FakeRunner
+from triune_runtime.targets.fake.runner import FakeRunner
 
 DATE: Guide = ("regex", "[0-9]{4}-[0-9]{2}")
 

@@ -18,11 +18,11 @@ from fakes.schemas import draw, random_schema
 from support.real_server import REPOSITORY
 from triune_runtime.constraints.compiling import ConstraintCompiler
 from triune_runtime.constraints.guide import Guide, choice, json_schema
-from triune_runtime.engine import Engine
 from triune_runtime.errors import TriuneError
+from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request
-from triune_runtime.runners.fake import FakeRunner
+from triune_runtime.targets.fake.runner import FakeRunner
 from triune_runtime.text.tokenizer import load_token_bytes
 from triune_runtime.text.vocabulary import TokenBytes
 

@@ -15,11 +15,11 @@ from fakes.runtime import TOKENS, VOCAB, chunks_of, make_manifest
 from triune_runtime.drafting.costs import Costs, Record, worthwhile
 from triune_runtime.drafting.lookup import LookupDrafter
 from triune_runtime.drafting.speculator import MOST_SEQUENCES, Speculator
-from triune_runtime.engine import Engine
+from triune_runtime.generation.engine import Engine
+from triune_runtime.generation.scheduler import Scheduler
 from triune_runtime.manifest import Limits
 from triune_runtime.request import Request, SamplingParams
-from triune_runtime.runners import Work
-from triune_runtime.scheduler import Scheduler
+from triune_runtime.runner import Work
 
 
 def costs(plain: dict[int, float], *check: float) -> Costs:

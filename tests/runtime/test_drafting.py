@@ -18,13 +18,13 @@ from fakes.drafts import Eager, Oracle, RememberingRunner, engine_with, tokens_a
 from fakes.runtime import STOPS, VOCAB, chunks_of, make_manifest, run_out, text_of
 from triune_runtime.drafting.lookup import LookupDrafter
 from triune_runtime.drafting.mtp import MtpDrafter
-from triune_runtime.engine import Engine, Event
 from triune_runtime.errors import RequestError
+from triune_runtime.generation.engine import Engine, Event
+from triune_runtime.generation.scheduler import Scheduler
 from triune_runtime.manifest import Limits, ReasoningMarkers
 from triune_runtime.request import Chunk, Request, SamplingParams
-from triune_runtime.runners import Rows, Work
-from triune_runtime.runners.fake import FakeRunner
-from triune_runtime.scheduler import Scheduler
+from triune_runtime.runner import Rows, Work
+from triune_runtime.targets.fake.runner import FakeRunner
 
 SEEDS = st.integers(0, 2**32)
 A, B = 3, 4

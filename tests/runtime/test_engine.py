@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fakes.runtime import STOPS, TOKENS, VOCAB, chunks_of, make_engine, plain_greedy, run_alone, run_out, text_of
-from triune_runtime.engine import Event
 from triune_runtime.errors import Overloaded, RequestError, TooLong, TriuneError
+from triune_runtime.generation.engine import Event
 from triune_runtime.request import Chunk, Request, SamplingParams
-from triune_runtime.runners import Work
-from triune_runtime.runners.fake import FakeRunner
+from triune_runtime.runner import Work
+from triune_runtime.targets.fake.runner import FakeRunner
 
 SEEDS = st.integers(0, 2**32)
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from fakes.runtime import chunks_of, make_manifest, run_out
-from triune_runtime.engine import Engine
 from triune_runtime.errors import RequestError
+from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import ReasoningMarkers
 from triune_runtime.outbox import join
 from triune_runtime.request import Chunk, Request, SamplingParams
-from triune_runtime.runners.fake import FakeRunner
+from triune_runtime.targets.fake.runner import FakeRunner
 from triune_runtime.text.vocabulary import TokenBytes
 
 PIECES = [

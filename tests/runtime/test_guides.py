@@ -10,9 +10,9 @@ import pytest
 from triune_runtime.constraints.guide import MAX_CHOICES, MAX_GRAMMAR_LINES, MAX_GUIDE_BYTES, MAX_REFERENCES
 from triune_runtime.errors import RequestError
 from triune_runtime.manifest import SamplingDefaults
-from triune_runtime.options import Options
-from triune_runtime.parsing import parse
-from triune_runtime.serving.direct_options import read_options
+from triune_runtime.options.checking import read_options
+from triune_runtime.options.parsing import parse
+from triune_runtime.options.wire import Options
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 

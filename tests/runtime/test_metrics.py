@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from fakes.runtime import STOPS, VOCAB, make_engine
-from triune_runtime.engine import Engine
 from triune_runtime.errors import Overloaded, RequestError
+from triune_runtime.generation.engine import Engine
 from triune_runtime.metrics import FAMILIES, Family, Metrics, Snapshot, Update
 from triune_runtime.request import Request, SamplingParams
-from triune_runtime.runners import Work
-from triune_runtime.runners.fake import FakeRunner
+from triune_runtime.runner import Work
+from triune_runtime.targets.fake.runner import FakeRunner
 
 
 def values(updates: list[Update], family: str) -> dict[str, float]:

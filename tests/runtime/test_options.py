@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from triune_runtime.errors import RequestError
 from triune_runtime.manifest import SamplingDefaults
-from triune_runtime.options import Options
-from triune_runtime.parsing import parse
-from triune_runtime.serving.direct_options import read_options
+from triune_runtime.options.checking import read_options
+from triune_runtime.options.parsing import parse
+from triune_runtime.options.wire import Options
 
 NOTHING = SamplingDefaults()
 R1 = SamplingDefaults(temperature=0.6, top_p=0.95)

@@ -10,14 +10,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from triune_runtime.errors import ManifestError
-from triune_runtime.runners import ort_session
-from triune_runtime.runners.ort_session import load
+from triune_runtime.targets.cpu import session
+from triune_runtime.targets.cpu.session import load
 
 
-@pytest.mark.parametrize("vnni", [ort_session.has_vnni(), False])
+@pytest.mark.parametrize("vnni", [session.has_vnni(), False])
 def test_products_of_uint8_and_int8_do_not_saturate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vnni: bool) -> None:
     """The largest codes there are: without VNNI a kernel that adds pairs in 16 bits gives another sum."""
-    monkeypatch.setattr(ort_session, "has_vnni", lambda: vnni)
+    monkeypatch.setattr(session, "has_vnni", lambda: vnni)
     size = 256
     rows = np.full((3, size), 255, np.uint8)
     weight = np.where(np.arange(8) % 2, 127, -127).astype(np.int8)[None].repeat(size, 0)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from fakes.host_engines import as_tensorrt
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import CacheTensor, EngineManifest
-from triune_runtime.runners import make_runner, preflight
-from triune_runtime.runners.preflight import Gpu, Machine, check_gpu, check_runnable, this_machine
+from triune_runtime.targets import make_runner
+from triune_runtime.targets.tensorrt import preflight
+from triune_runtime.targets.tensorrt.preflight import Gpu, Machine, check_gpu, check_runnable, this_machine
 
 PLAN = b"a plan" * 50
 GOOD = Machine(gpus=(Gpu("RTX 4090", "8.9"),), version={"tensorrt_rtx": "1.7.1.116"}.get)

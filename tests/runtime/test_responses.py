@@ -10,11 +10,11 @@ import pytest
 from fakes.runtime import TOKENS, make_engine, run_alone, text_of
 from fakes.sinks import Client, request, working
 from triune_runtime.errors import Overloaded, RequestError, TriuneError
-from triune_runtime.options import Options
+from triune_runtime.options.wire import Options
 from triune_runtime.request import Chunk, Request
+from triune_runtime.serving.combining import combined
 from triune_runtime.serving.responses import Responses
 from triune_runtime.serving.tensors import error_text, status_in
-from triune_runtime.serving.whole import combined
 
 
 def chunk(index: int, reason: Any = None) -> Chunk:

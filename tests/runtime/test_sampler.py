@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from triune_runtime import sampler as module
 from triune_runtime.request import Request, SamplingParams
-from triune_runtime.runners import Rows
-from triune_runtime.sampler import Sampler, SamplingError, uniform_number
+from triune_runtime.runner import Rows
+from triune_runtime.sampling import host as module
+from triune_runtime.sampling.host import Sampler, SamplingError, uniform_number
 
 VOCABULARY = 40
 PROMPT = (1, 2, 3, 3)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triune_runtime.errors import Overloaded, RequestError, TooLong
+from triune_runtime.generation.scheduler import Move, Scheduler, Step
 from triune_runtime.manifest import Limits
 from triune_runtime.request import Request, SamplingParams
-from triune_runtime.scheduler import Move, Scheduler, Step
 
 LIMITS = st.builds(
     Limits, max_sequences=st.integers(1, 6), prefill_chunk=st.integers(1, 8), max_length=st.just(64), max_queue=st.just(100)

@@ -19,9 +19,9 @@ from fakes.host_engines import HostRunner, as_tensorrt
 from fakes.tiny_llama import FakeCheckpoint, TinyRunner, tiny_checkpoint
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.runners import Runner, Work
-from triune_runtime.runners.host import HostDevice, HostEngine
-from triune_runtime.runners.slot_runner import SlotRunner
+from triune_runtime.runner import Runner, Work
+from triune_runtime.targets.device.host import HostDevice, HostEngine
+from triune_runtime.targets.device.slot_runner import SlotRunner
 
 SLOTS, LENGTH = 4, 64
 TOKENS = tuple(int(t) for t in np.random.default_rng(3).integers(0, 256, LENGTH))
@@ -188,7 +188,7 @@ def test_without_recording_all_batch_sizes_share_their_bindings(engines: Engines
 def test_an_engine_that_cannot_be_recorded_runs_call_by_call(engines: Engines, monkeypatch: Any, refuses: str) -> None:
     ours, plain = host(engines), host(engines, record=False)
     if refuses == "when asked":
-        monkeypatch.setattr("triune_runtime.runners.host.HostProgram.capturable", False)
+        monkeypatch.setattr("triune_runtime.targets.device.host.HostProgram.capturable", False)
     else:
         monkeypatch.setattr(ours.device, "capture", lambda queue: None)
     for start in range(3):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triune_runtime.slots import SlotPool
+from triune_runtime.kv.slots import SlotPool
 
 
 @given(size=st.integers(1, 12), choices=st.data())

@@ -25,10 +25,12 @@ from fakes.tensorrt_package import FakeContext, FakeEngine, FakeTensorRt, named
 from fakes.tiny_llama import tiny_checkpoint
 from triune_runtime.errors import DeviceLost, ManifestError
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.runners import Runner, Work, cuda, tensorrt
-from triune_runtime.runners.cuda import CudaDevice, CudaError
-from triune_runtime.runners.slot_runner import SlotRunner
-from triune_runtime.runners.tensorrt import TensorRtError, tensorrt_runner
+from triune_runtime.runner import Runner, Work
+from triune_runtime.targets.device import cuda
+from triune_runtime.targets.device.cuda import CudaDevice, CudaError
+from triune_runtime.targets.device.slot_runner import SlotRunner
+from triune_runtime.targets.tensorrt import runner as tensorrt
+from triune_runtime.targets.tensorrt.runner import TensorRtError, tensorrt_runner
 
 SLOTS, LENGTH = 3, 32
 TOKENS = tuple(int(t) for t in np.random.default_rng(3).integers(0, 256, LENGTH))

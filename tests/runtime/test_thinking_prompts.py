@@ -13,7 +13,7 @@ from fakes.repository import fake_engine
 from fakes.thinking import QWEN3, R1, R1_0528, V3_1, thinking_engine, thinking_tokenizer
 from triune_runtime.errors import RequestError
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.options import Options
+from triune_runtime.options.wire import Options
 from triune_runtime.serving.prompts import PromptService
 
 USER = [{"role": "user", "content": "hi"}]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triune_runtime.manifest import CacheTensor, EngineManifest, Limits
-from triune_runtime.runners.windows import WindowedBuffers
+from triune_runtime.targets.cpu.windows import WindowedBuffers
 
 
 class Op:

@@ -12,11 +12,11 @@ import pytest
 
 from fakes.runtime import make_engine, run_alone, text_of
 from fakes.sinks import PATIENCE_S, UNHURRIED, Client, Gated, hold_until, request, wait_until, working
-from triune_runtime.engine import Engine
 from triune_runtime.errors import Overloaded, RequestError, TriuneError
+from triune_runtime.generation.engine import Engine
 from triune_runtime.outbox import Delivery, Item, Outbox, Pace
 from triune_runtime.request import Chunk, Request
-from triune_runtime.sampler import Sampler
+from triune_runtime.sampling.host import Sampler
 from triune_runtime.worker import Worker
 
 

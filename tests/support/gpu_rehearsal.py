@@ -15,8 +15,10 @@ from fakes.cuda_runtime import FakeCuda
 from fakes.host_engines import LoweredCompute
 from fakes.tensorrt_package import FakeTensorRt
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.runners import cuda, preflight, tensorrt
-from triune_runtime.runners.preflight import Gpu, Machine, installed_version
+from triune_runtime.targets.device import cuda
+from triune_runtime.targets.tensorrt import preflight
+from triune_runtime.targets.tensorrt import runner as tensorrt
+from triune_runtime.targets.tensorrt.preflight import Gpu, Machine, installed_version
 
 
 def pytest_configure(config: Any) -> None:

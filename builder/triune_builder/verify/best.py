@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune_runtime.manifest import Limits
-from triune_runtime.runners import BestFinder, Runner, Work
+from triune_runtime.runner import BestFinder, Runner, Work
 
 _SEQUENCES = 4
 _STEPS = 4  # of decoding as a batch: the first one, a recorded one, and replays

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune_runtime.manifest import Limits, Speculation
-from triune_runtime.runners import Runner, Work
+from triune_runtime.runner import Runner, Work
 
 from . import reference
 from .measure import Logits, cut, difference, log_softmax, prefill

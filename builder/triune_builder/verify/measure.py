@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune_runtime.manifest import Limits
-from triune_runtime.runners import Runner, Work
+from triune_runtime.runner import Runner, Work
 
 Logits = NDArray[np.float32]
 

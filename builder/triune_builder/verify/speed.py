@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from triune_runtime.manifest import Limits
-from triune_runtime.runners import Runner, Work
+from triune_runtime.runner import Runner, Work
 
 from .measure import difference, prefill
 

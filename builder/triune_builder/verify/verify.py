@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune_runtime.manifest import Limits, Speculation
-from triune_runtime.runners import Runner
+from triune_runtime.runner import Runner
 
 from ..errors import BuildError
 from . import reference

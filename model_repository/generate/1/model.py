@@ -8,7 +8,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
-from triune_runtime.option_values import text
+from triune_runtime.options.values import text
 from triune_runtime.serving.answers import Arrays
 from triune_runtime.serving.generation import GenerationService
 from triune_runtime.serving.tensors import error_text, flat, status_name

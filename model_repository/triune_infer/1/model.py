@@ -9,8 +9,8 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
+from triune_runtime.serving.combining import PLACES, combined
 from triune_runtime.serving.tensors import error_text, request_parameters, status_in, without_floats
-from triune_runtime.serving.whole import PLACES, combined
 
 # gRPC's names of error kinds -> Triton's; its class appears only after this module has been imported.
 CODES = {"INVALID_ARGUMENT": "INVALID_ARG", "UNAVAILABLE": "UNAVAILABLE", "INTERNAL": "INTERNAL"}

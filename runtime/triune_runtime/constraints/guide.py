@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import RequestError
-from ..option_values import refuse, text
+from ..options.values import refuse, text
 
 Guide = tuple[str, str]
 KINDS = ("json_schema", "regex", "grammar")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..sequence import Sequence
+from ..generation.sequence import Sequence
 
 
 class Drafter(Protocol):

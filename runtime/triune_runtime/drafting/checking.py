@@ -6,11 +6,11 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from collections.abc import Set as Abstract
 
-from ..groups import prompt_copies, sampled
+from ..generation.groups import prompt_copies, sampled
+from ..generation.scheduler import Slice, Step
 from ..request import TokenLogprob
-from ..runners import Rows, Runner, Work, run_rows
-from ..sampler import Sampler, SamplingError
-from ..scheduler import Slice, Step
+from ..runner import Rows, Runner, Work, run_rows
+from ..sampling.host import Sampler, SamplingError
 from .speculator import Speculator
 
 Chosen = dict[int, list[TokenLogprob]]  # sequence key -> its next tokens

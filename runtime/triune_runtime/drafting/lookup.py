@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..sequence import Sequence
+from ..generation.sequence import Sequence
 
 _SIZES = (4, 2)  # tokens that must have come before; the longest match wins, of equal ones the latest
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..runners import Mtp
-from ..sequence import Sequence
+from ..generation.sequence import Sequence
+from ..runner import Mtp
 
 Array = NDArray[np.float32]
 Guess = Callable[[int, Array, int], int]  # (sequence key, logits, how far ahead) -> token; see `Sampler.guess`

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
+from ..generation.scheduler import Move
+from ..generation.sequence import Sequence
 from ..manifest import EngineManifest
-from ..runners import Runner
-from ..sampler import Sampler
-from ..scheduler import Move
-from ..sequence import Sequence
+from ..runner import Runner
+from ..sampling.host import Sampler
 from . import Drafter
 from .costs import Costs, Record, worthwhile
 from .lookup import LookupDrafter

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..options import Options
+from ..options.wire import Options
 from ..request import Chunk, Request, Times, TokenLogprob
 from ..text.vocabulary import TokenBytes
 from .tensors import strings

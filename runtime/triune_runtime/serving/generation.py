@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 
 from ..constraints import Constraint
 from ..constraints.compiling import ConstraintCompiler
-from ..engine import Engine
 from ..errors import RequestError, TriuneError
-from ..groups import derived_seed
+from ..generation.engine import Engine
+from ..generation.groups import derived_seed
 from ..manifest import EngineManifest
-from ..options import Options
+from ..options.checking import read_options
+from ..options.wire import Options
 from ..outbox import Sink
 from ..request import Chunk, Request
-from ..runners import make_runner
+from ..targets import make_runner
 from ..text.tokenizer import load_token_bytes
 from ..worker import Worker
 from .acknowledgements import AcknowledgementReceiver
 from .answers import chunk_arrays
-from .direct_options import read_options
 from .metrics_bridge import MetricFamilies, MetricsBridge
 from .responses import Reply, Responses
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..allocator import return_free_memory
 from ..constraints.tools import with_tools
 from ..errors import RequestError, TooLong
 from ..manifest import EngineManifest
-from ..memory import return_free_memory
-from ..option_names import CLIENT_NAMES, VLLM_PROMPT
-from ..option_values import boolean, real, text
-from ..options import Options
-from ..parsing import parse
+from ..options.names import CLIENT_NAMES, VLLM_PROMPT
+from ..options.parsing import parse
+from ..options.values import boolean, real, text
+from ..options.wire import Options
 from ..text.chat import ChatTemplate, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
 from ..text.tokenizer import TextTokenizer

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TriuneError
-from ..options import Options
+from ..options.wire import Options
 from ..outbox import Item, Sink
 from ..request import Chunk, Request
 from ..text.vocabulary import TokenBytes

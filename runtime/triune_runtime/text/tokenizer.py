@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from ..allocator import return_free_memory
 from ..errors import ManifestError
 from ..manifest import EngineManifest, ReasoningMarkers
-from ..memory import return_free_memory
 from .tools import format_of
 from .vocabulary import TokenBytes, token_bytes
 

@@ -1,0 +1,1 @@
+"""Builds for TensorRT, or for TensorRT-RTX where that has the GPU. No GPU is needed."""

@@ -1,0 +1,1 @@
+"""From a request to its tokens: what runs next, what is chosen, what of it may be handed out. No threads, no Triton."""

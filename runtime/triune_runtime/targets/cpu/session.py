@@ -1,0 +1,72 @@
+"""Loading graphs with ONNX Runtime on the CPU, and binding arrays to them."""
+
+from __future__ import annotations
+
+import functools
+import math
+import mmap
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ...allocator import return_free_memory
+from ...errors import ManifestError
+
+
+def untouched(shape: tuple[int, ...], dtype: str) -> NDArray[np.generic]:
+    """Zeros that take memory only where they are written, a small page at a time.
+
+    NumPy asks for huge pages, of which the first token of every head would take a whole one: 1.5 GB at once instead of as
+    sequences grow.
+    """
+    pages = mmap.mmap(-1, math.prod(shape) * np.dtype(dtype).itemsize)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, dtype).reshape(shape)
+
+
+def load(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A session over the graph at `path`, with `threads` threads for a run.
+
+    Raises:
+        ManifestError: ONNX Runtime cannot load it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # shapes change from run to run
+    options.log_severity_level = 3
+    # Threads spin between the ops of a run, where waking them would cost more than the op, and sleep between runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not has_vnni():
+        # Sums of products of uint8 and int8 would saturate there. Where they do not, exact products are only slower.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many types, all of them meaning that the file is unusable
+        raise ManifestError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}", "build the engine again"
+        ) from error
+    return_free_memory()
+    return session
+
+
+@functools.cache
+def has_vnni() -> bool:
+    """Whether this processor adds products of uint8 and int8 in 32 bits; for one that cannot be asked, no."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text("utf-8").partition("\nflags")[2].partition("\n")[0].split()
+    except OSError:
+        return False
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)
+
+
+def bind_input(binding: onnxruntime.IOBinding, name: str, array: NDArray[np.generic]) -> None:
+    binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+def bind_output(binding: onnxruntime.IOBinding, name: str, array: NDArray[np.generic]) -> None:
+    binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

@@ -1,0 +1,1 @@
+"""TensorRT, or TensorRT-RTX where that has the GPU."""
