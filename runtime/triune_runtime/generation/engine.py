@@ -117,7 +117,9 @@ class Engine:
     def close(self) -> list[Event]:
         """End everything: who has part of an answer gets the rest of that part, who still waits may ask elsewhere."""
         waiting = [member for leader in self.scheduler.waiting for member in leader.members]
-        refused = self._fail(waiting, Overloaded("the server is stopping", "send it again, to another server or later"))
+        refused = self._fail(
+            waiting, Overloaded("the server is stopping", "send it again, to another server or later", code="stopping")
+        )
         return refused + [event for key in list(self._answers) for event in self.abort(key)]
 
     def step(self) -> list[Event]:
@@ -183,21 +185,26 @@ class Engine:
     def _check(self, request: Request) -> None:
         size = self.manifest.vocab_size
         if not request.prompt:
-            raise RequestError("the prompt has no tokens", "send text_input or messages with some text")
+            hint = "send text_input or messages with some text"
+            raise RequestError("the prompt has no tokens", hint, code="missing_value", param="prompt")
         biased = (token for token, _ in request.params.logit_bias)
         banned = (token for word in request.params.bad_words for token in word)
         named = {"prompt": request.prompt, "logit_bias": biased, "bad_words": banned}
         for what, tokens in {**named, "stop_token_ids": request.params.stop_token_ids}.items():
             outside = next((t for t in tokens if not 0 <= t < size), None)
             if outside is not None:
-                raise RequestError(f"{what} has token id {outside}, the vocabulary is 0 to {size - 1:,}")
+                said = f"{what} has token id {outside}, the vocabulary is 0 to {size - 1:,}"
+                raise RequestError(said, code="invalid_value", param=what)
         if request.params.max_drafts and self.manifest.speculation is None:
             raise RequestError(
                 f"num_draft_tokens is {request.params.max_drafts}, but this engine checks no drafts",
                 "omit num_draft_tokens and speculation, or build the engine with --speculation on",
+                code="unsupported",
+                param="num_draft_tokens",
             )
         if request.params.thinking_budget is not None and self.manifest.reasoning is None:
-            raise RequestError("thinking_budget is given, but this model does not think", "omit thinking_budget")
+            said = "thinking_budget is given, but this model does not think"
+            raise RequestError(said, "omit thinking_budget", code="unsupported", param="thinking_budget")
 
     def _take_in(self, answer: Answer, token: TokenLogprob, now: float, *, latest: bool) -> list[Event]:
         """Add a token to an answer; the piece that can be handed out because of it.
@@ -267,4 +274,5 @@ class Engine:
 
 
 def _engine_failed(why: object) -> TriuneError:
-    return TriuneError(f"the engine failed while serving this request: {why}", "see the server's log; it may be sent again")
+    hint = "see the server's log; it may be sent again"
+    return TriuneError(f"the engine failed while serving this request: {why}", hint, code="engine_failed")

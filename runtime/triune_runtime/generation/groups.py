@@ -28,6 +28,8 @@ def check_group(requests: Items[Request], limits: Limits) -> None:
         raise RequestError(
             f"{len(requests)} sequences are asked for, but this engine serves {limits.max_sequences} at once",
             f"ask for at most {limits.max_sequences}",
+            code="too_many_sequences",
+            param="n",
         )
 
 
