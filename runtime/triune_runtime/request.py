@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from .constraints import Constraint
+from .errors import TriuneError
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
@@ -48,7 +48,6 @@ class Request:
     thinking_open: bool = False  # the prompt holds the opening marker, so the answer begins with thinking
     separate_reasoning: bool = False  # thinking is kept apart from the answer
     timed: bool = False  # chunks say when things happened
-    constraint: Constraint | None = field(default=None, compare=False)  # `params.guide`, compiled; this request's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +90,16 @@ class Chunk:
     times: Times | None = None  # when asked for
     drafted: int = 0  # on the last chunk: tokens of the whole answer that were guessed ahead
     accepted: int = 0  # and how many of them were right
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to tell the sender of request `key`: a piece of its answer, or why there is none."""
+
+    key: int
+    item: Chunk | TriuneError
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing follows for this request."""
+        return isinstance(self.item, TriuneError) or self.item.finish_reason is not None

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from fakes.runtime import TOKENS, VOCAB, text_of
 from triune_runtime.errors import TriuneError
-from triune_runtime.generation.engine import Event
 from triune_runtime.outbox import Item, Outbox, Pace, join
-from triune_runtime.request import Chunk, TokenLogprob
+from triune_runtime.request import Chunk, Event, TokenLogprob
 from triune_runtime.text.cutter import TextCutter
 
 

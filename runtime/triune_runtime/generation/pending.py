@@ -1,28 +1,23 @@
-"""What of one answer waits to be handed out. Knows tokens and cuts; no scheduling, no model."""
+"""What of one answer waits to be handed out. Knows tokens and cuts; no request, no model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from ..request import Chunk, FinishReason, Times, TokenLogprob
-from ..text.cutter import Cut, TextCutter, merge
-from .sequence import Sequence
+from ..text.cutter import Cut, merge
 
 NOTHING = Cut((), 0, 0)
 
 
 @dataclass(slots=True)
-class Answer:
-    """What of a sequence's answer has not been handed out yet."""
+class Pending:
+    """What of an answer has not been handed out yet."""
 
-    sequence: Sequence
-    cutter: TextCutter
-    stop_token_ids: frozenset[int]
     cut: Cut = NOTHING
     new_tokens: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
     index: int = 0
-    taken: int = 0  # tokens in all
     drafted: int = 0
     accepted: int = 0
 
