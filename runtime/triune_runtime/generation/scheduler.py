@@ -195,11 +195,13 @@ class Scheduler:
             raise TooLong(
                 f"prompt has {prompt:,} tokens, but this engine holds {limit:,} with the answer",
                 f"shorten the prompt, or build the engine with --max-length {prompt + (wanted or 256)}",
+                param="prompt",
             )
         if wanted is not None and wanted > room:
             raise TooLong(
                 f"prompt has {prompt:,} tokens and max_tokens is {wanted:,}, but this engine holds {limit:,} in all",
                 f"send max_tokens of at most {room:,}, or build the engine with --max-length {prompt + wanted}",
+                param="max_tokens",
             )
         return room if wanted is None else wanted
 

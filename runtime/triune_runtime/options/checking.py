@@ -39,7 +39,8 @@ def read_options(options_json: str) -> Options:
     try:
         options = Options.from_json(options_json)
     except RecursionError:
-        raise RequestError("options are nested too deeply", "send the JSON that tokenize gives") from None
+        hint = "send the JSON that tokenize gives"
+        raise RequestError("options are nested too deeply", hint, code="too_large", param="options") from None
     _check(options, _OPTIONS)
     _check(options.params, _PARAMS)
     most, least = options.params.max_tokens, options.params.min_tokens
@@ -60,9 +61,8 @@ def _kind(kind: type, read: Read) -> Read:
 
     def check(name: str, value: Any) -> Any:
         if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-            raise RequestError(
-                f"{name} is {value!r:.80}; a value of type {kind.__name__} is expected", f"correct or omit {name}"
-            )
+            said = f"{name} is {value!r:.80}; a value of type {kind.__name__} is expected"
+            raise RequestError(said, f"correct or omit {name}", code="invalid_value", param=name)
         return read(name, value)
 
     return check
@@ -93,7 +93,8 @@ def _each(read: Read, most: int = BIG) -> Read:
 
 def _bias(name: str, value: Any) -> Any:
     if not isinstance(value, tuple) or len(value) != 2:
-        raise RequestError(f"{name} has {value!r:.80}; a pair of token id and bias is expected", f"correct or omit {name}")
+        said = f"{name} has {value!r:.80}; a pair of token id and bias is expected"
+        raise RequestError(said, f"correct or omit {name}", code="invalid_value", param=name)
     return _ID(name, value[0]), _real(-1e6, 1e6)(name, value[1])
 
 

@@ -68,7 +68,7 @@ def parse(
         known = any(name in table for table in (SCALARS, LISTS, ONLY, REFUSED, GUIDES, GUIDE_PAIR))
         if name not in RESERVED and not name.startswith("triton_") and name not in inputs:
             if not known and name not in IGNORED:
-                raise refuse(f"parameter {name}", value, "no such parameter is known")
+                raise refuse(f"parameter {name}", value, "no such parameter is known", "unknown_option")
             given.take(name, value)
     biases = _biases(_json_object("logit_bias", inputs) | given.bias, given, encode_word)
     options = given.options(defaults, encode_word, biases, fallback_seed, vocab_size)
@@ -88,7 +88,8 @@ def _json_object(name: str, inputs: Mapping[str, list[Value]]) -> dict[str, Any]
     try:
         parsed = json.loads(text(name, raw))
     except ValueError as error:
-        raise RequestError(f"{name} is not JSON: {error}", f"send {name} as a JSON object") from None
+        hint = f"send {name} as a JSON object"
+        raise RequestError(f"{name} is not JSON: {error}", hint, code="invalid_value", param=name) from None
     if not isinstance(parsed, dict):
         raise refuse(name, parsed, "a JSON object is expected")
     return parsed
@@ -110,9 +111,9 @@ class _Given:
         if name in ONLY:
             if not any(_same(value, allowed) for allowed in ONLY[name]):
                 allowed = " or ".join(str(a) for a in ONLY[name])
-                raise refuse(name, value, f"only {allowed} is served")
+                raise refuse(name, value, f"only {allowed} is served", "unsupported")
         elif name in REFUSED:
-            raise RequestError(f"{name} is not served by this model", f"omit {name}")
+            raise RequestError(f"{name} is not served by this model", f"omit {name}", code="unsupported", param=name)
         elif name == "logit_bias":
             if not isinstance(value, dict):
                 raise refuse(name, value, "an object of token id: bias is expected")
@@ -128,12 +129,13 @@ class _Given:
             target, read = SCALARS[name]
             self._set(target, name, read(name, value))
         else:
-            raise refuse(name, value, "no such parameter is known")
+            raise refuse(name, value, "no such parameter is known", "unknown_option")
 
     def _set(self, target: str, name: str, value: Any) -> None:
         if target in self.values and self.values[target] != value and self.names[target] != name:
             one, other = (CLIENT_NAMES.get(each, each) for each in (name, self.names[target]))
-            raise RequestError(f"{one} is {value} but {other} is {self.values[target]}; they mean the same", f"send only {one}")
+            said = f"{one} is {value} but {other} is {self.values[target]}; they mean the same"
+            raise RequestError(said, f"send only {one}", code="conflict", param=one)
         self.values.setdefault(target, value)
         self.names.setdefault(target, name)
 
@@ -181,16 +183,19 @@ class _Given:
         best_of = get("best_of", n)
         if best_of < n or (stream and best_of > n):
             why = "and stream is true: it is known only at the end which are the best" if best_of > n else f"but n is {n}"
-            raise RequestError(f"best_of is {best_of} {why}", "send best_of equal to n, or omit it")
+            hint = "send best_of equal to n, or omit it"
+            raise RequestError(f"best_of is {best_of} {why}", hint, code="conflict", param="best_of")
         if best_of > n and logprobs is None:
             params = dataclasses.replace(params, logprobs=0)
         exclude = get("exclude_input_in_output", stream or not self.vllm)
         if stream and not exclude and not self.batched:
-            raise RequestError("exclude_input_in_output is false and stream is true", "a stream carries the answer only")
+            said, why = "exclude_input_in_output is false and stream is true", "a stream carries the answer only"
+            raise RequestError(said, why, code="conflict", param="exclude_input_in_output")
         exclude = exclude or stream  # clients of TensorRT-LLM send false with streams too, where it means nothing
         separate = get("separate_reasoning")
         if separate and not exclude:
-            raise RequestError("exclude_input_in_output is false and separate_reasoning is true", "an echo is one whole text")
+            said, why = "exclude_input_in_output is false and separate_reasoning is true", "an echo is one whole text"
+            raise RequestError(said, why, code="conflict", param="separate_reasoning")
         return Options(
             params=params,
             stream=stream,
@@ -210,7 +215,7 @@ class _Given:
         """Where drafts are wanted but not how many, more than any engine checks at once."""
         wanted, most = self.values.get("speculation"), self.values.get("num_draft_tokens")
         if wanted is not None and most is not None and wanted != (most > 0):
-            raise refuse("num_draft_tokens", most, f"speculation is {str(wanted).lower()}; the two must agree")
+            raise refuse("num_draft_tokens", most, f"speculation is {str(wanted).lower()}; the two must agree", "conflict")
         return most if most is not None or wanted is None else wanted * MOST_DRAFTS
 
     def _guide(self) -> Guide | None:
@@ -218,9 +223,11 @@ class _Given:
         if kind is not None:
             self.guides[GUIDE_PAIR[0]] = of_tensorrt_llm(kind, source)
         elif source is not None:
-            raise RequestError(f"{GUIDE_PAIR[1]} is given without {GUIDE_PAIR[0]}", "send both")
+            said = f"{GUIDE_PAIR[1]} is given without {GUIDE_PAIR[0]}"
+            raise RequestError(said, "send both", code="missing_value", param=GUIDE_PAIR[0])
         if len(self.guides) > 1:
-            raise RequestError(f"{' and '.join(self.guides)} all prescribe what the answer looks like", "send one of them")
+            said = f"{' and '.join(self.guides)} all prescribe what the answer looks like"
+            raise RequestError(said, "send one of them", code="conflict", param=next(iter(self.guides)))
         return next(iter(self.guides.values()), None)
 
     def _temperature(self, defaults: SamplingDefaults, top_k: int, top_p: float) -> float:

@@ -51,7 +51,8 @@ class Options:
             tupled = {k: _tupled(v) for k, v in params.items()}
             return cls(params=SamplingParams(**tupled), **raw)
         except (ValueError, TypeError, AttributeError) as error:
-            raise RequestError(f"options {text[:200]!r} cannot be read: {error}", "send the JSON that tokenize gives") from None
+            said, hint = f"options {text[:200]!r} cannot be read: {error}", "send the JSON that tokenize gives"
+            raise RequestError(said, hint, code="invalid_value", param="options") from None
 
 
 def _changed(value: Any, skip: str = "") -> dict[str, Any]:
