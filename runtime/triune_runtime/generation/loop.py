@@ -17,8 +17,9 @@ from ..runner import Runner
 from ..sampling.host import Sampler
 from ..text.vocabulary import TokenBytes
 from .answers import EVERYONE, Answers
-from .scheduler import Scheduler, Step
+from .scheduler import Scheduler
 from .sequence import Sequence
+from .step import Step
 from .stepping import Drafts, Launched, NoDrafts, Stepper
 
 LOG = logging.getLogger(__name__)
