@@ -12,6 +12,7 @@ FUZZ_CASES   ?= 300
 
 BIN        := .venv/bin
 PIP        := $(BIN)/python -m pip --disable-pip-version-check
+LOCKED     := $(PIP) install --quiet --no-deps --require-hashes
 REPOSITORY := build/$(MODEL)/$(TARGET)/repository
 NEED_MORE  := tensorrt # targets with packages of their own: requirements/NAME.txt
 INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE)))
@@ -28,22 +29,23 @@ help: ## list the verbs
 
 install: .venv/installed ## set up .venv: builder, runtime, server, clients
 
-.venv/installed: requirements/base.txt requirements/server.txt pyproject.toml clients/pyproject.toml
+.venv/installed: requirements/base.txt requirements/server.txt pyproject.toml clients/pyproject.toml models/r1-nano/pyproject.toml
 	@echo "installing into .venv ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(PIP) install --quiet -r requirements/base.txt
-	@$(PIP) install --quiet --no-deps --upgrade --target .venv/tritonserver -r requirements/server.txt
-	@$(PIP) install --quiet --no-deps --editable . --editable clients
+	@$(LOCKED) -r requirements/base.txt
+	@$(LOCKED) --upgrade --target .venv/tritonserver -r requirements/server.txt
+	@$(PIP) install --quiet --no-deps --editable . --editable clients --editable models/r1-nano
 	@touch $@
 
 $(NEED_MORE:%=.venv/installed-%): .venv/installed-%: .venv/installed requirements/%.txt
 	@echo "installing what target $* needs ..."
-	@$(PIP) install --quiet --no-deps -r requirements/$*.txt
+	@$(LOCKED) -r requirements/$*.txt
 	@touch $@
 
-.venv/installed-test: .venv/installed $(NEED_MORE:%=.venv/installed-%) requirements/test.txt
+.venv/installed-test: .venv/installed $(NEED_MORE:%=.venv/installed-%) requirements/test.txt requirements/torch.txt
 	@echo "installing what the tests need ..."
-	@$(PIP) install --quiet -r requirements/test.txt
+	@$(LOCKED) -r requirements/test.txt
+	@$(PIP) install --quiet -r requirements/torch.txt
 	@touch $@
 
 # The FP8 form of r1-nano is made from its bf16 weights when it is first asked for.
@@ -52,7 +54,7 @@ engine: models/r1-nano/checkpoint-fp8/config.json
 endif
 
 models/r1-nano/checkpoint-fp8/config.json: models/r1-nano/checkpoint/model.safetensors models/r1-nano/r1_nano/fp8.py .venv/installed
-	@cd models/r1-nano && ../../$(BIN)/python -m r1_nano.fp8
+	@$(BIN)/python -m r1_nano.fp8
 
 engine: $(INSTALLED) ## build the engine and its Triton repository
 	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) $(PRECISION:%=--precision %) $(CAPABILITY:%=--compute-capability %)
@@ -132,8 +134,8 @@ bench: engine ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI 
 	@.venvs/bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
 	@$(BIN)/python -m bench --repository $(REPOSITORY)
 
-lock: ## write requirements/*.txt anew from requirements/*.in
-	@$(PYTHON) requirements/lock.py
+lock: ## write requirements/*.txt anew from requirements/*.in; UPGRADE=1: with the newest versions
+	@$(PYTHON) requirements/lock.py $(UPGRADE:%=--upgrade)
 
 clean: ## drop builds and caches, keep .venv
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -23,19 +23,17 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from r1_nano.examples import Example
+from r1_nano.problems import MEASURED, held_out
+from r1_nano.recipe import Recipe
+from r1_nano.scoring import is_right
+
 from .machine import describe
 from .process import ROOT
 from .report import replace_between_marks
 from .subjects.server import Subject
 
 MODEL_FOLDER = ROOT / "models" / "r1-nano"
-sys.path.insert(0, str(MODEL_FOLDER))  # the model's package is run from its folder, not installed
-
-from r1_nano.examples import Example  # noqa: E402
-from r1_nano.problems import MEASURED, held_out  # noqa: E402
-from r1_nano.recipe import Recipe  # noqa: E402
-from r1_nano.scoring import is_right  # noqa: E402
-
 PRECISIONS = ("fp32", "bf16", "fp8", "w8a8", "int8", "int4")
 STREAMS = 16
 _MOST_TOKENS = 900
@@ -129,7 +127,7 @@ def _three_by_two(count: int) -> list[Example]:
 def _build(precision: str, build_dir: Path) -> Path:
     model = "r1-nano-fp8" if precision == "fp8" else "r1-nano"
     if model == "r1-nano-fp8":
-        subprocess.run([sys.executable, "-m", "r1_nano.fp8"], check=True, cwd=MODEL_FOLDER, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", "r1_nano.fp8"], check=True, stdout=subprocess.DEVNULL)
     command = [
         sys.executable, "-m", "triune_builder", "build", f"--model={model}", f"--precision={precision}",
         f"--build-dir={build_dir / precision}", "--json",

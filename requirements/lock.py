@@ -1,39 +1,64 @@
-"""Writes base.txt, test.txt and each target's from their .in files: what a clean environment holds after installing them."""
+"""Writes NAME.txt from each NAME.in: every package, its version, its files' hashes.
+
+Versions that are there stay while they fit; with --upgrade all are the newest. Run: make lock, make lock UPGRADE=1
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OURS = ("pip==", "setuptools==")
+UV = "uv==0.13.9"
+PYTHONS = ("3.11", "3.12")  # the oldest first: its versions must do for the others
+OURS = ("r1-nano", "triune", "triune-client")
 
 
-def frozen(python: str, *files: str) -> list[str]:
-    """Install `files` with `python` and list every package that is then there."""
-    for file in files:
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", str(HERE / file)], check=True)
-    listing = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
-    # A build's local tag (torch==2.13.0+cpu) names one machine's file, not a version.
-    return [line.split("+")[0] for line in listing.splitlines() if not line.startswith(OURS)]
-
-
-def main() -> None:
+def main(*options: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        python = f"{folder}/bin/python"
-        base = frozen(python, "base.in")
-        both = frozen(python, "test.in")
-        known = both
-        for target in sorted({path.stem for path in HERE.glob("*.in")} - {"base", "test"}):
-            every = frozen(python, f"{target}.in")
-            (HERE / f"{target}.txt").write_text("\n".join(line for line in every if line not in known) + "\n", "utf-8")
-            known = every
-    (HERE / "base.txt").write_text("\n".join(base) + "\n", "utf-8")
-    (HERE / "test.txt").write_text("\n".join(line for line in both if line not in base) + "\n", "utf-8")
+        pip = [f"{folder}/bin/python", "-m", "pip"]
+        subprocess.run([*pip, "install", "--quiet", UV], check=True)
+        index = subprocess.run([*pip, "config", "get", "global.index-url"], capture_output=True, text=True, check=False).stdout
+        if index := os.environ.get("PIP_INDEX_URL") or index.strip():
+            os.environ["UV_DEFAULT_INDEX"] = index  # what pip is set to
+        base = lock(f"{folder}/bin/uv", "base", options)
+        lock(f"{folder}/bin/uv", "test", options, beside=base)
+        for target in sorted({path.stem for path in HERE.glob("*.in")} - {"base", "server", "test"}):
+            lock(f"{folder}/bin/uv", target, options, beside=base)
+        lock(f"{folder}/bin/uv", "server", options, deps=False)
+
+
+def lock(uv: str, name: str, options: tuple[str, ...], beside: tuple[str, ...] = (), deps: bool = True) -> tuple[str, ...]:
+    """Write NAME.txt from NAME.in.
+
+    Args:
+        beside: packages of base.txt, which hold for NAME too and are left out of it.
+        deps: whether what the packages need is needed, too.
+
+    Returns:
+        The packages of NAME.txt.
+    """
+    texts = []
+    left_out = [f"--no-emit-package={package}" for package in (*OURS, *beside)]
+    constraints = ["--constraints=requirements/base.txt"] if beside else []
+    for python in PYTHONS:
+        subprocess.run([
+            uv, "pip", "compile", f"requirements/{name}.in", f"--output-file=requirements/{name}.txt", "--quiet",
+            "--generate-hashes", f"--python-version={python}", "--no-header", "--no-annotate", "--native-tls",
+            *left_out, *constraints, *([] if deps else ["--no-deps"]), *(options if python == PYTHONS[0] else ()),
+        ], check=True, cwd=HERE.parent)  # fmt: skip
+        texts.append((HERE / f"{name}.txt").read_text("utf-8"))
+    first, *others = (tuple(re.findall(r"^([\w.-]+==\S+)", text, re.MULTILINE)) for text in texts)
+    for python, other in zip(PYTHONS[1:], others, strict=True):
+        if first != other:
+            raise SystemExit(f"{name}.txt: Python {PYTHONS[0]} and {python} differ in {sorted(set(first) ^ set(other))}")
+    return tuple(line.partition("==")[0] for line in first)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -11,10 +11,10 @@ from typing import Any
 
 import triune_runtime
 
-from .checkpoint.project_models import path_of
 from .errors import BuildError
 from .fingerprint import FileHashes, code_hash, digest, listing, tool_versions, write_atomically
 from .plan import BuildPlan
+from .project_models import path_of
 from .repository.assemble import ENGINE_FOLDER
 from .repository.check import check
 from .targets.target import Proof, Target
@@ -37,7 +37,7 @@ class Settings:
     """Where a build reads and writes, and what tests vary."""
 
     build_dir: Path = Path("build")
-    model_repository: Path = BUILDER.parents[1] / "model_repository"  # in a checkout
+    model_repository: Path = BUILDER / "model_repository"  # a link to it in a checkout, in a wheel the files
     sizes: Sizes = dataclasses.field(default_factory=Sizes)
 
     @property

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from tokenizers import Tokenizer
-
 from triune_runtime.manifest import ReasoningMarkers
 
 PAIRS = (("<think>", "</think>"),)  # of the R1 family, Qwen3 and their descendants; one row a family
@@ -19,6 +17,8 @@ def reasoning_markers(tokenizer_json: str, chat_template: str | None) -> Reasoni
     Args:
         tokenizer_json: text of a tokenizer.json.
     """
+    from tokenizers import Tokenizer  # not at the top: `triune --help` does without
+
     tokenizer = Tokenizer.from_str(tokenizer_json)
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     template = chat_template or ""

@@ -9,13 +9,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
-
-from triune_client.grpc import AsyncGrpcClient
-
-from .app import create_app
 from .keys import KEYS_FILE_VARIABLE, KEYS_VARIABLE, read_keys
 from .settings import Settings
+
+try:
+    import uvicorn
+
+    from triune_client.grpc import AsyncGrpcClient
+
+    from .app import create_app
+except ImportError as missing:
+    raise SystemExit(f'error: the gateway cannot start: {missing}\n\nhint: pip install "triune[gateway]"') from missing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 from .errors import ServerError
 
 HOME_VARIABLE = "TRIUNE_TRITON_HOME"
-_INSTALL = "run `make install`, or: pip install --no-deps --target .venv/tritonserver -r requirements/server.txt"
+WHEEL = "nvidia-pytriton==0.7.0"  # only its binaries are used, from a folder of their own: its Python pins are old
+_INSTALL = f"run `make install`, or: pip install --no-deps --target {Path(sys.prefix) / 'tritonserver'} {WHEEL}"
 _BACKEND = "libtriton_python.so"
 _GLIBC = (2, 35)
 

@@ -22,6 +22,7 @@ from triune_runtime.targets import check_runnable
 from .background import look, start_in_background, stop_running
 from .binaries import find_binaries
 from .errors import ServerError
+from .extras import check_server_packages
 from .launcher import check_ports
 from .options import ServerOptions
 from .state import RUN_FOLDER, begin_log, find_running, log_file
@@ -154,6 +155,7 @@ def _pause() -> str:
 
 
 def _check_repository(options: ServerOptions) -> None:
+    check_server_packages(openai=bool(options.openai_port))
     folder = options.repository / "generate" / "1"
     if not options.repository.is_dir():
         raise ServerError(f"no model repository at {options.repository}", "build one with `make engine`")

@@ -8,7 +8,8 @@ import pytest
 
 from fakes.tiny_folders import write_folder
 from fakes.tiny_llama import tiny_checkpoint
-from triune_builder.checkpoint import Fp8Tensor, open_checkpoint, project_models
+from triune_builder import project_models
+from triune_builder.checkpoint import Fp8Tensor, open_checkpoint
 from triune_builder.errors import BuildError
 from triune_builder.inputs import Inputs, Settings
 from triune_builder.plan import BuildPlan

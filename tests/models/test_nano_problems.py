@@ -7,13 +7,14 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from r1_nano.examples import Example, is_held_out, is_held_out_expression
 from r1_nano.expressions import text, think
 from r1_nano.problems import example
 from r1_nano.recipe import DataRecipe
 from r1_nano.scoring import is_right
 from r1_nano.thoughts import Operation, Work
-from trace_checker import check_trace, evaluate
+from support.trace_checker import check_trace, evaluate
 
 RECIPE = DataRecipe()
 TASKS = tuple(RECIPE.shares)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+
 from r1_nano.data import Encoder, make_block
 from r1_nano.recipe import DataRecipe, ModelRecipe, Recipe, TrainRecipe
 from r1_nano.tokenizer import train_tokenizer
-from tokenizers import Tokenizer
 
 torch = pytest.importorskip("torch", reason="the trainer needs PyTorch")
 

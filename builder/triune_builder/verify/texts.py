@@ -11,8 +11,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from ..errors import BuildError
 
 _FOLDER = Path(__file__).parent / "text"
@@ -50,6 +48,8 @@ def texts_of(own: Mapping[str, Any]) -> Texts:
 
 def token_ids(tokenizer_json: str, texts: Sequence[str]) -> list[list[int]]:
     """The tokens of each text."""
+    from tokenizers import Tokenizer  # not at the top: `triune --help` does without
+
     tokenizer = Tokenizer.from_str(tokenizer_json)
     return [tokenizer.encode(text).ids for text in texts]
 

@@ -267,10 +267,7 @@ class Scheduler:
 
     def _make_room(self, drafts: Mapping[int, tuple[int, ...]]) -> None:
         """Memory for one more token of each decoding sequence, and its drafts; the youngest give way to the others."""
-        if drafts:
-            short = [s for s in self.decoding if s.computed + len(drafts.get(s.key, ())) >= s.room]
-        else:
-            short = [s for s in self.decoding if s.computed >= s.room]
+        short = [s for s in self.decoding if s.computed + (len(drafts.get(s.key, ())) if drafts else 0) >= s.room]
         for sequence in sorted(short, key=lambda s: s.number):
             wanted = sequence.computed + 1 + len(drafts.get(sequence.key, ()))
             while sequence.slot is not None and not (room := self.store.extend(sequence.slot, wanted)):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import BuildError
+from .errors import BuildError
 
-PROJECT = Path(__file__).parents[3]  # in a checkout
+PROJECT = Path(__file__).parents[2]  # in a checkout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ FOLDERS = {
     ),
     "r1-nano-fp8": ProjectFolder(
         path="models/r1-nano/checkpoint-fp8",
-        hint="`make engine MODEL=r1-nano-fp8` makes it; or: cd models/r1-nano && python -m r1_nano.fp8",
+        hint="`make engine MODEL=r1-nano-fp8` makes it; or: .venv/bin/python -m r1_nano.fp8",
     ),
 }
 

@@ -1,0 +1,113 @@
+"""Who may import what: the rules of tests/test_layout.py, as data.
+
+A name stands for itself and all that is inside it, one that ends in * for all that begin so; of several that hold for a module,
+the longest counts. Every module may import what is inside it.
+"""
+
+from __future__ import annotations
+
+# package -> the folder that it lies in
+PACKAGES = {
+    "triune_builder": "builder",
+    "triune_runtime": "runtime",
+    "triune_server": "server",
+    "triune_gateway": "gateway",
+    "triune_client": "clients",
+    "r1_nano": "models/r1-nano",
+    "bench": ".",
+}
+
+# Of our own, what each may import.
+ALLOWED: dict[str, set[str]] = {
+    "triune_client": {"triune_client"},
+    "triune_gateway": {"triune_gateway", "triune_client"},
+    # A server holds nothing of the builder in memory, nor of what the engine needs: its supervisor runs for as long as it does.
+    "triune_server": {
+        "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets",
+        "triune_runtime.command_line",
+    },
+    "triune_server.command": {"triune_server", "triune_builder.cli"},
+    "triune_runtime": {"triune_runtime"},
+    "triune_builder": {
+        "triune_builder", "triune_runtime.manifest", "triune_runtime.runner", "triune_runtime.targets", "triune_runtime.errors",
+        "triune_runtime.machine", "triune_runtime.command_line",
+    },
+    "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
+    "triune_builder.checkpoint": {"triune_builder.checkpoint", "triune_builder.errors", "triune_builder.project_models"},
+    "triune_builder.graph": {
+        "triune_builder.graph", "triune_builder.checkpoint", "triune_builder.errors", "triune_runtime.manifest",
+    },
+    "triune_builder.quantize": {
+        "triune_builder.quantize", "triune_builder.graph", "triune_builder.checkpoint", "triune_builder.errors",
+    },
+    "triune_builder.repository": {
+        "triune_builder.repository", "triune_builder.errors", "triune_builder.fingerprint", "triune_runtime.manifest",
+        "triune_runtime.errors",
+    },
+    # A proof shares no code with what it proves: nothing of graph, quantize, targets or checkpoint.
+    "triune_builder.verify": {
+        "triune_builder.verify", "triune_builder.errors", "triune_builder.progress", "triune_runtime.manifest",
+        "triune_runtime.runner", "triune_runtime.targets", "triune_runtime.errors",
+    },
+    "triune_builder.targets.tensorrt.interpreter*": {
+        "triune_builder.targets.tensorrt.interpreter", "triune_builder.targets.tensorrt.interpreter_layers",
+        "triune_builder.errors",
+    },
+    "triune_builder.targets.tensorrt.proof": {
+        "triune_builder.verify", "triune_builder.errors", "triune_builder.targets.tensorrt.interpreter",
+        "triune_builder.targets.tensorrt.network_runner", "triune_runtime",
+    },
+    "r1_nano": {"r1_nano"},
+    "bench": {"bench", "triune_builder", "triune_runtime", "triune_client"},
+    "bench.accuracy": {"bench", "r1_nano"},
+}  # fmt: skip
+
+# The runtime, from the bottom up: each may import those of the lines above its own, not its neighbours.
+RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
+    ("errors", "allocator"),
+    ("manifest", "command_line"),
+    ("request", "runner", "text", "machine", "options.values"),
+    ("kv", "constraints", "targets"),
+    ("constraints.compiling", "metrics", "options", "sampling"),
+    ("generation.sequence",),
+    ("generation.step",),
+    ("generation.scheduler",),
+    ("generation",),
+    ("drafting", "outbox"),
+    ("starting", "worker"),
+    ("serving",),
+)
+
+# package from outside -> the only modules of ours that may import it
+ADAPTERS: dict[str, set[str]] = {
+    "onnxruntime": {"triune_runtime.targets.cpu", "triune_builder.targets.cpu", "bench.subjects.bare"},
+    "cuda": {"triune_runtime.targets.device.cuda"},
+    "tensorrt": set(),  # by name, see DYNAMIC
+    "tensorrt_rtx": set(),
+    "onnx": {"triune_builder.targets"},
+    "onnx_ir": {"triune_builder.graph", "triune_builder.quantize", "triune_builder.targets"},
+    "gguf": {"triune_builder.checkpoint.gguf_header"},
+    "huggingface_hub": {"triune_builder.checkpoint.hub"},
+    "llguidance": {"triune_runtime.constraints.grammar"},
+    "jinja2": {"triune_runtime.text.chat"},
+    "tokenizers": {
+        "triune_runtime.text", "triune_builder.checkpoint.gguf_tokenizer", "triune_builder.reasoning",
+        "triune_builder.verify.texts", "r1_nano", "bench.big_build",
+    },
+    "tritonclient": {"triune_client.grpc", "bench.gateway"},
+    "grpc": {"triune_client.grpc", "bench.gateway"},
+    "fastapi": {"triune_gateway"},
+    "uvicorn": {"triune_gateway.__main__"},
+    "torch": {"r1_nano"},
+    "transformers": set(),
+    "triton_python_backend_utils": set(),
+}  # fmt: skip
+
+# module that imports by a name it computes -> why; what it imports so, no other test sees
+DYNAMIC = {
+    "triune_builder.targets.tensorrt.adapter": "TensorRT is one of two packages with the same API",
+    "triune_runtime.machine": "and each of the two has two names, by how it was installed",
+    "triune_builder.targets": "the one table of targets: their packages are imported where they are used",
+    "triune_runtime.targets": "the same of the runtime's",
+    "bench.worker": "a subject by its name on the command line",
+}
