@@ -106,7 +106,8 @@ ADAPTERS: dict[str, set[str]] = {
 # module that imports by a name it computes -> why; what it imports so, no other test sees
 DYNAMIC = {
     "triune_builder.targets.tensorrt.adapter": "TensorRT is one of two packages with the same API",
-    "triune_runtime.machine": "and each of the two has two names, by how it was installed",
+    "triune_runtime.machine": "of either of the two the version",
+    "triune_runtime.targets.tensorrt.preflight": "and each of the two has two names, by how it was installed",
     "triune_builder.targets": "the one table of targets: their packages are imported where they are used",
     "triune_runtime.targets": "the same of the runtime's",
     "bench.worker": "a subject by its name on the command line",
