@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from .constraints import Constraint
+from .errors import TriuneError
+from .text.cut import NOTHING, Cut, merge
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
@@ -70,24 +74,61 @@ class Times:
     latest: float | None = None  # token
 
 
+def _joined_by(rule: Callable[[Any, Any], Any]) -> dict[str, Any]:
+    """How two neighbours' values of a field become the joined chunk's."""
+    return {"joined_by": rule}
+
+
+_FIRST = _joined_by(lambda first, second: first)
+_LAST = _joined_by(lambda first, second: second)
+_ADDED = _joined_by(operator.add)  # numbers; of tuples, one behind the other
+
+
+@dataclass(frozen=True, slots=True)
+class KvCounts:
+    """What a request has taken of the KV memory."""
+
+    new_blocks: int = 1
+    reused_blocks: int = 0
+    reused_tokens: int = 0  # of the prompt, that did not have to be computed
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer. Its text is bytes [byte_start, byte_stop) of its tokens' bytes, always whole UTF-8.
+    """A piece of an answer. What a response says is said here; each field says how two neighbours' become one."""
 
-    Where thinking is kept apart, bytes [byte_start, border[0]) are thinking, and the answer is [border[1], byte_stop).
-    Neighbouring chunks may name the same token where a character spans it; the byte ranges never overlap.
-    """
+    index: int = field(metadata=_FIRST)  # 0, 1, 2, ... in a request
+    cut: Cut = field(metadata=_joined_by(merge))  # its text, always whole UTF-8; the byte ranges of two never overlap
+    new_tokens: int = field(metadata=_ADDED)  # generated since the chunk before; sums to the answer's length
+    finish_reason: FinishReason | None = field(default=None, metadata=_LAST)  # set on the last chunk only
+    logprobs: tuple[TokenLogprob, ...] = field(default=(), metadata=_ADDED)  # one a new token, when asked for
+    times: Times | None = field(default=None, metadata=_LAST)  # when asked for
+    drafted: int = field(default=0, metadata=_LAST)  # on the last chunk: tokens of the whole answer that were guessed ahead
+    accepted: int = field(default=0, metadata=_LAST)  # and how many of them were right
+    kv: KvCounts = field(default=KvCounts(), metadata=_LAST)
 
-    index: int  # 0, 1, 2, ... in a request
-    token_ids: tuple[int, ...]  # the tokens that cover the text
-    byte_start: int
-    byte_stop: int
-    new_tokens: int  # tokens generated since the chunk before; sums to the answer's length
-    finish_reason: FinishReason | None = None  # set on the last chunk only
-    stop_reason: str | None = None  # the stop string that ended the answer
-    logprobs: tuple[TokenLogprob, ...] = ()  # one a new token, when asked for
-    border: tuple[int, int] | None = None  # None: thinking is not kept apart
-    reasoning_tokens: int = 0  # tokens whose text begins in this chunk's thinking
-    times: Times | None = None  # when asked for
-    drafted: int = 0  # on the last chunk: tokens of the whole answer that were guessed ahead
-    accepted: int = 0  # and how many of them were right
+    @classmethod
+    def cancelled(cls) -> Chunk:
+        """The one chunk of a request that was cancelled before it had any."""
+        return cls(0, NOTHING, 0, "cancelled")
+
+
+_JOINED_BY = tuple((one.name, one.metadata["joined_by"]) for one in fields(Chunk))
+
+
+def join(first: Chunk, second: Chunk) -> Chunk:
+    """Two neighbouring chunks of a request as one, with the index of the first."""
+    return Chunk(*[rule(getattr(first, name), getattr(second, name)) for name, rule in _JOINED_BY])
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to tell the sender of request `key`: a piece of its answer, or why there is none."""
+
+    key: int
+    item: Chunk | TriuneError
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing follows for this request."""
+        return isinstance(self.item, TriuneError) or self.item.finish_reason is not None

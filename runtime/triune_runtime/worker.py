@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from .errors import Overloaded, TriuneError
-from .generation.engine import Engine, Event
+from .generation.engine import Engine
 from .outbox import DEFAULT_PACE, Delivery, Outbox, Pace, Sink
-from .request import FinishReason, Request
+from .request import Event, FinishReason, Request
 
 LOG = logging.getLogger(__name__)
 _Command = Callable[[], list[Event]]

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from triune_runtime.generation.engine import Engine, Event
+from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.request import Chunk, Request
+from triune_runtime.request import Chunk, Event, Request
 from triune_runtime.runner import Runner, Work
 from triune_runtime.targets.fake.runner import FakeRunner
 from triune_runtime.text.vocabulary import TokenBytes
@@ -43,7 +43,8 @@ def make_engine(
 
 def text_of(chunks: Iterable[Chunk]) -> str:
     """The chunks decoded one by one, as a client sees them."""
-    return "".join(TOKENS.join(c.token_ids)[c.byte_start : c.byte_stop].decode("utf-8", "replace") for c in chunks)
+    cuts = [chunk.cut for chunk in chunks]
+    return "".join(TOKENS.join(c.token_ids)[c.byte_start : c.byte_stop].decode("utf-8", "replace") for c in cuts)
 
 
 def run_alone(request: Request, **limits: Any) -> list[Chunk]:

@@ -24,9 +24,9 @@ from fakes.host_engines import as_tensorrt
 from fakes.runtime import run_out
 from triune_runtime.drafting.speculator import Speculator
 from triune_runtime.errors import TriuneError
-from triune_runtime.generation.engine import Engine, Event
+from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import FILE_NAME, EngineManifest, Limits
-from triune_runtime.request import Chunk, Request
+from triune_runtime.request import Chunk, Event, Request
 from triune_runtime.runner import Best, Rows
 from triune_runtime.sampling.host import Sampler, SamplingError
 

@@ -19,10 +19,10 @@ from fakes.runtime import STOPS, VOCAB, chunks_of, make_manifest, run_out, text_
 from triune_runtime.drafting.lookup import LookupDrafter
 from triune_runtime.drafting.mtp import MtpDrafter
 from triune_runtime.errors import RequestError
-from triune_runtime.generation.engine import Engine, Event
+from triune_runtime.generation.engine import Engine
 from triune_runtime.generation.scheduler import Scheduler
 from triune_runtime.manifest import Limits, ReasoningMarkers
-from triune_runtime.request import Chunk, Request, SamplingParams
+from triune_runtime.request import Chunk, Event, Request, SamplingParams
 from triune_runtime.runner import Rows, Work
 from triune_runtime.targets.fake.runner import FakeRunner
 
@@ -63,8 +63,8 @@ def whole(chunks: Sequence[Chunk]) -> tuple[Any, ...]:
     """Everything about an answer that must not depend on drafts."""
     last = chunks[-1]
     logprobs = tuple(entry for chunk in chunks for entry in chunk.logprobs)
-    thinking = sum(c.reasoning_tokens for c in chunks)
-    return text_of(chunks), sum(c.new_tokens for c in chunks), last.finish_reason, last.stop_reason, logprobs, thinking
+    thinking = sum(c.cut.reasoning_tokens for c in chunks)
+    return text_of(chunks), sum(c.new_tokens for c in chunks), last.finish_reason, last.cut.stop_reason, logprobs, thinking
 
 
 def serve(engine: Engine, requests: Sequence[Request], rng: random.Random, aborts: float = 0.0) -> tuple[list[Event], set[int]]:

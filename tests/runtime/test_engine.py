@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from fakes.runtime import STOPS, TOKENS, VOCAB, chunks_of, make_engine, plain_greedy, run_alone, run_out, text_of
 from triune_runtime.errors import Overloaded, RequestError, TooLong, TriuneError
-from triune_runtime.generation.engine import Event
-from triune_runtime.request import Chunk, Request, SamplingParams
+from triune_runtime.request import Chunk, Event, Request, SamplingParams
 from triune_runtime.runner import Work
 from triune_runtime.targets.fake.runner import FakeRunner
 
@@ -48,7 +47,7 @@ def whole(chunks: Sequence[Chunk]) -> tuple[Any, ...]:
     """Everything about an answer that must not depend on how it was served."""
     last = chunks[-1]
     logprobs = tuple(entry for chunk in chunks for entry in chunk.logprobs)
-    return text_of(chunks), sum(c.new_tokens for c in chunks), last.finish_reason, last.stop_reason, logprobs
+    return text_of(chunks), sum(c.new_tokens for c in chunks), last.finish_reason, last.cut.stop_reason, logprobs
 
 
 @settings(max_examples=200, deadline=None)

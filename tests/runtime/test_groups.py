@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from fakes.runtime import STOPS, VOCAB, chunks_of, make_engine, run_alone, run_out, text_of
 from triune_runtime.errors import Overloaded, RequestError, TriuneError
-from triune_runtime.generation.engine import Event
 from triune_runtime.generation.groups import derived_seed
-from triune_runtime.request import Chunk, Request, SamplingParams
+from triune_runtime.request import Chunk, Event, Request, SamplingParams
 from triune_runtime.runner import Work
 from triune_runtime.targets.fake.runner import FakeRunner
 

@@ -15,10 +15,11 @@ from triune_runtime.request import Chunk, Request
 from triune_runtime.serving.combining import combined
 from triune_runtime.serving.responses import Responses
 from triune_runtime.serving.tensors import error_text, status_in
+from triune_runtime.text.cut import Cut
 
 
 def chunk(index: int, reason: Any = None) -> Chunk:
-    return Chunk(index, (3,), 0, 1, 1, reason)
+    return Chunk(index, Cut((3,), 0, 1), 1, reason)
 
 
 class Watched:

@@ -9,9 +9,8 @@ import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
 from triune_runtime.options.values import text
-from triune_runtime.serving.answers import Arrays
 from triune_runtime.serving.generation import GenerationService
-from triune_runtime.serving.tensors import error_text, flat, status_name
+from triune_runtime.serving.tensors import Arrays, error_text, flat, status_name
 
 # gRPC's names of error kinds -> Triton's; its class appears only after this module has been imported.
 CODES = {"INVALID_ARGUMENT": "INVALID_ARG", "UNAVAILABLE": "UNAVAILABLE", "INTERNAL": "INTERNAL"}

@@ -6,38 +6,24 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
 
 from ..drafting.checking import Checker
 from ..drafting.speculator import Speculator
 from ..errors import Overloaded, RequestError, TriuneError
 from ..manifest import EngineManifest
 from ..metrics import Metrics, Snapshot
-from ..request import Chunk, FinishReason, Request, Times, TokenLogprob
+from ..request import Event, FinishReason, Request, Times, TokenLogprob
 from ..runner import Runner
 from ..sampling.host import Sampler
 from ..text.cutter import TextCutter
 from ..text.reasoning import Divider, ThinkingLimit
 from ..text.vocabulary import TokenBytes
 from .groups import check_group
-from .pending import Answer
+from .pending import Pending
 from .scheduler import Scheduler, Slice, Step
 from .sequence import Sequence
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something to tell the sender of request `key`: a piece of its answer, or why there is none."""
-
-    key: int
-    item: Chunk | TriuneError
-
-    @property
-    def last(self) -> bool:
-        """Whether nothing follows for this request."""
-        return isinstance(self.item, TriuneError) or self.item.finish_reason is not None
 
 
 class Engine:
@@ -65,7 +51,7 @@ class Engine:
         self._clock = clock
         self._speculator = speculator or Speculator.of_engine(manifest, runner, self.sampler, clock)
         self._checker = Checker(runner, self.sampler, self._speculator, clock)
-        self._answers: dict[int, Answer] = {}
+        self._answers: dict[int, Pending] = {}
 
     @property
     def has_work(self) -> bool:
@@ -166,7 +152,7 @@ class Engine:
             kv_bytes_max=limits.max_sequences * self.manifest.kv_bytes(limits.max_length),
         )
 
-    def _open(self, sequence: Sequence) -> Answer:
+    def _open(self, sequence: Sequence) -> Pending:
         """What a request's answer needs from its first token on."""
         request, params, markers = sequence.request, sequence.request.params, self.manifest.reasoning
         own = () if params.ignore_eos else self.manifest.stop_token_ids
@@ -178,7 +164,7 @@ class Engine:
             limit = ThinkingLimit(markers, self._token_bytes, opened=request.thinking_open, budget=params.thinking_budget)
         cutter = TextCutter(self._token_bytes, params.stop, params.min_tokens, divider)
         self.sampler.add(request, stop_token_ids, limit)
-        return Answer(sequence, cutter, stop_token_ids)
+        return Pending(sequence, cutter, stop_token_ids)
 
     def _check(self, request: Request) -> None:
         size = self.manifest.vocab_size
@@ -199,7 +185,7 @@ class Engine:
         if request.params.thinking_budget is not None and self.manifest.reasoning is None:
             raise RequestError("thinking_budget is given, but this model does not think", "omit thinking_budget")
 
-    def _take_in(self, answer: Answer, token: TokenLogprob, now: float, *, latest: bool) -> list[Event]:
+    def _take_in(self, answer: Pending, token: TokenLogprob, now: float, *, latest: bool) -> list[Event]:
         """Add a token to an answer; the piece that can be handed out because of it.
 
         Args:
@@ -223,7 +209,7 @@ class Engine:
             return []
         return [Event(sequence.key, answer.take(self._times(sequence)))]
 
-    def _finish(self, answer: Answer, reason: FinishReason) -> Event:
+    def _finish(self, answer: Pending, reason: FinishReason) -> Event:
         if answer.cut.stop_reason is None:  # else what the cutter holds is the stop string and beyond
             answer.add(answer.cutter.finish())
         chunk = answer.take(self._times(answer.sequence), reason)

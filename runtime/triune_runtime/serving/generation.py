@@ -28,9 +28,9 @@ from ..targets import make_runner
 from ..text.tokenizer import load_token_bytes
 from ..worker import Worker
 from .acknowledgements import AcknowledgementReceiver
-from .answers import chunk_arrays
 from .metrics_bridge import MetricFamilies, MetricsBridge
 from .responses import Reply, Responses
+from .sequence_tensors import chunk_arrays
 
 LOG = logging.getLogger(__name__)
 Group = list[tuple[Request, Sink]]
@@ -151,7 +151,7 @@ class GenerationService:
             raise RequestError("a request that is to end another has no id", "send the id of the one to end")
         self._compiler.cancel(request_id)
         self._worker.abort_id(request_id)
-        reply(chunk_arrays(Chunk(0, (), 0, 0, 0, "cancelled"), key=0, prompt_tokens=0), True)
+        reply(chunk_arrays(Chunk.cancelled(), key=0, prompt_tokens=0), True)
 
     def _submit(self, group: Group, responses: Responses) -> None:
         """Hand a group to the worker; if its answers' form is prescribed, when that is compiled, on another thread."""
@@ -164,7 +164,7 @@ class GenerationService:
         def done(made: Constraint | TriuneError | None) -> None:
             if made is None:
                 for _, sink in group:
-                    sink(Chunk(0, (), 0, 0, 0, "cancelled"))
+                    sink(Chunk.cancelled())
                 return
             try:
                 if isinstance(made, TriuneError):

@@ -19,8 +19,8 @@ from ..options.wire import Options
 from ..outbox import Item, Sink
 from ..request import Chunk, Request
 from ..text.vocabulary import TokenBytes
-from .answers import Answer, Arrays, byte_ranges, vllm_reason
-from .tensors import strings
+from .sequence_tensors import SequenceTensors, byte_ranges, vllm_reason
+from .tensors import Arrays, strings
 
 Reply = Callable[[Arrays | TriuneError, bool], None]  # (tensors or error, whether it is the last)
 
@@ -43,7 +43,7 @@ class _Row:
 
 @dataclass(eq=False)
 class _Member:
-    answer: Answer
+    tensors: SequenceTensors
     index: int
     watch: Callable[[], None]
     reason: str | None = None  # why it has ended
@@ -78,8 +78,8 @@ class Responses:
         row = _Row(options, number)
         self._rows.append(row)
         for index, (request, watch) in enumerate(zip(requests, watches, strict=True)):
-            answer = Answer(request, options, self._token_bytes, first=index == 0)
-            row.members.append(_Member(answer, index, watch))
+            tensors = SequenceTensors(request, options, self._token_bytes, first=index == 0)
+            row.members.append(_Member(tensors, index, watch))
         return [self._sink(row, member) for member in row.members]
 
     def fail(self, error: TriuneError) -> None:
@@ -92,7 +92,7 @@ class Responses:
         for row in self._rows:
             for member in row.members:
                 if not member.ended:
-                    self._abort(member.answer.key)
+                    self._abort(member.tensors.key)
 
     def _sink(self, row: _Row, member: _Member) -> Sink:
         def take(item: Item) -> None:
@@ -113,7 +113,7 @@ class Responses:
 
     def _take(self, row: _Row, member: _Member, chunk: Chunk) -> list[tuple[Arrays, bool]]:
         """The responses that a chunk makes possible, and whether each is the last."""
-        arrays = member.answer.tensors(chunk)
+        arrays = member.tensors.of(chunk)
         member.reason = chunk.finish_reason
         if row.gathers:
             member.held = arrays
@@ -131,7 +131,7 @@ class Responses:
         """Of a row that has ended: the answers that are to come back, best first where they were chosen."""
         members = row.members
         if row.options.best_of > row.options.n:
-            members = sorted(members, key=lambda one: -one.answer.logprob)[: row.options.n]
+            members = sorted(members, key=lambda one: -one.tensors.logprob)[: row.options.n]
         held = [one.held for one in members if one.held is not None]
         for arrays in held:
             arrays["num_input_tokens"] = np.zeros(1, np.uint32)
@@ -181,12 +181,12 @@ class Responses:
                 spread[name] = np.array([arrays[name][0] if one is member else 0 for one in members], np.uint32)
         if "logprobs" in arrays:
             spread["logprobs"] = np.array([arrays["logprobs"][0] if one is member else b"[]" for one in members], np.object_)
-            spread["cum_log_probs"] = np.array([one.answer.logprob for one in members], np.float32)
+            spread["cum_log_probs"] = np.array([one.tensors.logprob for one in members], np.float32)
         return spread
 
 
 def _prompt_tokens(row: _Row) -> int:
-    return row.members[0].answer.prompt_tokens
+    return row.members[0].tensors.prompt_tokens
 
 
 def _placed(arrays: Arrays, row: _Row, index: int) -> Arrays:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ..errors import Overloaded, RequestError, TriuneError
 
-Tensors = Mapping[str, NDArray[Any]]
+Tensors = Mapping[str, NDArray[Any]]  # as they come in
+Arrays = dict[str, NDArray[Any]]  # as they go out
 
 
 def engine_folder(model_folder: str) -> Path:

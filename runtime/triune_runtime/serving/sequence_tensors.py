@@ -10,16 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..options.wire import Options
-from ..request import Chunk, Request, Times, TokenLogprob
+from ..request import Chunk, KvCounts, Request, Times, TokenLogprob
 from ..text.vocabulary import TokenBytes
-from .tensors import strings
+from .tensors import Arrays, strings
 
-Arrays = dict[str, NDArray[Any]]
 NOT_APART = (-1, -1)  # in place of the thinking's range, where thinking is not kept apart
 _VLLM_REASONS = {None: "None", "cancelled": "abort", "deadline": "abort"}
 
 
-class Answer:
+class SequenceTensors:
     """What is known of one sequence while its chunks go out."""
 
     def __init__(self, request: Request, options: Options, token_bytes: TokenBytes, *, first: bool) -> None:
@@ -37,26 +36,26 @@ class Answer:
         self._echoed_bytes = len(token_bytes.join(self._echoed))
         self._token_bytes = token_bytes
 
-    def tensors(self, chunk: Chunk) -> Arrays:
+    def of(self, chunk: Chunk) -> Arrays:
         """The tensors of the next chunk."""
         self.logprob += sum(t.logprob for t in chunk.logprobs)
         arrays = chunk_arrays(chunk, key=self.key, prompt_tokens=0 if chunk.index else self.prompt_tokens)
         if self._vllm:
             arrays["finish_reason"] = strings(vllm_reason(chunk.finish_reason))
         if self._separate:
-            thought, answer = chunk.border or (chunk.byte_start, chunk.byte_start)
-            arrays["byte_range"] = np.array([answer, chunk.byte_stop, chunk.byte_start, thought], np.int32)
-            arrays["num_reasoning_tokens"] = np.array([chunk.reasoning_tokens], np.uint32)
+            thought, answer = chunk.cut.border or (chunk.cut.byte_start, chunk.cut.byte_start)
+            arrays["byte_range"] = np.array([answer, chunk.cut.byte_stop, chunk.cut.byte_start, thought], np.int32)
+            arrays["num_reasoning_tokens"] = np.array([chunk.cut.reasoning_tokens], np.uint32)
         if self._tool_format and chunk.index == 0:
             arrays["tool_format"] = strings(self._tool_format)
         if chunk.logprobs:
             arrays |= _logprob_arrays(chunk.logprobs, self._token_bytes, vllm=self._vllm)
             arrays["cum_log_probs"] = np.array([self.logprob], np.float32)
         if chunk.times is not None:
-            arrays |= _time_arrays(chunk.times) | _draft_arrays(chunk.drafted, chunk.accepted)
+            arrays |= _time_arrays(chunk.times) | _kv_arrays(chunk.kv) | _draft_arrays(chunk.drafted, chunk.accepted)
         if self._echoed:  # one chunk only: an echo is refused with streams
             arrays["token_ids"] = np.concatenate([np.array(self._echoed, np.int32), arrays["token_ids"]])
-            arrays["byte_range"] = np.array([0, self._echoed_bytes + chunk.byte_stop], np.int32)
+            arrays["byte_range"] = np.array([0, self._echoed_bytes + chunk.cut.byte_stop], np.int32)
         return arrays
 
 
@@ -68,8 +67,8 @@ def vllm_reason(reason: str | None) -> str:
 def chunk_arrays(chunk: Chunk, *, key: int, prompt_tokens: int) -> Arrays:
     """The tensors of a chunk; its counts are of this chunk alone, so that they add up."""
     arrays: Arrays = {
-        "token_ids": np.array(chunk.token_ids, np.int32),
-        "byte_range": np.array([chunk.byte_start, chunk.byte_stop], np.int32),
+        "token_ids": np.array(chunk.cut.token_ids, np.int32),
+        "byte_range": np.array([chunk.cut.byte_start, chunk.cut.byte_stop], np.int32),
         "request_key": np.array([key], np.int64),
         "chunk_index": np.array([chunk.index], np.int32),
         "finish_reason": strings(chunk.finish_reason or ""),
@@ -77,8 +76,8 @@ def chunk_arrays(chunk: Chunk, *, key: int, prompt_tokens: int) -> Arrays:
         "num_output_tokens": np.array([chunk.new_tokens], np.uint32),
     }
     # What few read is sent only where it says something: every tensor of a response costs the server some 20 µs.
-    if chunk.stop_reason:
-        arrays["stop_reason"] = strings(chunk.stop_reason)
+    if chunk.cut.stop_reason:
+        arrays["stop_reason"] = strings(chunk.cut.stop_reason)
     if chunk.drafted:
         arrays |= _draft_arrays(chunk.drafted, chunk.accepted)
     return arrays
@@ -119,18 +118,25 @@ def _vllm_entries(tokens: Sequence[TokenLogprob], token_bytes: TokenBytes) -> li
 
 
 def _time_arrays(times: Times) -> Arrays:
-    """Of TensorRT-LLM's names, each [1, 1]. Times are the monotonic clock's; a block of the KV cache is a slot."""
+    """Of TensorRT-LLM's names, each [1, 1], of the monotonic clock."""
 
     def when(seconds: float | None) -> NDArray[np.int64]:
         return np.array([[int((seconds or 0.0) * 1e9)]], np.int64)
 
-    counts = {"kv_cache_alloc_new_blocks": 1, "kv_cache_reused_blocks": 0, "kv_cache_alloc_total_blocks": 1}
     return {
         "arrival_time_ns": when(times.arrived),
         "first_scheduled_time_ns": when(times.scheduled),
         "first_token_time_ns": when(times.first),
         "last_token_time_ns": when(times.latest),
-        **{name: np.array([[count]], np.int32) for name, count in counts.items()},
+    }
+
+
+def _kv_arrays(kv: KvCounts) -> Arrays:
+    """Of TensorRT-LLM's names, each [1, 1]. Its total is of blocks taken from memory: those reused are not among them."""
+    return {
+        "kv_cache_alloc_new_blocks": np.array([[kv.new_blocks]], np.int32),
+        "kv_cache_reused_blocks": np.array([[kv.reused_blocks]], np.int32),
+        "kv_cache_alloc_total_blocks": np.array([[kv.new_blocks]], np.int32),
     }
 
 
