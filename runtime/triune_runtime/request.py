@@ -16,27 +16,29 @@ FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How to choose tokens and when to stop. Already validated: see `parsing.py`."""
+    """How to choose tokens and when to stop. Already validated: see `options/`."""
 
-    max_tokens: int | None = None  # None: whatever room the engine leaves
+    # written by `make contracts` from options/declared.py: begin
+    thinking_budget: int | None = None  # most tokens of thinking; then it is closed. 0: answer at once
+    max_tokens: int | None = None  # most tokens of the answer; absent: what room the engine leaves
     min_tokens: int = 0  # no stop token or stop string before this many
-    temperature: float = 0.0  # 0: greedy
-    top_k: int = 0  # 0: off
-    top_p: float = 1.0  # 1: off
-    min_p: float = 0.0  # 0: off
-    repetition_penalty: float = 1.0  # over prompt and answer
-    presence_penalty: float = 0.0  # over the answer
-    frequency_penalty: float = 0.0  # over the answer
-    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, added to its logit)
-    bad_words: tuple[tuple[int, ...], ...] = ()  # token sequences that must not appear
+    temperature: float = 0.0  # how evenly tokens are chosen; 0: greedy
+    top_k: int = 0  # choose among the k best; 0 or -1: off
+    top_p: float = 1.0  # choose among the best that have this probability together; 0 or 1: off
+    min_p: float = 0.0  # choose among those at least this times as likely as the best; 0: off
+    repetition_penalty: float = 1.0  # makes tokens of prompt and answer less likely; 1: off
+    presence_penalty: float = 0.0  # taken from the logits of tokens that the answer has; 0: off
+    frequency_penalty: float = 0.0  # the same, for each time that it has them; 0: off
+    seed: int = 0  # the same seed gives the same text, whatever else is in the batch
+    logit_bias: tuple[tuple[int, float], ...] = ()  # token id -> added to its logit
+    bad_words: tuple[tuple[int, ...], ...] = ()  # what must not appear
     stop: tuple[str, ...] = ()  # strings that end the answer; not part of it
-    stop_token_ids: tuple[int, ...] = ()  # besides the model's own
-    ignore_eos: bool = False
-    seed: int = 0  # decides the text of a sampled request, whatever else is in the batch
-    logprobs: int | None = None  # None: off; 0: of the chosen tokens; k: and of the k best
-    max_drafts: int | None = None  # most tokens guessed ahead at once; 0: none. None: as many as pay. Changes no text
-    thinking_budget: int | None = None  # most tokens of thinking; then it is closed. None: as many as the model likes
+    ignore_eos: bool = False  # go on after the model's own end
+    max_drafts: int | None = None  # most tokens guessed ahead at once; absent: as many as pay
+    logprobs: int | None = None  # 0: log probabilities of the chosen tokens; k: and of the k best
+    stop_token_ids: tuple[int, ...] = ()  # tokens that end the answer, besides the model's own
     guide: tuple[str, str] | None = None  # what the answer must look like: see `constraints/guide.py`
+    # written by `make contracts` from options/declared.py: end
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,6 @@ from ..errors import RequestError, TriuneError
 from ..generation.engine import Engine
 from ..generation.groups import derived_seed
 from ..manifest import EngineManifest
-from ..options.checking import read_options
 from ..options.wire import Options
 from ..outbox import Sink
 from ..request import Chunk, Request
@@ -89,7 +88,7 @@ class GenerationService:
             RequestError: the options cannot be read.
             Overloaded: the worker is closed or has failed.
         """
-        rows = [read_options(text) for text in options_json]
+        rows = [Options.from_json(text) for text in options_json]
         if not rows:
             raise RequestError("options are empty", "send one text for each prompt")
         request_id = request_id or rows[0].request_id
