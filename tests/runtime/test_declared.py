@@ -142,6 +142,13 @@ def test_a_value_that_travels_is_of_its_very_type_or_refused_by_name(name: str, 
     assert type(found).__name__ in kinds, f"{name} is {found!r}"
 
 
+def test_a_value_that_only_clients_may_send_is_refused_where_it_travels() -> None:
+    for name, sent in {"top_k": -1, "n": 0, "timeout_s": -1}.items():
+        text = json.dumps({"params": {name: sent}} if FIELDS[name].sampling else {name: sent})
+        with pytest.raises(RequestError, match=f"^{name} is {sent}"):
+            Options.from_json(text)
+
+
 def test_every_name_is_declared_once_and_every_alias_stands_for_an_option() -> None:
     assert len(NAMES) == sum(len(rows) for rows in SECTIONS.values())
     for row in NAMES.values():
