@@ -20,9 +20,9 @@ from rich.table import Table
 from triune_runtime.constraints.compiling import ConstraintCompiler
 from triune_runtime.constraints.guide import Guide, json_schema
 from triune_runtime.errors import TriuneError
-from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request, SamplingParams
+from triune_runtime.starting import step_loop
 from triune_runtime.targets import make_runner
 from triune_runtime.text.tokenizer import TextTokenizer
 
@@ -67,7 +67,7 @@ class Bench:
         self._manifest = EngineManifest.load(folder)
         self._tokenizer = TextTokenizer.load(folder, self._manifest)
         self._table = self._tokenizer.token_bytes()
-        self._engine = Engine(self._manifest, make_runner(self._manifest, folder), self._table)
+        self._engine = step_loop(self._manifest, make_runner(self._manifest, folder), self._table)
         self.compiler = ConstraintCompiler(self._manifest, self._table)
         self._key = 0
 
@@ -78,9 +78,7 @@ class Bench:
             params = SamplingParams(max_tokens=TOKENS, ignore_eos=True, temperature=temperature, seed=number, guide=guide)
             ids = tuple(self._tokenizer.encode(prompt(number)))
             request = Request(key=self._key, prompt=ids, params=params)
-            if guide is not None:
-                request = dataclasses.replace(request, constraint=self.compiler.make(guide, request))
-            self._engine.submit(request)
+            self._engine.submit(request, None if guide is None else self.compiler.make(guide, request))
         used, sample = 0.0, self._engine.sampler.sample
 
         def timed(*args: object) -> object:

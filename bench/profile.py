@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from triune_runtime.errors import TriuneError
-from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request, SamplingParams
+from triune_runtime.starting import step_loop
 from triune_runtime.targets import make_runner
 from triune_runtime.text.tokenizer import TextTokenizer
 
@@ -74,7 +74,7 @@ class Profiler:
         """
         manifest = EngineManifest.load(folder)
         self._tokenizer = TextTokenizer.load(folder, manifest)
-        self._engine = Engine(manifest, make_runner(manifest, folder), self._tokenizer.token_bytes())
+        self._engine = step_loop(manifest, make_runner(manifest, folder), self._tokenizer.token_bytes())
         self._runner, self._sampler, self._step = Stopwatch(), Stopwatch(), Stopwatch()
         # Replaced on these two objects alone: the engine calls them through its attributes, and no hook is needed in it.
         self._engine.runner.run = self._runner.timed(self._engine.runner.run)  # type: ignore[method-assign]

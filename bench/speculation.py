@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from triune_runtime.errors import TriuneError
-from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request, SamplingParams
 from triune_runtime.runner import Work
+from triune_runtime.starting import step_loop
 from triune_runtime.targets.cpu.runner import OrtRunner
 from triune_runtime.text.chat import ChatTemplate
 from triune_runtime.text.tokenizer import TextTokenizer
@@ -75,7 +75,7 @@ class Subject:
 
     def turn(self, streams: int, *, drafts: bool) -> Turn:
         """Serve all prompts, `streams` of them at a time, with an engine that has learned nothing yet."""
-        engine = Engine(self.manifest, self.runner, self._tokenizer.token_bytes())
+        engine = step_loop(self.manifest, self.runner, self._tokenizer.token_bytes())
         params = dataclasses.replace(self._params, max_drafts=None if drafts else 0)
         waiting = [Request(key=n, prompt=p, params=dataclasses.replace(params, seed=n)) for n, p in enumerate(self._prompts)]
         answers: dict[int, list[int]] = {request.key: [] for request in waiting}

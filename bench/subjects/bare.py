@@ -10,9 +10,9 @@ from typing import Any
 import onnxruntime
 
 from triune_runtime.errors import TriuneError
-from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request, SamplingParams
+from triune_runtime.starting import step_loop
 from triune_runtime.targets import make_runner
 from triune_runtime.text.tokenizer import TextTokenizer
 
@@ -27,7 +27,7 @@ class Subject:
         manifest = EngineManifest.load(folder)
         self._precision = manifest.precision
         self._tokenizer = TextTokenizer.load(folder, manifest)
-        self._engine = Engine(manifest, make_runner(manifest, folder), self._tokenizer.token_bytes())
+        self._engine = step_loop(manifest, make_runner(manifest, folder), self._tokenizer.token_bytes())
         self._keys = itertools.count(1)
 
     def about(self) -> dict[str, Any]:

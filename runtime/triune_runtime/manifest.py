@@ -95,8 +95,15 @@ class Limits:
 
     max_sequences: int = 16  # sequences that hold a KV slot at once
     max_length: int = 2048  # tokens of one sequence, prompt and answer together
-    prefill_chunk: int = 256  # prompt tokens computed in one run
+    prefill_chunk: int = 256  # prompts are cut at multiples of this
     max_queue: int = 256  # requests that may wait for a slot
+    max_step_tokens: int | None = None  # prompt tokens computed in one step, of all sequences together; None: prefill_chunk
+    chunks_per_s: float = 75.0  # pieces of answers handed out a second, of all streams together, besides first and last ones
+
+    @property
+    def step_tokens(self) -> int:
+        """Prompt tokens computed in one step, of all sequences together."""
+        return max(self.max_step_tokens or 0, self.prefill_chunk)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from .kv.store import KvUsage
 from .request import FinishReason, Times
 
 Labels = tuple[tuple[str, str], ...]
@@ -59,7 +60,8 @@ FAMILIES = _table(
     Family("vllm:request_decode_time_seconds", "histogram", "Seconds from the first token to the last", _SECONDS),
     Family("nv_trt_llm_request_metrics", "gauge", "Requests", label="request_type",
            values=("waiting", "context", "scheduled", "active", "max")),
-    Family("nv_trt_llm_kv_cache_block_metrics", "gauge", "KV cache; a block is a slot", label="kv_cache_block_type",
+    Family("nv_trt_llm_kv_cache_block_metrics", "gauge", "KV cache in blocks; where memory lies in slots, these",
+           label="kv_cache_block_type",
            values=("used", "free", "max", "tokens_per", "fraction")),
     Family("triune_kv_cache_tokens", "gauge", "KV cache in tokens", label="type", values=("used", "free", "max")),
     Family("triune_kv_cache_bytes", "gauge", "KV cache in bytes", label="type", values=("used", "free", "max")),
@@ -89,21 +91,25 @@ class Snapshot:
     prefilling: int = 0
     waiting: int = 0
     tokens: int = 0  # in the KV cache
-    slots: int  # in all
-    max_length: int  # tokens of a slot
+    slots: int  # sequences that can hold KV memory at once
+    kv: KvUsage
     kv_bytes: int = 0  # of the KV cache that hold tokens
-    kv_bytes_max: int = 0  # in all slots
+    kv_bytes_max: int = 0  # in all
 
 
 @dataclass(slots=True)
-class _Times:
-    """When things happened to one request, in the engine's seconds."""
+class Clocking:
+    """When things happened to one request while it is served, in the generator's seconds."""
 
     arrived: float
     started: float | None = None
     first: float | None = None
     latest: float | None = None
     tokens: int = 0
+
+    def times(self) -> Times:
+        """The same, to be told to its client."""
+        return Times(self.arrived, self.started, self.first, self.latest)
 
 
 class Metrics:
@@ -114,38 +120,31 @@ class Metrics:
         self._counters = {(f.name, labels): 0.0 for f in FAMILIES.values() if f.kind == "counter" for labels in _series(f)}
         self._observed: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_MAX_OBSERVATIONS))
         self._gauges: dict[tuple[str, Labels], float] = {}
-        self._times: dict[int, _Times] = {}
         self.gauges(empty)
-
-    def arrived(self, key: int, now: float) -> None:
-        """A request was queued."""
-        self._times[key] = _Times(now)
 
     def refused(self, reason: Literal["overloaded", "invalid"]) -> None:
         """A request was not even queued."""
         self._count("triune_requests_refused_total", 1, reason=reason)
 
-    def started(self, key: int, now: float) -> None:
+    def started(self, clocking: Clocking, now: float) -> None:
         """A request has got its slot; its prompt is about to be computed."""
-        times = self._times[key]
-        times.started = now
-        self._observe("vllm:request_queue_time_seconds", now - times.arrived)
+        clocking.started = now
+        self._observe("vllm:request_queue_time_seconds", now - clocking.arrived)
 
     def prompt(self, tokens: int) -> None:
         """So many prompt tokens were computed."""
         self._count("vllm:prompt_tokens_total", tokens)
 
-    def token(self, key: int, now: float) -> None:
-        """A token was generated."""
-        times = self._times[key]
-        times.tokens += 1
-        times.latest = now
-        self._count("vllm:generation_tokens_total", 1)
-        if times.first is None:
-            times.first = now
-            self._observe("vllm:time_to_first_token_seconds", now - times.arrived)
-            if times.started is not None:
-                self._observe("vllm:request_prefill_time_seconds", now - times.started)
+    def first_token(self, clocking: Clocking, now: float) -> None:
+        """The first token of an answer was generated."""
+        clocking.first = now
+        self._observe("vllm:time_to_first_token_seconds", now - clocking.arrived)
+        if clocking.started is not None:
+            self._observe("vllm:request_prefill_time_seconds", now - clocking.started)
+
+    def generated(self, tokens: int) -> None:
+        """So many tokens were generated, of all answers together."""
+        self._count("vllm:generation_tokens_total", tokens)
 
     def drafted(self, tokens: int, accepted: int) -> None:
         """A run has checked so many drafts."""
@@ -153,9 +152,8 @@ class Metrics:
         self._count("vllm:spec_decode_num_draft_tokens_total", tokens)
         self._count("vllm:spec_decode_num_accepted_tokens_total", accepted)
 
-    def finished(self, key: int, reason: FinishReason, now: float) -> None:
+    def finished(self, times: Clocking, reason: FinishReason, now: float) -> None:
         """A request has ended."""
-        times = self._times.pop(key)
         self._observe("vllm:e2e_request_latency_seconds", now - times.arrived)
         if times.first is not None and times.latest is not None:
             decode_s = times.latest - times.first
@@ -171,23 +169,18 @@ class Metrics:
         """A client had left; its slot was free `seconds` after that was known."""
         self._observe("triune_abort_to_free_seconds", seconds)
 
-    def times(self, key: int) -> Times:
-        """When things happened to a request that is being served."""
-        times = self._times[key]
-        return Times(times.arrived, times.started, times.first, times.latest)
-
     def gauges(self, now: Snapshot) -> None:
         """Set every gauge."""
-        running, room = now.decoding + now.prefilling, now.slots * now.max_length
-        free = now.slots - running
+        running, kv = now.decoding + now.prefilling, now.kv
+        room = kv.blocks * kv.block_tokens
         values: dict[str, Mapping[str, float]] = {
             "vllm:num_requests_running": {"": running},
             "vllm:num_requests_waiting": {"": now.waiting},
             "vllm:kv_cache_usage_perc": {"": now.tokens / room},
             "nv_trt_llm_request_metrics": {"waiting": now.waiting, "context": now.prefilling, "scheduled": running,
                                            "active": running + now.waiting, "max": now.slots},
-            "nv_trt_llm_kv_cache_block_metrics": {"used": running, "free": free, "max": now.slots,
-                                                  "tokens_per": now.max_length, "fraction": running / now.slots},
+            "nv_trt_llm_kv_cache_block_metrics": {"used": kv.used, "free": kv.blocks - kv.used, "max": kv.blocks,
+                                                  "tokens_per": kv.block_tokens, "fraction": kv.used / kv.blocks},
             "triune_kv_cache_tokens": {"used": now.tokens, "free": room - now.tokens, "max": room},
             "triune_kv_cache_bytes": {"used": now.kv_bytes, "free": now.kv_bytes_max - now.kv_bytes, "max": now.kv_bytes_max},
         }  # fmt: skip

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from .constraints import Constraint
 from .errors import TriuneError
 from .text.cut import NOTHING, Cut, merge
 
@@ -54,7 +53,6 @@ class Request:
     thinking_open: bool = False  # the prompt holds the opening marker, so the answer begins with thinking
     separate_reasoning: bool = False  # thinking is kept apart from the answer
     timed: bool = False  # chunks say when things happened
-    constraint: Constraint | None = field(default=None, compare=False)  # `params.guide`, compiled; this request's own
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,33 +1,72 @@
-"""The seam between the runtime and whatever computes logits: ONNX Runtime, TensorRT, or the fake for tests."""
+"""The seam between the runtime and whatever computes logits: what a step asks for, and what comes of it. Values and protocols.
+
+A step is launched and collected: between the two, a runner that works beside the host (`depth` 1) computes while the next step
+is planned. Launches run one after the other, in their order, each after its own `orders`: so memory that a launch is told to
+use may be what an earlier one still reads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from enum import IntEnum
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Want(IntEnum):
+    """What of an item's rows is asked for."""
+
+    NOTHING = 0  # a part of a prompt: nothing leaves the device
+    TOKEN = 1  # the token that the runner chooses itself
+    LOGITS = 2
+
+
+class Work(NamedTuple):
     """Run `tokens` of the sequence in `slot`, whose first `start` tokens are already in the KV cache.
 
-    Logits are wanted after the last token, and after each of the `drafts` tokens before it. The last `drafts` tokens may be
-    taken back: the next `start` in the slot is then smaller.
+    Rows are made after the last token, and after each of the `drafts` tokens before it. The last `drafts` tokens may be taken
+    back: the next `start` in the slot is then smaller.
     """
 
     slot: int
     start: int
     tokens: tuple[int, ...]
     drafts: int = 0
-    logits: bool = True  # False: its logits will not be read; the best tokens are enough where a runner finds them
+    wants: Want = Want.LOGITS
+    fed: bool = False  # its last token is the one that the launch before chooses for this slot; what stands there is no token
+
+
+class Copy(NamedTuple):
+    """Copy the KV of the first `length` tokens of slot `source` to slot `target`, whose own is not needed any more."""
+
+    source: int
+    target: int
+    length: int
+
+
+class Table(NamedTuple):
+    """The KV of slot `slot` lies in these blocks from now on, in this order: of runners whose memory is paged."""
+
+    slot: int
+    blocks: tuple[int, ...]
+
+
+class CopyBlock(NamedTuple):
+    """Copy block `source` to block `target`: before a sequence writes into a block that others read."""
+
+    source: int
+    target: int
+
+
+Order = Copy | Table | CopyBlock  # what KV memory must do before a launch's work
 
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The highest logit of each row of a run and its token, as the engine found them."""
+    """The token that the runner chose for each row of a launch, and that token's logit."""
 
     tokens: NDArray[np.int64]  # [rows]
     logits: NDArray[np.float32]  # [rows]; not finite: the row's logits are no numbers
@@ -35,10 +74,18 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a run made: of each item in turn, 1 + `drafts` rows, the last of them after its last token."""
+    """What a launch made: of each item in turn, 1 + `drafts` rows, the last of them after its last token."""
 
-    logits: NDArray[np.float32]  # [rows, vocab_size]; with `best`, of items with `Work.logits` alone: others hold anything
-    best: Best | None = None  # None: the engine finds no tokens
+    logits: NDArray[np.float32]  # [rows, vocab_size]; with `best`, of items that want LOGITS alone: others hold anything
+    best: Best | None = None  # None: the runner chooses no tokens
+
+
+class Flight(Protocol):
+    """A step that is being computed."""
+
+    def collect(self) -> Rows:
+        """Wait until it is computed. Valid until the launch after the next."""
+        ...
 
 
 class Mtp(Protocol):
@@ -59,44 +106,91 @@ class Mtp(Protocol):
         """
         ...
 
-    def copy_slot(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` positions' KV from slot `source` to slot `target`."""
-        ...
-
 
 class Runner(Protocol):
-    """Computes logits and owns the KV slots' memory; decides nothing."""
+    """Computes logits and owns the KV memory; decides nothing."""
 
     @property
     def vocab_size(self) -> int: ...
 
     @property
     def mtp(self) -> Mtp | None:
-        """The layer that guesses further tokens, if the engine has one."""
+        """The layer that guesses further tokens, if the engine has one. `Copy` orders copy its KV too."""
         ...
 
-    def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
-        """Logits [rows, vocab_size]: of each item in turn, 1 + `drafts` rows, the last of them after its last token.
+    @property
+    def depth(self) -> int:
+        """Launches that may be in flight while the next one is planned: 0, or 1."""
+        ...
 
-        Items of one token in neighbouring slots run as one batch; longer ones run one by one. A sequence's logits are the
-        same bits whatever else is in `work`, and with drafts as without where the manifest has `speculation`.
+    @property
+    def chooses(self) -> frozenset[str]:
+        """What of sampling it does itself: "greedy", and options by their names in `SamplingParams`. Empty: nothing."""
+        ...
+
+    def warm_up(self) -> None:
+        """Called once, on the thread that will step, before the first launch: what is recorded there belongs to that thread."""
+        ...
+
+    def launch(self, work: Sequence[Work], orders: Sequence[Order] = (), columns: object | None = None) -> Flight:
+        """Carry out `orders`, then run `work`.
+
+        Args:
+            columns: how the tokens of items that want a TOKEN are chosen, one row an item; None: the best ones.
         """
         ...
 
-    def copy_slot(self, source: int, target: int, length: int) -> None:
-        """Copy the first `length` tokens' KV from slot `source` to slot `target`."""
+    def run_rows(self, work: Sequence[Work]) -> Rows:
+        """Launch `work` and collect it: for whoever has nothing to do meanwhile."""
+        ...
+
+    def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
+        """The logits of `run_rows`."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; nothing is in flight."""
         ...
 
 
-@runtime_checkable
-class BestFinder(Protocol):
-    """What a runner also is if its engine finds best tokens itself, so that their logits need not leave the device."""
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A flight that is over: of runners that compute while they are launched."""
+
+    rows: Rows
+
+    def collect(self) -> Rows:
+        return self.rows
+
+
+class Immediate:
+    """What runners share that compute while they are launched: they bring `run` or `run_rows`, and `copy_slot`."""
+
+    mtp: Mtp | None = None
+    depth = 0
+    chooses: frozenset[str] = frozenset()
+
+    def warm_up(self) -> None:
+        """See `Runner.warm_up`: nothing to do."""
+
+    def launch(self, work: Sequence[Work], orders: Sequence[Order] = (), columns: object | None = None) -> Flight:
+        """See `Runner.launch`."""
+        for order in orders:
+            assert isinstance(order, Copy), f"{order} is for paged memory; this runner's lies in slots"
+            self.copy_slot(*order)
+        return Landed(self.run_rows(work))
 
     def run_rows(self, work: Sequence[Work]) -> Rows:
-        """See `Runner.run`: the same run."""
-        ...
+        """See `Runner.run_rows`."""
+        return Rows(self.run(work))
 
+    def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
+        """Logits [rows, vocab_size]: of each item in turn, 1 + `drafts` rows, the last of them after its last token."""
+        raise NotImplementedError
 
-def run_rows(runner: Runner, work: Sequence[Work]) -> Rows:
-    """Run `work`, with the best tokens where `runner` finds them."""
-    return runner.run_rows(work) if isinstance(runner, BestFinder) else Rows(runner.run(work))
+    def copy_slot(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` tokens' KV from slot `source` to slot `target`."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """See `Runner.close`: nothing to give back."""

@@ -1,7 +1,7 @@
-"""Threads around an engine: one steps it, one sends what it gives. Knows no Triton: a sink is any callable.
+"""Threads around a generator: one steps it, one sends what it gives. Knows no Triton: a sink is any callable.
 
 Sinks may block (Triton's do, on shared memory), so they never run on the stepping thread. When many streams are live, a
-stream's chunks are merged for a while before they go out: a response costs the server as much as a third of a token.
+stream's next chunk is not made before its turn to go out: a response costs the server as much as a third of a token.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from .constraints import Constraint
 from .errors import Overloaded, TriuneError
-from .generation.engine import Engine
+from .generation.generator import Generator
 from .outbox import DEFAULT_PACE, Delivery, Outbox, Pace, Sink
 from .request import Event, FinishReason, Request
 
@@ -24,13 +25,13 @@ _GAUGE_INTERVAL_S = 0.25  # while stepping
 
 
 class Worker:
-    """Serves an engine until closed. Its methods may be called from any thread and do not block.
+    """Runs a generator until closed. Its methods may be called from any thread and do not block.
 
     Every accepted request gets exactly one last item: a chunk with a finish reason, or an error.
     """
 
-    def __init__(self, engine: Engine, pace: Pace = DEFAULT_PACE) -> None:
-        self._engine = engine
+    def __init__(self, generator: Generator, pace: Pace = DEFAULT_PACE) -> None:
+        self._generator = generator
         self._pace = pace
         self._inbox: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()  # None: stop
         self._changed = threading.Condition()  # guards the outbox and the two flags
@@ -52,24 +53,27 @@ class Worker:
         """Serve `request`: see `submit_group`."""
         self.submit_group([(request, sink)], leased=leased)
 
-    def submit_group(self, group: Sequence[tuple[Request, Sink]], *, leased: bool = False) -> None:
+    def submit_group(
+        self, group: Sequence[tuple[Request, Sink]], constraints: Sequence[Constraint | None] = (), *, leased: bool = False
+    ) -> None:
         """Serve requests for one prompt: each sink gets its chunks and its one last item, on the sending thread.
 
         Args:
+            constraints: see `Generator.submit_group`.
             leased: its chunks will be acknowledged, so silence means that its client has left. Otherwise that holds only
                 after a first acknowledgement.
 
         Raises:
             Overloaded: too many requests are here already, or the worker is closed or has failed.
         """
-        limits = self._engine.manifest.limits
+        limits = self._generator.limits
         with self._changed:
             if not self.alive:
                 raise Overloaded(
                     "the server is stopping, or its engine has failed", "send it again, to another server or later"
                 )
             if len(self._outbox) + len(group) > limits.max_sequences + limits.max_queue:
-                self._engine.metrics.refused("overloaded")
+                self._generator.metrics.refused("overloaded")
                 raise Overloaded(
                     f"{len(self._outbox):,} requests are here already, the limit is {limits.max_sequences:,} being served "
                     f"and {limits.max_queue:,} waiting",
@@ -77,7 +81,7 @@ class Worker:
                 )
             for request, sink in group:
                 self._outbox.open(request.key, sink, leased=leased)
-            self._inbox.put(lambda: self._submit([request for request, _ in group]))
+            self._inbox.put(lambda: self._submit([request for request, _ in group], constraints))
 
     def abort(self, key: int, reason: FinishReason = "cancelled") -> None:
         """End a request; its sink still gets its last item."""
@@ -86,7 +90,7 @@ class Worker:
 
     def abort_id(self, request_id: str) -> None:
         """End every request that its client named `request_id`."""
-        self._tell(lambda: self._engine.abort_id(request_id))
+        self._tell(lambda: self._generator.abort_id(request_id))
 
     def acknowledge(self, key: int, *, cancelled: bool, index: int | None = None) -> None:
         """The next step has seen chunk `index` of request `key` (None: the latest); `cancelled`: its client has left."""
@@ -113,10 +117,13 @@ class Worker:
 
     def _step_until_closed(self) -> None:
         try:
+            self._generator.start()
             while self._take_commands():
-                self._put(self._engine.step())
+                with self._changed:
+                    wanted = self._outbox.wanted(time.monotonic())
+                self._put(self._generator.step(wanted))
                 self._set_gauges()
-            self._put(self._engine.close())
+            self._put(self._generator.close())
             self._set_gauges()
             self._end(_STOPPED)
         except BaseException as error:
@@ -139,7 +146,7 @@ class Worker:
         """Do what other threads asked for; wait for the first request to if there is nothing. False: closing."""
         while True:
             try:
-                command = self._inbox.get(block=not self._engine.has_work)
+                command = self._inbox.get(block=not self._generator.has_work)
             except queue.Empty:
                 return True
             if command is None:
@@ -147,9 +154,9 @@ class Worker:
             self._put(command())
             self._set_gauges()
 
-    def _submit(self, requests: Sequence[Request]) -> list[Event]:
+    def _submit(self, requests: Sequence[Request], constraints: Sequence[Constraint | None]) -> list[Event]:
         try:
-            self._engine.submit_group(requests)
+            self._generator.submit_group(requests, constraints)
         except TriuneError as error:
             return [Event(request.key, error) for request in requests]
         except Exception as error:  # whatever it is, it is this request's: the others are served on
@@ -159,9 +166,9 @@ class Worker:
         return []
 
     def _abort(self, key: int, reason: FinishReason, asked_at: float) -> list[Event]:
-        events = self._engine.abort(key, reason)
+        events = self._generator.abort(key, reason)
         if events:
-            self._engine.metrics.freed(time.monotonic() - asked_at)
+            self._generator.metrics.freed(time.monotonic() - asked_at)
         return events
 
     def _put(self, events: Iterable[Event]) -> None:
@@ -172,9 +179,9 @@ class Worker:
 
     def _set_gauges(self) -> None:
         now = time.monotonic()
-        if not self._engine.has_work or now - self._gauges_at > _GAUGE_INTERVAL_S:
+        if not self._generator.has_work or now - self._gauges_at > _GAUGE_INTERVAL_S:
             self._gauges_at = now
-            self._engine.metrics.gauges(self._engine.snapshot())
+            self._generator.metrics.gauges(self._generator.snapshot())
 
     def _send_until_closed(self) -> None:
         while (delivery := self._next_delivery()) is not None:

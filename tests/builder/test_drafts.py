@@ -34,10 +34,11 @@ from triune_builder.verify.verify import LogitsError, Verification, problems
 from triune_runtime.drafting.lookup import LookupDrafter
 from triune_runtime.drafting.mtp import MtpDrafter
 from triune_runtime.drafting.speculator import Speculator
-from triune_runtime.generation.engine import Engine
+from triune_runtime.generation.loop import StepLoop
 from triune_runtime.manifest import EngineManifest, Limits, MtpEngine, Speculation
 from triune_runtime.request import Request, SamplingParams
 from triune_runtime.runner import Runner, Work
+from triune_runtime.starting import step_loop
 from triune_runtime.targets.cpu.runner import OrtRunner
 from triune_runtime.text.tokenizer import TextTokenizer
 
@@ -187,7 +188,7 @@ def test_r1_nano_says_the_same_with_and_without_drafts(
     ]
 
     def answers(speculator: Speculator | None) -> tuple[list[list[Any]], int, int]:
-        engine = Engine(manifest, runner, tokenizer.token_bytes(), clock=lambda: 0.0, speculator=speculator or Eager(1, 0, ()))
+        engine = step_loop(manifest, runner, tokenizer.token_bytes(), clock=lambda: 0.0, drafts=speculator or Eager(1, 0, ()))
         if speculator is not None:
             made.append(engine)
         for request in requests:
@@ -202,7 +203,7 @@ def test_r1_nano_says_the_same_with_and_without_drafts(
         return said, drafted, accepted
 
     assert runner.mtp is not None and manifest.speculation is not None
-    made: list[Engine] = []
+    made: list[StepLoop] = []
     plain, none, _ = answers(None)
     for drafters in ([MtpDrafter(runner.mtp, lambda *of: made[-1].sampler.guess(*of))], [LookupDrafter()]):
         said, drafted, accepted = answers(Eager(manifest.speculation.tokens, manifest.limits.max_length, drafters))

@@ -21,10 +21,10 @@ from triune_builder.graph.arch import find_architecture
 from triune_builder.graph.export import export
 from triune_builder.graph.windows import with_window
 from triune_builder.verify import reference
-from triune_runtime.generation.engine import Engine as Server
 from triune_runtime.manifest import Limits, replace_limits
 from triune_runtime.request import Chunk, Request, SamplingParams
 from triune_runtime.runner import Work
+from triune_runtime.starting import step_loop
 from triune_runtime.targets import make_runner
 from triune_runtime.text.vocabulary import TokenBytes
 
@@ -126,7 +126,7 @@ def test_a_moved_sequence_goes_on_as_the_original(engine: Engine) -> None:
 
 def test_memory_is_flat_beyond_the_window_in_the_runtimes_own_report(tmp_path: Path) -> None:
     made = make_engine(windowed(layer_types=None), "fp32", tmp_path, slots=2, max_length=LENGTH)
-    server = Server(made.manifest, made.runner, TokenBytes([bytes([i]) for i in range(256)]))
+    server = step_loop(made.manifest, made.runner, TokenBytes([bytes([i]) for i in range(256)]))
     server.submit(
         Request(key=1, prompt=tuple(TEXTS[0][:5]), params=SamplingParams(max_tokens=300, temperature=0.0, ignore_eos=True))
     )
@@ -144,7 +144,7 @@ def test_memory_is_flat_beyond_the_window_in_the_runtimes_own_report(tmp_path: P
 def test_answers_served_together_are_each_the_models_own(checkpoint: FakeCheckpoint, engine: Engine) -> None:
     """Requests come and go, slots are moved; every token is the reference's choice after the tokens before it."""
     manifest = replace_limits(engine.manifest, max_sequences=3, prefill_chunk=16)
-    server = Server(manifest, engine.runner, TokenBytes([bytes([i % 128]) for i in range(256)]))
+    server = step_loop(manifest, engine.runner, TokenBytes([bytes([i % 128]) for i in range(256)]))
     prompts = {key: tuple(TEXTS[key % 4][:length]) for key, length in enumerate((5, 70, 33, 17, 50, 8, 41))}
     answers: dict[int, list[int]] = {key: [] for key in prompts}
     for key, prompt in prompts.items():

@@ -10,9 +10,10 @@ from fakes.runtime import chunks_of, run_out
 from fakes.thinking import thinking_engine
 from triune_runtime.constraints.compiling import ConstraintCompiler
 from triune_runtime.constraints.guide import Guide
-from triune_runtime.generation.engine import Engine
+from triune_runtime.generation.loop import StepLoop
 from triune_runtime.manifest import Limits
 from triune_runtime.request import Chunk, Request, SamplingParams
+from triune_runtime.starting import step_loop
 from triune_runtime.targets.fake.runner import FakeRunner
 from triune_runtime.text.tokenizer import load_token_bytes
 
@@ -32,17 +33,25 @@ class Model:
     ) -> Request:
         given = SamplingParams(**({"max_tokens": 200, "temperature": 1.0, "seed": key} | params), guide=guide)
         thinks = self.manifest.reasoning is not None
-        request = Request(
+        return Request(
             key=key, prompt=prompt or tuple(range(5 + key % 7)), params=given, thinking_open=opened, separate_reasoning=thinks,
             stream=False,
         )  # fmt: skip
-        return request if guide is None else dataclasses.replace(request, constraint=self.compiler.make(guide, request))
+
+    def submit(self, engine: StepLoop, request: Request) -> None:
+        """Have a request served, and its answer held to its guide.
+
+        Raises:
+            RequestError: the guide cannot be compiled.
+        """
+        guide = request.params.guide
+        engine.submit(request, None if guide is None else self.compiler.make(guide, request))
 
     def answers(self, *requests: Request) -> list[Chunk]:
         """The one chunk of each request, served together."""
-        engine = Engine(self.manifest, FakeRunner(self.manifest.vocab_size, self.manifest.stop_token_ids), self.table)
+        engine = step_loop(self.manifest, FakeRunner(self.manifest.vocab_size, self.manifest.stop_token_ids), self.table)
         for request in requests:
-            engine.submit(request)
+            self.submit(engine, request)
         events = run_out(engine)
         for event in events:
             assert isinstance(event.item, Chunk), event.item

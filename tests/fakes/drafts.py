@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fakes.runtime import STOPS, TOKENS, VOCAB, make_manifest, run_out
+from triune_runtime.constraints import Constraint
 from triune_runtime.drafting import Drafter
 from triune_runtime.drafting.costs import Costs
 from triune_runtime.drafting.speculator import Speculator
-from triune_runtime.generation.engine import Engine
+from triune_runtime.generation.loop import StepLoop
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request
 from triune_runtime.runner import Work
+from triune_runtime.starting import step_loop
 from triune_runtime.targets.fake.runner import FakeRunner
 
 
@@ -65,20 +67,16 @@ class Oracle(Speculator):
 
 def engine_with(
     speculator: Speculator | None, runner: FakeRunner | None = None, *, manifest: EngineManifest | None = None, **limits: int
-) -> Engine:
-    return Engine(
-        manifest or make_manifest(**limits),
-        runner or FakeRunner(VOCAB, STOPS),
-        TOKENS,
-        clock=lambda: 0.0,
-        speculator=speculator,
-    )
+) -> StepLoop:
+    """An engine with these drafts; None: with those that it has by itself."""
+    runner = runner or FakeRunner(VOCAB, STOPS)
+    return step_loop(manifest or make_manifest(**limits), runner, TOKENS, drafts=speculator, clock=lambda: 0.0)
 
 
-def tokens_alone(request: Request, make: Callable[[], Engine]) -> list[int]:
+def tokens_alone(request: Request, make: Callable[[], StepLoop], constraint: Constraint | None = None) -> list[int]:
     """Prompt and answer of a request that has an engine without drafts for itself."""
     engine = make()
-    engine.submit(request)
+    engine.submit(request, constraint)
     (sequence,) = engine.scheduler.waiting
     run_out(engine)
     return sequence.tokens
@@ -95,6 +93,10 @@ class RememberingRunner(FakeRunner):
         for item in work:
             self.layer.latest[item.slot] = item.start, np.array(item.tokens, np.float32)[:, None]
         return super().run(work)
+
+    def copy_slot(self, source: int, target: int, length: int) -> None:
+        super().copy_slot(source, target, length)
+        self.layer.read[target] = self.layer.read.get(source, [])[:length]
 
 
 class RememberingMtp:
@@ -117,6 +119,3 @@ class RememberingMtp:
         logits = np.zeros(VOCAB, np.float32)
         logits[(tokens[-1] + 1) % VOCAB] = 1
         return logits, np.array([[tokens[-1]]], np.float32)
-
-    def copy_slot(self, source: int, target: int, length: int) -> None:
-        self.read[target] = self.read.get(source, [])[:length]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune_runtime.manifest import CacheTensor, EngineManifest
-from triune_runtime.runner import Rows, Work
+from triune_runtime.runner import Rows, Want, Work
 from triune_runtime.targets.device.host import HostDevice, HostEngine
 from triune_runtime.targets.device.slot_runner import SlotRunner
 
@@ -69,7 +69,7 @@ class StrictRunner(SlotRunner):
     def run_rows(self, work: Sequence[Work]) -> Rows:
         made, row = super().run_rows(work), 0
         for item in work:
-            if made.best is not None and not item.logits:
+            if made.best is not None and item.wants is not Want.LOGITS:
                 made.logits[row : row + 1 + item.drafts] = np.arange(self.vocab_size)
             row += 1 + item.drafts
         return made

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from triune_runtime.generation.engine import Engine
+from triune_runtime.generation.loop import StepLoop
+from triune_runtime.generation.scheduler import Scheduler
+from triune_runtime.kv.slots import SlotStore
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.request import Chunk, Event, Request
 from triune_runtime.runner import Runner, Work
+from triune_runtime.starting import step_loop
 from triune_runtime.targets.fake.runner import FakeRunner
 from triune_runtime.text.vocabulary import TokenBytes
 
@@ -35,10 +38,14 @@ def make_manifest(stops: tuple[int, ...] = STOPS, **limits: int) -> EngineManife
     )
 
 
+def scheduler_of(limits: Limits) -> Scheduler:
+    return Scheduler(limits, SlotStore(limits.max_sequences, limits.max_length))
+
+
 def make_engine(
     runner: Runner | None = None, *, clock: Callable[[], float] = lambda: 0.0, stops: tuple[int, ...] = STOPS, **limits: int
-) -> Engine:
-    return Engine(make_manifest(stops, **limits), runner or FakeRunner(VOCAB, stops), TOKENS, clock=clock)
+) -> StepLoop:
+    return step_loop(make_manifest(stops, **limits), runner or FakeRunner(VOCAB, stops), TOKENS, clock=clock)
 
 
 def text_of(chunks: Iterable[Chunk]) -> str:
@@ -54,7 +61,7 @@ def run_alone(request: Request, **limits: Any) -> list[Chunk]:
     return chunks_of(run_out(engine), request.key)
 
 
-def run_out(engine: Engine, most: int = 100_000) -> list[Event]:
+def run_out(engine: StepLoop, most: int = 100_000) -> list[Event]:
     """Step until there is nothing left to do."""
     events: list[Event] = []
     while engine.has_work:

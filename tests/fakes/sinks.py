@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fakes.runtime import STOPS, VOCAB
-from triune_runtime.generation.engine import Engine
+from triune_runtime.generation.loop import StepLoop
 from triune_runtime.outbox import Item, Pace
 from triune_runtime.request import Chunk, Request, SamplingParams
 from triune_runtime.runner import Work
@@ -72,7 +72,7 @@ class Gated(FakeRunner):
 
 
 @contextmanager
-def working(engine: Engine, pace: Pace = UNHURRIED) -> Iterator[Worker]:
+def working(engine: StepLoop, pace: Pace = UNHURRIED) -> Iterator[Worker]:
     worker = Worker(engine, pace)
     try:
         yield worker

@@ -28,7 +28,7 @@ from triune_builder.verify.best import best_errors
 from triune_builder.verify.speed import replay_error
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.runner import BestFinder, Runner, Work
+from triune_runtime.runner import Runner, Want, Work
 from triune_runtime.targets import make_runner
 from triune_runtime.targets.tensorrt.preflight import Gpu, check_runnable, this_machine
 
@@ -119,7 +119,7 @@ def test_best_tokens_are_those_of_the_logits(gpu: Gpu, tmp_path: Path, precision
     """Of equal logits the first, whatever the batch: bfloat16 has many equal ones."""
     built = build(gpu, "llama", precision, tmp_path)
     runner = built.runner()
-    assert isinstance(runner, BestFinder)
+    assert "greedy" in runner.chooses
     for work in STEPS:
         made = runner.run_rows(work)
         assert made.best is not None
@@ -130,9 +130,9 @@ def test_best_tokens_are_those_of_the_logits(gpu: Gpu, tmp_path: Path, precision
 
 def test_a_step_that_wants_no_logits_finds_the_same_tokens(llama: Built) -> None:
     one, other = llama.runner(), llama.runner()
-    assert isinstance(one, BestFinder) and isinstance(other, BestFinder)
+    assert "greedy" in one.chooses and "greedy" in other.chooses
     for work in STEPS:
-        bare = one.run_rows([dataclasses.replace(item, logits=False) for item in work]).best
+        bare = one.run_rows([item._replace(wants=Want.TOKEN) for item in work]).best
         full = other.run_rows(work).best
         assert bare is not None and full is not None and np.array_equal(bare.tokens, full.tokens), work
 

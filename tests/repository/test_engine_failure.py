@@ -12,7 +12,7 @@ import pytest
 from fakes.pb_utils import MetricFamily
 from fakes.repository import fake_engine
 from triune_runtime.errors import TriuneError
-from triune_runtime.generation.engine import Engine
+from triune_runtime.generation.loop import StepLoop
 from triune_runtime.serving import generation
 
 
@@ -29,11 +29,11 @@ def start(service: generation.GenerationService) -> tuple[threading.Event, list[
 
 
 def test_a_failed_engine_answers_its_requests_and_then_reports_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(engine: Engine) -> Any:
+    def step(loop: StepLoop, wanted: object) -> Any:
         raise AssertionError("lost count")
 
     fake_engine(tmp_path)
-    monkeypatch.setattr(Engine, "step", step)
+    monkeypatch.setattr(StepLoop, "step", step)
     monkeypatch.setattr(generation, "_WATCH_S", 0.05)
     reports: list[bool] = []
     reported = threading.Event()

@@ -24,11 +24,11 @@ from fakes.host_engines import as_tensorrt
 from fakes.runtime import run_out
 from triune_runtime.drafting.speculator import Speculator
 from triune_runtime.errors import TriuneError
-from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import FILE_NAME, EngineManifest, Limits
 from triune_runtime.request import Chunk, Event, Request
 from triune_runtime.runner import Best, Rows
 from triune_runtime.sampling.host import Sampler, SamplingError
+from triune_runtime.starting import step_loop
 
 SEEDS = st.integers(0, 2**32)
 DATE = ("regex", r"\d{4}-\d{2}")
@@ -89,11 +89,11 @@ def serve(
     rng: random.Random | None = None,
 ) -> dict[int, Served]:
     """Serve requests, of which each may be a new one for every call; with `rng` they come one after the other."""
-    engine = Engine(model.manifest, runner.runner, model.table, clock=lambda: 0.0, speculator=speculator)
+    engine = step_loop(model.manifest, runner.runner, model.table, clock=lambda: 0.0, drafts=speculator)
     events: list[Event] = []
     sequences = []
     for request in requests:
-        engine.submit(request)
+        model.submit(engine, request)
         sequences.append(engine.scheduler.waiting[-1])
         while rng is not None and engine.has_work and rng.random() < 0.5:
             events += engine.step()
@@ -208,7 +208,7 @@ def test_answers_to_one_prompt_share_a_row_that_some_read(model: Model) -> None:
     kinds = ({}, {"temperature": 1.0}, {})
     members = [model.request(key, None, prompt=prompt, **(PLAIN | kind)) for key, kind in enumerate(kinds)]
     alone = [serve(model, HashRunner.of(model.manifest, highest), [member])[member.key] for member in members]
-    engine = Engine(model.manifest, HashRunner.of(model.manifest, highest).runner, model.table)
+    engine = step_loop(model.manifest, HashRunner.of(model.manifest, highest).runner, model.table)
     engine.submit_group(members)
     sequences = engine.scheduler.waiting[-1].members
     run_out(engine)

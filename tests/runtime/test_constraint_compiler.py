@@ -21,8 +21,8 @@ from fakes.schemas import draw
 from triune_runtime.constraints.compiling import ConstraintCompiler
 from triune_runtime.constraints.guide import Guide, json_schema
 from triune_runtime.errors import Overloaded, RequestError
-from triune_runtime.generation.engine import Engine
 from triune_runtime.request import Chunk, Request
+from triune_runtime.starting import step_loop
 from triune_runtime.targets.fake.runner import FakeRunner
 
 DATE: Guide = ("regex", "[0-9]{4}-[0-9]{2}")
@@ -78,12 +78,11 @@ FRAGMENTS = st.sampled_from(
 @given(st.sampled_from(["grammar", "regex", "json_schema"]), st.lists(FRAGMENTS, min_size=1, max_size=12), st.booleans())
 def test_no_guide_breaks_more_than_its_own_request(model: Model, kind: str, parts: list[str], spaced: bool) -> None:
     source = ("start: " if kind == "grammar" else "") + (" " if spaced else "").join(parts)
+    engine = step_loop(model.manifest, FakeRunner(model.manifest.vocab_size, model.manifest.stop_token_ids), model.table)
     try:
-        request = model.request(1, (kind, source), max_tokens=20)
+        model.submit(engine, model.request(1, (kind, source), max_tokens=20))
     except RequestError:
         return
-    engine = Engine(model.manifest, FakeRunner(model.manifest.vocab_size, model.manifest.stop_token_ids), model.table)
-    engine.submit(request)
     engine.submit(model.request(2, max_tokens=20))
     last = {event.key: event for event in run_out(engine) if event.last}
     assert set(last) == {1, 2}

@@ -19,9 +19,10 @@ from support.real_server import REPOSITORY
 from triune_runtime.constraints.compiling import ConstraintCompiler
 from triune_runtime.constraints.guide import Guide, choice, json_schema
 from triune_runtime.errors import TriuneError
-from triune_runtime.generation.engine import Engine
+from triune_runtime.generation.loop import StepLoop
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request
+from triune_runtime.starting import step_loop
 from triune_runtime.targets.fake.runner import FakeRunner
 from triune_runtime.text.tokenizer import load_token_bytes
 from triune_runtime.text.vocabulary import TokenBytes
@@ -88,9 +89,9 @@ def test_an_answer_that_is_cut_off_says_length(model: Model) -> None:
 
 
 def test_a_grammar_and_bans_that_leave_nothing_end_the_answer_with_an_error(model: Model) -> None:
-    engine = Engine(model.manifest, FakeRunner(model.manifest.vocab_size), model.table)
+    engine = step_loop(model.manifest, FakeRunner(model.manifest.vocab_size), model.table)
     banned = tuple((token,) for token, raw in enumerate(model.table) if raw.startswith(b"a"))
-    engine.submit(model.request(1, ("regex", "a+"), bad_words=banned))
+    model.submit(engine, model.request(1, ("regex", "a+"), bad_words=banned))
     (event,) = run_out(engine)
     assert isinstance(event.item, TriuneError)
 
@@ -114,14 +115,15 @@ def test_drafts_change_no_byte_of_a_constrained_answer(model: Model, thinker: Mo
         def make(of: Model = of, key: int = key, opened: bool = opened) -> Request:
             return of.request(key, DATE, opened=opened, thinking_budget=3 if opened else None)
 
-        def engine(speculator: Oracle | None = None, of: Model = of) -> Engine:
-            return Engine(
-                of.manifest, FakeRunner(of.manifest.vocab_size, of.manifest.stop_token_ids), of.table, speculator=speculator
+        def engine(speculator: Oracle | None = None, of: Model = of) -> StepLoop:
+            return step_loop(
+                of.manifest, FakeRunner(of.manifest.vocab_size, of.manifest.stop_token_ids), of.table, drafts=speculator
             )
 
         (wanted,) = of.answers(make())
-        drafting = engine(Oracle({key: tokens_alone(make(), engine)}, random.Random(key)))
-        drafting.submit(make())
+        known = tokens_alone(make(), engine, of.compiler.make(DATE, make()))
+        drafting = engine(Oracle({key: known}, random.Random(key)))
+        of.submit(drafting, make())
         (chunk,) = chunks_of(run_out(drafting), key)
         assert dataclasses.replace(chunk, drafted=0, accepted=0) == wanted
 

@@ -11,15 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fakes.runtime import TOKENS, VOCAB, chunks_of, make_manifest
+from fakes.runtime import TOKENS, VOCAB, chunks_of, make_manifest, scheduler_of
 from triune_runtime.drafting.costs import Costs, Record, worthwhile
 from triune_runtime.drafting.lookup import LookupDrafter
 from triune_runtime.drafting.speculator import MOST_SEQUENCES, Speculator
-from triune_runtime.generation.engine import Engine
-from triune_runtime.generation.scheduler import Scheduler
 from triune_runtime.manifest import Limits
 from triune_runtime.request import Request, SamplingParams
-from triune_runtime.runner import Work
+from triune_runtime.runner import Immediate, Work
+from triune_runtime.starting import step_loop
 
 
 def costs(plain: dict[int, float], *check: float) -> Costs:
@@ -91,10 +90,10 @@ def test_a_record_learns_each_drafts_place_and_forgets() -> None:
     assert record.expected(2) == pytest.approx(1 + 0.8 + 0.64, abs=0.01)
 
 
-class Looping:
+class Looping(Immediate):
     """Says 3, 4, 5, 3, 4, 5, ... and takes `seconds` of the clock for it."""
 
-    vocab_size, mtp, now = VOCAB, None, 0.0
+    vocab_size, now = VOCAB, 0.0
 
     def __init__(self, check: float, growth: float) -> None:
         self.check, self.growth, self.checks = check, growth, 0
@@ -116,7 +115,7 @@ def loop(sequences: int, *, check: float, growth: float, tokens: int = 60) -> tu
     runner = Looping(check, growth)
     manifest = make_manifest(max_sequences=16, max_length=256)
     speculator = Speculator(4, 256, [LookupDrafter()], lambda: runner.now)
-    engine = Engine(manifest, runner, TOKENS, clock=lambda: runner.now, speculator=speculator)
+    engine = step_loop(manifest, runner, TOKENS, clock=lambda: runner.now, drafts=speculator)
     for key in range(sequences):
         engine.submit(Request(key=key, prompt=(3, 4, 5, 3), params=SamplingParams(max_tokens=tokens)))
     given_tokens = 0
@@ -142,7 +141,7 @@ def test_no_drafts_in_a_large_batch() -> None:
 
 def test_a_request_may_ask_for_fewer_drafts_or_none() -> None:
     for most in (0, 1, None):
-        speculator, scheduler = Speculator(4, 64, [LookupDrafter()], lambda: 0.0), Scheduler(Limits())
+        speculator, scheduler = Speculator(4, 64, [LookupDrafter()], lambda: 0.0), scheduler_of(Limits())
         params = SamplingParams(max_tokens=40, max_drafts=most)
         sequence = scheduler.add(Request(key=0, prompt=(3, 4, 5, 3, 4), params=params))
         speculator.costs = costs({1: 1.0}, 0.5)
@@ -153,7 +152,7 @@ def test_a_request_may_ask_for_fewer_drafts_or_none() -> None:
 def test_no_drafts_where_their_run_would_pass_the_slots_end() -> None:
     runner = Looping(1.1, 0.2)
     speculator = Speculator(4, 32, [LookupDrafter()], lambda: runner.now)
-    engine = Engine(make_manifest(max_length=32), runner, TOKENS, clock=lambda: runner.now, speculator=speculator)
+    engine = step_loop(make_manifest(max_length=32), runner, TOKENS, clock=lambda: runner.now, drafts=speculator)
     engine.submit(Request(key=0, prompt=(3, 4, 5, 3)))
     while engine.has_work:
         for sequence in engine.scheduler.decoding:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from fakes.runtime import STOPS, TOKENS, VOCAB, chunks_of, make_engine, plain_greedy, run_alone, run_out, text_of
 from triune_runtime.errors import Overloaded, RequestError, TooLong, TriuneError
+from triune_runtime.kv.store import KvUsage
 from triune_runtime.request import Chunk, Event, Request, SamplingParams
-from triune_runtime.runner import Work
+from triune_runtime.runner import Immediate, Work
 from triune_runtime.targets.fake.runner import FakeRunner
 
 SEEDS = st.integers(0, 2**32)
@@ -115,10 +116,10 @@ def test_streamed_text_equals_the_text_in_one_piece(seed: int) -> None:
     assert whole(streamed) == whole([single])
 
 
-class Scripted:
+class Scripted(Immediate):
     """A runner that makes every sequence say `script`, whatever its prompt."""
 
-    vocab_size, mtp = VOCAB, None
+    vocab_size = VOCAB
 
     def __init__(self, *script: int, prompt: int = 1) -> None:
         self._script, self._prompt = script, prompt
@@ -295,4 +296,4 @@ def test_the_snapshot_counts_requests_slots_and_tokens() -> None:
     engine.step()
     now = engine.snapshot()
     assert (now.decoding, now.prefilling, now.waiting, now.tokens) == (2, 0, 2, 4)
-    assert (now.slots, now.max_length) == (2, 32)
+    assert (now.slots, now.kv) == (2, KvUsage(blocks=2, used=2, block_tokens=32))

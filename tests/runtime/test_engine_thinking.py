@@ -10,9 +10,9 @@ import pytest
 
 from fakes.runtime import chunks_of, make_manifest, run_out
 from triune_runtime.errors import RequestError
-from triune_runtime.generation.engine import Engine
 from triune_runtime.manifest import ReasoningMarkers
 from triune_runtime.request import Chunk, Request, SamplingParams, join
+from triune_runtime.starting import step_loop
 from triune_runtime.targets.fake.runner import FakeRunner
 from triune_runtime.text.vocabulary import TokenBytes
 
@@ -40,7 +40,7 @@ MARKERS = ReasoningMarkers(start="<think>", end="</think>", closing_ids=(BREAK, 
 def answer(request: Request, markers: ReasoningMarkers | None = MARKERS) -> list[Chunk]:
     """The chunks of a request that has an engine for itself; one end token, which comes now and then."""
     manifest = dataclasses.replace(make_manifest((END,), max_length=200), vocab_size=len(PIECES), reasoning=markers)
-    engine = Engine(manifest, FakeRunner(len(PIECES), (END,)), TABLE)
+    engine = step_loop(manifest, FakeRunner(len(PIECES), (END,)), TABLE)
     engine.submit(request)
     return chunks_of(run_out(engine), request.key)
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from fakes.runtime import STOPS, VOCAB, make_engine
 from triune_runtime.errors import Overloaded, RequestError
-from triune_runtime.generation.engine import Engine
+from triune_runtime.generation.loop import StepLoop
+from triune_runtime.kv.store import KvUsage
 from triune_runtime.metrics import FAMILIES, Family, Metrics, Snapshot, Update
 from triune_runtime.request import Request, SamplingParams
 from triune_runtime.runner import Work
@@ -50,7 +51,7 @@ class SlowRunner(FakeRunner):
 
 
 @pytest.fixture
-def engine() -> Engine:
+def engine() -> StepLoop:
     clock = Clock()
     return make_engine(SlowRunner(clock), clock=clock, max_sequences=1, prefill_chunk=4, max_length=40, max_queue=2)
 
@@ -64,12 +65,12 @@ def request(key: int, prompt: int = 1, max_tokens: int = 1, deadline: float | No
     )
 
 
-def run_out(engine: Engine) -> None:
+def run_out(engine: StepLoop) -> None:
     while engine.has_work:
         engine.step()
 
 
-def test_times_of_a_request_add_up(engine: Engine) -> None:
+def test_times_of_a_request_add_up(engine: StepLoop) -> None:
     engine.submit(request(0, prompt=1, max_tokens=2))  # steps 1 and 2
     engine.submit(request(1, prompt=6, max_tokens=4))  # waits for them; prompt in 3 and 4, tokens at 4, 5, 6, 7
     run_out(engine)
@@ -86,13 +87,13 @@ def test_times_of_a_request_add_up(engine: Engine) -> None:
     assert values(updates, "vllm:request_success_total") == {"stop": 0, "length": 2, "abort": 0, "error": 0}
 
 
-def test_an_answer_of_one_token_has_no_time_between_tokens(engine: Engine) -> None:
+def test_an_answer_of_one_token_has_no_time_between_tokens(engine: StepLoop) -> None:
     engine.submit(request(0))
     run_out(engine)
     assert seen(engine.metrics.drain(), "vllm:inter_token_latency_seconds") == ()
 
 
-def test_aborted_and_refused_requests_are_counted_by_reason(engine: Engine) -> None:
+def test_aborted_and_refused_requests_are_counted_by_reason(engine: StepLoop) -> None:
     for key in range(2):
         engine.submit(request(key, max_tokens=30, deadline=101.5 if key else None))
     with pytest.raises(Overloaded):
@@ -110,8 +111,10 @@ def test_aborted_and_refused_requests_are_counted_by_reason(engine: Engine) -> N
 
 
 def test_gauges_show_slots_and_tokens() -> None:
-    metrics = Metrics(Snapshot(slots=4, max_length=100))
-    metrics.gauges(Snapshot(decoding=2, prefilling=1, waiting=7, tokens=80, slots=4, max_length=100))
+    metrics = Metrics(Snapshot(slots=4, kv=KvUsage(blocks=4, used=0, block_tokens=100)))
+    metrics.gauges(
+        Snapshot(decoding=2, prefilling=1, waiting=7, tokens=80, slots=4, kv=KvUsage(blocks=4, used=3, block_tokens=100))
+    )
     updates = metrics.drain()
     assert values(updates, "vllm:num_requests_running") == {"": 3}
     assert values(updates, "vllm:num_requests_waiting") == {"": 7}
@@ -124,7 +127,7 @@ def test_gauges_show_slots_and_tokens() -> None:
 
 
 def test_the_first_drain_names_every_series_and_the_next_only_what_changed() -> None:
-    metrics = Metrics(Snapshot(slots=1, max_length=1))
+    metrics = Metrics(Snapshot(slots=1, kv=KvUsage(blocks=1, used=0, block_tokens=1)))
     first = {(u.family, u.labels) for u in metrics.drain()}
     for family in FAMILIES.values():
         if family.kind != "histogram":
@@ -142,7 +145,7 @@ def test_the_first_drain_names_every_series_and_the_next_only_what_changed() -> 
 
 
 def test_undrained_observations_take_bounded_memory() -> None:
-    metrics = Metrics(Snapshot(slots=1, max_length=1))
+    metrics = Metrics(Snapshot(slots=1, kv=KvUsage(blocks=1, used=0, block_tokens=1)))
     for value in range(20_000):
         metrics.freed(value)
     kept = seen(metrics.drain(), "triune_abort_to_free_seconds")

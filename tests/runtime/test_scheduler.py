@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.runtime import scheduler_of
 from triune_runtime.errors import Overloaded, RequestError, TooLong
-from triune_runtime.generation.scheduler import Move, Scheduler, Step
+from triune_runtime.generation.scheduler import Scheduler, Step
 from triune_runtime.manifest import Limits
 from triune_runtime.request import Request, SamplingParams
+from triune_runtime.runner import Copy
 
 LIMITS = st.builds(
     Limits, max_sequences=st.integers(1, 6), prefill_chunk=st.integers(1, 8), max_length=st.just(64), max_queue=st.just(100)
@@ -36,7 +38,7 @@ def commit(scheduler: Scheduler, step: Step) -> None:
 @given(limits=LIMITS, seed=st.integers(0, 2**32))
 def test_invariants_hold_under_random_arrivals_and_cancellations(limits: Limits, seed: int) -> None:
     rng = random.Random(seed)
-    scheduler = Scheduler(limits)
+    scheduler = scheduler_of(limits)
     arrivals = [make_request(key, rng.randint(1, 40), rng.randint(1, 12)) for key in range(rng.randint(1, 15))]
     cuts: dict[int, list[tuple[int, int]]] = defaultdict(list)
     started: list[int] = []
@@ -60,7 +62,7 @@ def test_invariants_hold_under_random_arrivals_and_cancellations(limits: Limits,
         still = bool(decoding) and not decodes
         if still:
             stood_still_for += sum(part.length for part in prompts)
-            assert prompts and not step.moves
+            assert prompts and not step.orders
             assert len(prompts) + len(scheduler.waiting) + len(scheduler.prefilling) > len(decoding)
             assert stood_still_for < 4 * limits.prefill_chunk
         else:
@@ -73,7 +75,7 @@ def test_invariants_hold_under_random_arrivals_and_cancellations(limits: Limits,
         assert prompts or not may_start
         assert sum(not part.samples for part in prompts) <= 1
         for part in prompts:
-            assert part.start == part.sequence.computed
+            assert part.start + part.length == part.sequence.computed
             cuts[part.sequence.key].append((part.start, part.start + part.length))
         started += [part.sequence.key for part in prompts if part.start == 0]
         commit(scheduler, step)
@@ -87,7 +89,7 @@ def test_invariants_hold_under_random_arrivals_and_cancellations(limits: Limits,
 
 @given(limits=LIMITS, lengths=st.lists(st.integers(1, 40), min_size=1, max_size=20))
 def test_a_request_starts_after_a_bounded_number_of_steps(limits: Limits, lengths: list[int]) -> None:
-    scheduler, answer = Scheduler(limits), 3
+    scheduler, answer = scheduler_of(limits), 3
     sequences = [scheduler.add(make_request(key, length, answer)) for key, length in enumerate(lengths)]
     chunks = sum(-(-length // limits.prefill_chunk) for length in lengths)
     steps = 0
@@ -99,14 +101,14 @@ def test_a_request_starts_after_a_bounded_number_of_steps(limits: Limits, length
 
 
 def test_short_prompts_share_a_step() -> None:
-    scheduler = Scheduler(Limits(prefill_chunk=8))
+    scheduler = scheduler_of(Limits(prefill_chunk=8))
     for key, length in enumerate((3, 3, 3)):
         scheduler.add(make_request(key, length))
     assert [(p.sequence.key, p.length, p.samples) for p in scheduler.plan().slices] == [(0, 3, True), (1, 3, True)]
 
 
 def test_a_long_prompt_keeps_its_place_before_short_ones() -> None:
-    scheduler = Scheduler(Limits(prefill_chunk=4))
+    scheduler = scheduler_of(Limits(prefill_chunk=4))
     for key, length in enumerate((1, 4, 1)):
         scheduler.add(make_request(key, length, 5))
     step = scheduler.plan()
@@ -116,7 +118,7 @@ def test_a_long_prompt_keeps_its_place_before_short_ones() -> None:
 
 
 def test_few_stand_still_while_many_are_to_start_and_many_do_not_for_few() -> None:
-    scheduler = Scheduler(Limits(prefill_chunk=4, max_sequences=12))
+    scheduler = scheduler_of(Limits(prefill_chunk=4, max_sequences=12))
     for key in range(10):
         scheduler.add(make_request(key, 4, 20))
     who = []
@@ -129,7 +131,7 @@ def test_few_stand_still_while_many_are_to_start_and_many_do_not_for_few() -> No
 
 
 def test_nobody_stands_still_for_those_who_get_no_slot() -> None:
-    scheduler = Scheduler(Limits(prefill_chunk=4, max_sequences=2))
+    scheduler = scheduler_of(Limits(prefill_chunk=4, max_sequences=2))
     for key in range(12):
         scheduler.add(make_request(key, 4, 20))
     for _ in range(2):
@@ -139,48 +141,48 @@ def test_nobody_stands_still_for_those_who_get_no_slot() -> None:
 
 
 def test_a_sequence_joins_the_batch_without_a_copy() -> None:
-    scheduler = Scheduler(Limits(prefill_chunk=2))
+    scheduler = scheduler_of(Limits(prefill_chunk=2))
     for key in range(3):
         scheduler.add(make_request(key, 5, 20))
     for _ in range(12):
         step = scheduler.plan()
-        assert not step.moves
+        assert not step.orders
         commit(scheduler, step)
     assert [s.slot for s in scheduler.decoding] == [0, 1, 2]
 
 
 def test_the_last_sequence_fills_a_hole_with_exactly_its_computed_tokens() -> None:
-    scheduler = Scheduler(Limits(prefill_chunk=8))
+    scheduler = scheduler_of(Limits(prefill_chunk=8))
     first, _, last = (scheduler.add(make_request(key, 2, 20)) for key in range(3))
     commit(scheduler, scheduler.plan())
     commit(scheduler, scheduler.plan())
     scheduler.remove(first)
     step = scheduler.plan()
-    assert step.moves == (Move(source=2, target=0, length=3),)
+    assert step.orders == (Copy(source=2, target=0, length=3),)
     assert [p.sequence.key for p in step.slices] == [2, 1] and last.slot == 0
 
 
 def test_sequences_that_end_together_are_not_copied() -> None:
-    scheduler = Scheduler(Limits(prefill_chunk=16))
+    scheduler = scheduler_of(Limits(prefill_chunk=16))
     sequences = [scheduler.add(make_request(key, 2, 20)) for key in range(5)]
     commit(scheduler, scheduler.plan())
     for sequence in sequences[:4]:
         scheduler.remove(sequence)
-    assert scheduler.plan().moves == (Move(source=4, target=0, length=2),)
+    assert scheduler.plan().orders == (Copy(source=4, target=0, length=2),)
 
 
 def test_a_sequence_removed_while_its_step_runs_takes_in_nothing() -> None:
-    scheduler = Scheduler(Limits())
+    scheduler = scheduler_of(Limits())
     sequence = scheduler.add(make_request(0, 3))
     step = scheduler.plan()
     scheduler.remove(sequence)
     scheduler.commit(step, {})
     scheduler.check()
-    assert (sequence.computed, sequence.generated, scheduler.running) == (0, 0, [])
+    assert (sequence.generated, scheduler.running) == (0, [])
 
 
 def test_the_queue_is_bounded_and_says_so() -> None:
-    scheduler = Scheduler(Limits(max_queue=2, max_sequences=1))
+    scheduler = scheduler_of(Limits(max_queue=2, max_sequences=1))
     for key in range(2):
         scheduler.add(make_request(key, 1))
     with pytest.raises(Overloaded, match="2 requests are waiting already, the limit is 2; hint: send it again later"):
@@ -201,7 +203,7 @@ def test_the_queue_is_bounded_and_says_so() -> None:
 def test_what_does_not_fit_is_refused_with_the_numbers_and_the_remedy(
     prompt: int, max_tokens: int | None, message: str
 ) -> None:
-    scheduler = Scheduler(Limits(max_length=8192))
+    scheduler = scheduler_of(Limits(max_length=8192))
     with pytest.raises(TooLong) as refusal:
         scheduler.add(make_request(0, prompt, max_tokens))
     assert message in str(refusal.value) and isinstance(refusal.value, RequestError)
@@ -209,6 +211,6 @@ def test_what_does_not_fit_is_refused_with_the_numbers_and_the_remedy(
 
 
 def test_no_max_tokens_means_all_the_room_there_is() -> None:
-    scheduler = Scheduler(Limits(max_length=64))
+    scheduler = scheduler_of(Limits(max_length=64))
     assert scheduler.add(make_request(0, 60, None)).max_tokens == 4
     assert scheduler.add(make_request(1, 60, 4)).max_tokens == 4

@@ -19,7 +19,7 @@ from fakes.host_engines import HostRunner, as_tensorrt
 from fakes.tiny_llama import FakeCheckpoint, TinyRunner, tiny_checkpoint
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.runner import Runner, Work
+from triune_runtime.runner import Runner, Want, Work
 from triune_runtime.targets.device.host import HostDevice, HostEngine
 from triune_runtime.targets.device.slot_runner import SlotRunner
 
@@ -82,13 +82,13 @@ def test_best_tokens_and_the_logits_that_are_wanted_are_those_of_the_onnx_runtim
     """Which are wanted varies from step to step, recorded or not."""
     ours, chance = host(engines), np.random.default_rng(4)
     for work in STEPS:
-        asked = [dataclasses.replace(item, logits=bool(chance.integers(2))) for item in work]
+        asked = [item._replace(wants=Want.LOGITS if chance.integers(2) else Want.TOKEN) for item in work]
         expected, before = engines.ort.run(work), ours.device.downloaded
         made = ours.runner.run_rows(asked)
         assert made.best is not None
         assert np.array_equal(made.best.tokens, expected.argmax(1))
         assert np.array_equal(made.best.logits, expected.max(1))
-        wanted = np.repeat([item.logits for item in asked], [1 + item.drafts for item in asked])
+        wanted = np.repeat([item.wants is Want.LOGITS for item in asked], [1 + item.drafts for item in asked])
         assert np.array_equal(made.logits[wanted], expected[wanted]), work
         batch = any(item.slot == 0 and len(item.tokens) == 1 for item in work)
         small = (256 + 4 * 8) * (len(ours.compute.calls) - batch) + (256 + 4 * SLOTS) * batch
@@ -99,7 +99,7 @@ def test_best_tokens_and_the_logits_that_are_wanted_are_those_of_the_onnx_runtim
 def test_an_engine_without_best_tokens_gives_all_logits(engines: Engines) -> None:
     ours = HostRunner.of(engines.manifest, engines.folder, best=False)
     for work in STEPS:
-        made = ours.runner.run_rows([dataclasses.replace(item, logits=False) for item in work])
+        made = ours.runner.run_rows([item._replace(wants=Want.TOKEN) for item in work])
         assert made.best is None and np.array_equal(made.logits, engines.ort.run(work))
 
 

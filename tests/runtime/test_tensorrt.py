@@ -25,7 +25,7 @@ from fakes.tensorrt_package import FakeContext, FakeEngine, FakeTensorRt, named
 from fakes.tiny_llama import tiny_checkpoint
 from triune_runtime.errors import DeviceLost, ManifestError
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.runner import Runner, Work
+from triune_runtime.runner import Runner, Want, Work
 from triune_runtime.targets.device import cuda
 from triune_runtime.targets.device.cuda import CudaDevice, CudaError
 from triune_runtime.targets.device.slot_runner import SlotRunner
@@ -118,7 +118,7 @@ def test_a_recorded_step_is_one_launch_the_copies_of_wanted_logits_and_one_wait(
     for start in range(2):
         runner.run([Work(slot, start, TOKENS[:1]) for slot in range(3)])
     bench.cuda.calls.clear()
-    runner.run_rows([Work(slot, 2, TOKENS[:1], logits=slot in wanted) for slot in range(3)])
+    runner.run_rows([Work(slot, 2, TOKENS[:1], wants=Want.LOGITS if slot in wanted else Want.TOKEN) for slot in range(3)])
     assert bench.cuda.calls == ["cudaGraphLaunch", *["cudaMemcpyAsync"] * copies, "cudaStreamSynchronize"]
 
 

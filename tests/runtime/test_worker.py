@@ -13,7 +13,7 @@ import pytest
 from fakes.runtime import make_engine, run_alone, text_of
 from fakes.sinks import PATIENCE_S, UNHURRIED, Client, Gated, hold_until, request, wait_until, working
 from triune_runtime.errors import Overloaded, RequestError, TriuneError
-from triune_runtime.generation.engine import Engine
+from triune_runtime.generation.loop import StepLoop
 from triune_runtime.outbox import Delivery, Item, Outbox, Pace
 from triune_runtime.request import Chunk, Request
 from triune_runtime.sampling.host import Sampler
@@ -72,7 +72,7 @@ def test_disconnects_and_slow_readers_disturb_nobody_else(seed: int) -> None:
         client = clients[one.key]
         assert client.lasts == 1
         assert [c.index for c in client.chunks] == list(range(len(client.chunks)))
-        alone = text_of(run_alone(one, max_length=128, prefill_chunk=engine.manifest.limits.prefill_chunk))
+        alone = text_of(run_alone(one, max_length=128, prefill_chunk=engine.limits.prefill_chunk))
         if one.key not in leavers:
             assert text_of(client.chunks) == alone
 
@@ -83,7 +83,7 @@ def test_chunks_of_a_stream_merge_behind_a_slow_sink() -> None:
         slow = Client(lambda client, item: hold_until(hold))
         worker.submit(request(0, 30), slow)
         slow.wait(lambda client: bool(client.items))
-        wait_until(lambda: not worker._engine.has_work)
+        wait_until(lambda: not worker._generator.has_work)
         hold.set()
         slow.wait()
         assert len(slow.items) <= 3  # the first, what came meanwhile, and the last if it was not yet among that
@@ -177,13 +177,12 @@ def test_a_stuck_runner_cannot_keep_anyone_waiting_for_the_end() -> None:
     assert client.lasts == 1
 
 
-def test_a_failure_of_the_stepping_thread_answers_everyone_and_shows() -> None:
-    class Broken(Engine):
-        def step(self) -> Any:
-            raise KeyError("a bug of ours")
+def test_a_failure_of_the_stepping_thread_answers_everyone_and_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(loop: StepLoop, wanted: object) -> Any:
+        raise KeyError("a bug of ours")
 
-    engine = make_engine()
-    worker = Worker(Broken(engine.manifest, engine.runner, engine._token_bytes), UNHURRIED)
+    monkeypatch.setattr(StepLoop, "step", step)
+    worker = Worker(make_engine(), UNHURRIED)
     clients = [Client() for _ in range(3)]
     refused = 0
     for key, client in enumerate(clients):
@@ -266,7 +265,7 @@ def test_an_idle_worker_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
         client = Client()
         worker.submit(request(0), client)
         client.wait()
-        wait_until(lambda: not worker._engine.has_work)
+        wait_until(lambda: not worker._generator.has_work)
         threading.Event().wait(0.05)  # for both threads to settle
         before = len(looks)
         threading.Event().wait(0.2)

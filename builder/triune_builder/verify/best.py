@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune_runtime.manifest import Limits
-from triune_runtime.runner import BestFinder, Runner, Work
+from triune_runtime.runner import Runner, Want, Work
 
 _SEQUENCES = 4
 _STEPS = 4  # of decoding as a batch: the first one, a recorded one, and replays
@@ -24,7 +24,7 @@ def wrong_rows(logits: NDArray[np.float32], tokens: NDArray[Any], best_logits: N
 
 def best_errors(runner: Runner, limits: Limits, text: Sequence[int]) -> int | None:
     """Rows of prompts and of ragged decoding whose best token is not that of their logits; None: the engine finds none."""
-    if not isinstance(runner, BestFinder):
+    if "greedy" not in runner.chooses:
         return None
     wrong, count = 0, min(_SEQUENCES, limits.max_sequences)
     longest = max(1, min(limits.prefill_chunk, limits.max_length - _STEPS, len(text) - _STEPS))
@@ -36,7 +36,7 @@ def best_errors(runner: Runner, limits: Limits, text: Sequence[int]) -> int | No
         if made.best is None:
             return None
         wrong += wrong_rows(made.logits, made.best.tokens, made.best.logits)
-        alone = runner.run_rows([Work(item.slot, item.start, item.tokens, logits=False) for item in work])
+        alone = runner.run_rows([Work(item.slot, item.start, item.tokens, wants=Want.TOKEN) for item in work])
         assert alone.best is not None, "the engine found tokens a moment ago"
         wrong += int(np.sum(alone.best.tokens != made.best.tokens))
     return wrong

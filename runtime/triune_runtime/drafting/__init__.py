@@ -31,10 +31,6 @@ class Drafter(Protocol):
         """At most `count` tokens that may follow `sequence.tokens`, of which all but the last are computed."""
         ...
 
-    def copy_slot(self, source: int, target: int, length: int) -> None:
-        """A sequence of `length` computed tokens has moved from slot `source` to slot `target`."""
-        ...
-
     def forget(self, key: int) -> None:
         """A sequence has ended; it may be one that was never seen."""
         ...

@@ -47,9 +47,6 @@ class LookupDrafter:
                 return tuple(drafts)
         return ()
 
-    def copy_slot(self, source: int, target: int, length: int) -> None:
-        """Nothing: sequences are known by their keys."""
-
     def forget(self, key: int) -> None:
         """See `Drafter.forget`."""
         self._indices.pop(key, None)

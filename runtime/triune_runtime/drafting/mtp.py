@@ -64,10 +64,6 @@ class MtpDrafter:
             drafts.append(self._guess(sequence.key, logits, len(drafts)))
         return tuple(drafts)
 
-    def copy_slot(self, source: int, target: int, length: int) -> None:
-        """See `Drafter.copy_slot`."""
-        self._mtp.copy_slot(source, target, length)
-
     def forget(self, key: int) -> None:
         """See `Drafter.forget`."""
         self._states.pop(key, None)

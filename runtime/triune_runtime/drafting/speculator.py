@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
-from ..generation.scheduler import Move
 from ..generation.sequence import Sequence
 from ..manifest import EngineManifest
 from ..runner import Runner
@@ -40,7 +39,7 @@ class _Offer:
 
 
 class Speculator:
-    """Drafts of all sequences of one engine."""
+    """See `generation.stepping.Drafts`: of all sequences of one engine."""
 
     def __init__(self, tokens: int, longest: int, drafters: Items[Drafter], clock: Callable[[], float]) -> None:
         """
@@ -59,7 +58,7 @@ class Speculator:
     @classmethod
     def of_engine(cls, manifest: EngineManifest, runner: Runner, sampler: Sampler, clock: Callable[[], float]) -> Speculator:
         """With all drafters that the engine can have; none where it cannot check drafts."""
-        if manifest.speculation is None:
+        if manifest.speculation is None or runner.depth:  # drafts are made of tokens that the host must know first
             return cls(1, manifest.limits.max_length, (), clock)
         drafters: list[Drafter] = [LookupDrafter()]
         if runner.mtp is not None:
@@ -85,10 +84,13 @@ class Speculator:
             self._vain = 0
         return {o.sequence.key: drafts for o in offers[:taken] if (drafts := self._drafts(o))}
 
-    def moved(self, move: Move) -> None:
-        """A sequence is in another slot."""
-        for drafter in self._drafters:
-            drafter.copy_slot(move.source, move.target, move.length)
+    def ran_plain(self, sequences: int, seconds: float) -> None:
+        """A step without drafts has run, a token of each sequence."""
+        self.costs.ran_plain(sequences, seconds)
+
+    def ran_check(self, sequences: int, seconds: float) -> None:
+        """A run with drafts of so many sequences has ended."""
+        self.costs.ran_check(sequences, seconds)
 
     def checked(self, key: int, drafted: int, accepted: int) -> None:
         """A run with drafts has ended."""

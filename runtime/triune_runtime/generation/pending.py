@@ -1,4 +1,4 @@
-"""What of one answer waits to be handed out. Knows tokens and cuts; no scheduling, no model."""
+"""What of one answer waits to be handed out. Knows tokens and cuts; no request, no model."""
 
 from __future__ import annotations
 
@@ -6,24 +6,18 @@ from dataclasses import dataclass, field
 
 from ..request import Chunk, FinishReason, KvCounts, Times, TokenLogprob
 from ..text.cut import NOTHING, Cut, merge
-from ..text.cutter import TextCutter
-from .sequence import Sequence
 
 _SLOT = KvCounts()
 
 
 @dataclass(slots=True)
 class Pending:
-    """What of a sequence's answer has not been handed out yet."""
+    """What of an answer has not been handed out yet."""
 
-    sequence: Sequence
-    cutter: TextCutter
-    stop_token_ids: frozenset[int]
     cut: Cut = NOTHING
     new_tokens: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
     index: int = 0
-    taken: int = 0  # tokens in all
     drafted: int = 0
     accepted: int = 0
     kv: KvCounts = _SLOT

@@ -1,67 +1,79 @@
 """Decides what runs next. Knows tokens and slots as integers; no model, no tensor, no text, no Triton.
 
-Decoding sequences hold slots 0, 1, ..., n-1, so that a runner can run them as one batch. Prompts are computed in slots behind
-them, in the order they came, and cut at multiples of `prefill_chunk` whatever else is running: a prompt's numbers never
-depend on its neighbours. At most one prompt is half computed, the others wait without a slot.
+Prompts are computed in the order they came, and cut at multiples of `prefill_chunk` whatever else is running: a prompt's
+numbers never depend on its neighbours. At most one prompt is half computed, the others wait without a slot. Where KV memory
+ends before the sequences do, the youngest of them give theirs back and are computed again later.
 
 A step of few decoding sequences takes almost as long as one of many. So while more sequences are about to start than are
 decoding, these stand still for some chunks of prompts: all of them together are done sooner.
+
+A step may be planned while the one before is in flight. Its tokens are counted then, not known: a sequence goes on with one
+that it does not know if it may (`Sequence.overlaps`), else with the step after the next.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import Overloaded, TooLong
-from ..kv.slots import SlotPool
+from ..kv.store import KvStore
 from ..manifest import Limits
 from ..request import Request
+from ..runner import Order
 from .sequence import Sequence
 
 _MOST_CHUNKS = 4  # of prompts between two steps in which the decoding sequences go on
+_NO_DRAFTS: Mapping[int, tuple[int, ...]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """Run `length` tokens of `sequence` from its token `start`: its own, and then `drafts` of the tokens that may follow."""
 
     sequence: Sequence
     start: int
     length: int  # drafts included
     samples: bool  # whether the next token can be chosen after it
+    turn: int  # of the sequence
     drafts: tuple[int, ...] = ()
+    fed: bool = False  # its last token is the one that the step before chooses
+    first: bool = False  # nothing of the sequence has run before
+    siblings: tuple[Sequence, ...] = ()  # who choose their first token after it too
 
+    def counts_for(self, taker: Sequence) -> bool:
+        """Whether one of the takers still has the slot in which this was launched."""
+        return taker.slot is not None and taker.turn == self.turn
 
-@dataclass(frozen=True, slots=True)
-class Move:
-    """Copy the KV of the first `length` tokens of slot `source` to slot `target`, which is free."""
-
-    source: int
-    target: int
-    length: int
+    @property
+    def takers(self) -> tuple[Sequence, ...]:
+        """All sequences that choose a token after it."""
+        return (self.sequence, *self.siblings) if self.siblings else (self.sequence,)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to run now: first the moves, then the slices."""
+    """What to run now: the slices, once KV memory has done what it is told."""
 
-    moves: tuple[Move, ...]
+    orders: tuple[Order, ...]
     slices: tuple[Slice, ...]
 
 
 class Scheduler:
-    """Waiting, prefilling and decoding sequences, and the slots they hold."""
+    """Waiting, prefilling and decoding sequences, and the KV memory they hold."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, store: KvStore) -> None:
         self.limits = limits
+        self.store = store
         self.waiting: deque[Sequence] = deque()
         self.prefilling: list[Sequence] = []
         self.decoding: list[Sequence] = []
-        self._slots = SlotPool(limits.max_sequences)
+        self._numbers = itertools.count()
         self._prompted = 0  # tokens of prompts since the decoding sequences last went on
+        self._arranged = True  # the decoding sequences are where the store wants them, in the order of their slots
 
     @property
     def running(self) -> list[Sequence]:
@@ -79,24 +91,29 @@ class Scheduler:
 
         A step without the decoding sequences delays each of them, and one with them delays each that is about to start.
         """
-        if not self.decoding or self._has_gaps:  # a prompt that is half computed may not get a slot in a gap
-            return False
+        if not (self.decoding and (self.prefilling or self.waiting)) or self._has_gaps:
+            return False  # with gaps: a prompt that is half computed may not get a slot in one
         starting = sum(len(leader.members) for leader in self.prefilling)
         if self._has_room:
-            starting += min(self.queued, self._slots.free)
+            starting += min(self.queued, self.store.slots - len(self.running))
         chunks = min(starting // len(self.decoding), _MOST_CHUNKS)
         # One chunk runs in this step, and the last one in that in which the decoding sequences go on.
-        return self._prompted <= (chunks - 2) * self.limits.prefill_chunk
+        return self._prompted <= (chunks - 2) * self.limits.step_tokens
 
-    def add(self, request: Request, siblings: Iterable[Request] = ()) -> Sequence:
+    def add(self, request: Request, siblings: Iterable[Request] = (), *, overlaps: bool = False) -> Sequence:
         """Queue a request, and with it others for the same prompt: all of them get slots together.
+
+        Args:
+            overlaps: see `Sequence`; of all of them.
 
         Raises:
             TooLong: prompt and max_tokens do not fit the engine.
             Overloaded: `max_queue` sequences are waiting already.
         """
-        sequence = Sequence(request, self._answer_length(request))
-        sequence.lead([Sequence(sibling, self._answer_length(sibling)) for sibling in siblings])
+        sequence, *others = (
+            Sequence(one, self._answer_length(one), next(self._numbers), overlaps) for one in (request, *siblings)
+        )
+        sequence.lead(others)
         if (queued := self.queued) >= self.limits.max_queue:
             raise Overloaded(
                 f"{queued:,} requests are waiting already, the limit is {self.limits.max_queue:,}",
@@ -105,8 +122,8 @@ class Scheduler:
         self.waiting.append(sequence)
         return sequence
 
-    def plan(self, drafts: Mapping[int, tuple[int, ...]] | None = None) -> Step:
-        """One token of each decoding sequence unless they stand still, then chunks of prompts: one chunk's tokens at most.
+    def plan(self, drafts: Mapping[int, tuple[int, ...]] = _NO_DRAFTS) -> Step:
+        """One token of each decoding sequence unless they stand still, then parts of prompts within the step's budget.
 
         Args:
             drafts: guesses of what follows, by sequence key; cut to what the answer may still have.
@@ -114,41 +131,42 @@ class Scheduler:
         if self.stands_still:
             prompts = self._prompt_slices()
             self._prompted += sum(part.length for part in prompts)
-            return Step((), prompts)
+            return self._launched([], prompts)
         self._prompted = 0
-        moves = self._close_gaps()
-        prompts = self._prompt_slices()
-        return Step(moves, (*(_decode_slice(s, (drafts or {}).get(s.key, ())) for s in self.decoding), *prompts))
+        drafts = self._fitting(drafts) if drafts else drafts
+        self._make_room(drafts)
+        self._arrange()
+        return self._launched(self._decode_slices(drafts), self._prompt_slices())
 
     def commit(self, step: Step, chosen: Mapping[int, Items[int]]) -> None:
         """Take in a step that has run: `chosen` maps sequence keys to next tokens, for every slice that samples.
 
         These are at least one, and one more for every draft in turn that is what was chosen in its place.
 
-        Slices of sequences removed since the plan count for nothing. Whose prompt is complete joins the decoding ones.
+        Slices of sequences that have been removed, or sent back to wait, since the plan count for nothing.
         """
         for part in step.slices:
-            sequence = part.sequence
-            if sequence.slot is None:
-                continue
-            sequence.computed += part.length - len(part.drafts)
-            if part.samples:
-                joining = sequence in self.prefilling
-                members = sequence.dissolve()
-                for member in members:
-                    tokens = chosen[member.key]
-                    assert 0 < len(tokens) <= 1 + len(part.drafts), f"{len(tokens)} tokens of {len(part.drafts)} drafts"
-                    member.tokens.extend(tokens)
-                    member.computed += len(tokens) - 1  # drafts that were right are in the cache already
-                if joining:
-                    self.prefilling.remove(sequence)
-                    self.decoding += members
+            for taker in part.takers if part.samples else ():
+                if not part.counts_for(taker):
+                    continue
+                tokens = chosen[taker.key]
+                assert 0 < len(tokens) <= 1 + len(part.drafts), f"{len(tokens)} tokens of {len(part.drafts)} drafts"
+                taker.tokens.extend(tokens)
+                taker.unknown -= 1
+                taker.follows = False
+                taker.computed += len(tokens) - 1  # drafts that were right are in the cache already
 
-    def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence wherever it is and free its slot; its KV is not needed any more."""
+    def remove(self, sequence: Sequence, *, keep: bool = True) -> None:
+        """Forget a sequence wherever it is and free its slot; its KV is not needed any more.
+
+        Args:
+            keep: others may be given its KV; not so if that may be wrong.
+        """
         if sequence.leader is not None:
             sequence.leader.siblings.remove(sequence)
             sequence.leader = None
+        self._arranged = False
+        group: list[Sequence] | deque[Sequence]
         for group in (self.decoding, self.prefilling, self.waiting):
             if sequence in group:
                 at = group.index(sequence)
@@ -157,19 +175,21 @@ class Scheduler:
                 else:
                     del group[at]
         if sequence.slot is not None:
-            self._slots.release(sequence.slot)
+            if keep:
+                self.store.settle(sequence.slot, sequence.tokens, min(sequence.computed, len(sequence.tokens)))
+            self.store.release(sequence.slot)
             sequence.slot = None
 
     def check(self) -> None:
         """Assert that slots and lists agree."""
         slots = [s.slot for s in self.running if s.slot is not None]
         assert len(slots) == len(self.running), "a running sequence has no slot"
-        self._slots.check(slots)
+        self.store.check(slots)
         assert all(s.slot is None for leader in self.waiting for s in leader.members), "a waiting sequence holds a slot"
 
     def _answer_length(self, request: Request) -> int:
         """The most tokens that the answer may have."""
-        prompt, limit, wanted = len(request.prompt), self.limits.max_length, request.params.max_tokens
+        prompt, limit, wanted = len(request.prompt), min(self.limits.max_length, self.store.longest), request.params.max_tokens
         room = limit - prompt
         if room < 1:
             raise TooLong(
@@ -185,51 +205,129 @@ class Scheduler:
 
     @property
     def _has_room(self) -> bool:
-        """Whether somebody waits, and there are slots for the first of them and its siblings."""
-        return bool(self.waiting) and self._slots.free >= len(self.waiting[0].members)
+        """Whether somebody waits, and there is room for the first of them and its siblings."""
+        if not self.waiting:
+            return False
+        first = self.waiting[0]
+        return self.store.admits(first.tokens, len(first.members)) is not None
 
     @property
     def _has_gaps(self) -> bool:
-        return {s.slot for s in self.decoding} != set(range(len(self.decoding)))
+        return self.store.gaps(s.slot for s in self.decoding if s.slot is not None)
 
-    def _prompt_slices(self) -> tuple[Slice, ...]:
+    def _launched(self, decodes: list[Slice], prompts: list[Slice]) -> Step:
+        """The step of these slices, which count as run from now on. Whose prompt is complete joins the decoding sequences."""
+        orders = self.store.orders() if decodes or prompts else ()  # else they wait for a step that runs
+        for number, part in enumerate(prompts):
+            part.sequence.computed += part.length
+            if part.samples:
+                part.sequence.unknown += 1
+                prompts[number] = part._replace(siblings=self._join(part.sequence))
+        return Step(orders, (*decodes, *prompts))
+
+    def _join(self, sequence: Sequence) -> tuple[Sequence, ...]:
+        """Let a sequence whose prompt this step computes decode from the next on, and its siblings with it. Returns these."""
+        assert sequence.slot is not None, "a sequence that runs has a slot"
+        slots = [sibling.slot for sibling in sequence.siblings if sibling.slot is not None]
+        room = self.store.fork(sequence.slot, slots, sequence.computed) if slots else 0
+        siblings = sequence.dissolve(room)
+        for sibling in siblings:
+            sibling.unknown += 1
+        self.prefilling.remove(sequence)
+        self.decoding += (sequence, *siblings)
+        self._arranged = False
+        return siblings
+
+    def _prompt_slices(self) -> list[Slice]:
         """The next part of every prompt that runs now; takes those in that fit."""
-        prompts = [self._prompt_slice(s) for s in self.prefilling]
-        budget = self.limits.prefill_chunk - sum(part.length for part in prompts)
-        while self._has_room:
-            part = self._prompt_slice(self.waiting[0])
-            if part.length > budget:  # those behind it wait as well: nobody overtakes
-                break
-            sequence = self.waiting.popleft()
-            for member in sequence.members:
-                member.slot = self._slots.acquire()
+        budget, prompts = self.limits.step_tokens, list[Slice]()
+        for sequence in self.prefilling:
+            prompts.append(self._prompt_slice(sequence, self._length(sequence.computed, sequence, budget)))
+            budget -= prompts[-1].length
+        while self.waiting:
+            sequence = self.waiting[0]
+            cached = self.store.admits(sequence.tokens, len(sequence.members))
+            if cached is None or not (length := self._length(cached, sequence, budget)):
+                break  # those behind it wait as well: nobody overtakes
+            self._admit(self.waiting.popleft())
             self.prefilling.append(sequence)
-            prompts.append(part)
-            budget -= part.length
-        return tuple(prompts)
+            prompts.append(self._prompt_slice(sequence, length))
+            budget -= length
+        return prompts
 
-    def _prompt_slice(self, sequence: Sequence) -> Slice:
-        """Up to the next multiple of `prefill_chunk`, or to the prompt's end."""
+    def _admit(self, sequence: Sequence) -> None:
+        held = self.store.admit(sequence.tokens, len(sequence.members))
+        for member, slot in zip(sequence.members, held.slots, strict=True):
+            member.slot = slot
+        sequence.computed, sequence.room = held.cached, held.room
+
+    def _prompt_slice(self, sequence: Sequence, length: int) -> Slice:
+        start, first = sequence.computed, not sequence.started
+        sequence.started = True
+        return Slice(sequence, start, length, length == sequence.pending, sequence.turn, first=first)
+
+    def _length(self, start: int, sequence: Sequence, budget: int) -> int:
+        """Tokens of a prompt to run from `start` on: to its end, or to the last multiple of `prefill_chunk` that the budget
+        reaches; 0: it does not reach any.
+        """
+        if (left := len(sequence.tokens) - start) <= budget:
+            return left
         chunk = self.limits.prefill_chunk
-        length = min(sequence.pending, chunk - sequence.computed % chunk)
-        return Slice(sequence, sequence.computed, length, samples=length == sequence.pending)
+        return max((start + budget) // chunk * chunk - start, 0)
 
-    def _close_gaps(self) -> tuple[Move, ...]:
-        """Bring the decoding sequences to the first slots.
+    def _decode_slices(self, drafts: Mapping[int, tuple[int, ...]]) -> list[Slice]:
+        """One token of each decoding sequence, and its drafts; none of those that wait for a token in flight."""
+        slices = []
+        for s in self.decoding:
+            if s.unknown:
+                if not s.overlaps or s.follows or len(s.tokens) + s.unknown >= s.longest:
+                    continue
+                part = Slice(s, s.computed, 1, True, s.turn, (), True)
+            elif drafts and (own := drafts.get(s.request.key)):
+                part = Slice(s, s.computed, 1 + len(own), True, s.turn, own)
+            else:
+                part = Slice(s, s.computed, 1, True, s.turn)
+            s.computed += 1
+            s.unknown += 1
+            slices.append(part)
+        return slices
+
+    def _fitting(self, drafts: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+        """Drafts that can be right: the last one is the one before the answer's last token."""
+        return {s.key: drafts[s.key][: s.max_tokens - s.generated - 1] for s in self.decoding if s.key in drafts}
+
+    def _make_room(self, drafts: Mapping[int, tuple[int, ...]]) -> None:
+        """Memory for one more token of each decoding sequence, and its drafts; the youngest give way to the others."""
+        if drafts:
+            short = [s for s in self.decoding if s.computed + len(drafts.get(s.key, ())) >= s.room]
+        else:
+            short = [s for s in self.decoding if s.computed >= s.room]
+        for sequence in sorted(short, key=lambda s: s.number):
+            wanted = sequence.computed + 1 + len(drafts.get(sequence.key, ()))
+            while sequence.slot is not None and not (room := self.store.extend(sequence.slot, wanted)):
+                self._send_back(max((*self.decoding, *self.prefilling), key=lambda s: s.number))
+            if sequence.slot is not None:
+                sequence.room = room
+
+    def _send_back(self, sequence: Sequence) -> None:
+        """Let a sequence wait again, before all others, with the tokens it has."""
+        (self.decoding if sequence in self.decoding else self.prefilling).remove(sequence)
+        self._arranged = False
+        for member in sequence.members:
+            assert member.slot is not None, "a sequence that runs has a slot"
+            self.store.release(member.slot)
+            member.lose_slot()
+        self.waiting.appendleft(sequence)
+
+    def _arrange(self) -> None:
+        """Bring the decoding sequences together.
 
         Only now, not when one leaves: sequences that end together would be copied for nothing.
         """
+        if self._arranged:
+            return
         by_slot = {s.slot: s for s in self.decoding if s.slot is not None}
-        moves = []
-        for source, target in self._slots.compact(list(by_slot)).items():
-            sequence = by_slot[target] = by_slot.pop(source)
-            sequence.slot = target
-            moves.append(Move(source, target, sequence.computed))
-        self.decoding = [by_slot[slot] for slot in range(len(by_slot))]
-        return tuple(moves)
-
-
-def _decode_slice(sequence: Sequence, drafts: tuple[int, ...]) -> Slice:
-    """The last draft that can be right is the one before the answer's last token."""
-    drafts = drafts[: sequence.max_tokens - sequence.generated - 1]
-    return Slice(sequence, sequence.computed, 1 + len(drafts), samples=True, drafts=drafts)
+        for source, target in self.store.arrange({slot: s.computed for slot, s in by_slot.items()}).items():
+            by_slot[source].slot = target
+        self.decoding.sort(key=lambda s: s.slot or 0)
+        self._arranged = True

@@ -1,7 +1,7 @@
 """The state of one request while it is served. Knows tokens and its slot; no scheduling, no text, no tensor.
 
-Requests for several answers to one prompt are a group: the prompt is computed once, for its leader, and copied to the
-siblings. When the prompt is computed, the group is dissolved: each is a sequence like any other.
+Requests for several answers to one prompt are a group: the prompt is computed once, for its leader, and given to the siblings.
+When the prompt is computed, the group is dissolved: each is a sequence like any other.
 """
 
 from __future__ import annotations
@@ -17,14 +17,24 @@ class Sequence:
 
     request: Request
     max_tokens: int  # of the answer; resolved against the engine's length
+    number: int = 0  # in the order of arrival
+    overlaps: bool = False  # its next token can be computed from one that the host does not know yet
     tokens: list[int] = field(init=False)
-    computed: int = 0  # tokens whose KV is in the cache
+    longest: int = field(init=False)  # tokens of prompt and answer together
+    computed: int = 0  # tokens whose KV is in the cache, or will be by what is launched
+    unknown: int = 0  # tokens at the end that steps in flight are choosing; not among `tokens` yet
+    follows: bool = False  # the token in flight is chosen from a row of the leader's, not of its own slot
     slot: int | None = None  # while it holds one
+    room: int = 0  # tokens that fit there before the store must be asked for more
+    turn: int = 0  # how often it has lost its slot to others: what was launched in an earlier turn counts for nothing
+    started: bool = False  # something of it has been launched once
+    read: int = 0  # tokens of the prompt that were computed for it, each counted once
     leader: Sequence | None = None  # whose prompt this one waits for
     siblings: list[Sequence] = field(default_factory=list)  # who wait for this one's prompt
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
+        self.longest = len(self.tokens) + self.max_tokens
 
     @property
     def key(self) -> int:
@@ -47,20 +57,31 @@ class Sequence:
         heir.leader, self.siblings = None, []
         heir.lead(rest)
         heir.slot, self.slot = self.slot, heir.slot
-        heir.computed = self.computed
+        heir.computed, heir.room, heir.turn, heir.started = self.computed, self.room, self.turn, self.started
+        self.computed = 0
         return heir
 
-    def dissolve(self) -> list[Sequence]:
-        """End the group, whose prompt is computed and copied. Returns who was in it."""
-        members, self.siblings = self.members, []
-        for member in members:
-            member.leader, member.computed = None, self.computed
-        return members
+    def dissolve(self, room: int) -> tuple[Sequence, ...]:
+        """End the group, whose prompt is computed and given to all. Returns the siblings.
+
+        Args:
+            room: of each sibling's slot.
+        """
+        siblings, self.siblings = self.siblings, []
+        for sibling in siblings:
+            sibling.leader, sibling.computed, sibling.room = None, self.computed, room
+            sibling.turn, sibling.started, sibling.follows = self.turn, True, True
+        return tuple(siblings)
+
+    def lose_slot(self) -> None:
+        """Begin anew later: what is computed is gone, what is generated is not."""
+        self.slot, self.computed, self.unknown, self.room, self.follows = None, 0, 0, 0, False
+        self.turn += 1
 
     @property
     def pending(self) -> int:
         """Tokens that must be run before the next one can be chosen."""
-        return len(self.tokens) - self.computed
+        return len(self.tokens) + self.unknown - self.computed
 
     @property
     def generated(self) -> int:

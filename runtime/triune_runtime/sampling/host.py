@@ -78,7 +78,13 @@ class Sampler:
         self._vocab_size = vocab_size
         self._rows: dict[int, _Row] = {}
 
-    def add(self, request: Request, stop_token_ids: frozenset[int], limit: ThinkingLimit | None = None) -> None:
+    def add(
+        self,
+        request: Request,
+        stop_token_ids: frozenset[int],
+        limit: ThinkingLimit | None = None,
+        constraint: Constraint | None = None,
+    ) -> None:
         """Expect rows of `request`; its stop tokens are masked until `min_tokens`, and what `limit` forces is chosen."""
         prompt = (
             np.unique(np.asarray(request.prompt, np.int64)) if request.params.repetition_penalty != 1 else np.empty(0, np.int64)
@@ -97,12 +103,27 @@ class Sampler:
             banned=np.array([word[0] for word in params.bad_words if len(word) == 1], np.int64),
             banned_after=banned_after,
             limit=limit,
-            constraint=request.constraint,
+            constraint=constraint,
         )
 
     def remove(self, key: int) -> None:
-        """Forget a request."""
-        del self._rows[key]
+        """Forget a request, if it is known."""
+        self._rows.pop(key, None)
+
+    def complete(self, key: int) -> bool:
+        """Whether a request's constraint allows no further token."""
+        constraint = self._rows[key].constraint
+        return constraint is not None and constraint.finished
+
+    def error(self, key: int) -> str:
+        """Why a request's constraint allows no token, if it does not."""
+        constraint = self._rows[key].constraint
+        return constraint.error if constraint is not None else ""
+
+    def overlaps(self, key: int) -> bool:
+        """Whether nothing of how a request's token is chosen depends on what the host learns of the one before."""
+        row = self._rows[key]
+        return row.plain and row.constraint is None and row.limit is None
 
     def reads_logits(self, key: int, drafts: int = 0) -> bool:
         """Whether `sample` may need more of the next 1 + `drafts` rows of a request than their best tokens."""

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from ..constraints import Constraint
 from ..constraints.compiling import ConstraintCompiler
 from ..errors import RequestError, TriuneError
-from ..generation.engine import Engine
 from ..generation.groups import derived_seed
 from ..manifest import EngineManifest
 from ..options.wire import Options
-from ..outbox import Sink
+from ..outbox import Pace, Sink
 from ..request import Chunk, Request
+from ..starting import step_loop
 from ..targets import make_runner
 from ..text.tokenizer import load_token_bytes
 from ..worker import Worker
@@ -55,13 +55,13 @@ class GenerationService:
         """
         manifest = EngineManifest.load(folder)
         self._token_bytes = load_token_bytes(folder, manifest)
-        engine = Engine(manifest, make_runner(manifest, folder), self._token_bytes)
+        generator = step_loop(manifest, make_runner(manifest, folder), self._token_bytes)
         self._thinks = manifest.reasoning is not None
-        self._worker = Worker(engine)
+        self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._keys = itertools.count(1)
         self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge)
-        self._metrics = MetricsBridge(engine.metrics, families)
+        self._metrics = MetricsBridge(generator.metrics, families)
         self._closed = threading.Event()
         self._on_failure = on_failure
         threading.Thread(target=self._watch_worker, name="triune-watch", daemon=True).start()
@@ -169,8 +169,7 @@ class GenerationService:
                 if isinstance(made, TriuneError):
                     raise made
                 others = [self._compiler.make(guide, request) for request, _ in group[1:]]
-                constrained = zip(group, (made, *others), strict=True)
-                self._worker.submit_group([(replace(request, constraint=its), sink) for (request, sink), its in constrained])
+                self._worker.submit_group(group, (made, *others))
             except TriuneError as error:
                 responses.fail(error)
 

@@ -43,16 +43,19 @@ class TextCutter:
         self._searched = 0  # of the buffer: no stop string that ends up to here counts
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def push(self, token_id: int) -> Cut | None:
-        """Take in a token; the text that is certain now, if any. A cut with a stop reason ends the answer."""
-        self._pushed += 1
-        new = self._token_bytes[token_id]
+    def push(self, *token_ids: int) -> Cut | None:
+        """Take in tokens; the text that is certain now, if any. A cut with a stop reason ends the answer.
+
+        Where there are stop strings, the token that completes one must be the last of `token_ids`.
+        """
+        new = b"".join([self._token_bytes[token] for token in token_ids])
+        self._pushed += len(token_ids)
         if not new:
             return None
-        self._tokens.append(token_id)
+        self._tokens += [token for token in token_ids if self._token_bytes[token]]
         self._buffer += new
         self._utf8.decode(new)
-        if self._pushed >= self._min_tokens and (found := self._find_stop()) is not None:
+        if self._stop and self._pushed >= self._min_tokens and (found := self._find_stop()) is not None:
             name, at = found
             return self._take(at, name, last=True) or Cut((), 0, 0, name)
         self._searched = len(self._buffer)

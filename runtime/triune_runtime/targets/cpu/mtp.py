@@ -76,6 +76,6 @@ class OrtMtp:
         return self._logits[0, 0].copy(), after[0, -1:]
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
-        """See `Mtp.copy_slot`."""
+        """Copy the first `length` positions' KV from slot `source` to slot `target`."""
         for tensor in self._cache.values():
             tensor[target, :, :length] = tensor[source, :, :length]

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from ...errors import ManifestError
 from ...manifest import EngineManifest, checked_name
-from ...runner import Mtp, Work
+from ...runner import Immediate, Work
 from ..grouping import group, neighbours
 from .mtp import HiddenStates, OrtMtp
 from .session import bind_input, bind_output, load, untouched
 from .windows import WindowedBuffers
 
 
-class OrtRunner:
+class OrtRunner(Immediate):
     """See `Runner`. Memory of slots is touched only as sequences grow into it."""
 
     def __init__(self, manifest: EngineManifest, folder: Path, *, threads: int | None = None) -> None:
@@ -61,11 +61,11 @@ class OrtRunner:
         speculation = manifest.speculation
         self._checks = load(folder / speculation.engine, threads) if speculation else None
         self._checked = speculation.tokens if speculation else 0  # tokens of a run of that graph
-        self.mtp: Mtp | None = None
+        self._mtp: OrtMtp | None = None
         self._seen: HiddenStates | None = None
         if speculation and speculation.mtp:
             self._seen = HiddenStates(self._slots, self._checked, speculation.mtp.hidden_size)
-            self.mtp = OrtMtp(speculation.mtp, self._seen, manifest, folder, threads)
+            self.mtp = self._mtp = OrtMtp(speculation.mtp, self._seen, manifest, folder, threads)
         self._outlets: dict[int, _Outlet] = {}  # tokens with logits -> where they go
         self._decode: dict[tuple[int, int], onnxruntime.IOBinding] = {}  # first slot, slot behind the last -> binding
         self._drafts: dict[tuple[int, int], onnxruntime.IOBinding] = {}  # first slot, slot behind the last -> binding
@@ -76,7 +76,7 @@ class OrtRunner:
         self._alone: dict[tuple[int, int], onnxruntime.IOBinding] = {}  # (slot, tokens with logits) -> binding
 
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
-        """See `Runner.run`."""
+        """See `Immediate.run`."""
         for buffers in self._windowed:
             for item in work:
                 buffers.prepare(item.slot, item.start, len(item.tokens), item.drafts)
@@ -95,11 +95,13 @@ class OrtRunner:
         return logits
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
-        """See `Runner.copy_slot`."""
+        """See `Immediate.copy_slot`."""
         for tensor in self._full:
             tensor[target, :, :length] = tensor[source, :, :length]
         for buffers in self._windowed:
             buffers.copy(source, target, length)
+        if self._mtp is not None:
+            self._mtp.copy_slot(source, target, length)
 
     def _run_batch(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         """Logits [len(batch), vocab_size] after the one token of each of some neighbouring slots."""

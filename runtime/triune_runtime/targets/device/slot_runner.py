@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import ManifestError
 from ...manifest import EngineManifest, TensorRtPlan, TensorRtProfile
-from ...runner import Rows, Work
+from ...runner import Immediate, Rows, Want, Work
 from ..grouping import group
 from .device import Device, LoadedEngine, Program, Replay, aligned
 from .slot_cache import SlotCache
@@ -25,8 +25,8 @@ PREFILL, DECODE = "prefill", "decode"
 _RECORDED = 64  # batch sizes with a recorded launch; each keeps bindings of its own, hundreds would cost memory for little
 
 
-class SlotRunner:
-    """See `Runner` and `BestFinder`."""
+class SlotRunner(Immediate):
+    """See `Runner`."""
 
     def __init__(self, manifest: EngineManifest, device: Device, engine: LoadedEngine, *, record: bool = True) -> None:
         """
@@ -39,7 +39,7 @@ class SlotRunner:
         plan = _checked(manifest)
         limits, self._device = manifest.limits, device
         self.vocab_size = manifest.vocab_size
-        self.mtp = None  # engines of this kind have no layer that guesses further tokens
+        self.chooses = frozenset({"greedy"}) if plan.best_tokens else frozenset()
         self._slots = limits.max_sequences
         self._cache = SlotCache(device, manifest.cache, slots=self._slots, capacity=plan.capacity)
         alone = Results(device, plan.profiles[0].logits[2], self.vocab_size, best=plan.best_tokens)
@@ -53,11 +53,11 @@ class SlotRunner:
         return self._cache.bytes
 
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
-        """See `Runner.run`."""
+        """See `Immediate.run`."""
         return self.run_rows(work).logits
 
     def run_rows(self, work: Sequence[Work]) -> Rows:
-        """See `BestFinder.run_rows`."""
+        """See `Runner.run_rows`."""
         groups = group(work, from_first=True)
         batch = groups.batches[0] if groups.batches else ()
         rows = self._batch.results.empty(groups.count)
@@ -66,16 +66,16 @@ class SlotRunner:
         for item in groups.alone:  # the first is queued while the batch still runs
             self._alone.queue(item)
             self._device.synchronize()
-            self._alone.results.give(rows, groups.rows[item.slot], 0, logits=item.logits)
+            self._alone.results.give(rows, groups.rows[item.slot], 0, logits=item.wants is Want.LOGITS)
         if batch:
             if not groups.alone:
                 self._device.synchronize()
             for item in batch:
-                self._batch.results.give(rows, groups.rows[item.slot], item.slot, logits=item.logits)
+                self._batch.results.give(rows, groups.rows[item.slot], item.slot, logits=item.wants is Want.LOGITS)
         return rows
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
-        """See `Runner.copy_slot`. Only queued: the next run comes after it."""
+        """See `Immediate.copy_slot`. Only queued: the next run comes after it."""
         self._cache.copy(source, target, length)
 
 
@@ -132,7 +132,7 @@ class _Alone:
         self._feed.upload()
         self._program.enqueue()
         self.results.download(m)
-        self.results.download_logits([item.logits] * m)
+        self.results.download_logits([item.wants is Want.LOGITS] * m)
 
 
 class _Batch:
@@ -162,7 +162,8 @@ class _Batch:
             self._replays[n]()
         else:
             self._queue_first(n)
-        self.results.download_logits([item.logits for item in batch])  # no part of a recording: what is wanted varies
+        # No part of a recording: what is wanted varies.
+        self.results.download_logits([item.wants is Want.LOGITS for item in batch])
 
     def _queue_first(self, n: int) -> None:
         """Queue a run with bindings of its own, if it may be recorded later, or with those that other sizes share."""

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runner import Mtp, Work
+from ...runner import Immediate, Work
 
 
-class FakeRunner:
+class FakeRunner(Immediate):
     """See `Runner`."""
 
     def __init__(self, vocab_size: int, stop_token_ids: Sequence[int] = (), *, mean_length: int = 32) -> None:
@@ -26,20 +26,19 @@ class FakeRunner:
             mean_length: about how many tokens a greedy answer then has.
         """
         self.vocab_size = vocab_size
-        self.mtp: Mtp | None = None
         self._stop_token_ids = tuple(stop_token_ids)
         self._mean_length = mean_length
         self._slots: dict[int, list[tuple[int, ...]]] = {}  # the runs of each slot's sequence
         self._drafts: dict[int, int] = {}  # how many of a slot's last tokens may be taken back
 
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
-        """See `Runner.run`."""
+        """See `Immediate.run`."""
         slots = [item.slot for item in work]
         assert work and len(set(slots)) == len(slots), f"a run over slots {slots}"
         return np.stack([row for item in work for row in self._append(item)])
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
-        """See `Runner.copy_slot`."""
+        """See `Immediate.copy_slot`."""
         self._take_back(source, length)
         self._slots[target], self._drafts[target] = list(self._slots[source]), 0
 

@@ -1,0 +1,246 @@
+"""The loop's body: plan, launch, collect, commit. No threads, no sockets, no Triton; time comes in as a function."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Container, Iterable
+from collections.abc import Sequence as Items
+
+from ..constraints import Constraint
+from ..errors import Overloaded, RequestError, TriuneError
+from ..kv.store import KvStore
+from ..manifest import EngineManifest, Limits
+from ..metrics import Metrics, Snapshot
+from ..request import Event, FinishReason, Request
+from ..runner import Runner
+from ..sampling.host import Sampler
+from ..text.vocabulary import TokenBytes
+from .answers import EVERYONE, Answers
+from .scheduler import Scheduler, Step
+from .sequence import Sequence
+from .stepping import Drafts, Launched, NoDrafts, Stepper
+
+LOG = logging.getLogger(__name__)
+
+
+class StepLoop:
+    """See `Generator`: serves requests step by step, with a runner that computes logits."""
+
+    def __init__(
+        self,
+        manifest: EngineManifest,
+        runner: Runner,
+        token_bytes: TokenBytes,
+        *,
+        store: KvStore,
+        sampler: Sampler,
+        drafts: Drafts | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            store: of the runner's KV memory.
+            drafts: None: nothing is guessed.
+        """
+        self.manifest = manifest
+        self.runner = runner
+        self.scheduler = Scheduler(manifest.limits, store)
+        self.metrics = Metrics(self.snapshot())
+        self.answers = Answers(manifest, token_bytes, self.metrics, clock)
+        self.sampler = sampler
+        self._drafts = drafts or NoDrafts()
+        self._stepper = Stepper(runner, sampler, self._drafts, clock)
+        self._clock = clock
+        self._flying: Launched | None = None
+        self._sequences: dict[int, Sequence] = {}
+
+    @property
+    def limits(self) -> Limits:
+        return self.manifest.limits
+
+    @property
+    def has_work(self) -> bool:
+        """See `Generator.has_work`."""
+        return bool(self.answers) or self._flying is not None
+
+    def start(self) -> None:
+        """See `Generator.start`."""
+        self.runner.warm_up()
+
+    def submit(self, request: Request, constraint: Constraint | None = None) -> None:
+        """See `submit_group`: a group of one."""
+        self.submit_group((request,), (constraint,))
+
+    def submit_group(self, requests: Items[Request], constraints: Items[Constraint | None] = ()) -> None:
+        """See `Generator.submit_group`. The prompt is computed once.
+
+        Raises:
+            RequestError: see `Answers.check`; drafts of an engine that checks none; or more requests than there are slots.
+            TooLong, Overloaded: see `Scheduler.add`.
+        """
+        for request in requests:
+            assert request.key not in self.answers, f"request key {request.key} is in use"
+        try:
+            self._check(requests)
+            leader = self.scheduler.add(requests[0], requests[1:])
+        except TriuneError as error:
+            self.metrics.refused("overloaded" if isinstance(error, Overloaded) else "invalid")
+            raise
+        members = leader.members
+        try:
+            for member, constraint in zip(members, constraints or [None] * len(members), strict=True):
+                self._open(member, constraint)
+        except BaseException:  # nothing of a request may stay behind that its caller believes refused
+            for member in members:
+                self.scheduler.remove(member)
+                self.sampler.remove(member.key)
+                self.answers.discard(member.key)
+                self._sequences.pop(member.key, None)
+            raise
+
+    def abort(self, key: int, reason: FinishReason = "cancelled") -> list[Event]:
+        """See `Generator.abort`. Its slot is free from now on."""
+        return [self._finish(key, reason)] if key in self.answers else []
+
+    def abort_id(self, request_id: str) -> list[Event]:
+        """See `Generator.abort_id`."""
+        return [self._finish(key, "cancelled") for key in self.answers.named(request_id)]
+
+    def close(self) -> list[Event]:
+        """See `Generator.close`."""
+        waiting = [member.key for leader in self.scheduler.waiting for member in leader.members if not member.generated]
+        refused = self._fail(waiting, Overloaded("the server is stopping", "send it again, to another server or later"))
+        events = refused + [self._finish(key, "cancelled") for key in self.answers.keys]
+        if self._flying is not None:
+            self._land(self._flying)
+        self.runner.close()
+        return events
+
+    def step(self, wanted: Container[int] = EVERYONE) -> list[Event]:
+        """See `Generator.step`. Where the runner works beside the host, one step is planned while another is computed."""
+        events = [self._finish(key, "deadline") for key in self.answers.late()]
+        landing = self._launch(events)
+        if self.runner.depth:
+            landing, self._flying = self._flying, landing
+        if landing is not None:
+            events += self._land(landing)
+        return events + self.answers.pieces(wanted)
+
+    def snapshot(self) -> Snapshot:
+        """See `Generator.snapshot`."""
+        scheduler, kv = self.scheduler, self.scheduler.store.usage()
+        return Snapshot(
+            decoding=len(scheduler.decoding),
+            prefilling=len(scheduler.running) - len(scheduler.decoding),
+            waiting=scheduler.queued,
+            tokens=sum(sequence.computed for sequence in scheduler.running),
+            slots=scheduler.store.slots,
+            kv=kv,
+            kv_bytes=sum(self.manifest.kv_bytes(sequence.computed) for sequence in scheduler.running),
+            kv_bytes_max=kv.blocks * self.manifest.kv_bytes(kv.block_tokens),
+        )
+
+    def _check(self, requests: Items[Request]) -> None:
+        if len(requests) > self.scheduler.store.slots:
+            raise RequestError(
+                f"{len(requests)} sequences are asked for, but this engine serves {self.scheduler.store.slots} at once",
+                f"ask for at most {self.scheduler.store.slots}",
+            )
+        self.answers.check(requests[0])
+        if requests[0].params.max_drafts and self.manifest.speculation is None:
+            raise RequestError(
+                f"num_draft_tokens is {requests[0].params.max_drafts}, but this engine checks no drafts",
+                "omit num_draft_tokens and speculation, or build the engine with --speculation on",
+            )
+
+    def _open(self, sequence: Sequence, constraint: Constraint | None) -> None:
+        request, answers = sequence.request, self.answers
+        self.sampler.add(request, answers.stop_token_ids(request), answers.thinking_limit(request), constraint)
+        sequence.overlaps = bool(self.runner.depth) and self.sampler.overlaps(request.key)
+        answers.open(request, sequence.max_tokens, constraint)
+        self._sequences[request.key] = sequence
+
+    def _launch(self, events: list[Event]) -> Launched | None:
+        """Plan the next step and launch it; None if there is nothing to run. Adds to `events` whom it failed."""
+        scheduler = self.scheduler
+        going_on = [] if scheduler.stands_still else [s for s in scheduler.decoding if not s.unknown]
+        step = scheduler.plan(self._drafts.propose(going_on, scheduler.prefilling))
+        if not step.slices:
+            return None
+        self._count_started(step)
+        try:
+            return self._stepper.launch(step)
+        except Exception as error:  # whatever a runner raises, its sequences must be answered and the others served
+            events += self._failed(step, error)
+            return None
+
+    def _land(self, launched: Launched) -> list[Event]:
+        """Take in the tokens of a step; the last events of the answers that are over with them."""
+        step, answers = launched.step, self.answers
+        try:
+            chosen = self._stepper.land(launched, lambda key: answers[key].stop_token_ids)
+        except Exception as error:
+            return self._failed(step, error)
+        events = list[Event]()
+        for part in step.slices:
+            for taker in part.takers if part.samples else ():
+                if taker.key not in chosen and part.counts_for(taker):
+                    why = self.sampler.error(taker.key) or "its logits are not numbers"
+                    events += self._fail([taker.key], _engine_failed(why))
+        self.scheduler.commit(step, {key: [token.token_id for token in tokens] for key, tokens in chosen.items()})
+        now = self._clock()
+        for part in step.slices:
+            if part.drafts and part.sequence.key in chosen:
+                answers.drafted(part.sequence.key, len(part.drafts), len(chosen[part.sequence.key]) - 1)
+        self.metrics.generated(sum(map(len, chosen.values())))
+        for key, tokens in chosen.items():
+            for token in tokens:
+                if key not in answers:  # it has ended, and what was chosen beyond counts for nothing
+                    break
+                logprob = token if answers[key].request.params.logprobs is not None else None
+                if (last := answers.take_in(key, token.token_id, now, logprob, latest=token is tokens[-1])) is not None:
+                    events.append(last)
+                    self._forget(key)
+        return events
+
+    def _finish(self, key: int, reason: FinishReason) -> Event:
+        event = self.answers.finish(key, reason)
+        self._forget(key)
+        return event
+
+    def _fail(self, keys: Iterable[int], error: TriuneError) -> list[Event]:
+        events = self.answers.fail(keys, error)
+        for event in events:
+            self._forget(event.key, keep=False)
+        return events
+
+    def _failed(self, step: Step, error: Exception) -> list[Event]:
+        """Answer everyone of a step that cannot be computed."""
+        LOG.error("a step of %d sequences failed; each is answered with an error", len(step.slices), exc_info=error)
+        members = (s for part in step.slices for s in (*part.takers, *part.sequence.siblings) if part.counts_for(s))
+        return self._fail(list(dict.fromkeys(s.key for s in members)), _engine_failed(error))
+
+    def _forget(self, key: int, *, keep: bool = True) -> None:
+        """Forget a request whose answer is over, and free its slot."""
+        self.scheduler.remove(self._sequences.pop(key), keep=keep)
+        self.sampler.remove(key)
+        self._drafts.forget(key)
+
+    def _count_started(self, step: Step) -> None:
+        prompted = 0
+        for part in step.slices:
+            sequence = part.sequence
+            if part.first:
+                for member in (*part.takers, *sequence.siblings):
+                    self.answers.started(member.key)
+            if part.start < len(sequence.request.prompt):
+                stop = min(part.start + part.length, len(sequence.request.prompt))
+                prompted += max(stop - max(part.start, sequence.read), 0)
+                sequence.read = max(sequence.read, stop)
+        if prompted:
+            self.metrics.prompt(prompted)
+
+
+def _engine_failed(why: object) -> TriuneError:
+    return TriuneError(f"the engine failed while serving this request: {why}", "see the server's log; it may be sent again")

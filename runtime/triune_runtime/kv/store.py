@@ -1,0 +1,96 @@
+"""What the scheduler asks of KV memory, in integers: which slots a sequence has, and how many of its tokens fit there.
+
+A slot is a sequence's place in the runner's batches. Where its KV lies is the store's affair: in a stretch of its own
+(`slots`), or in blocks that sequences may share. A store decides nothing but that, and the runner owns the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from ..runner import Order
+
+
+class Held(NamedTuple):
+    """What a prompt's sequences have been given."""
+
+    slots: tuple[int, ...]  # of the one that computes the prompt, and of those that wait for it
+    cached: int  # tokens at the prompt's beginning whose KV is there already; less than all of them
+    room: int  # tokens that fit in the first slot before `extend` must be asked
+    new_blocks: int
+    reused_blocks: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KvUsage:
+    """How full the memory is, in blocks; a store of slots has one block a slot."""
+
+    blocks: int  # in all
+    used: int  # held by sequences
+    block_tokens: int  # tokens of a block
+
+
+class KvStore(Protocol):
+    """See the module."""
+
+    @property
+    def slots(self) -> int:
+        """Sequences that can be held at once."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """Tokens of a sequence that has the memory for itself."""
+        ...
+
+    def admits(self, prompt: Sequence[int], members: int, salt: bytes = b"") -> int | None:
+        """Whether `admit` would find room now: how many tokens would be cached; None: no room."""
+        ...
+
+    def admit(self, prompt: Sequence[int], members: int, salt: bytes = b"") -> Held:
+        """Slots for `members` sequences of one prompt, and memory for its first tokens at least. Ask `admits` first.
+
+        Args:
+            salt: prompts with another one share nothing.
+        """
+        ...
+
+    def extend(self, slot: int, length: int) -> int:
+        """Memory for `length` tokens in `slot`: how many fit now; 0: there is none, and nothing has changed."""
+        ...
+
+    def fork(self, slot: int, targets: Sequence[int], length: int) -> int:
+        """Give the first `length` tokens of `slot` to the slots `targets` too: how many tokens fit in each of these."""
+        ...
+
+    def settle(self, slot: int, tokens: Sequence[int], length: int) -> None:
+        """The KV of the first `length` of `tokens` is in `slot`, or will be by what is launched: others may find it."""
+        ...
+
+    def release(self, slot: int) -> None:
+        """Take a slot back. What is in flight may still write there: launches run in order, so it comes before what follows."""
+        ...
+
+    def gaps(self, decoding: Iterable[int]) -> bool:
+        """Whether `arrange` would move something."""
+        ...
+
+    def arrange(self, decoding: Mapping[int, int]) -> dict[int, int]:
+        """Bring sequences that decode to where the runner can run them as one batch: slot -> the other slot it has now.
+
+        Args:
+            decoding: slot -> its tokens that are computed.
+        """
+        ...
+
+    def orders(self) -> tuple[Order, ...]:
+        """What the memory must do before the next launch, in this order; each is told once."""
+        ...
+
+    def usage(self) -> KvUsage: ...
+
+    def check(self, holders: Sequence[int]) -> None:
+        """Assert that exactly the slots `holders` are held, each once, and that the store's own books agree."""
+        ...
