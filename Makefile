@@ -1,7 +1,7 @@
 # One verb each; `make help` lists them. CI runs `make test`.
 MODEL        ?= smollm2-135m
 TARGET       ?= cpu
-PRECISION    ?= $(if $(filter tensorrt,$(TARGET)),fp16,w8a8)
+PRECISION    ?=
 CAPABILITY   ?=
 HTTP_PORT    ?= 8000
 GRPC_PORT    ?= 8001
@@ -13,6 +13,8 @@ FUZZ_CASES   ?= 300
 BIN        := .venv/bin
 PIP        := $(BIN)/python -m pip --disable-pip-version-check
 REPOSITORY := build/$(MODEL)/$(TARGET)/repository
+NEED_MORE  := tensorrt # targets with packages of their own: requirements/NAME.txt
+INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE)))
 PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --openai-port $(OPENAI_PORT)
 
 .DEFAULT_GOAL := help
@@ -22,7 +24,7 @@ PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo; echo "  MODEL=$(MODEL) TARGET=$(TARGET) PRECISION=$(PRECISION) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) OPENAI_PORT=$(OPENAI_PORT)"
+	@echo; echo "  MODEL=$(MODEL) TARGET=$(TARGET) PRECISION=$(or $(PRECISION),default) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) OPENAI_PORT=$(OPENAI_PORT)"
 
 install: .venv/installed ## set up .venv: builder, runtime, server, clients
 
@@ -34,12 +36,12 @@ install: .venv/installed ## set up .venv: builder, runtime, server, clients
 	@$(PIP) install --quiet --no-deps --editable . --editable clients
 	@touch $@
 
-.venv/installed-tensorrt: .venv/installed requirements/tensorrt.txt
-	@echo "installing TensorRT-RTX's builder ..."
-	@$(PIP) install --quiet --no-deps -r requirements/tensorrt.txt
+$(NEED_MORE:%=.venv/installed-%): .venv/installed-%: .venv/installed requirements/%.txt
+	@echo "installing what target $* needs ..."
+	@$(PIP) install --quiet --no-deps -r requirements/$*.txt
 	@touch $@
 
-.venv/installed-test: .venv/installed .venv/installed-tensorrt requirements/test.txt
+.venv/installed-test: .venv/installed $(NEED_MORE:%=.venv/installed-%) requirements/test.txt
 	@echo "installing what the tests need ..."
 	@$(PIP) install --quiet -r requirements/test.txt
 	@touch $@
@@ -52,10 +54,10 @@ endif
 models/r1-nano/checkpoint-fp8/config.json: models/r1-nano/checkpoint/model.safetensors models/r1-nano/r1_nano/fp8.py .venv/installed
 	@cd models/r1-nano && ../../$(BIN)/python -m r1_nano.fp8
 
-engine: .venv/installed $(if $(filter tensorrt,$(TARGET)),.venv/installed-tensorrt) ## build the engine and its Triton repository
-	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) --precision $(PRECISION) $(CAPABILITY:%=--compute-capability %)
+engine: $(INSTALLED) ## build the engine and its Triton repository
+	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) $(PRECISION:%=--precision %) $(CAPABILITY:%=--compute-capability %)
 
-verify: .venv/installed $(if $(filter tensorrt,$(TARGET)),.venv/installed-tensorrt) ## run the built engine on this machine: numbers against the float weights, speeds, a report
+verify: $(INSTALLED) ## run the built engine on this machine: numbers against the float weights, speeds, a report
 	@$(BIN)/python -m triune_builder.verify_published --model $(MODEL) --target $(TARGET)
 
 up: engine ## build if needed, then serve in the background

@@ -1,4 +1,4 @@
-"""Writes base.txt, test.txt and tensorrt.txt from their .in files: what a clean environment holds after installing them."""
+"""Writes base.txt, test.txt and each target's from their .in files: what a clean environment holds after installing them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ def main() -> None:
         python = f"{folder}/bin/python"
         base = frozen(python, "base.in")
         both = frozen(python, "test.in")
-        every = frozen(python, "tensorrt.in")
+        known = both
+        for target in sorted({path.stem for path in HERE.glob("*.in")} - {"base", "test"}):
+            every = frozen(python, f"{target}.in")
+            (HERE / f"{target}.txt").write_text("\n".join(line for line in every if line not in known) + "\n", "utf-8")
+            known = every
     (HERE / "base.txt").write_text("\n".join(base) + "\n", "utf-8")
     (HERE / "test.txt").write_text("\n".join(line for line in both if line not in base) + "\n", "utf-8")
-    (HERE / "tensorrt.txt").write_text("\n".join(line for line in every if line not in both) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -30,11 +30,12 @@ ALLOWED: dict[str, set[str]] = {
     },
     "triune_runtime.targets": {
         "triune_runtime.targets", "triune_runtime.errors", "triune_runtime.manifest", "triune_runtime.allocator",
-        "triune_runtime.runner",
+        "triune_runtime.runner", "triune_runtime.machine",
     },
     "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
     "triune_builder": {
         "triune_builder", "triune_runtime.manifest", "triune_runtime.runner", "triune_runtime.targets", "triune_runtime.errors",
+        "triune_runtime.machine", "triune_runtime.command_line",
     },
     "triune_builder.checkpoint": {"triune_builder.checkpoint", "triune_builder.errors"},
     "triune_builder.graph": {
@@ -44,8 +45,8 @@ ALLOWED: dict[str, set[str]] = {
         "triune_builder.quantize", "triune_builder.graph", "triune_builder.checkpoint", "triune_builder.errors",
     },
     "triune_server": {
-        "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets.tensorrt.preflight",
-        "triune_builder.cli", "triune_builder.errors",
+        "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets",
+        "triune_runtime.command_line", "triune_builder.cli", "triune_builder.errors",
     },
     "triune_client": {"triune_client"},
 }  # fmt: skip

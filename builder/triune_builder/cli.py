@@ -3,62 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from triune_runtime.errors import TriuneError
+from triune_runtime.command_line import errors_told
 from triune_runtime.manifest import Limits
 
-from .errors import BuildError
 from .inputs import Settings
 from .pipeline import build as run_build
-from .plan import DEFAULT_PRECISIONS, PRECISIONS, SPECULATIONS, TARGETS, VERIFICATIONS, BuildPlan
+from .plan import AUTO, NONE, BuildPlan, repository_of
 from .progress import Display
 from .repository.assemble import ENGINE_FOLDER
+from .targets import TARGETS, every_target
 from .verify.report import JSON_NAME, BuildReport
 
 _PLAN = {f.name: f.default for f in dataclasses.fields(BuildPlan)}
 _LIMITS, _SETTINGS = Limits(), Settings()
+_FLAGS = [flag for target in every_target() for flag in target.flags]
 
 app = typer.Typer(
     help="Builds engines and Triton model repositories.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
+
+
+def _each(values: Iterable[Iterable[str]]) -> str:
+    """All values that some target takes, each once."""
+    return ", ".join(dict.fromkeys(value for of_target in values for value in of_target))
+
 
 Model = Annotated[str, typer.Option(help="Known name, folder, .gguf file or hub id.")]
 Target = Annotated[str, typer.Option(help=f"Where the engine will run: {', '.join(TARGETS)}.")]
 Precision = Annotated[
     str | None,
     typer.Option(
-        help=f"Numbers of the weights: {', '.join(PRECISIONS)}; by default "
-        + ", ".join(f"{precision} for {target}" for target, precision in DEFAULT_PRECISIONS.items())
+        help=f"Numbers of the weights: {_each(t.precisions for t in every_target())}; by default "
+        + ", ".join(f"{t.default_precision} for {t.name}" for t in every_target())
         + "."
     ),
-]
-ComputeCapability = Annotated[
-    list[str] | None,
-    typer.Option(help="Of a GPU that a TensorRT engine is for, e.g. 8.9; may be repeated. By default all from 8.0 on."),
-]
-WeightStreaming = Annotated[
-    bool, typer.Option("--weight-streaming", help="TensorRT: weights may stay in host memory where the GPU's is too small.")
 ]
 Verify = Annotated[
     str,
     typer.Option(
-        help=f"How the engine is proved: {', '.join(VERIFICATIONS)}. Layers: over prompts, a few weights in memory at a time; "
-        "auto: full where the engine fits in the memory that is free, else layers."
+        help=f"How the engine is proved: {_each([[AUTO], *(t.proofs for t in every_target()), [NONE]])}. "
+        + " ".join(t.proofs_help for t in every_target())
     ),
 ]
 Speculation = Annotated[
     str,
     typer.Option(
-        help=f"Whether the engine can check drafts of further tokens: {', '.join(SPECULATIONS)}. It is in memory twice then."
+        help=f"Whether the engine can check drafts of further tokens: {_each(t.speculations for t in every_target())}. "
+        "It is in memory twice then."
     ),
 ]
 MaxSequences = Annotated[int, typer.Option(help="Sequences computed at once; each has a KV slot.")]
@@ -73,13 +74,40 @@ DryRun = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")]
 
 
+def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with the targets' flags in the place of its parameter `options`, which gets those that are given."""
+    parameters = list(inspect.signature(command, eval_str=True).parameters.values())
+    at = next(i for i, parameter in enumerate(parameters) if parameter.name == "options")
+    parameters[at : at + 1] = [
+        inspect.Parameter(
+            flag.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False if flag.kind is bool else None,
+            annotation=Annotated[
+                flag.kind if flag.kind is bool else flag.kind | None, typer.Option(flag.option, help=flag.help)
+            ],
+        )
+        for flag in _FLAGS
+    ]
+
+    def run(**values: Any) -> None:  # Typer passes what the signature below names
+        options = {flag.name: value for flag in _FLAGS if (value := values.pop(flag.name))}
+        command(options=options, **values)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature([  # type: ignore[attr-defined]  # which `inspect` reads
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters
+    ])  # fmt: skip
+    return run
+
+
 @app.command()
+@_with_flags
 def build(
     model: Model = str(_PLAN["model"]),
     target: Target = str(_PLAN["target"]),
     precision: Precision = None,
-    compute_capability: ComputeCapability = None,
-    weight_streaming: WeightStreaming = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
     max_sequences: MaxSequences = _LIMITS.max_sequences,
     max_length: MaxLength = _LIMITS.max_length,
     prefill_chunk: PrefillChunk = _LIMITS.prefill_chunk,
@@ -92,17 +120,16 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build an engine, prove it, and publish a model repository; prints the repository's path last."""
-    with _errors_told():
+    with errors_told():
         limits = Limits(max_sequences=max_sequences, max_length=max_length, prefill_chunk=prefill_chunk)
         plan = BuildPlan(
             model=model,
             target=target,
-            precision=precision or DEFAULT_PRECISIONS.get(target, ""),
+            precision=precision or "",
             verify=verify,
             speculation=speculation,
             limits=limits,
-            compute_capabilities=tuple(compute_capability or ()),
-            weight_streaming=weight_streaming,
+            options=options,
         )
         settings = Settings(build_dir=build_dir, model_repository=model_repository)
         if dry_run:
@@ -144,28 +171,11 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Show what the last published build measured."""
-    with _errors_told():
-        folder = BuildPlan(model=model, target=target).repository(build_dir) / ENGINE_FOLDER
+    with errors_told():
+        folder = repository_of(model, target, build_dir) / ENGINE_FOLDER
         found = BuildReport.read(folder)
         if as_json:
             raw: Any = json.loads((folder / JSON_NAME).read_text("utf-8"))
             typer.echo(json.dumps(raw, ensure_ascii=False))
         else:
             Console().print(found.tables())
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    """Print our own errors as `error:` and `hint:` on stderr and end with exit code 1."""
-    try:
-        yield
-    except BuildError as error:
-        _tell(error.args[0], error.hint)
-        raise typer.Exit(1) from error
-    except TriuneError as error:
-        _tell(error.args[0], error.hint)
-        raise typer.Exit(1) from error
-
-
-def _tell(message: str, hint: str | None) -> None:
-    print(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""), file=sys.stderr)

@@ -18,7 +18,7 @@ from .graph.promises import check_weights
 from .inputs import Settings
 from .plan import BuildPlan
 from .progress import Display
-from .targets import onnx_files
+from .targets import every_target, find_target, onnx_files
 
 PLAN = "plan"  # beside the repository
 _JSON = "plan.json"
@@ -40,8 +40,12 @@ def dry_run(plan: BuildPlan, settings: Settings | None = None, *, display: Displ
             misshapen. Or a choice that this build cannot have.
     """
     settings, display = settings or Settings(), display or Display()
-    if plan.target != "cpu":
-        raise BuildError(f"a dry run estimates engines for the CPU, not for {plan.target}", "leave out --target, or --dry-run")
+    if find_target(plan.target).estimate is None:
+        able = [target.name for target in every_target() if target.estimate]
+        raise BuildError(
+            f"a dry run estimates engines for target {', '.join(able)}, not for {plan.target}",
+            "leave out --target, or --dry-run",
+        )
     with display.stage("fetch") as clock:
         cache = settings.cache_dir / "checkpoints"
         checkpoint = open_checkpoint(plan.model, cache=cache, progress=clock.note, headers_only=True)

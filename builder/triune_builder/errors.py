@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
+from triune_runtime.errors import TriuneError
 
-class BuildError(Exception):
+
+class BuildError(TriuneError):
     """A build cannot go on. `hint` says what the user can do about it."""
-
-    def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-    def __str__(self) -> str:
-        message = super().__str__()
-        return f"{message}\n\nhint: {self.hint}" if self.hint else message

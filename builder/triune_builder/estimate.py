@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
@@ -15,34 +15,9 @@ from rich.text import Text
 from triune_runtime.manifest import CacheTensor, Limits
 
 from .checkpoint import Fp8Tensor, Tensor
-from .plan import PRECISIONS, BuildPlan
-
-Kind = Literal["vector", "table", "head", "router", "expert", "expanded", "linear"]
-
-_BLOCK8 = 1 + 4 / 32 + 1 / 32  # bytes a weight: its code, and its share of a block's float32 scale and zero point
-_BLOCK4 = 1 / 2 + 4 / 32 + 1 / 64
-_TABLE8 = 1 + 4 / 32  # symmetric: no zero point
-_IN_PLACE = {"bf16": {"BF16"}, "fp16": {"F16"}, "fp8": {"F32", "F16", "BF16", "F8_E4M3"}}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weight:
-    """One tensor of the checkpoint, as far as sizes go."""
-
-    kind: Kind
-    size: int  # numbers
-    dtype: str
-    nbytes: int  # in the checkpoint, scales included
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrecisionSize:
-    """What one precision takes."""
-
-    written: int  # bytes that a build adds to the disk
-    in_place: int  # bytes read from the checkpoint's own files, where they are on the same file system
-    loaded: int  # bytes of weights in a server's memory
-    serving: int  # the same with all KV slots filled
+from .plan import BuildPlan
+from .targets import find_target
+from .targets.sizes import Kind, PrecisionSize, Weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +71,9 @@ class Estimate:
 def estimate(
     plan: BuildPlan, config: Mapping[str, Any], weights: Mapping[str, Tensor], cache: Sequence[CacheTensor]
 ) -> Estimate:
-    """The estimate for a checkpoint whose weights are those that `config` promises."""
+    """The estimate for a checkpoint whose weights are those that `config` promises; the plan's target has one."""
+    sizes = find_target(plan.target).estimate
+    assert sizes is not None, f"target {plan.target} estimates nothing"
     layers = config["num_hidden_layers"]
     extra = tuple(f"model.layers.{layers + i}." for i in range(config.get("num_nextn_predict_layers") or 0))
     used = [_weight(name, tensor) for name, tensor in weights.items() if not (extra and name.startswith(extra))]
@@ -125,11 +102,7 @@ def estimate(
         largest_tensor=max(tensor.size for tensor in weights.values()),
         kv_bytes_per_token=sum(c.bytes_per_position for c in cache),
         kv_bytes_per_slot=slot,
-        precisions={
-            name: _precision_size(name, used, tied, slot * plan.limits.max_sequences)
-            for name in PRECISIONS
-            if name != "fp8" or any(isinstance(tensor, Fp8Tensor) for tensor in weights.values())
-        },
+        precisions=dict(sizes(used, tied, slot * plan.limits.max_sequences)),
     )
 
 
@@ -150,32 +123,6 @@ def _kind(name: str, tensor: Tensor) -> Kind:
     if ".mlp.experts." in name:
         return "expert"
     return "expanded" if name.endswith(".kv_b_proj.weight") else "linear"
-
-
-def _precision_size(precision: str, weights: Sequence[Weight], tied: bool, slots: int) -> PrecisionSize:
-    """Float precisions compute with float32; the others keep vectors, routers and what is expanded as float32."""
-    if precision in ("int8", "int4", "w8a8"):
-        each = _bytes_a_weight(precision)
-        written = sum(w.size * each[w.kind] for w in weights)
-        if tied:  # the head is a product of its own
-            written += sum(w.size * each["head"] for w in weights if w.kind == "table")
-        return PrecisionSize(written=round(written), in_place=0, loaded=round(written), serving=round(written) + slots)
-    loaded = 4 * sum(w.size for w in weights)
-    held = _IN_PLACE.get(precision, set())
-    in_place = sum(w.nbytes for w in weights if w.kind != "expanded" and held and (w.dtype in held or w.kind == "vector"))
-    converted = 2 if precision in ("bf16", "fp16") else 4
-    rest = sum(w.size * (4 if w.kind == "vector" else converted) for w in weights
-               if not (w.kind != "expanded" and held and (w.dtype in held or w.kind == "vector")))  # fmt: skip
-    return PrecisionSize(written=rest, in_place=in_place, loaded=loaded, serving=loaded + slots)
-
-
-def _bytes_a_weight(precision: str) -> dict[Kind, float]:
-    linear = {"int8": _BLOCK8, "int4": _BLOCK4, "w8a8": 1.0}[precision]
-    expert = {"int8": _BLOCK8, "int4": _BLOCK4, "w8a8": _BLOCK8}[precision]
-    head = 1.0 if precision == "w8a8" else _BLOCK8
-    return {
-        "vector": 4, "router": 4, "expanded": 4, "table": _TABLE8, "head": head, "expert": expert, "linear": linear,
-    }  # fmt: skip
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -12,8 +12,7 @@ from typing import Any
 
 from .errors import BuildError
 
-TOOLS = ("gguf", "ml-dtypes", "numpy", "onnx", "onnx-ir", "onnxruntime", "safetensors", "tokenizers")
-TARGET_TOOLS = {"tensorrt": ("tensorrt", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs")}
+TOOLS = ("gguf", "ml-dtypes", "numpy", "onnx", "onnx-ir", "safetensors", "tokenizers")
 
 
 def digest(value: Any) -> str:
@@ -21,10 +20,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def tool_versions(target: str = "") -> dict[str, str]:
-    """Installed versions of the packages that decide what an engine for `target` looks like; the missing are left out."""
+def tool_versions(of_target: Iterable[str] = ()) -> dict[str, str]:
+    """Installed versions of the packages that decide what an engine looks like; the missing are left out.
+
+    Args:
+        of_target: those that count beside the common ones.
+    """
     versions = {}
-    for name in (*TOOLS, *TARGET_TOOLS.get(target, ())):
+    for name in sorted({*TOOLS, *of_target}):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,18 @@ from .fingerprint import FileHashes, code_hash, digest, listing, tool_versions, 
 from .plan import BuildPlan
 from .repository.assemble import ENGINE_FOLDER
 from .repository.check import check
-from .verify.budget import BUDGETS, Budget, find_budget
+from .targets.target import Proof, Target
 from .verify.measure import Sizes
 from .verify.report import JSON_NAME, TEXT_NAME, BuildReport
 
 BUILDER = Path(__file__).parent
 _RUNTIME = Path(triune_runtime.__file__).parent
-_ENGINE_CODE = tuple(BUILDER / part for part in ("checkpoint", "graph", "quantize", "targets"))
+_ENGINE_CODE = tuple(BUILDER / part for part in ("checkpoint", "graph", "quantize"))
 _CALIBRATION_CODE = tuple(
     BUILDER / "verify" / part
     for part in ("reference.py", "reference_deepseek.py", "reference_parts.py", "text/calibration.txt")
 )
-_VERIFY_CODE = (BUILDER / "verify", _RUNTIME / "runner.py", _RUNTIME / "targets")
+_VERIFY_CODE = (BUILDER / "verify", _RUNTIME / "runner.py")
 REPORTS = frozenset({f"{ENGINE_FOLDER}/{JSON_NAME}", f"{ENGINE_FOLDER}/{TEXT_NAME}"})
 
 
@@ -39,7 +39,6 @@ class Settings:
     build_dir: Path = Path("build")
     model_repository: Path = BUILDER.parents[1] / "model_repository"  # in a checkout
     sizes: Sizes = dataclasses.field(default_factory=Sizes)
-    budgets: Mapping[str, Budget] = dataclasses.field(default_factory=lambda: BUDGETS)
 
     @property
     def cache_dir(self) -> Path:
@@ -49,14 +48,14 @@ class Settings:
 class Inputs:
     """Hashes of what one plan's results depend on."""
 
-    def __init__(self, plan: BuildPlan, settings: Settings) -> None:
-        self._plan, self._settings = plan, settings
+    def __init__(self, plan: BuildPlan, settings: Settings, target: Target) -> None:
+        self._plan, self._settings, self._target = plan, settings, target
         self._sources = settings.cache_dir / "sources.json"  # model -> the files it was read from
         self.files = FileHashes(settings.cache_dir / "hashes.json")
-        self.tools = tool_versions(plan.target)
+        self.tools = tool_versions(target.tools)
         # Hashed once, at the start: sources edited while a build runs belong to the next one.
-        self._engine_code = code_hash([*_ENGINE_CODE, *_CALIBRATION_CODE])
-        self._verify_code = code_hash(_VERIFY_CODE)
+        self._engine_code = code_hash([*_ENGINE_CODE, *_CALIBRATION_CODE, *_of_target(BUILDER, target.code)])
+        self._verify_code = code_hash([*_VERIFY_CODE, *_of_target(_RUNTIME, target.runtime_code)])
         published = [BUILDER, _RUNTIME / "manifest.py", _RUNTIME / "runner.py", _RUNTIME / "targets", settings.model_repository]
         self._all_code = code_hash(published)
 
@@ -73,17 +72,17 @@ class Inputs:
         """Of the engine: checkpoint, the choices that shape the graph, the code that makes it."""
         plan = self._plan
         return digest({
-            "plan": [plan.target, plan.precision, plan.speculation, plan.limits.max_length, *_tensorrt_choices(plan)],
+            "plan": [plan.target, plan.precision, plan.speculation, plan.limits.max_length, *self._target.engine_choices(plan)],
             "checkpoint": self.checkpoint(files),
             "code": self._engine_code,
             "tools": self.tools,
         })  # fmt: skip
 
-    def verify_key(self, engine_key: str, how: str) -> str:
+    def verify_key(self, engine_key: str, proof: Proof) -> str:
         """Of the figures: the engine, how and how much of it is run, and the code that runs and compares it."""
         return digest({
             "engine": engine_key,
-            "how": how,
+            "how": dataclasses.asdict(proof),
             "limits": dataclasses.asdict(self._plan.limits),
             "sizes": dataclasses.asdict(self._settings.sizes),
             "code": self._verify_code,
@@ -91,7 +90,8 @@ class Inputs:
 
     def everything(self, files: Sequence[Path]) -> str:
         """Of the published repository."""
-        judged = dataclasses.asdict(find_budget(self._settings.budgets, self._plan.target, self._plan.precision))
+        budgets = self._target.precisions[self._plan.precision].budgets
+        judged = {how: dataclasses.asdict(budget) for how, budget in budgets.items()}
         return self._plan.hash(checkpoint=self.checkpoint(files), code=digest([self._all_code, judged]), tools=self.tools)
 
     def published(self) -> str | None:
@@ -118,11 +118,9 @@ class Inputs:
         return known if isinstance(known, dict) else {}
 
 
-def _tensorrt_choices(plan: BuildPlan) -> list[Any]:
-    """What else shapes an engine of TensorRT: its profiles and its GPUs."""
-    if plan.target != "tensorrt":
-        return []
-    return [plan.limits.max_sequences, plan.limits.prefill_chunk, plan.compute_capabilities, plan.weight_streaming]
+def _of_target(root: Path, packages: Sequence[str]) -> list[Path]:
+    """The sources of a target below `root`: the modules that all of them share, and its own packages."""
+    return [*sorted((root / "targets").glob("*.py")), *(root / "targets" / package for package in packages)]
 
 
 def named(files: Sequence[Path]) -> dict[str, Path]:

@@ -1,13 +1,12 @@
 """The stages in order, each skipped when its result is there already. Does no stage's work itself.
 
-Heavy packages (onnx, onnxruntime) are imported by `stages.py`, and that only when there is something to build.
+Heavy packages are imported by the target and the checkpoint's reader, and that only when there is something to build.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,33 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from triune_runtime.manifest import EngineManifest, SamplingDefaults
 
 from .errors import BuildError
 from .fingerprint import sha256, source_files
 from .inputs import REPORTS, Inputs, Settings, named
-from .plan import BuildPlan
+from .plan import NONE, BuildPlan
 from .progress import Display, StageClock
 from .reasoning import reasoning_markers
 from .repository.assemble import ENGINE_FOLDER, assemble, leftovers, repair
 from .repository.check import check
 from .stage_cache import StageCache, locked
-from .targets.stages import EngineFacts, Tools, real_tools
-from .verify.budget import find_budget
-from .verify.layers import verify_layers
+from .targets import find_target
+from .targets.facts import EngineFacts
+from .targets.target import Proof, Target, VerifyJob, budget_of
 from .verify.report import TEXT_NAME, BuildReport, Source, StageRun, verification_from
-from .verify.verify import Verification, verify
+from .verify.verification import Verification
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 KEPT = {"engine": 3, "verify": 12}  # results that stay, so that going back and forth between choices is quick
 FAILED = "failed"  # beside the repository: the report of a build over its budget
-_ASIDE = 1 << 30  # bytes of memory for activations and the build itself
-_EXACT = {"cpu": "fp32", "tensorrt": "fp16"}  # the precision nearest to the float weights
 _FACTS = "facts.json"  # in the folder of a stage's result
+OpenCheckpoint = Callable[[str, Path, StageClock], "Checkpoint"]  # name, cache for what is fetched, clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,30 +55,41 @@ def build(
     *,
     force: bool = False,
     display: Display | None = None,
-    tools: Tools | None = None,
+    target: Target | None = None,
+    open_checkpoint: OpenCheckpoint | None = None,
 ) -> Built:
     """Make sure that the repository of `plan` is published and up to date.
 
     Args:
         force: do every stage again.
-        tools: what the stages are made of; by default the real ones.
+        target: what makes and proves the engine; by default the plan's.
+        open_checkpoint: finds and reads the model; by default `checkpoint.open_checkpoint`.
 
     Raises:
         BuildError: whatever stops the build; what was published before stays as it was.
     """
-    return _Build(plan, settings or Settings(), display or Display(), force, tools).run()
+    target, opened = target or find_target(plan.target), open_checkpoint or _open_checkpoint
+    return _Build(plan, settings or Settings(), display or Display(), force, target, opened).run()
+
+
+def _open_checkpoint(model: str, cache: Path, clock: StageClock) -> Checkpoint:
+    from .checkpoint import open_checkpoint
+
+    return open_checkpoint(model, cache=cache, progress=clock.note)
 
 
 class _Build:
     """One build and the record of its stages."""
 
-    def __init__(self, plan: BuildPlan, settings: Settings, display: Display, force: bool, tools: Tools | None) -> None:
-        self.plan, self.settings, self.display, self.force = plan, settings, display, force
+    def __init__(
+        self, plan: BuildPlan, settings: Settings, display: Display, force: bool, target: Target, opened: OpenCheckpoint
+    ) -> None:
+        self.plan, self.settings, self.display, self.force, self.target = plan, settings, display, force, target
         self.folder = plan.folder(settings.build_dir)
         self.cache = StageCache(settings.cache_dir)
-        self.inputs = Inputs(plan, settings)
+        self.inputs = Inputs(plan, settings, target)
         self.stages: list[StageRun] = []
-        self._tools = tools
+        self._open_checkpoint = opened
 
     def run(self) -> Built:
         tidy = not any(leftovers(self.folder)) and not any(self.cache.leftovers())
@@ -103,10 +110,10 @@ class _Build:
         engine_key = self.inputs.engine_key(checkpoint.files)
         engine, facts = self._compile(checkpoint, engine_key)
         manifest = self._manifest(checkpoint, facts)
-        manifest = dataclasses.replace(manifest, verified=self._how(checkpoint, facts, manifest))
-        if manifest.verified == "layers":  # drafts are decoded with, and that is left out
+        found, proof = self._verify(checkpoint, engine_key, engine, facts, manifest)
+        manifest = dataclasses.replace(manifest, verified=proof.how)
+        if found and found.decode is None:  # drafts are decoded with, and that was left out
             manifest = dataclasses.replace(manifest, speculation=None)
-        found = self._verify(checkpoint, engine_key, engine, manifest)
         report = self._judge(checkpoint, facts, manifest, found)
         repository = self._assemble(checkpoint, engine, facts, manifest, report)
         shutil.rmtree(self.folder / FAILED, ignore_errors=True)
@@ -123,7 +130,7 @@ class _Build:
 
     def _fetch(self) -> Checkpoint:
         with self._stage("fetch") as clock:
-            checkpoint = self.tools.open_checkpoint(self.plan.model, self.settings.cache_dir / "checkpoints", clock)
+            checkpoint = self._open_checkpoint(self.plan.model, self.settings.cache_dir / "checkpoints", clock)
             self.plan.check_length(checkpoint.config)
             clock.note("hashing")
             self.inputs.checkpoint(checkpoint.files)
@@ -134,46 +141,32 @@ class _Build:
         """Export, quantize, lower and write; kept as one result, since what passes between them lives in memory."""
 
         def make(folder: Path) -> dict[str, Any]:
-            return self.tools.compile(self.plan, checkpoint, folder, self._stage).to_json()
+            return self.target.compile(self.plan, checkpoint, folder, self._stage).to_json()
 
         folder, facts = self._kept("engine", key, make)
         return folder, EngineFacts.from_json(facts)
 
-    def _verify(self, checkpoint: Checkpoint, engine_key: str, engine: Path, manifest: EngineManifest) -> Verification | None:
-        if manifest.verified == "none":
+    def _verify(
+        self, checkpoint: Checkpoint, engine_key: str, engine: Path, facts: EngineFacts, manifest: EngineManifest
+    ) -> tuple[Verification | None, Proof]:
+        if self.plan.verify == NONE:
             self.display.say(f"{'verify':<10} left out, as --verify none asks: nothing says that the engine is right")
-            return None
+            return None, Proof(how=NONE)
+        job = VerifyJob(
+            asked=self.plan.verify, manifest=manifest, folder=engine, checkpoint=checkpoint,
+            loaded_bytes=facts.loaded_bytes, sizes=self.settings.sizes,
+        )  # fmt: skip
+        proof = self.target.proof(job)
 
         def make(folder: Path) -> dict[str, Any]:
             with self._stage("verify") as clock:
-                sizes, limits = self.settings.sizes, self.plan.limits
-                clock.note("loading the engine")
-                if manifest.verified == "network":
-                    found = self.tools.verify_network(manifest, engine, checkpoint, clock.note)
-                elif manifest.verified == "layers":
-                    pieces = self.tools.make_pieces(manifest, engine)
-                    found = verify_layers(pieces, limits, checkpoint, sizes=sizes, note=clock.note)
-                else:
-                    runner = self.tools.make_runner(manifest, engine)
-                    found = verify(runner, limits, checkpoint, speculation=manifest.speculation, sizes=sizes, note=clock.note)
-            return dataclasses.asdict(found)
+                return dataclasses.asdict(self.target.verify(dataclasses.replace(job, note=clock.note), proof))
 
-        _, facts = self._kept("verify", self.inputs.verify_key(engine_key, manifest.verified), make)
-        found = verification_from(facts)
+        _, raw = self._kept("verify", self.inputs.verify_key(engine_key, proof), make)
+        found = verification_from(raw)
         if found.left_out:
             self.display.say(f"{'verify':<10} in part: {found.left_out}")
-        return found
-
-    def _how(self, checkpoint: Checkpoint, facts: EngineFacts, manifest: EngineManifest) -> str:
-        """How the engine is verified: as asked, or as a whole if it fits in the memory that is free now."""
-        if self.plan.verify != "auto":
-            return self.plan.verify
-        if self.plan.target == "tensorrt":
-            return "network"
-        slots = self.plan.limits.max_sequences * manifest.kv_bytes(self.settings.sizes.window)
-        reference = 2 * 4 * max((math.prod(t.shape) for t in checkpoint.weights.values()), default=0)
-        needed = facts.loaded_bytes + slots + reference + _ASIDE
-        return "full" if needed < psutil.virtual_memory().available else "layers"
+        return found, proof
 
     def _judge(
         self, checkpoint: Checkpoint, facts: EngineFacts, manifest: EngineManifest, found: Verification | None
@@ -193,7 +186,7 @@ class _Build:
             stages=tuple(self.stages),
             changes=facts.changes,
             verification=found,
-            budget=find_budget(self.settings.budgets, self.plan.target, self.plan.precision),
+            budget=budget_of(self.target.precisions[self.plan.precision], manifest.verified),
         )
         if report.problems:
             failed = self.folder / FAILED
@@ -202,7 +195,7 @@ class _Build:
             raise BuildError(
                 f"{self.plan.model} at {self.plan.precision} is over its budget and was not published: "
                 + "; ".join(report.problems),
-                f"see {failed / TEXT_NAME}, or choose a --precision nearer to the float weights, as {_EXACT[self.plan.target]}",
+                f"see {failed / TEXT_NAME}, or choose a --precision nearer to the float weights, as {self.target.float_twin}",
             )
         return report
 
@@ -236,12 +229,6 @@ class _Build:
                 finish=finish,
             )
 
-    @property
-    def tools(self) -> Tools:
-        if self._tools is None:
-            self._tools = real_tools(self.plan.target)
-        return self._tools
-
     def _stage(self, name: str) -> AbstractContextManager[StageClock]:
         return self.display.stage(name, done=self._done)
 
@@ -255,7 +242,7 @@ class _Build:
             before = len(self.stages)
             facts = make(folder)
             runs = [dataclasses.asdict(run) for run in self.stages[before:]]
-            hashes = {p.name: self.inputs.files.sha256(p) for p in source_files(folder)}
+            hashes = {p.relative_to(folder).as_posix(): self.inputs.files.sha256(p) for p in source_files(folder)}
             (folder / _FACTS).write_text(json.dumps({"facts": facts, "stages": runs, "files": hashes}, indent=1), "utf-8")
 
         folder = None if self.force else self.cache.find(stage, key)
@@ -294,7 +281,7 @@ class _Build:
             reasoning=reasoning_markers(checkpoint.tokenizer_json, checkpoint.chat_template),
             speculation=facts.speculation,
             limits=self.plan.limits,
-            tensorrt=facts.tensorrt,
+            plan=facts.plan,
             built_with=self.inputs.tools,
             inputs_hash=self.inputs.everything(checkpoint.files),
         )

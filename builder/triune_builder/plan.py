@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,11 @@ from triune_runtime.manifest import Limits
 
 from .errors import BuildError
 from .fingerprint import digest
-from .targets.tensorrt import gpus
+from .targets import DEFAULT_TARGET, every_target, find_target
+from .targets.target import Target
 
 DEFAULT_MODEL = "smollm2-135m"
-TARGETS = ("cpu", "tensorrt")
-VERIFICATIONS = ("auto", "full", "layers", "none")
-SPECULATIONS = ("off", "on")
-PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "int8", "int4", "w8a8")
-DEFAULT_PRECISIONS = {"cpu": "w8a8", "tensorrt": "fp16"}
+AUTO, NONE = "auto", "none"  # values of --verify that every target takes beside its proofs
 _LONGEST_NAME = 200  # bytes of a file's name; systems take 255, and ours add a little
 _MAXIMA = {"max_sequences": 1024, "max_length": 1 << 20, "prefill_chunk": 1 << 16, "max_queue": 1 << 20}
 
@@ -34,59 +31,45 @@ class BuildPlan:
     """
 
     model: str = DEFAULT_MODEL
-    target: str = "cpu"
-    precision: str = "w8a8"
-    verify: str = "auto"
+    target: str = DEFAULT_TARGET
+    precision: str = ""  # empty: the target's default, which then stands here
+    verify: str = AUTO
     speculation: str = "off"  # on: drafts of further tokens can be checked
     limits: Limits = dataclasses.field(default_factory=Limits)
-    compute_capabilities: tuple[str, ...] = ()  # of the GPUs a TensorRT engine is for, e.g. 8.9
-    weight_streaming: bool = False  # let a TensorRT engine's weights stay in host memory where the GPU's is too small
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # values of the target's flags that were given
 
     def __post_init__(self) -> None:
         if not self.model.strip():
             raise BuildError("the model's name is empty", f"name a model, e.g. {DEFAULT_MODEL}, or a folder")
         if "\0" in self.model or max(len(part.encode()) for part in self.model.split("/")) > _LONGEST_NAME:
             raise BuildError(f"{self.model[:40]!r}... cannot be the name of a file", f"name a model, e.g. {DEFAULT_MODEL}")
-        _one_of("target", self.target, TARGETS)
-        _one_of("precision", self.precision, PRECISIONS)
-        _one_of("verify", self.verify, VERIFICATIONS)
-        _one_of("speculation", self.speculation, SPECULATIONS)
-        if self.target == "tensorrt" and self.verify in ("full", "layers"):
-            raise BuildError(
-                f"--verify {self.verify} runs the engine; of a TensorRT engine the parsed network is computed",
-                "choose --verify auto, or none",
-            )
-        if self.target == "tensorrt":
-            if self.speculation == "on":
-                raise BuildError("--speculation on: TensorRT engines have no layer that drafts yet", "omit --speculation")
-            gpus.find_precision(self.precision, self.compute_capabilities)
-            gpus.flavour(self.compute_capabilities)
-        if self.target != "tensorrt" and (self.compute_capabilities or self.weight_streaming):
-            raise BuildError(
-                f"--compute-capability and --weight-streaming are of target tensorrt, not of {self.target}",
-                "leave them out, or choose --target tensorrt",
-            )
-        for name, value in dataclasses.asdict(self.limits).items():
-            option = "--" + name.replace("_", "-")
-            if not 1 <= value <= _MAXIMA[name]:
-                raise BuildError(f"{option} is {value:,}; it can be 1 to {_MAXIMA[name]:,}", f"choose another {option}")
+        target = find_target(self.target)
+        if not self.precision:
+            object.__setattr__(self, "precision", target.default_precision)
+        _choice("precision", self.precision, target, target.default_precision, lambda t: t.precisions)
+        _choice("verify", self.verify, target, AUTO, lambda t: (AUTO, *t.proofs, NONE))
+        _choice("speculation", self.speculation, target, target.speculations[0], lambda t: t.speculations)
+        _check_flags(self.options, target)
+        target.check(self)
+        for name, most in _MAXIMA.items():
+            option, value = "--" + name.replace("_", "-"), getattr(self.limits, name)
+            if not 1 <= value <= most:
+                raise BuildError(f"{option} is {value:,}; it can be 1 to {most:,}", f"choose another {option}")
         if self.limits.max_length < 2:
             raise BuildError("--max-length is 1: no room for an answer", "choose at least 2")
 
     @property
     def slug(self) -> str:
-        """The model's name as a folder name: of a path its last part, of a hub id both parts."""
-        looks_like_path = Path(self.model).exists() or self.model.startswith((".", "/"))
-        name = Path(self.model).resolve().name if looks_like_path else self.model
-        return re.sub(r"[^A-Za-z0-9._-]+", "--", name.removesuffix(".gguf")).strip(".-") or "model"
+        """The model's name as a folder name."""
+        return slug_of(self.model)
 
     def folder(self, build_dir: Path) -> Path:
         """Where the results of this model and target lie."""
-        return build_dir / self.slug / self.target
+        return folder_of(self.model, self.target, build_dir)
 
     def repository(self, build_dir: Path) -> Path:
         """What Triton mounts."""
-        return self.folder(build_dir) / "repository"
+        return repository_of(self.model, self.target, build_dir)
 
     def check_length(self, config: Mapping[str, Any]) -> None:
         """Refuse sequences longer than config.json says the model is made for.
@@ -112,6 +95,44 @@ class BuildPlan:
         return digest({"plan": choices, "checkpoint": dict(checkpoint), "code": code, "tools": dict(tools)})
 
 
-def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise BuildError(f"unknown {what} {value!r}; known: {', '.join(known)}", f"choose a known {what}, e.g. {known[0]}")
+def slug_of(model: str) -> str:
+    """A model's name as a folder name: of a path its last part, of a hub id both parts."""
+    looks_like_path = Path(model).exists() or model.startswith((".", "/"))
+    name = Path(model).resolve().name if looks_like_path else model
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", name.removesuffix(".gguf")).strip(".-") or "model"
+
+
+def folder_of(model: str, target: str, build_dir: Path) -> Path:
+    """Where the results of builds of that model for that target lie, whatever else was chosen.
+
+    Raises:
+        BuildError: no such target.
+    """
+    return build_dir / slug_of(model) / find_target(target).name
+
+
+def repository_of(model: str, target: str, build_dir: Path) -> Path:
+    """The published repository in there.
+
+    Raises:
+        BuildError: no such target.
+    """
+    return folder_of(model, target, build_dir) / "repository"
+
+
+def _choice(what: str, value: str, target: Target, example: str, known: Callable[[Target], Collection[str]]) -> None:
+    if value not in known(target):
+        elsewhere = any(value in known(other) for other in every_target())
+        problem = f"target {target.name} has no {what} {value!r}" if elsewhere else f"unknown {what} {value!r}"
+        raise BuildError(f"{problem}; known: {', '.join(known(target))}", f"choose a known {what}, e.g. {example}")
+
+
+def _check_flags(options: Mapping[str, Any], target: Target) -> None:
+    for name in options.keys() - {flag.name for flag in target.flags}:
+        owner = next((t for t in every_target() if any(flag.name == name for flag in t.flags)), None)
+        assert owner is not None, f"{name} is no target's flag"
+        flags = [flag.option for flag in owner.flags]
+        raise BuildError(
+            f"{' and '.join(flags)} {'are' if len(flags) > 1 else 'is'} of target {owner.name}, not of {target.name}",
+            f"leave them out, or choose --target {owner.name}",
+        )

@@ -15,24 +15,31 @@ from typing import Annotated, Any
 
 import typer
 
-from triune_runtime.errors import DeviceLost, ManifestError, TriuneError
+from triune_runtime import targets as runtime
+from triune_runtime.command_line import errors_told
+from triune_runtime.errors import DeviceLost
+from triune_runtime.machine import Machine, this_machine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.runner import Runner
-from triune_runtime.targets import make_runner
-from triune_runtime.targets.tensorrt.preflight import Machine, check_runnable, this_machine
 
 from .checkpoint import open_checkpoint
+from .errors import BuildError
 from .inputs import Settings
-from .plan import DEFAULT_MODEL, DEFAULT_PRECISIONS, TARGETS, BuildPlan
+from .plan import DEFAULT_MODEL, folder_of, repository_of
 from .repository.assemble import ENGINE_FOLDER
-from .verify.budget import BUDGETS, Budget
+from .targets import DEFAULT_TARGET, TARGETS, find_target
+from .targets.target import budget_of
+from .verify.budget import Budget
+from .verify.comparison import Source
 from .verify.measure import Sizes
 from .verify.report import finite
 from .verify.speed import Speeds, measure_speeds, replay_error
-from .verify.verify import Source, Verification, problems, verify
+from .verify.verification import Verification, problems
+from .verify.verify import verify
 
 JSON_NAME, TEXT_NAME = "verified.json", "verified.txt"
 _BUILD_DIR = Settings().build_dir
+_WHOLE = "full"  # the proof that runs an engine as it is served
 _MISSED = 2  # exit code of an engine that runs and is over its budget; 1 is for one that does not run
 
 
@@ -101,7 +108,7 @@ def prove(
 
     Args:
         runner: of the engine; by default the one that serves it.
-        budget: by default that of the engine's precision and target.
+        budget: by default that of its precision, for engines that are run as a whole.
 
     Raises:
         ManifestError: there is no engine, or it cannot run here.
@@ -110,51 +117,19 @@ def prove(
     manifest = EngineManifest.load(folder)
     machine = machine or this_machine()
     if runner is None:
-        check_runnable(manifest, folder, machine)
-        runner = make_runner(manifest, folder)
-    gpu = machine.gpus[0] if manifest.target != "cpu" and machine.gpus else None
+        runtime.check_runnable(manifest, folder, machine)
+        runner = runtime.make_runner(manifest, folder)
     return Proof(
         model=manifest.model,
         target=manifest.target,
         precision=manifest.precision,
         inputs_hash=manifest.inputs_hash,
-        machine=f"{gpu.name}, compute capability {gpu.compute_capability}" if gpu else "CPU",
+        machine=runtime.find_target(manifest.target).device(machine),
         verification=verify(runner, manifest.limits, checkpoint, sizes=sizes, note=_note),
-        budget=budget or budget_of(manifest),
+        budget=budget or budget_of(find_target(manifest.target).precisions[manifest.precision], _WHOLE),
         replay_error=replay_error(runner, manifest.limits, manifest.vocab_size),
         speeds=measure_speeds(runner, manifest.limits, manifest.vocab_size),
     )
-
-
-def budget_of(manifest: EngineManifest) -> Budget:
-    """The precision's budget; a GPU computes in halves, and sums in an order that depends on the shape of a run."""
-    budget = BUDGETS[manifest.precision]
-    if manifest.target == "cpu":
-        return budget
-    halves = BUDGETS["fp16"]
-    return dataclasses.replace(
-        budget,
-        logits_error=None,
-        chunk_error=None,
-        mean_kl=max(budget.mean_kl or 0.0, halves.mean_kl or 0.0),
-        greedy_agreement=min(budget.greedy_agreement, halves.greedy_agreement),
-        perplexity_ratio=max(budget.perplexity_ratio, halves.perplexity_ratio),
-        batch_error=0.05,
-    )
-
-
-def require_gpu(target: str, machine: Machine) -> None:
-    """Say at once, before anything is read, that there is no GPU to run an engine for one.
-
-    Raises:
-        ManifestError: there is none.
-    """
-    if target != "cpu" and not machine.gpus:
-        raise ManifestError(
-            f"no supported GPU: an engine of target {target} can be proved only where it runs, and this machine has no GPU "
-            f"that can be used ({machine.no_gpu})",
-            "run `make verify` with the same build folder on a machine with an NVIDIA GPU of compute capability 8.0 or later",
-        )
 
 
 def _note(words: str) -> None:
@@ -163,27 +138,23 @@ def _note(words: str) -> None:
 
 def main(
     model: Annotated[str, typer.Option(help="As it was built: known name, folder, .gguf file or hub id.")] = DEFAULT_MODEL,
-    target: Annotated[str, typer.Option(help=f"One of {', '.join(TARGETS)}.")] = "tensorrt",
+    target: Annotated[str, typer.Option(help=f"One of {', '.join(TARGETS)}.")] = DEFAULT_TARGET,
     build_dir: Annotated[Path, typer.Option(help="Where results and caches lie.")] = _BUILD_DIR,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")] = False,
 ) -> None:
     """Run a published engine on this machine, compare it with the float weights, measure it; exit code 2: over its budget."""
-    try:
+    with errors_told():
         machine = this_machine()
         settings = Settings(build_dir=build_dir)
-        plan = BuildPlan(model=model, target=target, precision=DEFAULT_PRECISIONS.get(target, ""))
-        require_gpu(target, machine)
-        repository = plan.repository(build_dir)
+        repository = repository_of(model, target, build_dir)
+        runtime.find_target(target).device(machine)  # at once, before anything is read
         EngineManifest.load(repository / ENGINE_FOLDER)  # before a checkpoint is fetched for nothing
         checkpoint: Any = open_checkpoint(model, cache=settings.cache_dir / "checkpoints", progress=_note)
-        proof = prove(repository, checkpoint, machine=machine)
-        report = proof.write(plan.folder(build_dir))
-    except TriuneError as error:
-        print(f"error: {error.args[0]}" + (f"\n\nhint: {error.hint}" if error.hint else ""), file=sys.stderr)
-        raise typer.Exit(1) from error
-    except DeviceLost as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
+        try:
+            proof = prove(repository, checkpoint, machine=machine)
+        except DeviceLost as error:
+            raise BuildError(str(error)) from error
+        report = proof.write(folder_of(model, target, build_dir))
     if as_json:
         typer.echo(json.dumps({"report": str(report), "problems": proof.problems, "speeds": dataclasses.asdict(proof.speeds)}))
     else:

@@ -1,6 +1,6 @@
 """What can go wrong with a call, as one tree. Knows statuses and texts; no sockets.
 
-TriuneError            .request_id, .status, .partial
+TriuneError            .request_id, .status, .code, .param, .partial
 ├── ConnectError       nothing answers at the URL; nothing was sent
 ├── TimeoutError_      silence for longer than timeout_s, or no end by deadline_s
 ├── StatusError        the server refused or failed the request
@@ -25,14 +25,28 @@ class TriuneError(Exception):
         message: what went wrong, without the request id.
         request_id: id of the request, "" for calls without one.
         status: HTTP status, or the name of a gRPC status; None when the server did not send one.
+        code: the server's word for what went wrong, such as "too_long" (the README has them all); None if it sent none, as
+            a server of an earlier version does, and Triton itself.
+        param: the input that is at fault, as the server names it; None if it named none.
         partial: text received before the error, "" if none.
     """
 
-    def __init__(self, message: str, *, request_id: str = "", status: int | str | None = None, partial: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str = "",
+        status: int | str | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        partial: str = "",
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.request_id = request_id
         self.status = status
+        self.code = code
+        self.param = param
         self.partial = partial
 
     def __str__(self) -> str:
@@ -98,7 +112,10 @@ _GRPC: dict[str, type[TriuneError]] = {
     "DEADLINE_EXCEEDED": TimeoutError_,
 }
 
-_NAMED = re.compile(rf"^(?:in ensemble '[^']*', )?\[?({'|'.join(_GRPC)}|INTERNAL)\b\]?:? *")
+_NAMED = re.compile(
+    rf"^(?:in ensemble '[^']*', )?\[?({'|'.join(_GRPC)}|INTERNAL)\b\]?"
+    r"(?: \[(?P<code>[a-z_]+)(?: (?P<param>[A-Za-z0-9_.\[\]-]+))?\](?=: ))?:? *"
+)
 # What Triton itself says where it gives no status, or the same one for everything.
 _SAYINGS: tuple[tuple[re.Pattern[str], type[StatusError]], ...] = (
     (re.compile(r"unknown model", re.IGNORECASE), NotFound),
@@ -113,12 +130,14 @@ def from_message(
     """The error a message names, whatever status it came with.
 
     Triton reports errors of a model with HTTP status 400 whatever their code, and in a gRPC stream without a status; so
-    a server puts the name of the status in front: "UNAVAILABLE: the queue is full". Without one, Triton's own sentences
-    are known, and all else is of the class `default`.
+    a server puts the name of the status in front, its word for the error and the input at fault: "INVALID_ARGUMENT
+    [too_long prompt]: prompt has ...". A server of an earlier version sends the status alone: "UNAVAILABLE: the queue is
+    full". Without one, Triton's own sentences are known, and all else is of the class `default`.
     """
     if named := _NAMED.match(message):
-        code = named.group(1)
-        return class_of_grpc(code)(message[named.end() :], status=status or code, request_id=request_id)
+        name, code, param = named.groups()
+        text = message[named.end() :]
+        return class_of_grpc(name)(text, status=status or name, code=code, param=param, request_id=request_id)
     for saying, kind in _SAYINGS:
         if saying.search(message):
             return kind(message, status=status, request_id=request_id)

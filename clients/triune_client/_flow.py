@@ -163,7 +163,7 @@ class Flow:
             return None  # the last chunk came: what follows it does not matter
         error = with_request(error, self.call.request_id, self.text)
         if self.last is not None and not isinstance(error, StreamBroken | TimeoutError_ | Cancelled):
-            broken = StreamBroken(error.message, status=error.status)
+            broken = StreamBroken(error.message, status=error.status, code=error.code, param=error.param)
             raise with_request(broken, self.call.request_id, self.text) from error
         safe = isinstance(error, ConnectError | Overloaded)
         if not safe or self._retries >= self.call.settings.max_retries:

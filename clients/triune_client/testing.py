@@ -16,13 +16,19 @@ from typing import Any
 
 import httpx
 
-from ._errors import StatusError
+from ._errors import BadRequest, NotFound, Overloaded, StatusError
 from ._types import Chunk
 
 # A text, its chunks, an error to answer with, or a function from the request's JSON to one of them. A chunk of thinking is a
 # `Chunk(text="", reasoning=...)`; calls of tools are the text of a first `Chunk(text=..., tool_format="hermes")`.
 Answer = str | Sequence[str | Chunk] | StatusError
 Reply = Answer | Callable[[dict[str, Any]], Answer]
+_STATUSES: dict[type[StatusError], str] = {
+    BadRequest: "INVALID_ARGUMENT",
+    NotFound: "NOT_FOUND",
+    Overloaded: "UNAVAILABLE",
+    StatusError: "INTERNAL",  # what remains
+}
 
 
 @dataclass
@@ -42,7 +48,7 @@ class MockTransport(httpx.MockTransport):
     """A transport that answers every prompt with `reply`, without a network.
 
     `Client(transport=MockTransport("Paris."))`, or the same with `AsyncClient`. A reply that is a `StatusError`
-    with a `status` is answered with that HTTP status.
+    with a `status` is answered with that HTTP status, and its `code` and `param` are told as a server tells them.
     """
 
     def __init__(self, reply: Reply, *, model: str = "triune") -> None:
@@ -125,12 +131,19 @@ def _answer(path: str, body: bytes, reply: Reply, model: str, recorder: Recorder
     recorder.requests.append(request)
     answer = reply(request) if callable(reply) else reply
     if isinstance(answer, StatusError):
-        return _json(answer.status if isinstance(answer.status, int) else 500, {"error": answer.message})
+        return _json(answer.status if isinstance(answer.status, int) else 500, {"error": _error_text(answer)})
     given = [answer] if isinstance(answer, str) else answer
     pieces = [Chunk(text=piece) if isinstance(piece, str) else piece for piece in given]
     if path.endswith("generate"):
         return _json(200, _outputs(request, pieces, 0, last=True))
     return 200, "text/event-stream", _events(request, pieces, recorder)
+
+
+def _error_text(error: StatusError) -> str:
+    if error.code is None:
+        return error.message
+    name = next(name for kind, name in _STATUSES.items() if isinstance(error, kind))
+    return f"{name} [{error.code}{f' {error.param}' if error.param else ''}]: {error.message}"
 
 
 def _events(request: dict[str, Any], pieces: Sequence[Chunk], recorder: Recorder) -> Iterator[bytes]:

@@ -34,17 +34,15 @@ OnChunk = Callable[[int, Chunk], Awaitable[None]]
 class Answer(Response):
     """The answer to one request, made while it is sent."""
 
-    def __init__(
-        self, client: TextClient, calls: Sequence[Call], shape: Shape, counts: Counts, metrics: Metrics, *, stream: bool
-    ) -> None:
+    def __init__(self, client: TextClient, calls: Sequence[Call], shape: Shape, metrics: Metrics, *, stream: bool) -> None:
         """
         Args:
-            calls: in the order of their choices.
+            calls: at least one, in the order of their choices.
             stream: whether pieces are sent as they come.
         """
         super().__init__()
         self._client, self._calls, self._shape = client, calls, shape
-        self._counts, self._metrics, self._stream = counts, metrics, stream
+        self._counts, self._metrics, self._stream = Counts(), metrics, stream
         self._begun = time.monotonic()
         self._seen: set[int] = set()  # choices that something has come of
 
@@ -111,12 +109,14 @@ class Answer(Response):
                 for first, stream in zip(firsts, streams, strict=False):  # the last sum is of all
                     group.create_task(_read(first, stream, on_chunk))
         except TriuneError as error:
-            raise of_server(error) from error
+            raise of_server(error, self._calls[0].fields) from error
         except BaseExceptionGroup as group_error:
             cause: BaseException = group_error
             while isinstance(cause, BaseExceptionGroup):
                 cause = cause.exceptions[0]
-            raise (of_server(cause) if isinstance(cause, TriuneError) else cause) from group_error
+            if isinstance(cause, TriuneError):
+                cause = of_server(cause, self._calls[0].fields)
+            raise cause from group_error
 
 
 def _open(client: TextClient, call: Call) -> AsyncStream:

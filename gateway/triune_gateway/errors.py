@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from triune_client import BadRequest, ConnectError, NotFound, Overloaded, TimeoutError_, TriuneError
+from triune_client import BadRequest, ConnectError, NotFound, Overloaded, StatusError, TimeoutError_, TriuneError
 
 ErrorType = Literal["invalid_request_error", "authentication_error", "rate_limit_error", "server_error"]
-_FIELDS = ("response_format", "tool_choice", "tools")  # of which the server's messages name parts
 RETRY_AFTER_S = 1  # when the server is full: an answer of a few dozen tokens later there may be room
 
 
@@ -59,18 +61,71 @@ def not_supported(param: str, message: str) -> ApiError:
     return ApiError(400, message, param=param, code="unsupported_parameter")
 
 
-def of_server(error: TriuneError) -> ApiError:
-    """What a failed call to the server means to the client."""
-    if isinstance(error, BadRequest):
-        code = "context_length_exceeded" if "this engine holds" in error.message else None
-        named = next((name for name in _FIELDS if error.message.startswith(name)), None)
-        return invalid(error.message, "n" if "sequences are asked for" in error.message else named, code)
-    if isinstance(error, Overloaded):
-        after_s = RETRY_AFTER_S if error.retry_after_s is None else error.retry_after_s
-        return ApiError(503, error.message, kind="server_error", code="overloaded", retry_after_s=after_s)
-    if isinstance(error, ConnectError | NotFound):  # it starts, or starts again
-        message = f"the server behind this one is not ready: {error.message}"
-        return ApiError(503, message, kind="server_error", code="not_ready", retry_after_s=RETRY_AFTER_S)
-    if isinstance(error, TimeoutError_):
-        return ApiError(504, error.message, kind="server_error", code="timeout")
-    return ApiError(500, error.message, kind="server_error")
+@dataclass(frozen=True)
+class Meaning:
+    """What an error of the server behind is to OpenAI's clients."""
+
+    status: int
+    kind: ErrorType
+    code: str | None = None
+    retry: bool = False
+
+
+_WRONG = Meaning(400, "invalid_request_error")
+_FULL = Meaning(503, "server_error", "overloaded", retry=True)
+_NOT_READY = Meaning(503, "server_error", "not_ready", retry=True)  # it starts, or starts again
+_SILENT = Meaning(504, "server_error", "timeout")
+_FAULT = Meaning(500, "server_error")
+# The server's codes; docs/openai.md has them all with what they mean.
+MEANINGS: Mapping[str, Meaning] = {
+    "invalid_value": _WRONG,
+    "missing_value": _WRONG,
+    "unknown_option": _WRONG,
+    "unsupported": _WRONG,
+    "conflict": _WRONG,
+    "no_tools": _WRONG,
+    "too_large": _WRONG,
+    "too_long": Meaning(400, "invalid_request_error", "context_length_exceeded"),
+    "too_many_sequences": _WRONG,
+    "overloaded": _FULL,
+    "stopping": _FULL,
+    "engine_failed": _FAULT,
+    "internal": _FAULT,
+}
+# What the server did not say, or said without a code that is known here: Triton's own errors, and those of other versions.
+_BY_CLASS: tuple[tuple[type[TriuneError], Meaning], ...] = (
+    (BadRequest, _WRONG),
+    (Overloaded, _FULL),
+    (ConnectError, _NOT_READY),
+    (NotFound, _NOT_READY),
+    (TimeoutError_, _SILENT),
+    (TriuneError, _FAULT),
+)
+
+
+def of_server(error: TriuneError, fields: Mapping[str, str]) -> ApiError:
+    """What a failed call to the server means to the client.
+
+    Args:
+        fields: what the server calls an input -> the field that the client sent.
+    """
+    # Only of a refusal: an answer that broke off in the middle is a failure, whatever broke it.
+    meaning = MEANINGS.get(error.code or "") if isinstance(error, StatusError) else None
+    if meaning is None:
+        meaning = next(found for kind, found in _BY_CLASS if isinstance(error, kind))
+    message = f"the server behind this one is not ready: {error.message}" if meaning is _NOT_READY else error.message
+    asked_s = error.retry_after_s if isinstance(error, Overloaded) else None
+    return ApiError(
+        meaning.status,
+        message,
+        kind=meaning.kind,
+        param=_field(error.param, fields),
+        code=meaning.code,
+        retry_after_s=(RETRY_AFTER_S if asked_s is None else asked_s) if meaning.retry else None,
+    )
+
+
+def _field(param: str | None, fields: Mapping[str, str]) -> str | None:
+    """The client's name of an input, or of a part of one, such as `messages[0].content`; None if it sent no such field."""
+    name = re.split(r"[.\[]", param or "")[0]
+    return fields[name] + (param or "")[len(name) :] if name in fields else None

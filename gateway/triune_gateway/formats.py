@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from .errors import invalid
-from .schemas import ChatRequest, Generation
+from .schemas import Generation
 
 Json = dict[str, Any]
 _KINDS = ("json", "json_object", "regex", "choice", "grammar")
@@ -39,20 +39,19 @@ def format_options(request: Generation) -> Json:
     return {"response_format": {"type": kind} | ({} if kind == "json_object" else {kind: value})}
 
 
-def tool_options(request: ChatRequest) -> Json:
-    """`tools` and what belongs to them.
+def tool_options(tools: list[Json] | None, choice: str | Json | None, parallel: bool | None) -> Json:
+    """`tools`, and what belongs to them: `tool_choice` and `parallel_tool_calls`.
 
     Raises:
         ApiError: there is a choice of tools but no tools.
     """
-    for name in ("tools", "tool_choice"):
-        _check_json(name, getattr(request, name))
-    if not request.tools:
-        if request.tool_choice not in (None, "none"):
+    _check_json("tools", tools)
+    _check_json("tool_choice", choice)
+    if not tools:
+        if choice not in (None, "none"):
             raise invalid("tool_choice is only allowed when tools are specified.", "tool_choice")
         return {}
-    choice, parallel = request.tool_choice, request.parallel_tool_calls
-    return {"tools": request.tools, "tool_choice": choice, "parallel_tool_calls": parallel}
+    return {"tools": tools, "tool_choice": choice, "parallel_tool_calls": parallel}
 
 
 def _check_json(name: str, value: Any) -> None:

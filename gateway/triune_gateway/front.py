@@ -16,7 +16,6 @@ from .sending import error_response
 from .settings import Settings
 
 GUARDED = "/v1/"
-_ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/models")
 
 
 class Keys:
@@ -41,8 +40,13 @@ def _digest(key: bytes) -> bytes:
 class Front:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, endpoints: Sequence[str]) -> None:
+        """
+        Args:
+            endpoints: beginnings of the paths that are counted each by itself.
+        """
         self._app, self._settings, self._metrics = app, settings, metrics
+        self._endpoints = sorted(endpoints, key=len, reverse=True)  # the longest that fits counts
         self._keys = Keys(settings.api_keys)
         self._open = 0
 
@@ -67,7 +71,7 @@ class Front:
         finally:
             self._open -= 1
             ended = LEFT if scope.get("triune.left") else status
-            endpoint = next((known for known in _ENDPOINTS if scope["path"].startswith(known)), "other")
+            endpoint = next((known for known in self._endpoints if scope["path"].startswith(known)), "other")
             self._metrics.request(endpoint, ended, time.monotonic() - began)
 
     def _refusal(self, scope: Scope) -> ApiError | None:

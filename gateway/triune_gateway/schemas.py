@@ -1,12 +1,13 @@
 """Requests as OpenAI's clients send them, checked field by field. What a field does is decided in `calls.py`.
 
 A field that nobody knows is refused, as OpenAI does; null is the same as absent. Fields that cannot change an answer (who asks,
-which tier) are taken and have no effect; what this server does not do is refused by `refusals.py`, by name.
+which tier) are taken and have no effect; what this server does not do is refused by `refusals.py`, by name. What one endpoint
+alone takes is in its own file.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -39,7 +40,7 @@ class StreamOptions(Strict):
 
 
 class Generation(Strict):
-    """What both endpoints take."""
+    """What every endpoint that generates text takes."""
 
     model: str
     stream: bool | None = None
@@ -68,68 +69,3 @@ class Generation(Strict):
     user: str | None = Field(None, description="no effect")
     # refused unless they ask for what happens anyway
     best_of: Any = None
-
-
-class ChatMessage(Strict):
-    """A turn of a conversation. What clients send back of an earlier answer is welcome."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[dict[str, Any]] | None = None
-    name: str | None = None
-    reasoning_content: str | None = Field(None, description="earlier thinking; the model's template decides what of it counts")
-    tool_call_id: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    # parts of an earlier answer that are no part of the conversation
-    refusal: str | None = Field(None, description="no effect")
-    annotations: list[Any] | None = Field(None, description="no effect")
-    audio: Any = Field(None, description="no effect")
-    function_call: Any = None
-
-
-class TemplateArguments(Strict):
-    """What the model's chat template is told; the names that vLLM's clients send."""
-
-    enable_thinking: bool | None = None
-    thinking: bool | None = None
-
-
-class ChatRequest(Generation):
-    """The body of /v1/chat/completions."""
-
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Annotated[Whole, Field(ge=1, le=INT32)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = None
-    # tools
-    tools: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
-    tool_choice: str | dict[str, Any] | None = Field(None, description="none, auto, required, or one function")
-    parallel_tool_calls: bool | None = Field(None, description="false: at most one call in an answer")
-    # thinking
-    reasoning_effort: Any = Field(None, description='"none": answer without thinking; other values are refused')
-    enable_thinking: bool | None = Field(None, description="an extension")
-    thinking_budget: Annotated[Whole, Field(ge=0, le=INT32)] | None = Field(None, description="an extension: tokens")
-    chat_template_kwargs: TemplateArguments | None = Field(None, description="an extension")
-    # no effect on the answer
-    metadata: dict[str, Any] | None = Field(None, description="no effect")
-    prompt_cache_key: str | None = Field(None, description="no effect")
-    prompt_cache_retention: str | None = Field(None, description="no effect")
-    safety_identifier: str | None = Field(None, description="no effect")
-    service_tier: str | None = Field(None, description="no effect")
-    # refused unless they ask for what happens anyway
-    functions: Any = None
-    function_call: Any = None
-    audio: Any = None
-    modalities: Any = None
-    prediction: Any = None
-    store: Any = None
-    verbosity: Any = None
-    web_search_options: Any = None
-
-
-class CompletionRequest(Generation):
-    """The body of /v1/completions."""
-
-    prompt: str | list[Any]
-    echo: bool | None = None
-    logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = None
-    suffix: Any = None

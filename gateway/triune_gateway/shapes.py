@@ -1,4 +1,4 @@
-"""What a chat and a completion look like on the wire: whole, and as events of a stream. No I/O; text is the server's."""
+"""What generated text looks like on the wire: whole, and as events of a stream. No I/O; text is the server's."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from triune_client import Chunk, ToolCall, ToolCallDelta
+from triune_client import Chunk, ToolCall
 
 from .errors import ApiError
-from .logprobs import TextOffsets, chat_logprobs
+from .schemas import StreamOptions
 from .usage import Counts
 
 Json = dict[str, Any]
@@ -61,15 +61,15 @@ class Shape(ABC):
     object: str
     event_object: str
 
-    def __init__(self, model: str, *, usage: bool, running_usage: bool) -> None:
+    def __init__(self, model: str, options: StreamOptions | None) -> None:
         """
         Args:
             model: the name the client called the model by.
-            usage: a stream ends with token counts.
-            running_usage: every event has them.
+            options: say whether a stream ends with token counts, and whether every event has them.
         """
         self.id = f"{self.prefix}-{uuid.uuid4().hex}"
-        self._usage, self._running_usage = usage, running_usage
+        self._running_usage = bool(options and options.continuous_usage_stats)
+        self._usage = self._running_usage or bool(options and options.include_usage)
         self._common: Json = {"id": self.id, "created": int(time.time()), "model": model, "system_fingerprint": None}
 
     def whole(self, choices: list[Gathered], counts: Counts) -> Json:
@@ -94,7 +94,7 @@ class Shape(ABC):
 
     def _event(self, choices: list[Json], usage: Json | None) -> Json:
         event = self._common | {"object": self.event_object, "choices": choices}
-        if self._usage or self._running_usage:
+        if self._usage:
             event["usage"] = usage
         return event
 
@@ -103,82 +103,3 @@ class Shape(ABC):
 
     @abstractmethod
     def _event_choices(self, index: int, chunk: Chunk, reason: str | None, *, first: bool) -> Iterator[Json]: ...
-
-
-class ChatShape(Shape):
-    """/v1/chat/completions."""
-
-    prefix, object, event_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
-
-    def __init__(self, model: str, *, usage: bool, running_usage: bool, logprobs: int | None) -> None:
-        super().__init__(model, usage=usage, running_usage=running_usage)
-        self._top = logprobs
-
-    def _choice(self, index: int, choice: Gathered) -> Json:
-        content = "".join(choice.texts)
-        message: Json = {"role": "assistant", "content": content, "refusal": None}
-        if choice.tool_calls:
-            message |= {"content": content or None, "tool_calls": [call.to_message() for call in choice.tool_calls]}
-        if thoughts := "".join(choice.thoughts):
-            message["reasoning_content"] = thoughts
-        logprobs = None if self._top is None else chat_logprobs(choice.logprobs, self._top)
-        return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
-
-    def _event_choices(self, index: int, chunk: Chunk, reason: str | None, *, first: bool) -> Iterator[Json]:
-        if first:
-            yield self._delta(index, {"role": "assistant", "content": ""})
-        delta: Json = {}
-        if chunk.reasoning:
-            delta["reasoning_content"] = chunk.reasoning
-        if chunk.text:
-            delta["content"] = chunk.text
-        if delta or chunk.logprobs:
-            logprobs = None if self._top is None else chat_logprobs(chunk.logprobs, self._top)
-            yield self._delta(index, delta, logprobs)
-        for piece in chunk.tool_call_deltas:  # an event each: clients take the first one's list of calls as it is
-            yield self._delta(index, {"tool_calls": [_call_delta(piece)]})
-        if reason:
-            yield self._delta(index, {}, reason=reason)
-
-    def _delta(self, index: int, delta: Json, logprobs: Json | None = None, reason: str | None = None) -> Json:
-        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-
-
-def _call_delta(piece: ToolCallDelta) -> Json:
-    """A piece of a call; the first one has its name and id, and no arguments yet."""
-    if piece.name:
-        return {"index": piece.index, "id": piece.id, "type": "function", "function": {"name": piece.name, "arguments": ""}}
-    return {"index": piece.index, "function": {"arguments": piece.arguments}}
-
-
-class CompletionShape(Shape):
-    """/v1/completions."""
-
-    prefix, object, event_object = "cmpl", "text_completion", "text_completion"
-
-    def __init__(self, model: str, *, usage: bool, running_usage: bool, logprobs: int | None, echoed: list[str]) -> None:
-        """
-        Args:
-            echoed: what each choice begins with: its prompt or nothing.
-        """
-        super().__init__(model, usage=usage, running_usage=running_usage)
-        self._top = logprobs
-        self._echoed = echoed
-        self._offsets = [TextOffsets(len(text)) for text in echoed]
-
-    def _choice(self, index: int, choice: Gathered) -> Json:
-        text = "".join((self._echoed[index], *choice.texts))
-        return {
-            "index": index,
-            "text": text,
-            "logprobs": self._logprobs(index, choice.logprobs),
-            "finish_reason": choice.finish_reason,
-        }
-
-    def _event_choices(self, index: int, chunk: Chunk, reason: str | None, *, first: bool) -> Iterator[Json]:
-        text = self._echoed[index] + chunk.text if first else chunk.text
-        if text or chunk.logprobs or reason:
-            yield {"index": index, "text": text, "logprobs": self._logprobs(index, chunk.logprobs), "finish_reason": reason}
-
-    def _logprobs(self, index: int, entries: Any) -> Json | None:
-        return None if self._top is None else self._offsets[index].shape(entries, self._top)

@@ -10,8 +10,9 @@ from typing import Any
 
 from .errors import ManifestError
 
-FORMAT = 1
+FORMAT = 2
 FILE_NAME = "engine.json"
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}  # types of a cache's numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +22,17 @@ class CacheTensor:
     name: str  # graph input `past.NAME`, graph output `present.NAME`
     heads: int
     dim: int
-    dtype: str = "float32"  # a NumPy dtype name, or bfloat16
+    dtype: str = "float32"  # one of DTYPE_BYTES
     window: int | None = None  # only the latest so many positions are read again; None: all
     outputs: int = 1  # graph outputs that append the same numbers to its buffer: `present.NAME`, `present.NAME.2`, ...
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: a dtype that no cache has.
+        """
+        if self.dtype not in DTYPE_BYTES:
+            raise ValueError(f"{self.name} has dtype {self.dtype!r}; known: {', '.join(DTYPE_BYTES)}")
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -41,52 +50,7 @@ class CacheTensor:
 
     @property
     def bytes_per_position(self) -> int:
-        import numpy as np
-
-        number = 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize  # a name that NumPy alone does not know
-        return self.heads * self.dim * number
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorRtProfile:
-    """An optimization profile of a TensorRT engine: least, best and most of each size that varies."""
-
-    name: str  # prefill or decode
-    batch: tuple[int, int, int]  # sequences
-    tokens: tuple[int, int, int]  # new tokens of each
-    logits: tuple[int, int, int]  # positions of these that get logits
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorRtPlan:
-    """What a machine must have to run a TensorRT engine, and how the engine is driven; the plan is the engine's file."""
-
-    flavour: str  # the package that built the plan and must load it: tensorrt or tensorrt_rtx
-    version: str  # of that package, e.g. 1.7.1.116: no other version loads the plan
-    compute_capabilities: tuple[str, ...]  # of the GPUs it was built for, e.g. 8.9; empty: any from 8.0 on
-    capacity: int  # positions of a slot: the limits' max_length, rounded up
-    profiles: tuple[TensorRtProfile, ...]  # in the order of their index
-    plan_bytes: int
-    plan_sha256: str
-    weight_streaming: bool = False  # whether weights may stay in host memory
-    best_tokens: bool = False  # whether the engine finds each row's best token itself; older ones do not
-
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> TensorRtPlan:
-        """The inverse of `dataclasses.asdict` and JSON.
-
-        Raises:
-            KeyError, TypeError, ValueError: a key is missing or unknown, or has a value of another kind.
-        """
-        profiles = tuple(
-            TensorRtProfile(**(p | {size: _three(p[size]) for size in ("batch", "tokens", "logits")})) for p in raw["profiles"]
-        )
-        return cls(**(raw | {"profiles": profiles, "compute_capabilities": tuple(map(str, raw["compute_capabilities"]))}))
-
-
-def _three(sizes: Any) -> tuple[int, int, int]:
-    least, best, most = sizes
-    return least, best, most
+        return self.heads * self.dim * DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +132,9 @@ class EngineManifest:
     reasoning: ReasoningMarkers | None = None  # None: the model does not think
     speculation: Speculation | None = None  # None: no drafts can be checked
     limits: Limits = Limits()
-    tensorrt: TensorRtPlan | None = None  # of targets that run with TensorRT
+    plan: dict[str, Any] = field(default_factory=dict)  # JSON that the target alone reads, e.g. what its engines need to run
     built_with: dict[str, str] = field(default_factory=dict)  # tool -> version
-    verified: str = (
-        "full"  # "layers": prompts, a few weights at a time; "network": see docs/tensorrt.md; "none": as the user asked
-    )
+    verified: str = "full"  # how, one of its target's proofs; "none": not at all, as the user asked
     inputs_hash: str = ""  # of everything that went into the build
     format: int = FORMAT
 
@@ -208,12 +170,12 @@ class EngineManifest:
             found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
             raise ManifestError(f"{path} has format {found!r}, this runtime reads {FORMAT}", "build the engine again")
         try:
+            if not isinstance(raw.get("plan", {}), dict):
+                raise TypeError(f"plan is {raw['plan']!r}")
             raw["cache"] = tuple(CacheTensor(**c) for c in raw["cache"])
             raw["stop_token_ids"] = tuple(raw["stop_token_ids"])
             raw["defaults"] = SamplingDefaults(**raw["defaults"])
             raw["limits"] = Limits(**raw["limits"])
-            if raw.get("tensorrt") is not None:
-                raw["tensorrt"] = TensorRtPlan.from_json(raw["tensorrt"])
             if raw.get("reasoning") is not None:
                 closing_ids = tuple(raw["reasoning"]["closing_ids"])
                 raw["reasoning"] = ReasoningMarkers(**(raw["reasoning"] | {"closing_ids": closing_ids}))

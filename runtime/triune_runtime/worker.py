@@ -69,9 +69,8 @@ class Worker:
         limits = self._generator.limits
         with self._changed:
             if not self.alive:
-                raise Overloaded(
-                    "the server is stopping, or its engine has failed", "send it again, to another server or later"
-                )
+                what, hint = "the server is stopping, or its engine has failed", "send it again, to another server or later"
+                raise Overloaded(what, hint, code="stopping")
             if len(self._outbox) + len(group) > limits.max_sequences + limits.max_queue:
                 self._generator.metrics.refused("overloaded")
                 raise Overloaded(
@@ -128,7 +127,7 @@ class Worker:
             self._end(_STOPPED)
         except BaseException as error:
             LOG.exception("the stepping thread has failed; every request is answered with an error")
-            self._end(TriuneError(f"the engine has failed: {error}", "restart the server"))
+            self._end(TriuneError(f"the engine has failed: {error}", "restart the server", code="engine_failed"))
 
     def _end(self, error: TriuneError) -> None:
         """Answer whoever has no answer, among them requests that were on their way to the engine."""
@@ -209,4 +208,4 @@ class Worker:
                 self._changed.wait(None if wake_at == math.inf else max(wake_at - now, 0.0))
 
 
-_STOPPED = Overloaded("the server is stopping", "send it again, to another server or later")
+_STOPPED = Overloaded("the server is stopping", "send it again, to another server or later", code="stopping")

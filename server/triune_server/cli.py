@@ -15,8 +15,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from triune_runtime.errors import TriuneError
+from triune_runtime.command_line import errors_told
 from triune_runtime.manifest import EngineManifest
+from triune_runtime.targets import check_runnable
 
 from .background import look, start_in_background, stop_running
 from .binaries import find_binaries
@@ -156,13 +157,7 @@ def _check_repository(options: ServerOptions) -> None:
     folder = options.repository / "generate" / "1"
     if not options.repository.is_dir():
         raise ServerError(f"no model repository at {options.repository}", "build one with `make engine`")
-    manifest = EngineManifest.load(folder)
-    if manifest.target == "tensorrt":
-        from triune_runtime.targets.tensorrt.preflight import (
-            check_runnable,  # imports NumPy: memory for as long as the server runs
-        )
-
-        check_runnable(manifest, folder)
+    check_runnable(EngineManifest.load(folder), folder)
 
 
 def _where(options: ServerOptions) -> str:
@@ -184,17 +179,13 @@ def _where(options: ServerOptions) -> str:
 
 @contextmanager
 def _errors_told() -> Iterator[None]:
-    """Print our own errors, and files that cannot be used, as `error:` and `hint:` on stderr; end with exit code 1."""
-    try:
-        yield
-    except TriuneError as error:
-        print(f"error: {error.args[0]}" + (f"\n\nhint: {error.hint}" if error.hint else ""), file=sys.stderr, flush=True)
-        raise typer.Exit(1) from error
-    except OSError as error:
-        if error.filename is None:
-            raise  # not about a file of the user's: our own bug
-        print(
-            f"error: {error.filename} cannot be used: {error.strerror}\n\nhint: make it usable, or choose another --run-folder",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
-        raise typer.Exit(1) from error
+    """As every command, and with files that cannot be used counted as the user's."""
+    with errors_told():
+        try:
+            yield
+        except OSError as error:
+            if error.filename is None:
+                raise  # not about a file of the user's: our own bug
+            raise ServerError(
+                f"{error.filename} cannot be used: {error.strerror}", "make it usable, or choose another --run-folder"
+            ) from error

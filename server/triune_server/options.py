@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from triune_runtime.targets import DEFAULT_TARGET
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """One server: what it serves and where it listens."""
 
-    repository: Path = Path("build/smollm2-135m/cpu/repository")
+    repository: Path = Path("build/smollm2-135m") / DEFAULT_TARGET / "repository"
     host: str = "127.0.0.1"
     http_port: int = 8000
     grpc_port: int = 8001

@@ -5,6 +5,7 @@ Run: pytest tests/builder/test_big_build.py
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -33,10 +34,10 @@ from triune_builder.pipeline import Built, build
 from triune_builder.plan import BuildPlan
 from triune_builder.progress import Display
 from triune_builder.quantize.apply import quantize
-from triune_builder.quantize.policy import find_precision
-from triune_builder.targets import journal, onnx_files
+from triune_builder.targets import find_target, journal, onnx_files
 from triune_builder.targets.cpu.lowering import lower
 from triune_builder.targets.cpu.pieces import OrtPieces
+from triune_builder.targets.cpu.precisions import PRECISIONS, find_precision
 from triune_builder.verify.budget import Budget
 from triune_builder.verify.report import BuildReport
 from triune_runtime.manifest import EngineManifest
@@ -55,7 +56,9 @@ def run(root: Path, **choices: Any) -> Built:
     exact = Budget(greedy_agreement=1.0, perplexity_ratio=1.001, logits_error=1e-3)
     budgets = dict.fromkeys(("int8", "int4", "w8a8"), BUDGET) | dict.fromkeys(("fp32", "bf16", "fp8"), exact)
     plan = BuildPlan(**({"model": str(root / "model"), "precision": "bf16", "limits": LIMITS} | choices))
-    return build(plan, settings(root, sizes=SIZES, budgets=budgets), display=Display(quiet=True))
+    precisions = {name: dataclasses.replace(PRECISIONS[name], budget=budget) for name, budget in budgets.items()}
+    target = dataclasses.replace(find_target("cpu"), precisions=precisions)
+    return build(plan, settings(root, sizes=SIZES), target=target, display=Display(quiet=True))
 
 
 @pytest.mark.parametrize(("form", "precision"), [("BF16", "bf16"), ("F8_E4M3", "fp8")])
@@ -268,6 +271,6 @@ def test_an_engine_larger_than_the_free_memory_is_verified_by_layers(tmp_path: P
     manifest = EngineManifest.load(run(tmp_path).repository / ENGINE)
     assert manifest.verified == "full"
     little = SimpleNamespace(available=1 << 20)
-    monkeypatch.setattr("triune_builder.pipeline.psutil.virtual_memory", lambda: little)
+    monkeypatch.setattr("triune_builder.targets.cpu.target.psutil.virtual_memory", lambda: little)
     write_folder(tmp_path / "model", tiny_checkpoint(seed=1, hidden_size=64, intermediate_size=96), "BF16")
     assert EngineManifest.load(run(tmp_path).repository / ENGINE).verified == "layers"

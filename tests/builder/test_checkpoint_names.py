@@ -12,6 +12,7 @@ from triune_builder.checkpoint import Fp8Tensor, open_checkpoint, project_models
 from triune_builder.errors import BuildError
 from triune_builder.inputs import Inputs, Settings
 from triune_builder.plan import BuildPlan
+from triune_builder.targets import find_target
 
 PROJECT = Path(__file__).parents[2]
 
@@ -46,7 +47,8 @@ def test_a_folder_that_is_not_there_is_named_with_a_remedy(tmp_path: Path, monke
 def test_a_new_file_in_a_named_folder_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(project_models, "PROJECT", tmp_path)
     folder = write_folder(project_models.path_of("r1-nano"), tiny_checkpoint(), "BF16")
-    inputs = Inputs(BuildPlan(model="r1-nano"), Settings(build_dir=tmp_path / "build"))
+    plan = BuildPlan(model="r1-nano")
+    inputs = Inputs(plan, Settings(build_dir=tmp_path / "build"), find_target(plan.target))
     inputs.remember([folder / "config.json"])
     (folder / "generation_config.json").write_text("{}")
     assert inputs.published() is None

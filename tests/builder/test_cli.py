@@ -16,7 +16,6 @@ from typer.testing import CliRunner, Result
 from fakes.tiny_build import LIMITS, TinyTools, settings, write_checkpoint
 from triune_builder import cli
 from triune_builder.errors import BuildError
-from triune_builder.pipeline import build
 from triune_builder.plan import BuildPlan
 from triune_runtime.errors import ManifestError
 
@@ -27,7 +26,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny = settings(tmp_path)
 
     def run_build(plan: BuildPlan, asked: Any, **options: Any) -> Any:
-        return build(plan, dataclasses.replace(tiny, build_dir=asked.build_dir), tools=TinyTools(), **options)
+        return TinyTools().build(plan, dataclasses.replace(tiny, build_dir=asked.build_dir), **options)
 
     monkeypatch.setattr(cli, "run_build", run_build)
     return write_checkpoint(tmp_path / "tiny.gguf")
@@ -67,6 +66,43 @@ def test_build_as_json_is_one_line(model: Path) -> None:
 def test_force_builds_again(model: Path) -> None:
     invoke("build", *options(model))
     assert json.loads(invoke("build", *options(model), "--force", "--json").stdout)["unchanged"] is False
+
+
+def test_a_report_is_found_whatever_the_targets_precisions(model: Path) -> None:
+    found = invoke("report", "--target", "tensorrt", "--model", model, "--build-dir", model.parent / "build")
+    assert found.exit_code == 1
+    folder = model.parent / "build" / "tiny" / "tensorrt" / "repository"
+    assert found.stderr.startswith(f"error: no report.json in {folder}")
+    invoke("build", *options(model))
+    (model.parent / "build" / "tiny" / "cpu").rename(model.parent / "build" / "tiny" / "tensorrt")
+    assert (
+        "perplexity, engine"
+        in invoke("report", "--target", "tensorrt", "--model", model, "--build-dir", model.parent / "build").stdout
+    )
+
+
+def test_flags_of_targets_are_shown_and_given_to_the_plan(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = " ".join(invoke("build", "--help").stdout.split())
+    assert (
+        "--compute-capability" in shown
+        and "may be repeated" in shown
+        and "--weight-streaming" in shown
+        and "--no-weight-streaming" not in shown
+    )
+    plans: list[BuildPlan] = []
+
+    def keep(plan: BuildPlan, *_: object, **__: object) -> None:
+        plans.append(plan)
+        raise BuildError("enough")
+
+    monkeypatch.setattr(cli, "run_build", keep)
+    invoke("build", "--target", "tensorrt", "--compute-capability", "8.9", "--compute-capability", "12.0", "--weight-streaming")
+    invoke("build", "--target", "tensorrt")
+    assert [dict(plan.options) for plan in plans] == [
+        {"compute_capability": ["8.9", "12.0"], "weight_streaming": True}, {},
+    ]  # fmt: skip
+    wrong = invoke("build", "--weight-streaming")
+    assert wrong.stderr.startswith("error: --compute-capability and --weight-streaming are of target tensorrt, not of cpu")
 
 
 def test_report_shows_the_table(model: Path) -> None:

@@ -20,9 +20,9 @@ from triune_builder.graph.arch.deepseek_config import Config
 from triune_builder.graph.export import export
 from triune_builder.graph.rope import YarnScaling, read_rope
 from triune_builder.quantize.apply import quantize
-from triune_builder.quantize.policy import PRECISIONS, find_precision
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.lowering import lower
+from triune_builder.targets.cpu.precisions import find_precision
 from triune_builder.verify import reference
 from triune_builder.verify.reference_deepseek import positions
 from triune_runtime.manifest import EngineManifest
@@ -41,7 +41,7 @@ TOLERANCE = {"fp32": 1e-5, "int8": 0.3, "int4": 0.3, "w8a8": 0.1}  # root mean s
 TOKENS = tuple(np.random.default_rng(3).integers(0, 256, 40).tolist())
 
 
-@pytest.fixture(scope="module", params=list(PRECISIONS))
+@pytest.fixture(scope="module", params=list(TOLERANCE))
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return make_engine(tiny_checkpoint(**BLOCK_SIZES), request.param, tmp_path_factory.mktemp(request.param), max_length=64)
 
@@ -98,7 +98,7 @@ def test_a_sequence_has_the_same_bits_alone_and_in_a_batch(engine: Engine) -> No
 def test_sparse_experts_have_the_same_bits_alone_and_in_a_batch(tmp_path: Path) -> None:
     """With two of eight experts a token, mates change how many rows each expert sees."""
     sizes = {**BLOCK_SIZES, "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2}
-    for precision in PRECISIONS:
+    for precision in TOLERANCE:
         (tmp_path / precision).mkdir()
         runner = make_engine(tiny_checkpoint(**sizes), precision, tmp_path / precision, slots=16).runner
         for slot in range(16):

@@ -19,9 +19,9 @@ from fakes.tiny_llama import FakeCheckpoint, FakeTensor
 from triune_builder.errors import BuildError
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
-from triune_builder.quantize.policy import find_precision
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.lowering import lower
+from triune_builder.targets.cpu.precisions import find_precision
 from triune_builder.verify import reference
 from triune_builder.verify.reference_deepseek import mtp_states
 from triune_builder.verify.reference_parts import Scope, Texts

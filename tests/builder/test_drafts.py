@@ -22,15 +22,14 @@ from triune_builder.graph.export import export
 from triune_builder.plan import BuildPlan
 from triune_builder.progress import Display, StageClock
 from triune_builder.quantize.apply import quantize
-from triune_builder.quantize.policy import find_precision
 from triune_builder.targets import onnx_files
+from triune_builder.targets.cpu.compiling import _speculates, compile_engine
 from triune_builder.targets.cpu.drafts import write_checking
 from triune_builder.targets.cpu.lowering import lower
-from triune_builder.targets.cpu.target import OrtTools, _speculates
-from triune_builder.verify.budget import BUDGETS
+from triune_builder.targets.cpu.precisions import PRECISIONS, find_precision
 from triune_builder.verify.drafts import DraftFigures, verify_drafts
 from triune_builder.verify.report import verification_from
-from triune_builder.verify.verify import LogitsError, Verification, problems
+from triune_builder.verify.verification import LogitsError, Verification, problems
 from triune_runtime.drafting.lookup import LookupDrafter
 from triune_runtime.drafting.mtp import MtpDrafter
 from triune_runtime.drafting.speculator import Speculator
@@ -144,10 +143,10 @@ def test_a_difference_between_tokens_and_drafts_is_over_every_budget() -> None:
         drafts=DraftFigures(checked=5, error=1e-9, mtp_positions=5, mtp_error=0.5, mtp_kl=9.0),
     )  # fmt: skip
     assert verification_from(dataclasses.asdict(found)) == found
-    assert [p.split(" is ")[0] for p in problems(found, BUDGETS["w8a8"])] == [
+    assert [p.split(" is ")[0] for p in problems(found, PRECISIONS["w8a8"].budget)] == [
         "difference of a token alone and checked as a draft", "mean KL divergence of the MTP layer",
     ]  # fmt: skip
-    assert "relative logits error of the MTP layer is 0.5, allowed 0.001" in problems(found, BUDGETS["fp32"])
+    assert "relative logits error of the MTP layer is 0.5, allowed 0.001" in problems(found, PRECISIONS["fp32"].budget)
 
 
 @contextmanager
@@ -162,7 +161,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> tuple[EngineManifest, Runn
     folder = tmp_path_factory.mktemp("nano")
     plan = BuildPlan(model="r1-nano", precision="int8", speculation="on")
     checkpoint = open_checkpoint("r1-nano", cache=folder)
-    facts = OrtTools().compile(plan, checkpoint, folder, quietly)
+    facts = compile_engine(plan, checkpoint, folder, quietly)
     (folder / "tokenizer.json").write_text(checkpoint.tokenizer_json, "utf-8")
     manifest = EngineManifest(
         model="r1-nano", architecture=facts.architecture, target="cpu", precision="int8", engine=facts.engine,

@@ -20,6 +20,7 @@ from fakes.tiny_deepseek import tiny_checkpoint as tiny_deepseek
 from fakes.tiny_folders import write_folder
 from fakes.tiny_llama import FakeCheckpoint, tiny_checkpoint
 from triune_builder import cli
+from triune_builder.checkpoint import open_checkpoint
 from triune_builder.dry_run import DryRun, dry_run
 from triune_builder.errors import BuildError
 from triune_builder.estimate import Estimate
@@ -28,7 +29,7 @@ from triune_builder.inputs import Settings
 from triune_builder.plan import BuildPlan
 from triune_builder.progress import Display
 from triune_builder.targets import onnx_files
-from triune_builder.targets.cpu.target import OrtTools
+from triune_builder.targets.cpu.compiling import compile_engine
 from triune_runtime.manifest import Limits
 
 SMALL = Published.read("r1-distill-qwen-1.5b")
@@ -107,11 +108,9 @@ def test_what_a_build_writes_is_what_was_estimated(tmp_path: Path, name: str, fo
     model = write_folder(tmp_path / "model", fake, form)
     plan = BuildPlan(model=str(model), precision=precision, limits=Limits(max_length=32))
     expected = run(model, precision=precision, limits=plan.limits).estimate.precisions[precision]
-    tools, display = OrtTools(), Display(quiet=True)
-    with display.stage("fetch") as clock:
-        checkpoint = tools.open_checkpoint(str(model), tmp_path, clock)
+    checkpoint = open_checkpoint(str(model), cache=tmp_path)
     (tmp_path / "engine").mkdir()
-    facts = tools.compile(plan, checkpoint, tmp_path / "engine", display.stage)
+    facts = compile_engine(plan, checkpoint, tmp_path / "engine", Display(quiet=True).stage)
     stored = onnx.load(tmp_path / "engine" / onnx_files.MODEL, load_external_data=False).graph.initializer
     lengths = {True: 0, False: 0}
     for tensor in stored:

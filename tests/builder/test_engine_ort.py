@@ -18,9 +18,9 @@ from fakes.engines import BLOCK_SIZES, float_logits, made_up_maxima
 from fakes.tiny_llama import FakeCheckpoint, TinyRunner, tiny_checkpoint
 from triune_builder.graph.export import export
 from triune_builder.quantize.apply import quantize
-from triune_builder.quantize.policy import PRECISIONS, find_precision
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.lowering import lower
+from triune_builder.targets.cpu.precisions import find_precision
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.runner import Runner, Work
@@ -55,7 +55,7 @@ def build(checkpoint: FakeCheckpoint, precision: str, folder: Path) -> tuple[Run
     return make_runner(manifest, folder), lambda history: float_logits(plain, folder / "plain", [history])
 
 
-@pytest.fixture(scope="module", params=list(PRECISIONS))
+@pytest.fixture(scope="module", params=list(TOLERANCE))
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     runner, definition = build(tiny_checkpoint(**BLOCK_SIZES), request.param, tmp_path_factory.mktemp(request.param))
     return Engine(request.param, runner, definition)

@@ -16,10 +16,10 @@ from fakes.tiny_llama import FakeCheckpoint, tiny_checkpoint
 from triune_builder.checkpoint import Checkpoint, open_checkpoint
 from triune_builder.errors import BuildError
 from triune_builder.graph.export import export
-from triune_builder.quantize.policy import find_precision
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu import stored
 from triune_builder.targets.cpu.lowering import lower
+from triune_builder.targets.cpu.precisions import find_precision
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.runner import Runner, Work
 from triune_runtime.targets import make_runner

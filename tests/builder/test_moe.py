@@ -18,9 +18,9 @@ from fakes.tiny_llama import FakeTensor
 from triune_builder.graph.export import GraphBundle
 from triune_builder.graph.ops import Graph, linear
 from triune_builder.quantize.apply import quantize
-from triune_builder.quantize.policy import find_precision
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.lowering import lower
+from triune_builder.targets.cpu.precisions import find_precision
 
 HIDDEN, INNER = 64, 32
 Weights = dict[str, NDArray[np.float32]]

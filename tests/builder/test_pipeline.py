@@ -15,7 +15,7 @@ from rich.console import Console
 
 from fakes.tiny_build import LIMITS, TinyTools, settings, snapshot, write_checkpoint
 from triune_builder.errors import BuildError
-from triune_builder.pipeline import Built, build
+from triune_builder.pipeline import Built
 from triune_builder.plan import BuildPlan
 from triune_builder.progress import Display
 from triune_builder.stage_cache import StageCache, locked
@@ -39,7 +39,7 @@ class Workshop:
     def build(self, *, force: bool = False, tools: TinyTools | None = None, **changes: Any) -> Built:
         self.tools.calls.clear()
         display = Display(Console(file=self.lines, width=100))
-        return build(self.plan(**changes), self.settings, force=force, display=display, tools=tools or self.tools)
+        return (tools or self.tools).build(self.plan(**changes), self.settings, force=force, display=display)
 
 
 @pytest.fixture

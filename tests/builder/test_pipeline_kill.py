@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from fakes.tiny_build import LIMITS, TinyTools, settings, snapshot, write_checkpoint
-from triune_builder.pipeline import build
 from triune_builder.plan import BuildPlan
 from triune_builder.progress import Display
 
@@ -102,7 +101,7 @@ class Yard:
         try:
             if kill_at is not None:
                 sys.addaudithook(watch)
-            build(self.plan, settings(self.root), display=Display(quiet=True), tools=TinyTools())
+            TinyTools().build(self.plan, settings(self.root), display=Display(quiet=True))
             os.write(writer, json.dumps(seen).encode())
             os._exit(0)
         except BaseException as error:

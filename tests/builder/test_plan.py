@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from triune_builder.errors import BuildError
 from triune_builder.fingerprint import FileHashes, code_hash, digest, listing, sha256, tool_versions
-from triune_builder.plan import PRECISIONS, BuildPlan
+from triune_builder.plan import BuildPlan
+from triune_builder.targets import find_target
 from triune_runtime.manifest import Limits
 
 GIVEN: dict[str, Any] = {"checkpoint": {"a.gguf": "1"}, "code": "2", "tools": {"onnx": "3"}}
@@ -41,7 +42,8 @@ def test_a_wrong_choice_is_refused_with_the_right_ones_named(wrong: dict[str, An
 
 
 def test_every_choice_and_input_changes_the_hash() -> None:
-    plans = [BuildPlan(precision=p) for p in PRECISIONS] + [BuildPlan(model="other")]
+    plans = [BuildPlan(precision=p) for p in find_target("cpu").precisions] + [BuildPlan(model="other")]
+    plans += [BuildPlan(target="tensorrt"), BuildPlan(target="tensorrt", options={"weight_streaming": True})]
     plans += [BuildPlan(limits=dataclasses.replace(Limits(), **{f.name: 77})) for f in dataclasses.fields(Limits)]
     hashes = [p.hash(**GIVEN) for p in plans]
     hashes += [BuildPlan().hash(**(GIVEN | {name: value})) for name, value in

@@ -10,7 +10,6 @@ from tokenizers import AddedToken, Tokenizer
 from fakes import thinking
 from fakes.tiny_build import TinyTools, settings, write_checkpoint
 from fakes.tiny_llama import byte_tokenizer
-from triune_builder.pipeline import build
 from triune_builder.plan import BuildPlan
 from triune_builder.reasoning import reasoning_markers
 from triune_runtime.manifest import EngineManifest, Limits
@@ -64,7 +63,7 @@ def test_a_build_records_markers_and_the_publishers_sampling(tmp_path: Path) -> 
 
     model = write_checkpoint(tmp_path / "models" / "tiny.gguf")
     plan = BuildPlan(model=str(model), precision="int8", limits=Limits(max_sequences=3, max_length=16, prefill_chunk=4))
-    built = build(plan, settings(tmp_path), tools=Thinking())
+    built = Thinking().build(plan, settings(tmp_path))
     manifest = EngineManifest.load(built.repository / "generate" / "1")
     assert manifest.reasoning is not None and manifest.reasoning.end == "</think>"
     assert (manifest.defaults.temperature, manifest.defaults.top_p, manifest.defaults.top_k) == (0.6, 0.95, None)

@@ -25,11 +25,11 @@ from fakes.tensorrt_engines import LIMITS, RTX, Lowered, lowered, tiny
 from fakes.tiny_llama import TinyRunner, tiny_checkpoint
 from triune_builder.targets.tensorrt import adapter
 from triune_builder.targets.tensorrt.interpreter import Interpreter
+from triune_builder.targets.tensorrt.precisions import PRECISIONS
 from triune_builder.targets.tensorrt.proof import verify_network
 from triune_builder.verify.best import best_errors
-from triune_builder.verify.budget import BUDGETS
 from triune_builder.verify.report import verification_from
-from triune_builder.verify.verify import problems
+from triune_builder.verify.verification import problems
 from triune_runtime.targets.fake.runner import FakeRunner
 
 NAN, INF = math.nan, math.inf
@@ -128,13 +128,14 @@ def test_a_network_that_takes_the_last_of_equals_is_told_from_its_logits(tmp_pat
     wrong.run(0, [[1], [2]], [8, 0], [0])
     assert wrong.best_errors == 10
     found = verify_network(wrong, LIMITS, checkpoint)
-    assert any(p.endswith("rows have another best token than the engine finds") for p in problems(found, BUDGETS["fp8"]))
+    over = problems(found, PRECISIONS["fp16"].engine)
+    assert any(p.endswith("rows have another best token than the engine finds") for p in over)
 
 
 def test_a_build_that_finds_no_wrong_token_says_so_in_its_report(tmp_path: Path) -> None:
     checkpoint = tiny("llama")
     found = verify_network(lowered(checkpoint, "fp16", tmp_path).runner(), LIMITS, checkpoint)
-    assert found.best_errors == 0 and not problems(found, BUDGETS["tensorrt/fp16"])
+    assert found.best_errors == 0 and not problems(found, PRECISIONS["fp16"].network)
     raw = json.loads(json.dumps(dataclasses.asdict(found)))
     assert verification_from(raw) == found
     assert verification_from(raw | {"best_errors": None}).best_errors is None

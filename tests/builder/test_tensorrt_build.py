@@ -20,17 +20,19 @@ from triune_builder.errors import BuildError
 from triune_builder.inputs import Settings
 from triune_builder.pipeline import FAILED, build
 from triune_builder.plan import BuildPlan
+from triune_builder.targets import find_target
 from triune_builder.targets.tensorrt import adapter, engine_report, gpus
 from triune_builder.targets.tensorrt.adapter import Shapes
-from triune_builder.verify.budget import BUDGETS
+from triune_builder.targets.tensorrt.precisions import PRECISIONS, find_precision
 from triune_runtime.manifest import EngineManifest, Limits
+from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
 TARGETS = ("8.0", "8.9", "12.0")
 ACCEPTED = [
     (precision, target)
     for precision in ("fp16", "int4", "fp8")
     for target in TARGETS
-    if target in gpus.PRECISIONS[precision].capabilities
+    if target in PRECISIONS[precision].capabilities
 ]
 
 
@@ -76,15 +78,15 @@ def test_a_second_profile_shares_the_weights(tmp_path: Path) -> None:
 
 def test_a_precision_that_a_gpu_lacks_is_refused_by_name_and_by_tensorrt_itself(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"compute capability 8.0 has no fp8; it takes fp16, bf16, int8, int4") as error:
-        gpus.find_precision("fp8", ("8.9", "8.0"))
+        find_precision("fp8", ("8.9", "8.0"))
     assert error.value.hint == "choose --precision fp16"
     engine = lowered(tiny("llama"), "fp8", tmp_path)
     with pytest.raises(BuildError, match="HW-specific datatypes: fp8"):
         make(engine, tmp_path / "plan", "8.0")
     with pytest.raises(BuildError, match=r"name them|does not run on every GPU"):
-        gpus.find_precision("fp8", ())
+        find_precision("fp8", ())
     with pytest.raises(BuildError, match="no precision 'w8a8'"):
-        gpus.find_precision("w8a8", ())
+        find_precision("w8a8", ())
 
 
 def test_unknown_gpus_and_those_that_need_another_package_are_refused() -> None:
@@ -138,15 +140,19 @@ def test_an_engine_for_weight_streaming_is_built(tmp_path: Path) -> None:
     assert adapter.integrity(adapter.load(RTX), tmp_path / "plan") in ("whole", "loaded")
 
 
+def capability(name: str) -> dict[str, Any]:
+    return {"compute_capability": [name]}
+
+
 def plan_of(tmp_path: Path, **changes: Any) -> BuildPlan:
     folder = write_folder(tmp_path / "tiny", tiny("llama"), "BF16")
     limits = Limits(max_sequences=4, max_length=100, prefill_chunk=16)
-    choices: dict[str, Any] = {"target": "tensorrt", "precision": "fp16", "limits": limits, "compute_capabilities": ("8.9",)}
+    choices: dict[str, Any] = {"target": "tensorrt", "precision": "fp16", "limits": limits, "options": capability("8.9")}
     return BuildPlan(model=str(folder), **(choices | changes))
 
 
 def settings(tmp_path: Path, **changes: Any) -> Settings:
-    return dataclasses.replace(tiny_build.settings(tmp_path, budgets=BUDGETS), **changes)
+    return dataclasses.replace(tiny_build.settings(tmp_path), **changes)
 
 
 def test_a_build_publishes_engine_report_and_manifest_and_nothing_the_second_time(tmp_path: Path) -> None:
@@ -154,8 +160,8 @@ def test_a_build_publishes_engine_report_and_manifest_and_nothing_the_second_tim
     built = build(plan, where)
     inside = next(built.repository.rglob("engine.json")).parent
     manifest = EngineManifest.load(inside)
-    described = manifest.tensorrt
-    assert described is not None and manifest.target == "tensorrt" and manifest.verified == "network"
+    described = TensorRtPlan.of(manifest)
+    assert manifest.target == "tensorrt" and manifest.verified == "network"
     assert (described.flavour, described.compute_capabilities, described.capacity) == (RTX, ("8.9",), 112)
     assert {c.dtype for c in manifest.cache} == {"float16"} and {c.window for c in manifest.cache} == {None}
     assert (inside / manifest.engine).stat().st_size == described.plan_bytes
@@ -165,25 +171,28 @@ def test_a_build_publishes_engine_report_and_manifest_and_nothing_the_second_tim
     assert "VERIFIED IN PART" in (inside / "report.txt").read_text()
     assert not list(built.repository.rglob("*.onnx"))
     assert build(plan, where).unchanged
-    assert not build(plan_of(tmp_path, compute_capabilities=("12.0",)), where).unchanged
+    assert not build(plan_of(tmp_path, options=capability("12.0")), where).unchanged
 
 
 def test_a_build_over_its_budget_publishes_nothing(tmp_path: Path) -> None:
-    strict = dataclasses.replace(BUDGETS["tensorrt/fp16"], logits_error=1e-7)
-    where = settings(tmp_path, budgets={**BUDGETS, "tensorrt/fp16": strict})
-    plan = plan_of(tmp_path)
+    row = PRECISIONS["fp16"]
+    strict = dataclasses.replace(row, network=dataclasses.replace(row.network, logits_error=1e-7))
+    target = dataclasses.replace(find_target("tensorrt"), precisions={"fp16": strict})
+    where, plan = settings(tmp_path), plan_of(tmp_path)
     with pytest.raises(BuildError, match="over its budget and was not published"):
-        build(plan, where)
+        build(plan, where, target=target)
     assert not plan.repository(where.build_dir).exists()
     assert (plan.folder(where.build_dir) / FAILED / "report.txt").exists()
 
 
 def test_choices_of_other_targets_are_refused() -> None:
     with pytest.raises(BuildError, match="of target tensorrt, not of cpu"):
-        BuildPlan(compute_capabilities=("8.9",))
+        BuildPlan(options=capability("8.9"))
     with pytest.raises(BuildError, match=r"compute capability 8\.0 has no fp8"):  # before anything is fetched
-        BuildPlan(target="tensorrt", precision="fp8", compute_capabilities=("8.0",))
-    with pytest.raises(BuildError, match="no layer that drafts"):
+        BuildPlan(target="tensorrt", precision="fp8", options=capability("8.0"))
+    with pytest.raises(BuildError, match="target tensorrt has no speculation 'on'; known: off"):
         BuildPlan(target="tensorrt", precision="fp16", speculation="on")
-    with pytest.raises(BuildError, match="--verify full runs the engine"):
-        BuildPlan(target="tensorrt", precision="fp16", verify="full")
+    with pytest.raises(BuildError, match="target tensorrt has no verify 'layers'; known: auto, full, network, none"):
+        BuildPlan(target="tensorrt", precision="fp16", verify="layers")
+    with pytest.raises(BuildError, match="target tensorrt has no precision 'w8a8'; known: fp16, bf16, int8, int4, fp8"):
+        BuildPlan(target="tensorrt", precision="w8a8")

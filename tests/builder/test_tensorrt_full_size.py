@@ -13,6 +13,7 @@ from triune_builder.pipeline import build
 from triune_builder.plan import BuildPlan
 from triune_builder.verify.report import BuildReport
 from triune_runtime.manifest import EngineManifest
+from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,19 +33,20 @@ def published(plan: BuildPlan, folder: Path) -> tuple[BuildReport, EngineManifes
     "precision", ["fp16", *(pytest.param(p, marks=pytest.mark.slow) for p in ("bf16", "int8", "fp8", "int4"))]
 )
 def test_smollm2_is_published_with_its_parsed_network_within_the_budget(precision: str, tmp_path: Path) -> None:
-    plan = BuildPlan(target="tensorrt", precision=precision, compute_capabilities=("8.9",))
+    plan = BuildPlan(target="tensorrt", precision=precision, options={"compute_capability": ["8.9"]})
     report, manifest = published(plan, tmp_path)
     found = report.verification
     assert found is not None and found.decode is not None and not report.problems
-    assert found.text_tokens > 150 and manifest.tensorrt is not None
+    assert found.text_tokens > 150
     halves = 2 * 135e6  # bytes of the weights as float16; the rest is code
-    assert manifest.tensorrt.plan_bytes < halves + 30e6
+    assert TensorRtPlan.of(manifest).plan_bytes < halves + 30e6
 
 
 @pytest.mark.slow
 def test_an_engine_of_the_size_of_qwen2_1_5b_is_built(tmp_path: Path) -> None:
     model = qwen2_shaped.write(tmp_path / "qwen2-shaped")
-    plan = BuildPlan(model=str(model), target="tensorrt", precision="fp16", compute_capabilities=("8.9",), verify="none")
+    options = {"compute_capability": ["8.9"]}
+    plan = BuildPlan(model=str(model), target="tensorrt", precision="fp16", options=options, verify="none")
     report, manifest = published(plan, tmp_path)
     print([dataclasses.asdict(stage) for stage in report.stages])
-    assert manifest.tensorrt is not None and 3.0e9 < manifest.tensorrt.plan_bytes < 3.3e9
+    assert 3.0e9 < TensorRtPlan.of(manifest).plan_bytes < 3.3e9

@@ -18,10 +18,11 @@ from fakes.tensorrt_engines import ARCHITECTURES, LIMITS, Lowered, difference, h
 from fakes.tiny_llama import FakeCheckpoint
 from triune_builder.errors import BuildError
 from triune_builder.targets.tensorrt import graph_files, interpreter
+from triune_builder.targets.tensorrt.precisions import PRECISIONS
 from triune_builder.targets.tensorrt.proof import verify_network
 from triune_builder.verify import reference
-from triune_builder.verify.budget import BUDGETS
-from triune_builder.verify.verify import problems
+from triune_builder.verify.verification import problems
+from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
 TOKENS = [int(t) for t in np.random.default_rng(3).integers(0, 256, 30)]
 TOLERANCE = {"fp16": 0.02, "bf16": 0.1, "int8": 0.03, "int4": 0.05, "fp8": 0.05}
@@ -88,7 +89,7 @@ def test_what_configs_vary_is_in_the_parsed_network(architecture: str, changes: 
 def test_onnx_runtime_computes_the_same_of_the_same_file(architecture: str, tmp_path: Path) -> None:
     engine = lowered(tiny(architecture), "fp16", tmp_path)
     session = onnxruntime.InferenceSession(str(engine.graph), providers=["CPUExecutionProvider"])
-    plan = engine.manifest.tensorrt
+    plan = TensorRtPlan.of(engine.manifest)
     assert plan is not None
     pools = {c.name: np.zeros((4, c.heads, plan.capacity, c.dim), np.float16) for c in engine.bundle.cache}
     runner = engine.runner()
@@ -134,7 +135,7 @@ def test_a_mask_replaced_by_nonpad_kv_seqlen_is_right_in_onnx_runtime_and_over_t
     checkpoint = tiny("llama")
     engine = lowered(checkpoint, "fp16", tmp_path)
     right = verify_network(engine.runner(), LIMITS, checkpoint)
-    assert not problems(right, BUDGETS["tensorrt/fp16"])
+    assert not problems(right, PRECISIONS["fp16"].network)
     without_mask(engine.graph)
     session = onnxruntime.InferenceSession(str(engine.graph), providers=["CPUExecutionProvider"])
     feeds: dict[str, Any] = {
@@ -148,7 +149,7 @@ def test_a_mask_replaced_by_nonpad_kv_seqlen_is_right_in_onnx_runtime_and_over_t
     assert difference(session.run(["logits"], feeds)[0][0, 0], expected) < 0.02
     found = verify_network(engine.runner(), LIMITS, checkpoint)
     assert found.decode is not None and found.decode.maximum > 0.3
-    assert any("when decoding" in problem for problem in problems(found, BUDGETS["tensorrt/fp16"]))
+    assert any("when decoding" in problem for problem in problems(found, PRECISIONS["fp16"].network))
     with pytest.raises(BuildError, match=r"would drop .* nonpad_kv_seqlen"):
         graph_files.lint(engine.graph)
 

@@ -17,8 +17,9 @@ from support.model_steps import LIMITS, assert_computes, by_reference
 from triune_builder.graph.export import export
 from triune_builder.targets import onnx_files
 from triune_builder.targets.tensorrt import graph_files, lowering
-from triune_runtime.manifest import EngineManifest, TensorRtProfile
+from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets.device.host import HostDevice, HostEngine
+from triune_runtime.targets.device.plan import Profile
 from triune_runtime.targets.device.slot_runner import SlotRunner
 
 TOLERANCE = 4e-2  # of the largest logit; float16 gives up to 3e-3, with experts 2.5e-2
@@ -48,7 +49,7 @@ def load(checkpoint: FakeCheckpoint, folder: Path) -> SlotRunner:
         model="tiny", architecture=bundle.architecture, target="tensorrt", precision="fp16", engine=graph_files.PLAN,
         vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(0,), limits=LIMITS,
     )  # fmt: skip
-    profiles = tuple(TensorRtProfile(name=name, **sizes) for name, sizes in graph_files.profiles(LIMITS).items())
+    profiles = tuple(Profile(name=name, **sizes) for name, sizes in graph_files.profiles(LIMITS).items())
     manifest = as_tensorrt(manifest, capacity=lowering.capacity(LIMITS.max_length), profiles=profiles)
     device = HostDevice()
     return SlotRunner(manifest, device, HostEngine(manifest, device, LoweredCompute(folder / onnx_files.MODEL)))

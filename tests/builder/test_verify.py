@@ -13,11 +13,14 @@ import pytest
 
 from fakes.tiny_llama import TinyRunner, tiny_checkpoint
 from triune_builder.errors import BuildError
-from triune_builder.verify.budget import BUDGETS, Budget
+from triune_builder.targets.cpu.precisions import PRECISIONS
+from triune_builder.verify.budget import Budget
+from triune_builder.verify.comparison import perplexity
 from triune_builder.verify.measure import Sizes, answer_prompts, cut, difference, log_softmax, read_windows
 from triune_builder.verify.reference import input_maxima
 from triune_builder.verify.report import BuildReport, Source, StageRun, WeightChange
-from triune_builder.verify.verify import Verification, perplexity, problems, verify
+from triune_builder.verify.verification import Disagreement, Verification, problems
+from triune_builder.verify.verify import verify
 from triune_runtime.manifest import Limits
 
 SIZES = Sizes(text=60, window=16, kept=12, answer=6)
@@ -36,7 +39,7 @@ def good() -> Verification:
 
 
 def test_a_right_engine_is_within_the_float_budget(good: Verification) -> None:
-    assert problems(good, BUDGETS["fp32"]) == []
+    assert problems(good, PRECISIONS["fp32"].budget) == []
     assert good.text_tokens == 60
     assert good.greedy_tokens == good.prompts * 6
     assert good.batch_error == good.repeat_error == good.chunk_error == 0.0
@@ -61,7 +64,7 @@ def test_a_right_engine_is_within_the_float_budget(good: Verification) -> None:
     ],
 )
 def test_a_wrong_engine_is_over_the_budget(fault: str, size: float, says: str) -> None:
-    assert any(says in problem for problem in problems(measured({fault: size}), BUDGETS["fp32"]))
+    assert any(says in problem for problem in problems(measured({fault: size}), PRECISIONS["fp32"].budget))
 
 
 def test_a_weight_that_is_off_shows_in_the_figures() -> None:
@@ -72,7 +75,7 @@ def test_a_weight_that_is_off_shows_in_the_figures() -> None:
     found = verify(TinyRunner(checkpoint.config, bent), LIMITS, checkpoint, sizes=SIZES)
     assert found.decode.maximum > 1e-3
     assert found.batch_error == 0.0
-    assert any("logits error" in problem for problem in problems(found, BUDGETS["fp32"]))
+    assert any("logits error" in problem for problem in problems(found, PRECISIONS["fp32"].budget))
 
 
 @pytest.mark.parametrize("limits", [
@@ -81,7 +84,7 @@ def test_a_weight_that_is_off_shows_in_the_figures() -> None:
     Limits(max_sequences=2, max_length=17, prefill_chunk=3),
 ])  # fmt: skip
 def test_any_limits_can_be_verified(limits: Limits) -> None:
-    assert problems(measured({}, limits), BUDGETS["fp32"]) == []
+    assert problems(measured({}, limits), PRECISIONS["fp32"].budget) == []
 
 
 def test_engine_and_checkpoint_must_have_one_vocabulary() -> None:
@@ -121,8 +124,6 @@ def test_greedy_answers_are_the_argmax_of_each_step() -> None:
 
 
 def test_ties_count_as_agreement_only_when_told(good: Verification) -> None:
-    from triune_builder.verify.verify import Disagreement
-
     close = Disagreement(prompt=0, position=3, engine=1, reference=2, margin=0.0001, lead=1e-5)
     far = dataclasses.replace(close, lead=0.1)
     found = dataclasses.replace(good, disagreements=(close, far), greedy_tokens=100)
@@ -175,7 +176,7 @@ def report(good: Verification) -> BuildReport:
             WeightChange(name="c", scheme="w8a8", bytes_before=4000, bytes_after=1004, error=None),
         ),
         verification=good,
-        budget=BUDGETS["int8"],
+        budget=PRECISIONS["int8"].budget,
     )
 
 

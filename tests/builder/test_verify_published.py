@@ -14,13 +14,14 @@ import pytest
 from fakes.host_engines import as_tensorrt
 from fakes.tiny_llama import TinyRunner, tiny_checkpoint
 from triune_builder.repository.assemble import ENGINE_FOLDER
-from triune_builder.verify.budget import BUDGETS
+from triune_builder.targets import every_target
 from triune_builder.verify.measure import Sizes
 from triune_builder.verify.speed import measure_speeds
-from triune_builder.verify_published import JSON_NAME, TEXT_NAME, Proof, budget_of, prove, require_gpu
+from triune_builder.verify_published import JSON_NAME, TEXT_NAME, Proof, prove
 from triune_runtime.errors import ManifestError
+from triune_runtime.machine import Gpu, Machine
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.targets.tensorrt.preflight import Gpu, Machine
+from triune_runtime.targets import find_target
 
 LIMITS = Limits(max_sequences=3, max_length=32, prefill_chunk=8)
 SIZES = Sizes(text=30, window=16, kept=12, answer=4)
@@ -68,13 +69,21 @@ def test_a_wrong_engine_is_over_its_budget_and_its_report_can_be_read(
     json.loads((tmp_path / JSON_NAME).read_text("utf-8"))
 
 
-def test_a_gpu_may_sum_in_another_order_and_the_cpu_may_not() -> None:
-    for precision in ("fp16", "fp8", "int4"):
-        cpu = dataclasses.replace(PLAIN, precision=precision)
-        assert budget_of(cpu) == BUDGETS[precision]
-        gpu = budget_of(as_tensorrt(cpu))
-        assert gpu.batch_error == 0.05 and gpu.logits_error is None
-        assert gpu.perplexity_ratio >= max(1.01, BUDGETS[precision].perplexity_ratio)
+def test_the_same_bits_are_demanded_of_bit_exact_targets_and_of_no_others() -> None:
+    budgets = [(target.name, b) for target in every_target() for p in target.precisions.values() for b in p.budgets.values()]
+    assert all((budget.batch_error == 0.0) == find_target(name).bit_exact for name, budget in budgets)
+    assert {name for name, _ in budgets if not find_target(name).bit_exact} == {"tensorrt"}
+
+
+def test_an_engine_has_no_less_room_than_its_network() -> None:
+    """What a build accepts without a GPU must not be refused for the same numbers where there is one."""
+    for target in every_target():
+        for precision in target.precisions.values():
+            whole = precision.budgets["full"]
+            for budget in precision.budgets.values():
+                assert (whole.mean_kl or 1.0) >= (budget.mean_kl or 0.0) and whole.tie >= budget.tie
+                assert whole.greedy_agreement <= budget.greedy_agreement
+                assert whole.perplexity_ratio >= budget.perplexity_ratio
 
 
 def test_speeds_are_those_of_every_batch_size_asked_for() -> None:
@@ -85,11 +94,11 @@ def test_speeds_are_those_of_every_batch_size_asked_for() -> None:
     assert all(ms > 0 for ms in (*found.decode_ms.values(), found.prefill_ms))
 
 
-def test_without_a_gpu_nothing_is_read() -> None:
-    require_gpu("cpu", Machine(gpus=()))
-    require_gpu("tensorrt", GPU)
+def test_what_runs_an_engine_is_named_or_missed() -> None:
+    assert find_target("cpu").device(Machine(gpus=())) == "CPU"
+    assert find_target("tensorrt").device(GPU) == "RTX 4090, compute capability 8.9"
     with pytest.raises(ManifestError, match=r"no supported GPU: an engine of target tensorrt .* \(none here\)"):
-        require_gpu("tensorrt", Machine(gpus=(), no_gpu="none here"))
+        find_target("tensorrt").device(Machine(gpus=(), no_gpu="none here"))
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")

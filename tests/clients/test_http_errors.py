@@ -15,10 +15,12 @@ from triune_client import (
     NotFound,
     Overloaded,
     ServerError,
+    StatusError,
     StreamBroken,
     TriuneError,
 )
 from triune_client._http import _translated
+from triune_client.testing import MockTransport
 
 Generate = Callable[..., Completion]
 
@@ -54,6 +56,13 @@ def test_an_error_after_a_chunk_is_a_broken_stream_with_what_came(generate: Gene
         generate(transport=replies(event("half") + 'data: {"error": "engine died"}\n\n'))
     assert caught.value.partial == "half"
     assert isinstance(caught.value.__cause__, ServerError)
+
+
+def test_a_broken_stream_has_the_code_of_what_broke_it(generate: Generate) -> None:
+    failed = 'data: {"error": "INTERNAL [engine_failed]: the engine failed"}\n\n'
+    with pytest.raises(StreamBroken) as caught:
+        generate(transport=replies(event("half") + failed))
+    assert (caught.value.code, caught.value.message) == ("engine_failed", "the engine failed")
 
 
 @pytest.mark.parametrize("tail", ["", event("", "error"), "data: nonsense\n\n"])
@@ -104,6 +113,14 @@ def test_a_pause_past_the_deadline_or_past_reason_is_not_waited_for(
     with pytest.raises(Overloaded) as caught:
         generate(transport=replies(full, event("ok", "stop")), call=call)
     assert caught.value.retry_after_s == float(retry_after)
+
+
+@pytest.mark.parametrize("kind", [BadRequest, NotFound, Overloaded, ServerError])
+def test_an_error_of_the_stand_in_arrives_as_it_was_given(generate: Generate, kind: type[StatusError]) -> None:
+    given = kind("what is wrong", status=400, code="too_long", param="prompt")
+    with pytest.raises(kind, match="what is wrong") as caught:
+        generate(transport=MockTransport(given), max_retries=0)
+    assert (caught.value.message, caught.value.code, caught.value.param) == (given.message, given.code, given.param)
 
 
 def _subclasses(kind: type[Exception]) -> list[type[Exception]]:

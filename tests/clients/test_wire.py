@@ -162,6 +162,25 @@ def test_a_status_named_in_the_text_wins_over_a_400(body: bytes, kind: type[Exce
     assert getattr(error, "retry_after_s", 2.0) == 2.0
 
 
+@pytest.mark.parametrize(
+    ("head", "code", "param"),
+    [
+        ("INVALID_ARGUMENT [too_long prompt]: ", "too_long", "prompt"),
+        (
+            "in ensemble 'triune', INVALID_ARGUMENT [invalid_value messages[0].content]: ",
+            "invalid_value",
+            "messages[0].content",
+        ),
+        ("INVALID_ARGUMENT [a_word_of_a_later_server]: ", "a_word_of_a_later_server", None),
+        ("INVALID_ARGUMENT: ", None, None),  # an earlier server
+        ("[INVALID_ARGUMENT] ", None, None),
+    ],
+)
+def test_a_code_and_the_input_at_fault_are_read_off_the_message(head: str, code: str | None, param: str | None) -> None:
+    error = error_of_response(400, json.dumps({"error": f"{head}[9] is too much"}).encode(), None, now=0.0)
+    assert (type(error), error.message, error.code, error.param) == (BadRequest, "[9] is too much", code, param)
+
+
 def test_a_body_that_is_not_json_is_the_message() -> None:
     assert error_of_response(500, b"<html>\xff", None, now=0.0).message.startswith("<html>")
     assert "502" in error_of_response(502, b"", None, now=0.0).message

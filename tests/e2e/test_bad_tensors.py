@@ -106,7 +106,8 @@ def test_a_bad_tensor_is_answered_with_its_reason(unharmed: RealServer, name: st
 @pytest.mark.parametrize("name", FLOATS)
 def test_no_number_beyond_its_range_is_taken(unharmed: RealServer, name: str, value: float) -> None:
     (response,) = sent(unharmed, "triune", [PROMPT, TWO, (name, "FP32", [1], struct.pack("<f", value))])
-    assert f"INVALID_ARGUMENT: {name} is {value:.0f}" in response.error_message
+    head = f"INVALID_ARGUMENT [{'unsupported' if name == 'length_penalty' else 'invalid_value'} {name}]: "
+    assert f"{head}{name} is {value:.0f}" in response.error_message
 
 
 ENDED_BY_GRPC: dict[str, tuple[str, list[Raw], str]] = {

@@ -224,7 +224,7 @@ def test_an_error_of_a_request_for_one_response_has_its_status(server: RealServe
     ]
     reply = httpx.post(f"{server.url}/v2/models/triune_infer/infer", json={"inputs": asked}, timeout=30)
     assert reply.status_code == 400
-    assert "INVALID_ARGUMENT: prompt has 5 tokens" in reply.json()["error"]
+    assert "INVALID_ARGUMENT [too_long max_tokens]: prompt has 5 tokens" in reply.json()["error"]
 
 
 def test_requests_for_one_response_are_served_together(server: RealServer) -> None:

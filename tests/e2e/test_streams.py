@@ -152,5 +152,5 @@ def test_a_full_queue_is_refused_at_once_and_nothing_else_is_lost(server: RealSe
     assert len(texts) == 1
     refusals = [r.json()["error"] for r in replies if r.status_code != 200]
     assert refusals
-    assert all("UNAVAILABLE: " in error and "waiting" in error for error in refusals), refusals[0]
+    assert all("UNAVAILABLE [overloaded]: " in error and "waiting" in error for error in refusals), refusals[0]
     server.wait_idle()

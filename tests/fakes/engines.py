@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
-from triune_builder.quantize.policy import find_precision
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.lowering import lower
+from triune_builder.targets.cpu.precisions import find_precision
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.runner import Runner
 from triune_runtime.targets import make_runner

@@ -12,9 +12,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from triune_runtime.manifest import EngineManifest, TensorRtPlan, TensorRtProfile
+from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets.device.host import HostDevice, HostEngine
+from triune_runtime.targets.device.plan import Profile
 from triune_runtime.targets.device.slot_runner import SlotRunner
+from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
 DRAFTS = 8  # positions that get logits, at most
 
@@ -28,16 +30,16 @@ def as_tensorrt(manifest: EngineManifest, **changes: Any) -> EngineManifest:
         compute_capabilities=("8.9",),
         capacity=limits.max_length + -limits.max_length % 16,
         profiles=(
-            TensorRtProfile(
+            Profile(
                 name="prefill", batch=(1, 1, 1), tokens=(1, limits.prefill_chunk, limits.prefill_chunk), logits=(1, 1, DRAFTS)
             ),
-            TensorRtProfile(name="decode", batch=(1, 1, limits.max_sequences), tokens=(1, 1, 1), logits=(1, 1, 1)),
+            Profile(name="decode", batch=(1, 1, limits.max_sequences), tokens=(1, 1, 1), logits=(1, 1, 1)),
         ),
         plan_bytes=0,
         plan_sha256="",
         best_tokens=True,
     )
-    return dataclasses.replace(manifest, target="tensorrt", tensorrt=dataclasses.replace(plan, **changes))
+    return dataclasses.replace(manifest, target="tensorrt", plan=dataclasses.replace(plan, **changes).to_json())
 
 
 class OrtCompute:

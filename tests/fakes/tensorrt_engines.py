@@ -15,12 +15,14 @@ from triune_builder.quantize.apply import quantize
 from triune_builder.targets import onnx_files
 from triune_builder.targets.tensorrt import adapter, graph_files
 from triune_builder.targets.tensorrt.adapter import Network, Shapes
+from triune_builder.targets.tensorrt.compiling import make_network_runner
 from triune_builder.targets.tensorrt.fp8 import quantize_fp8
-from triune_builder.targets.tensorrt.gpus import PRECISIONS
 from triune_builder.targets.tensorrt.lowering import capacity, lower
 from triune_builder.targets.tensorrt.network_runner import NetworkRunner
-from triune_builder.targets.tensorrt.target import make_network_runner
-from triune_runtime.manifest import EngineManifest, Limits, TensorRtPlan, TensorRtProfile
+from triune_builder.targets.tensorrt.precisions import PRECISIONS
+from triune_runtime.manifest import EngineManifest, Limits
+from triune_runtime.targets.device.plan import Profile
+from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
 from . import tiny_deepseek
 from .tiny_dense import dense_checkpoint
@@ -73,7 +75,7 @@ def lowered(checkpoint: FakeCheckpoint, precision: str, folder: Path) -> Lowered
     """Lower `checkpoint` and write it into `folder`."""
     bundle = lower(quantized(checkpoint, precision), max_length=LENGTH, dtype=PRECISIONS[precision].dtype)
     onnx_files.write(bundle, folder)
-    profiles = tuple(TensorRtProfile(name=name, **ranges) for name, ranges in graph_files.profiles(LIMITS).items())
+    profiles = tuple(Profile(name=name, **ranges) for name, ranges in graph_files.profiles(LIMITS).items())
     plan = TensorRtPlan(
         flavour=RTX,
         version="",
@@ -86,7 +88,7 @@ def lowered(checkpoint: FakeCheckpoint, precision: str, folder: Path) -> Lowered
     )
     manifest = EngineManifest(
         model="tiny", architecture=bundle.architecture, target="tensorrt", precision=precision, engine=graph_files.PLAN,
-        vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(0,), limits=LIMITS, tensorrt=plan,
+        vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(0,), limits=LIMITS, plan=plan.to_json(),
     )  # fmt: skip
     return Lowered(folder / graph_files.GRAPH, bundle, manifest)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets.device.host import Compute
+from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
 from .cuda_runtime import STREAM, FakeCuda
 
@@ -70,8 +71,7 @@ class FakeEngine:
 
     def __init__(self, trt: FakeTensorRt) -> None:
         self._trt, manifest = trt, trt.manifest
-        plan = manifest.tensorrt
-        assert plan is not None
+        plan = TensorRtPlan.of(manifest)
         self.weight_streaming_budget_v2 = self.streamable_weights_size
         self.tensors: dict[str, tuple[str, str, tuple[int, ...], str | None]] = {
             "input_ids": ("INPUT", "INT64", (-1, -1), None),
@@ -164,8 +164,8 @@ class FakeContext:
         assert self._memory and self.addresses.keys() == self._engine.tensors.keys(), "a tensor without an address"
         assert not capturing or self._flushed, "captured before a run with these shapes"
         self._flushed, self.captured = True, self.captured or capturing
-        plan = self._trt.manifest.tensorrt
-        assert plan is not None and self.profile is not None
+        plan = TensorRtPlan.of(self._trt.manifest)
+        assert self.profile is not None
         profile, batch = plan.profiles[self.profile], self.shapes["input_ids"][0]
         assert profile.batch[0] <= batch <= profile.batch[2], "a batch outside the profile"
         for name, (mode, *_, aliased) in self._engine.tensors.items():

@@ -5,6 +5,7 @@ The engine is the checkpoint's weights in one file; its runner computes them ind
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +14,16 @@ from typing import Any
 import numpy as np
 
 from triune_builder.inputs import Settings
-from triune_builder.targets.stages import EngineFacts
+from triune_builder.pipeline import Built, build
+from triune_builder.plan import BuildPlan
+from triune_builder.targets import find_target
+from triune_builder.targets.facts import EngineFacts
+from triune_builder.targets.target import Proof, Target, VerifyJob
 from triune_builder.verify.budget import Budget
 from triune_builder.verify.measure import Sizes
 from triune_builder.verify.report import WeightChange
+from triune_builder.verify.verification import Verification
+from triune_builder.verify.verify import verify
 from triune_runtime.manifest import CacheTensor, Limits
 
 from .tiny_llama import FakeTensor, TinyRunner, tiny_checkpoint, tiny_config
@@ -60,15 +67,13 @@ def write_template(folder: Path) -> Path:
 
 
 def settings(root: Path, **changes: Any) -> Settings:
-    """A build in `root`/build, from `root`/template, with a budget that a right engine meets."""
+    """A build in `root`/build, from `root`/template."""
     if not (root / "template").exists():
         write_template(root / "template")
-    budget = Budget(logits_error=1e-4, greedy_agreement=1.0, perplexity_ratio=1.001)
     defaults: dict[str, Any] = {
         "build_dir": root / "build",
         "model_repository": root / "template",
         "sizes": SIZES,
-        "budgets": dict.fromkeys(("fp32", "int8", "int4", "w8a8"), budget),
     }
     return Settings(**(defaults | changes))
 
@@ -81,11 +86,34 @@ def write_checkpoint(path: Path, seed: int = 0) -> Path:
 
 
 @dataclass
+class TinyPrecision:
+    """With a budget that a right engine meets."""
+
+    budgets: Mapping[str, Budget]
+
+
+PRECISIONS = dict.fromkeys(
+    ("fp32", "int8", "int4", "w8a8"),
+    TinyPrecision({"full": Budget(logits_error=1e-4, greedy_agreement=1.0, perplexity_ratio=1.001)}),
+)
+
+
+@dataclass
 class TinyTools:
-    """The pipeline's tools in miniature; `calls` tells what was really done, `faults` spoil the engine's numbers."""
+    """A target in miniature; `calls` tells what was really done, `faults` spoil the engine's numbers."""
 
     faults: Mapping[str, float] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+
+    @property
+    def target(self) -> Target:
+        return dataclasses.replace(
+            find_target("cpu"), precisions=PRECISIONS, compile=self.compile, proof=self.proof, verify=self.verify
+        )
+
+    def build(self, plan: BuildPlan, settings: Settings, **options: Any) -> Built:
+        """`pipeline.build` with these."""
+        return build(plan, settings, target=self.target, open_checkpoint=self.open_checkpoint, **options)
 
     def open_checkpoint(self, model: str, cache: Path, clock: Any) -> Any:
         self.calls.append("fetch")
@@ -111,11 +139,15 @@ class TinyTools:
             engine="model.onnx",
         )
 
-    def make_runner(self, manifest: Any, folder: Path) -> TinyRunner:
+    def proof(self, job: VerifyJob) -> Proof:
+        return Proof(how="full")
+
+    def verify(self, job: VerifyJob, proof: Proof) -> Verification:
         self.calls.append("verify")
-        with np.load(folder / "model.data") as data:
+        with np.load(job.folder / "model.data") as data:
             weights = {name: FakeTensor(data[name]) for name in data.files}
-        return TinyRunner(tiny_config(num_hidden_layers=1), weights, self.faults)
+        runner = TinyRunner(tiny_config(num_hidden_layers=1), weights, self.faults)
+        return verify(runner, job.manifest.limits, job.checkpoint, sizes=job.sizes, note=job.note)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from support.real_server import RealServer
-from triune_gateway.refusals import _CHAT, _COMPLETION
-from triune_gateway.schemas import ChatRequest, CompletionRequest
+from triune_gateway.endpoints import chat, completions
+from triune_gateway.endpoints.chat import ChatRequest
+from triune_gateway.endpoints.completions import CompletionRequest
+from triune_gateway.errors import MEANINGS
+from triune_runtime.errors import CODES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "openai.md").read_text("utf-8")
 HERE = "http://127.0.0.1:8003"
@@ -29,7 +32,14 @@ def test_every_field_is_on_the_page() -> None:
 
 def test_every_refused_field_is_in_the_table_of_refusals() -> None:
     table = PAGE.partition("## What is refused")[2].partition("## Errors")[0]
-    assert all(f"`{name}`" in table for name in (*_CHAT, *_COMPLETION))
+    assert all(f"`{name}`" in table for name in (*chat.UNSERVED, *completions.UNSERVED))
+
+
+def test_the_table_of_codes_is_that_of_the_sources() -> None:
+    table = PAGE.partition("## Errors")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (\d+) \| `(\w+)` \| (?:`(\w+)` )?\|", table, re.MULTILINE)
+    wanted = {(code, CODES[code], str(m.status), m.kind, m.code or "") for code, m in MEANINGS.items()}
+    assert set(rows) == wanted
 
 
 @pytest.mark.triton

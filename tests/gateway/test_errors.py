@@ -16,9 +16,11 @@ Start = Callable[..., Gateway]
 @pytest.mark.parametrize(
     ("said", "status", "code", "retry"),
     [
-        ((400, "INVALID_ARGUMENT: temperature is 9"), 400, None, False),
-        ((400, "prompt has 9 tokens, but this engine holds 8 with the answer"), 400, "context_length_exceeded", False),
-        ((400, "INVALID_ARGUMENT: 20 sequences are asked for, but this engine serves 16 at once"), 400, None, False),
+        ((400, "INVALID_ARGUMENT [too_long prompt]: prompt has 9 tokens"), 400, "context_length_exceeded", False),
+        ((400, "UNAVAILABLE [overloaded]: 256 requests wait already"), 503, "overloaded", True),
+        ((400, "INVALID_ARGUMENT [of_a_later_server]: no"), 400, None, False),
+        ((400, "UNAVAILABLE [of_a_later_server]: no"), 503, "overloaded", True),
+        ((400, "INVALID_ARGUMENT: temperature is 9"), 400, None, False),  # the rest: of earlier servers, or of Triton
         ((400, "UNAVAILABLE: 256 requests wait already"), 503, "overloaded", True),
         ((503, "no room"), 503, "overloaded", True),
         ((404, "unknown model"), 503, "not_ready", True),
@@ -34,11 +36,6 @@ def test_what_the_server_says_becomes_a_status(
     assert error_of(response)["code"] == code
     assert ("retry-after" in response.headers) == retry
     assert (error_of(response)["type"] == "server_error") == (status >= 500)
-
-
-def test_more_choices_than_there_is_room_for_are_the_fault_of_n(gateway: Gateway) -> None:
-    gateway.ensemble.reply = lambda request: (400, "20 sequences are asked for, but this engine serves 16 at once")
-    assert gateway.error("completions", COMPLETION | {"n": 20}, 400)["param"] == "n"
 
 
 def test_a_failure_of_one_choice_is_the_answers(gateway: Gateway) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from fakes.ensemble import Gateway
+from triune_gateway.endpoints import ENDPOINTS
 
 
 def test_it_needs_nothing_of_ours_but_the_client() -> None:
@@ -16,11 +18,14 @@ def test_it_needs_nothing_of_ours_but_the_client() -> None:
     assert done.stdout.split() == ["triune_client", "triune_gateway"]
 
 
+def test_every_endpoint_is_on_its_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "openai.md").read_text("utf-8")
+    assert not [row.path for row in ENDPOINTS if f"`{row.method} {row.label}`" not in page]
+
+
 def test_the_description_lists_every_endpoint_and_status(gateway: Gateway) -> None:
     description = gateway.http.get("/openapi.json").json()
-    assert set(description["paths"]) == {
-        "/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{model}", "/health", "/metrics",
-    }  # fmt: skip
+    assert set(description["paths"]) == {row.path.replace(":path}", "}") for row in ENDPOINTS}
     chat = description["paths"]["/v1/chat/completions"]["post"]
     assert {"200", "400", "401", "404", "413", "429", "500", "503", "504"} <= set(chat["responses"])
     assert "422" not in chat["responses"]

@@ -165,6 +165,8 @@ def test_errors_are_the_packages_own(
     assert caught.value.type == "invalid_request_error"
     if "max_tokens" in body:
         assert caught.value.code == "context_length_exceeded"
+    named = next(iter(body.get("extra_body", body)))
+    assert caught.value.param == (None if named == "model" else named)
 
 
 def test_the_model_is_listed_by_all_its_names(client: openai.OpenAI) -> None:

@@ -202,5 +202,8 @@ def test_what_calls_nothing_stays_content_and_stops(gateway: Gateway) -> None:
 
 
 def test_the_servers_word_on_a_format_names_the_field(gateway: Gateway) -> None:
-    gateway.ensemble.reply = lambda request: (400, "INVALID_ARGUMENT: response_format.type is 'x'; text is served")
+    gateway.ensemble.reply = lambda request: (
+        400,
+        "INVALID_ARGUMENT [invalid_value response_format]: response_format.type is 'x'; text is served",
+    )
     assert gateway.error("chat/completions", CHAT | {"response_format": {"type": "x"}}, 400)["param"] == "response_format"

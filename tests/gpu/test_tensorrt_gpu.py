@@ -21,16 +21,16 @@ from fakes.tiny_llama import tiny_checkpoint
 from support.model_steps import LIMITS, STEPS, TOKENS, assert_computes, by_network, by_reference
 from triune_builder.errors import BuildError
 from triune_builder.plan import BuildPlan
-from triune_builder.targets.tensorrt.gpus import find_precision
+from triune_builder.targets.tensorrt.compiling import compile_engine, make_network_runner
 from triune_builder.targets.tensorrt.graph_files import GRAPH
-from triune_builder.targets.tensorrt.target import TensorRtTools, make_network_runner
+from triune_builder.targets.tensorrt.precisions import find_precision
 from triune_builder.verify.best import best_errors
 from triune_builder.verify.speed import replay_error
 from triune_runtime.errors import ManifestError
+from triune_runtime.machine import Gpu, this_machine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.runner import Runner, Want, Work
-from triune_runtime.targets import make_runner
-from triune_runtime.targets.tensorrt.preflight import Gpu, check_runnable, this_machine
+from triune_runtime.targets import check_runnable, make_runner
 
 pytestmark = pytest.mark.gpu
 SIZES = {"hidden_size": 64, "intermediate_size": 96}
@@ -73,16 +73,16 @@ def build(gpu: Gpu, name: str, precision: str, folder: Path) -> Built:
     except BuildError as error:
         pytest.skip(f"{gpu.name}: {error}")
     checkpoint = CHECKPOINTS[name]()
-    plan = BuildPlan(target="tensorrt", precision=precision, limits=LIMITS, compute_capabilities=(capability,))
+    plan = BuildPlan(target="tensorrt", precision=precision, limits=LIMITS, options={"compute_capability": [capability]})
 
     @contextmanager
     def stage(name: str) -> Iterator[Any]:
         yield Silent()
 
-    facts = TensorRtTools().compile(plan, checkpoint, folder, stage)
+    facts = compile_engine(plan, checkpoint, folder, stage)
     manifest = EngineManifest(
         model=name, architecture=facts.architecture, target="tensorrt", precision=precision, engine=facts.engine,
-        vocab_size=facts.vocab_size, cache=facts.cache, stop_token_ids=(0,), limits=LIMITS, tensorrt=facts.tensorrt,
+        vocab_size=facts.vocab_size, cache=facts.cache, stop_token_ids=(0,), limits=LIMITS, plan=facts.plan,
     )  # fmt: skip
     return Built(checkpoint, manifest, folder)
 
@@ -187,16 +187,12 @@ def test_gpu_memory_stays_over_a_thousand_steps(llama: Built) -> None:
 
 
 def test_an_engine_for_another_gpu_is_refused(llama: Built, gpu: Gpu) -> None:
-    plan = llama.manifest.tensorrt
-    assert plan is not None
-    other = dataclasses.replace(llama.manifest, tensorrt=dataclasses.replace(plan, compute_capabilities=("7.0",)))
+    other = dataclasses.replace(llama.manifest, plan=llama.manifest.plan | {"compute_capabilities": ["7.0"]})
     with pytest.raises(ManifestError, match=f"needs compute capability 7.0, this machine's .* has {gpu.compute_capability}"):
         check_runnable(other, llama.folder)
 
 
 def test_an_engine_of_another_version_is_refused(llama: Built) -> None:
-    plan = llama.manifest.tensorrt
-    assert plan is not None
-    other = dataclasses.replace(llama.manifest, tensorrt=dataclasses.replace(plan, version="1.2.3.4"))
+    other = dataclasses.replace(llama.manifest, plan=llama.manifest.plan | {"version": "1.2.3.4"})
     with pytest.raises(ManifestError, match=r"was built with .* 1\.2\.3\.4 and loads in no other version"):
         check_runnable(other, llama.folder)

@@ -103,7 +103,7 @@ def test_tokenize_refuses_with_a_reason(
     error = tokenize(repository, parameters=parameters, **inputs).error
     assert error is not None
     assert message in str(error)
-    assert str(error).startswith("INVALID_ARGUMENT: ")
+    assert str(error).startswith("INVALID_ARGUMENT [")
     assert error.code == TritonError.INVALID_ARG
 
 
@@ -201,7 +201,7 @@ def test_a_closed_service_refuses_as_unavailable(repository: Path) -> None:
     model.finalize()
     (response,) = generated(model, [5], {"params": {"max_tokens": 2}})
     assert response.error is not None
-    assert str(response.error).startswith("UNAVAILABLE: ")
+    assert str(response.error).startswith("UNAVAILABLE [stopping]: ")
     assert response.error.code == TritonError.UNAVAILABLE
 
 
@@ -276,7 +276,7 @@ def test_generate_refuses_bad_direct_requests_and_serves_on(
     (response,) = generated(generate, prompt, options)
     assert response.error is not None
     assert message in str(response.error)
-    assert str(response.error).startswith("INVALID_ARGUMENT: ")
+    assert str(response.error).startswith("INVALID_ARGUMENT [")
     assert response.error.code == TritonError.INVALID_ARG
     (after,) = generated(generate, [1], {"params": {"max_tokens": 2, "ignore_eos": True}})
     assert after.arrays()["num_output_tokens"].tolist() == [2]

@@ -29,6 +29,7 @@ from triune_runtime.request import Chunk, Event, Request
 from triune_runtime.runner import Best, Rows
 from triune_runtime.sampling.host import Sampler, SamplingError
 from triune_runtime.starting import step_loop
+from triune_runtime.targets.device.plan import slot_plan
 
 SEEDS = st.integers(0, 2**32)
 DATE = ("regex", r"\d{4}-\d{2}")
@@ -265,10 +266,9 @@ def test_a_token_that_is_none_is_never_handed_on(model: Model, token: int, logit
     assert sampler.sample([0], Rows(logits, best), [0])[0].token_id == 7
 
 
-def test_a_manifest_of_an_older_build_says_nothing_of_best_tokens_and_is_read(model: Model, tmp_path: Path) -> None:
+def test_a_plan_that_says_nothing_of_best_tokens_is_one_without(model: Model, tmp_path: Path) -> None:
     as_tensorrt(model.manifest).save(tmp_path)
     raw = json.loads((tmp_path / FILE_NAME).read_text("utf-8"))
-    assert raw["tensorrt"].pop("best_tokens") is True
+    assert raw["plan"].pop("best_tokens") is True
     (tmp_path / FILE_NAME).write_text(json.dumps(raw), "utf-8")
-    plan = EngineManifest.load(tmp_path).tensorrt
-    assert plan is not None and not plan.best_tokens
+    assert not slot_plan(EngineManifest.load(tmp_path)).best_tokens

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triune_client import Options as ClientOptions
-from triune_gateway.schemas import ChatRequest, CompletionRequest
+from triune_gateway.endpoints.chat import ChatRequest
+from triune_gateway.endpoints.completions import CompletionRequest
 from triune_runtime.contracts.models import ENSEMBLES
 from triune_runtime.contracts.outputs import OUTPUTS
 from triune_runtime.errors import RequestError

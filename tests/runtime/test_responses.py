@@ -10,12 +10,11 @@ import pytest
 
 from fakes.runtime import TOKENS, make_engine, run_alone, text_of
 from fakes.sinks import Client, request, working
-from triune_runtime.errors import Overloaded, RequestError, TriuneError
+from triune_runtime.errors import Overloaded, TriuneError
 from triune_runtime.options.wire import Options
 from triune_runtime.request import Chunk, Request, TokenLogprob
 from triune_runtime.serving.combining import combined
 from triune_runtime.serving.responses import Responses
-from triune_runtime.serving.tensors import error_text, status_in
 from triune_runtime.text.cut import Cut
 
 
@@ -108,11 +107,3 @@ def test_responses_are_combined_in_the_order_of_their_rows_and_sequences() -> No
     assert found["text_output"].tolist() == [b"00", b"01", b"10"]
     assert found["output_log_probs"].tolist() == [[-4, 0], [-2, -3], [-1, 0]]
     assert combined([]) == {}
-
-
-@pytest.mark.parametrize("error", [RequestError("x"), Overloaded("x"), TriuneError("x")])
-def test_an_error_s_status_is_found_behind_an_ensemble_s_name(error: TriuneError) -> None:
-    status = error_text(error).partition(":")[0]
-    assert status_in(error_text(error)) == status
-    assert status_in(f"in ensemble 'ensemble', {error_text(error)}") == status
-    assert status_in("something else: INVALID") == "INTERNAL"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fakes.runtime import scheduler_of
 from triune_runtime.errors import Overloaded, RequestError, TooLong
-from triune_runtime.generation.scheduler import Scheduler, Step
+from triune_runtime.generation.scheduler import Scheduler
+from triune_runtime.generation.step import Step
 from triune_runtime.manifest import Limits
 from triune_runtime.request import Request, SamplingParams
 from triune_runtime.runner import Copy

@@ -21,6 +21,7 @@ from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.runner import Runner, Want, Work
 from triune_runtime.targets.device.host import HostDevice, HostEngine
+from triune_runtime.targets.device.plan import slot_plan
 from triune_runtime.targets.device.slot_runner import SlotRunner
 
 SLOTS, LENGTH = 4, 64
@@ -234,12 +235,12 @@ def test_what_the_profile_does_not_take_is_our_own_bug(engines: Engines, work: W
 
 def test_a_manifest_of_another_shape_is_refused(engines: Engines) -> None:
     good = as_tensorrt(engines.manifest)
-    assert good.tensorrt is not None
+    profiles = slot_plan(good).profiles
     windowed = dataclasses.replace(good.cache[0], window=8)
     bad = [
-        (dataclasses.replace(good, tensorrt=None), "says nothing of TensorRT"),
-        (as_tensorrt(engines.manifest, profiles=good.tensorrt.profiles[::-1]), r"profiles \['decode', 'prefill'\]"),
-        (as_tensorrt(engines.manifest, profiles=good.tensorrt.profiles[:1]), r"profiles \['prefill'\]"),
+        (dataclasses.replace(good, plan={}), "says nothing that fits of slots and profiles"),
+        (as_tensorrt(engines.manifest, profiles=profiles[::-1]), r"profiles \['decode', 'prefill'\]"),
+        (as_tensorrt(engines.manifest, profiles=profiles[:1]), r"profiles \['prefill'\]"),
         (as_tensorrt(engines.manifest, capacity=32), "positions of a slot 32; this runtime needs 64"),
         (dataclasses.replace(good, cache=(windowed, *good.cache[1:])), "windows in the cache"),
         (dataclasses.replace(good, limits=dataclasses.replace(good.limits, max_sequences=9)), "sequences of a decode 4"),

@@ -62,15 +62,11 @@ class Bench:
 
     def have_best(self, best: bool) -> None:
         """Whether the engine finds best tokens."""
-        assert self.served.tensorrt is not None
-        self.served = dataclasses.replace(self.served, tensorrt=dataclasses.replace(self.served.tensorrt, best_tokens=best))
+        self.served = dataclasses.replace(self.served, plan=self.served.plan | {"best_tokens": best})
         self.trt.manifest = self.served
 
     def stream_weights(self) -> None:
-        assert self.served.tensorrt is not None
-        self.served = dataclasses.replace(
-            self.served, tensorrt=dataclasses.replace(self.served.tensorrt, weight_streaming=True)
-        )
+        self.served = dataclasses.replace(self.served, plan=self.served.plan | {"weight_streaming": True})
 
 
 @pytest.fixture(scope="module")

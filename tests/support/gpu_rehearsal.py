@@ -8,28 +8,46 @@ with ONNX Runtime, which has no bfloat16:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fakes.cuda_runtime import FakeCuda
 from fakes.host_engines import LoweredCompute
 from fakes.tensorrt_package import FakeTensorRt
+from triune_runtime.machine import Gpu, Machine, installed_version
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets.device import cuda
 from triune_runtime.targets.tensorrt import preflight
 from triune_runtime.targets.tensorrt import runner as tensorrt
-from triune_runtime.targets.tensorrt.preflight import Gpu, Machine, installed_version
+
+GPU = Gpu("a rehearsal", "8.9")
+Arrays = Mapping[str, Any]
+_real_runner = tensorrt.tensorrt_runner
 
 
 def pytest_configure(config: Any) -> None:
     """Before the tests are imported, which take names from these modules."""
-    stand_in, real_runner = FakeCuda(), tensorrt.tensorrt_runner
+    rehearse(setattr)
+
+
+def rehearse(
+    put: Callable[[object, str, Any], None], gpu: Gpu = GPU, spoil: Callable[[Arrays], Arrays] = lambda found: found
+) -> None:
+    """Pretend that this machine has `gpu`.
+
+    Args:
+        put: sets an attribute of a module, e.g. `monkeypatch.setattr`.
+        spoil: what becomes of an engine's outputs.
+    """
+    stand_in = FakeCuda()
 
     def runner(manifest: EngineManifest, folder: Path, **options: Any) -> Any:
-        package = FakeTensorRt(manifest, LoweredCompute(folder / "network" / "model.onnx"), stand_in)
-        tensorrt.load_package = lambda flavour: package
-        return real_runner(manifest, folder, **options)
+        compute = LoweredCompute(folder / "network" / "model.onnx")
+        package = FakeTensorRt(manifest, lambda inputs: spoil(compute(inputs)), stand_in)
+        put(tensorrt, "load_package", lambda flavour: package)
+        return _real_runner(manifest, folder, **options)
 
-    cuda.cudart = stand_in
-    preflight.this_machine = lambda library="": Machine(gpus=(Gpu("a rehearsal", "8.9"),), version=installed_version)
-    tensorrt.tensorrt_runner = runner
+    put(cuda, "cudart", stand_in)
+    put(preflight, "this_machine", lambda library="": Machine(gpus=(gpu,), version=installed_version))
+    put(tensorrt, "tensorrt_runner", runner)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from triune_runtime.manifest import Limits
 
-from . import reference
+from .comparison import Source, Told, compare
 from .measure import Evidence, Sizes, log_softmax, text_windows
 from .texts import texts_of, token_ids
-from .verify import Comparison, Note, Source, Verification, perplexity
+from .verification import Note, Verification
 
 LEFT_OUT = (
     "the engine was run a few weights at a time, over prompts; decoding token by token, sequences in batches and prompts in "
@@ -61,27 +61,10 @@ def verify_layers(
     note("the engine, a few weights at a time")
     for scored in pieces.run([w.tokens for w in windows], [range(len(w.tokens)) for w in windows]):
         _keep(windows[scored.text], scored, stride)
-    engine_done = time.monotonic()
-    note("the float reference")
-    seen = Comparison(windows, windows)
-    for expected in reference.score(checkpoint.config, checkpoint.weights, [w.tokens for w in windows]):
-        seen.add(expected)
-    return Verification(
-        decode=None,
-        prefill=seen.prefill.summary(),
-        prompts=len(windows),
-        greedy_tokens=sum(len(w.chosen) for w in windows),
-        disagreements=tuple(seen.disagreements),
-        text_tokens=sum(len(w.losses) for w in windows),
-        perplexity_reference=perplexity(seen.losses),
-        perplexity_engine=perplexity([loss for w in windows for loss in w.losses]),
-        batch_error=None,
-        repeat_error=None,
-        chunk_error=None,
-        engine_seconds=engine_done - began,
-        reference_seconds=time.monotonic() - engine_done,
-        left_out=LEFT_OUT,
+    told = Told(
+        evidence=windows, answers=windows, read=windows, decoded=False, left_out=LEFT_OUT, seconds=time.monotonic() - began
     )
+    return compare(told, checkpoint, note)
 
 
 def _keep(window: Evidence, scored: Scored, stride: int) -> None:

@@ -18,7 +18,7 @@ from rich.text import Text
 from ..errors import BuildError
 from .budget import Budget
 from .drafts import DraftFigures
-from .verify import Disagreement, LogitsError, Verification, problems, shown
+from .verification import Disagreement, LogitsError, Verification, problems, shown
 
 JSON_NAME, TEXT_NAME = "report.json", "report.txt"
 FORMAT = 1

@@ -10,7 +10,7 @@ from triune_runtime.errors import RequestError
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.serving.acknowledgements import AcknowledgementSender
 from triune_runtime.serving.rendering import rendered
-from triune_runtime.serving.tensors import engine_folder, error_text, flat, strings
+from triune_runtime.serving.tensors import engine_folder, flat, strings, triton_error
 from triune_runtime.text.tokenizer import load_token_bytes
 
 
@@ -37,5 +37,5 @@ class TritonPythonModel:
         try:
             texts = rendered(token_ids, byte_range, self._token_bytes)
         except RequestError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(error_text(error), pb_utils.TritonError.INVALID_ARG))
+            return pb_utils.InferenceResponse(error=triton_error(error, pb_utils.TritonError))
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, strings(*found)) for name, found in texts.items()])

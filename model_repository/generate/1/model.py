@@ -10,10 +10,8 @@ import triton_python_backend_utils as pb_utils
 from triune_runtime.errors import TriuneError
 from triune_runtime.options.values import text
 from triune_runtime.serving.generation import GenerationService
-from triune_runtime.serving.tensors import Arrays, error_text, flat, status_name
+from triune_runtime.serving.tensors import Arrays, flat, triton_error
 
-# gRPC's names of error kinds -> Triton's; its class appears only after this module has been imported.
-CODES = {"INVALID_ARGUMENT": "INVALID_ARG", "UNAVAILABLE": "UNAVAILABLE", "INTERNAL": "INTERNAL"}
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -52,6 +50,5 @@ class TritonPythonModel:
 
 def _response(answer: Arrays | TriuneError) -> Any:
     if isinstance(answer, TriuneError):
-        code = getattr(pb_utils.TritonError, CODES[status_name(answer)])
-        return pb_utils.InferenceResponse(error=pb_utils.TritonError(error_text(answer), code))
+        return pb_utils.InferenceResponse(error=triton_error(answer, pb_utils.TritonError))
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in answer.items()])

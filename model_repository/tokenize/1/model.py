@@ -10,7 +10,7 @@ import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
 from triune_runtime.serving.prompts import PromptService
-from triune_runtime.serving.tensors import engine_folder, error_text, request_parameters, strings
+from triune_runtime.serving.tensors import engine_folder, request_parameters, strings, triton_error
 
 
 class TritonPythonModel:
@@ -33,7 +33,7 @@ class TritonPythonModel:
             tensors = {t.name(): t.as_numpy() for t in request.inputs()}
             input_ids, options = self._service.prompts(tensors, request_parameters(request.parameters))
         except TriuneError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(error_text(error), pb_utils.TritonError.INVALID_ARG))
+            return pb_utils.InferenceResponse(error=triton_error(error, pb_utils.TritonError))
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("input_ids", input_ids.astype(np.int32)),

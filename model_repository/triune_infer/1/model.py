@@ -10,10 +10,8 @@ import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
 from triune_runtime.serving.combining import PLACES, combined
-from triune_runtime.serving.tensors import error_text, request_parameters, status_in, without_floats
+from triune_runtime.serving.tensors import request_parameters, triton_error, triton_error_again, without_floats
 
-# gRPC's names of error kinds -> Triton's; its class appears only after this module has been imported.
-CODES = {"INVALID_ARGUMENT": "INVALID_ARG", "UNAVAILABLE": "UNAVAILABLE", "INTERNAL": "INTERNAL"}
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -36,7 +34,7 @@ class TritonPythonModel:
                     timeout=request.timeout(),
                 )
             except TriuneError as error:
-                sender.send(_failed(error_text(error), pb_utils.TritonError.INVALID_ARG), flags=FINAL)
+                sender.send(_failed(triton_error(error, pb_utils.TritonError)), flags=FINAL)
                 continue
             threading.Thread(target=self._answer, args=(inner, sender), daemon=True).start()
 
@@ -49,7 +47,7 @@ class TritonPythonModel:
             sender.is_cancelled()
             answer = _whole(responses)
         except Exception as error:  # whatever Triton raises: without an answer its client would wait for ever
-            answer = _failed(f"INTERNAL: {error}", pb_utils.TritonError.INTERNAL)
+            answer = _failed(triton_error(TriuneError(str(error)), pb_utils.TritonError))
         sender.send(answer, flags=FINAL)
 
 
@@ -57,12 +55,11 @@ def _whole(responses: Iterable[Any]) -> Any:
     parts = []
     for response in responses:
         if response.has_error():
-            message = response.error().message()
-            return _failed(message, getattr(pb_utils.TritonError, CODES[status_in(message)]))  # ensembles lose the code
+            return _failed(triton_error_again(response.error().message(), pb_utils.TritonError))
         if tensors := response.output_tensors():
             parts.append({tensor.name(): tensor.as_numpy() for tensor in tensors})
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in combined(parts).items()])
 
 
-def _failed(message: str, code: Any) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+def _failed(error: Any) -> Any:
+    return pb_utils.InferenceResponse(error=error)

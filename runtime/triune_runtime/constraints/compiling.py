@@ -70,7 +70,7 @@ class ConstraintCompiler:
             waiting, self._jobs = self._jobs, deque()
             self._changed.notify_all()
         for *_, done in waiting:
-            done(Overloaded("the server is stopping", "send it again, to another server or later"))
+            done(Overloaded("the server is stopping", "send it again, to another server or later", code="stopping"))
 
     def make(self, guide: Guide, request: Request) -> Constraint:
         """The constraint of the answer to `request`, compiled on this thread.
@@ -123,7 +123,7 @@ class ConstraintCompiler:
                 result = error
             except BaseException as error:  # the library's panics among them: this request's, not the thread's
                 LOG.exception("a guide could not be compiled")
-                result = RequestError(f"the {guide[0]} cannot be compiled: {error}", "simplify it")
+                result = RequestError(f"the {guide[0]} cannot be compiled: {error}", "simplify it", code="unsupported")
             with self._changed:
                 self._compiling.remove(request)
                 if request.key in self._left:

@@ -128,4 +128,5 @@ def _refusal(kind: str, why: str) -> RequestError:
     # The library shows where in the Lark text that it was given; of a schema or a regex, that is not what the client sent.
     shown = why if "grammar" in kind else re.sub(r"(?s)\n +\d+ \| .*", "", re.sub(r"^at \d+\(\d+\): ", "", why))
     shown = " ".join(shown.removeprefix("failed to compile JSON schema: ").split())
-    return RequestError(f"the {kind.replace('_', ' ')} cannot be served: {shown[:500]}", "see docs/structured.md for what can")
+    said = f"the {kind.replace('_', ' ')} cannot be served: {shown[:500]}"
+    return RequestError(said, "see docs/structured.md for what can", code="unsupported")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import RequestError
-from ..options.values import refuse, text
+from ..options.values import input_of, refuse, text
 
 Guide = tuple[str, str]
 KINDS = ("json_schema", "regex", "grammar")
@@ -37,7 +37,8 @@ def of_tensorrt_llm(kind: Any, guide: Any) -> Guide:
     if name not in _TENSORRT_LLM:
         raise refuse("guided_decoding_guide_type", name, f"{' or '.join(_TENSORRT_LLM)} is served")
     if not source:
-        raise RequestError(f"guided_decoding_guide_type is {name} but there is no guided_decoding_guide", "send both")
+        said = f"guided_decoding_guide_type is {name} but there is no guided_decoding_guide"
+        raise RequestError(said, "send both", code="missing_value", param="guided_decoding_guide")
     if name == "json_schema":
         return json_schema("guided_decoding_guide", source)
     return _checked("guided_decoding_guide", "regex" if name == "regex" else "grammar", source)
@@ -58,7 +59,8 @@ def of_vllm(name: str, value: Any) -> Guide | None:
     if unknown := sorted(given.keys() - set(_VLLM)):
         raise refuse(f"{name}.{unknown[0]}", given[unknown[0]], f"{' or '.join(_VLLM)} is served")
     if len(given) > 1:
-        raise RequestError(f"{name} has {' and '.join(given)}; one of them is expected", "send one")
+        said = f"{name} has {' and '.join(given)}; one of them is expected"
+        raise RequestError(said, "send one", code="conflict", param=name)
     for key, entry in given.items():
         where = f"{name}.{key}"
         if key == "json":
@@ -180,16 +182,21 @@ def _checked(name: str, kind: str, source: str) -> Guide:
     if not source:
         raise refuse(name, source, "a text that is not empty is expected")
     if (size := len(source.encode())) > MAX_GUIDE_BYTES:
-        raise RequestError(f"{name} has {size:,} bytes; at most {MAX_GUIDE_BYTES:,} are served", "send a smaller one")
+        raise _too_large(name, f"{size:,} bytes", MAX_GUIDE_BYTES)
     if kind == "grammar" and (lines := source.count("\n")) > MAX_GRAMMAR_LINES:
-        raise RequestError(f"{name} has {lines:,} lines; at most {MAX_GRAMMAR_LINES:,} are served", "send a smaller one")
+        raise _too_large(name, f"{lines:,} lines", MAX_GRAMMAR_LINES)
     if (references := source.count('"$ref"')) > MAX_REFERENCES:
-        raise RequestError(f"{name} has {references:,} references; at most {MAX_REFERENCES:,} are served", "send fewer")
+        raise _too_large(name, f"{references:,} references", MAX_REFERENCES, "send fewer")
     return kind, source
+
+
+def _too_large(name: str, size: str, most: int, hint: str = "send a smaller one") -> RequestError:
+    said = f"{name} has {size}; at most {most:,} are served"
+    return RequestError(said, hint, code="too_large", param=input_of(name))
 
 
 def _parsed(name: str, source: str) -> Any:
     try:
         return json.loads(source)
     except ValueError as error:
-        raise RequestError(f"{name} is not JSON: {error}", _HINT) from None
+        raise RequestError(f"{name} is not JSON: {error}", _HINT, code="invalid_value", param=input_of(name)) from None

@@ -28,7 +28,8 @@ def with_tools(use: ToolUse, form: ToolFormat, guide: Guide | None) -> Guide | N
     elif guide is not None and guide[0] == "json_schema":
         rules[:0] = ["start: calls | answer", f"answer: %json {guide[1]}"]
     else:
-        raise RequestError("a regex, a choice or a grammar is given with tools", "omit one of them, or send a JSON schema")
+        hint = "omit one of them, or send a JSON schema"
+        raise RequestError("a regex, a choice or a grammar is given with tools", hint, code="conflict", param="tools")
     made = ("grammar", "\n".join(rules))
     check_guide("tools", made)
     return made

@@ -80,16 +80,19 @@ class Answers:
         """
         size = self._manifest.vocab_size
         if not request.prompt:
-            raise RequestError("the prompt has no tokens", "send text_input or messages with some text")
+            hint = "send text_input or messages with some text"
+            raise RequestError("the prompt has no tokens", hint, code="missing_value", param="prompt")
         biased = (token for token, _ in request.params.logit_bias)
         banned = (token for word in request.params.bad_words for token in word)
         named = {"prompt": request.prompt, "logit_bias": biased, "bad_words": banned}
         for what, tokens in {**named, "stop_token_ids": request.params.stop_token_ids}.items():
             outside = next((t for t in tokens if not 0 <= t < size), None)
             if outside is not None:
-                raise RequestError(f"{what} has token id {outside}, the vocabulary is 0 to {size - 1:,}")
+                said = f"{what} has token id {outside}, the vocabulary is 0 to {size - 1:,}"
+                raise RequestError(said, code="invalid_value", param=what)
         if request.params.thinking_budget is not None and self._manifest.reasoning is None:
-            raise RequestError("thinking_budget is given, but this model does not think", "omit thinking_budget")
+            said = "thinking_budget is given, but this model does not think"
+            raise RequestError(said, "omit thinking_budget", code="unsupported", param="thinking_budget")
 
     def stop_token_ids(self, request: Request) -> frozenset[int]:
         """The tokens after which an answer to `request` is over."""

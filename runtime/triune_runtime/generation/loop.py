@@ -17,8 +17,9 @@ from ..runner import Runner
 from ..sampling.host import Sampler
 from ..text.vocabulary import TokenBytes
 from .answers import EVERYONE, Answers
-from .scheduler import Scheduler, Step
+from .scheduler import Scheduler
 from .sequence import Sequence
+from .step import Step
 from .stepping import Drafts, Launched, NoDrafts, Stepper
 
 LOG = logging.getLogger(__name__)
@@ -110,7 +111,8 @@ class StepLoop:
     def close(self) -> list[Event]:
         """See `Generator.close`."""
         waiting = [member.key for leader in self.scheduler.waiting for member in leader.members if not member.generated]
-        refused = self._fail(waiting, Overloaded("the server is stopping", "send it again, to another server or later"))
+        stopping = Overloaded("the server is stopping", "send it again, to another server or later", code="stopping")
+        refused = self._fail(waiting, stopping)
         events = refused + [self._finish(key, "cancelled") for key in self.answers.keys]
         if self._flying is not None:
             self._land(self._flying)
@@ -146,12 +148,16 @@ class StepLoop:
             raise RequestError(
                 f"{len(requests)} sequences are asked for, but this engine serves {self.scheduler.store.slots} at once",
                 f"ask for at most {self.scheduler.store.slots}",
+                code="too_many_sequences",
+                param="n",
             )
         self.answers.check(requests[0])
         if requests[0].params.max_drafts and self.manifest.speculation is None:
             raise RequestError(
                 f"num_draft_tokens is {requests[0].params.max_drafts}, but this engine checks no drafts",
                 "omit num_draft_tokens and speculation, or build the engine with --speculation on",
+                code="unsupported",
+                param="num_draft_tokens",
             )
 
     def _open(self, sequence: Sequence, constraint: Constraint | None) -> None:
@@ -243,4 +249,5 @@ class StepLoop:
 
 
 def _engine_failed(why: object) -> TriuneError:
-    return TriuneError(f"the engine failed while serving this request: {why}", "see the server's log; it may be sent again")
+    hint = "see the server's log; it may be sent again"
+    return TriuneError(f"the engine failed while serving this request: {why}", hint, code="engine_failed")

@@ -17,49 +17,16 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from ..errors import Overloaded, TooLong
 from ..kv.store import KvStore
 from ..manifest import Limits
 from ..request import Request
-from ..runner import Order
 from .sequence import Sequence
+from .step import Slice, Step
 
 _MOST_CHUNKS = 4  # of prompts between two steps in which the decoding sequences go on
 _NO_DRAFTS: Mapping[int, tuple[int, ...]] = {}
-
-
-class Slice(NamedTuple):
-    """Run `length` tokens of `sequence` from its token `start`: its own, and then `drafts` of the tokens that may follow."""
-
-    sequence: Sequence
-    start: int
-    length: int  # drafts included
-    samples: bool  # whether the next token can be chosen after it
-    turn: int  # of the sequence
-    drafts: tuple[int, ...] = ()
-    fed: bool = False  # its last token is the one that the step before chooses
-    first: bool = False  # nothing of the sequence has run before
-    siblings: tuple[Sequence, ...] = ()  # who choose their first token after it too
-
-    def counts_for(self, taker: Sequence) -> bool:
-        """Whether one of the takers still has the slot in which this was launched."""
-        return taker.slot is not None and taker.turn == self.turn
-
-    @property
-    def takers(self) -> tuple[Sequence, ...]:
-        """All sequences that choose a token after it."""
-        return (self.sequence, *self.siblings) if self.siblings else (self.sequence,)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What to run now: the slices, once KV memory has done what it is told."""
-
-    orders: tuple[Order, ...]
-    slices: tuple[Slice, ...]
 
 
 class Scheduler:
@@ -195,11 +162,13 @@ class Scheduler:
             raise TooLong(
                 f"prompt has {prompt:,} tokens, but this engine holds {limit:,} with the answer",
                 f"shorten the prompt, or build the engine with --max-length {prompt + (wanted or 256)}",
+                param="prompt",
             )
         if wanted is not None and wanted > room:
             raise TooLong(
                 f"prompt has {prompt:,} tokens and max_tokens is {wanted:,}, but this engine holds {limit:,} in all",
                 f"send max_tokens of at most {room:,}, or build the engine with --max-length {prompt + wanted}",
+                param="max_tokens",
             )
         return room if wanted is None else wanted
 

@@ -11,8 +11,8 @@ from typing import Protocol
 from ..request import TokenLogprob
 from ..runner import Flight, Order, Rows, Runner, Want, Work
 from ..sampling.host import Sampler, SamplingError
-from .scheduler import Slice, Step
 from .sequence import Sequence
+from .step import Slice, Step
 
 Chosen = dict[int, list[TokenLogprob]]  # sequence key -> its next tokens
 _NO_DRAFTS: Mapping[int, tuple[int, ...]] = {}

@@ -55,7 +55,7 @@ def parse(
     for name, value in ({} if stops else parameters or {}).items():  # a stop signal says nothing else of interest
         if name not in RESERVED and not name.startswith("triton_") and name not in inputs:
             if name not in NAMES:
-                raise refuse(f"parameter {name}", value, "no such parameter is known")
+                raise refuse(f"parameter {name}", value, "no such parameter is known", "unknown_option")
             given.take(name, value)
     options = given.options(defaults, encode_word, fallback_seed, vocab_size)
     return dataclasses.replace(options, request_id=str((parameters or {}).get("id", "")))
@@ -90,7 +90,8 @@ def _json_object(name: str, inputs: Mapping[str, list[Value]]) -> dict[str, Any]
     try:
         parsed = json.loads(text(name, raw))
     except ValueError as error:
-        raise RequestError(f"{name} is not JSON: {error}", f"send {name} as a JSON object") from None
+        hint = f"send {name} as a JSON object"
+        raise RequestError(f"{name} is not JSON: {error}", hint, code="invalid_value", param=name) from None
     if not isinstance(parsed, dict):
         raise refuse(name, parsed, "a JSON object is expected")
     return parsed
@@ -114,14 +115,14 @@ class _Given:
         if isinstance(row, Only):
             if not any(_same(value, allowed) for allowed in row.allowed):
                 allowed = " or ".join(str(a) for a in row.allowed)
-                raise refuse(name, value, f"only {allowed} is served")
+                raise refuse(name, value, f"only {allowed} is served", "unsupported")
         elif isinstance(row, Refused):
-            raise RequestError(f"{name} is not served by this model", f"omit {name}")
+            raise RequestError(f"{name} is not served by this model", f"omit {name}", code="unsupported", param=name)
         elif isinstance(row, Prescribes):
             if (guide := row.guide(name, value)) is not None:
                 self.guides[name] = guide
         elif option is None:
-            raise refuse(name, value, "no such parameter is known")
+            raise refuse(name, value, "no such parameter is known", "unknown_option")
         elif name == "logit_bias":
             self.values[name] = self.values.get(name, {}) | option.reader.read(name, value)
         elif _is_list(option):
@@ -133,7 +134,8 @@ class _Given:
     def _set(self, target: str, name: str, value: Any) -> None:
         if target in self.values and self.values[target] != value and self.names[target] != name:
             one, other = (CLIENT_NAMES.get(each, each) for each in (name, self.names[target]))
-            raise RequestError(f"{one} is {value} but {other} is {self.values[target]}; they mean the same", f"send only {one}")
+            said = f"{one} is {value} but {other} is {self.values[target]}; they mean the same"
+            raise RequestError(said, f"send only {one}", code="conflict", param=one)
         self.values.setdefault(target, value)
         self.names.setdefault(target, name)
 
@@ -163,7 +165,8 @@ class _Given:
         if best_of < options.n or (options.stream and best_of > options.n):
             more = best_of > options.n
             why = "and stream is true: it is known only at the end which are the best" if more else f"but n is {options.n}"
-            raise RequestError(f"best_of is {best_of} {why}", "send best_of equal to n, or omit it")
+            hint = "send best_of equal to n, or omit it"
+            raise RequestError(f"best_of is {best_of} {why}", hint, code="conflict", param="best_of")
         if best_of > options.n and params.logprobs is None:
             params = dataclasses.replace(params, logprobs=0)
         return dataclasses.replace(options, params=params, best_of=best_of, echo=self._echo(options))
@@ -194,17 +197,19 @@ class _Given:
     def _echo(self, options: Options) -> bool:
         exclude = self.values.get("exclude_input_in_output", options.stream or not self.vllm)
         if options.stream and not exclude and not self.batched:
-            raise RequestError("exclude_input_in_output is false and stream is true", "a stream carries the answer only")
+            said, why = "exclude_input_in_output is false and stream is true", "a stream carries the answer only"
+            raise RequestError(said, why, code="conflict", param="exclude_input_in_output")
         exclude = exclude or options.stream  # clients of TensorRT-LLM send false with streams too, where it means nothing
         if options.separate_reasoning and not exclude:
-            raise RequestError("exclude_input_in_output is false and separate_reasoning is true", "an echo is one whole text")
+            said, why = "exclude_input_in_output is false and separate_reasoning is true", "an echo is one whole text"
+            raise RequestError(said, why, code="conflict", param="separate_reasoning")
         return not exclude
 
     def _max_drafts(self) -> int | None:
         """Where drafts are wanted but not how many, more than any engine checks at once."""
         wanted, most = self.values.get("speculation"), self.values.get("num_draft_tokens")
         if wanted is not None and most is not None and wanted != (most > 0):
-            raise refuse("num_draft_tokens", most, f"speculation is {str(wanted).lower()}; the two must agree")
+            raise refuse("num_draft_tokens", most, f"speculation is {str(wanted).lower()}; the two must agree", "conflict")
         return most if most is not None or wanted is None else wanted * MOST_DRAFTS
 
     def _guide(self) -> Guide | None:
@@ -212,9 +217,11 @@ class _Given:
         if kind is not None:
             self.guides[GUIDE_PAIR[0]] = of_tensorrt_llm(kind, source)
         elif source is not None:
-            raise RequestError(f"{GUIDE_PAIR[1]} is given without {GUIDE_PAIR[0]}", "send both")
+            said = f"{GUIDE_PAIR[1]} is given without {GUIDE_PAIR[0]}"
+            raise RequestError(said, "send both", code="missing_value", param=GUIDE_PAIR[0])
         if len(self.guides) > 1:
-            raise RequestError(f"{' and '.join(self.guides)} all prescribe what the answer looks like", "send one of them")
+            said = f"{' and '.join(self.guides)} all prescribe what the answer looks like"
+            raise RequestError(said, "send one of them", code="conflict", param=next(iter(self.guides)))
         return next(iter(self.guides.values()), None)
 
     def _temperature(self, defaults: SamplingDefaults) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..errors import RequestError
+from ..errors import RequestCode, RequestError
 
 Value = Any  # an element of a flattened tensor, or a JSON value
 BIG = 2**31 - 1
@@ -21,14 +21,23 @@ MAX_STOPS, MAX_WORDS, MAX_STOP_IDS = 64, 1024, 1024  # stop strings; bad words, 
 MAX_WORD_BYTES = 256  # so a word has at most as many tokens
 
 
-def refuse(name: str, value: object, expected: str) -> RequestError:
+def refuse(name: str, value: object, expected: str, code: RequestCode = "invalid_value") -> RequestError:
+    """The error of a value; `name` may be of a part of an input, such as `response_format.type`."""
     shown = repr(value)
-    return RequestError(f"{name} is {shown if len(shown) <= 80 else shown[:77] + '...'}; {expected}", f"correct or omit {name}")
+    message = f"{name} is {shown if len(shown) <= 80 else shown[:77] + '...'}; {expected}"
+    return RequestError(message, f"correct or omit {name}", code=code, param=input_of(name))
+
+
+def input_of(name: str) -> str:
+    """The input that a part of it belongs to."""
+    return name.removeprefix("parameter ").partition(".")[0]
 
 
 def at_most(name: str, values: Sized, most: int) -> None:
     if len(values) > most:
-        raise RequestError(f"{name} has {len(values):,} entries; at most {most:,} are expected", f"send fewer, or omit {name}")
+        expected = f"at most {most:,} are expected"
+        hint = f"send fewer, or omit {name}"
+        raise RequestError(f"{name} has {len(values):,} entries; {expected}", hint, code="too_large", param=name)
 
 
 def text(name: str, value: Value) -> str:
@@ -38,7 +47,8 @@ def text(name: str, value: Value) -> str:
     try:
         return (value.encode("utf-8") if isinstance(value, str) else value).decode("utf-8")
     except UnicodeError as error:
-        raise RequestError(f"{name} is not valid UTF-8: {error}", f"send {name} as UTF-8 text") from None
+        hint = f"send {name} as UTF-8 text"
+        raise RequestError(f"{name} is not valid UTF-8: {error}", hint, code="invalid_value", param=input_of(name)) from None
 
 
 class Reader(Protocol):

@@ -52,7 +52,7 @@ class Options:
         try:
             given = json.loads(source)
         except RecursionError:
-            raise RequestError("options are nested too deeply", _HINT) from None
+            raise RequestError("options are nested too deeply", _HINT, code="too_large", param="options") from None
         except ValueError as error:
             raise _unreadable(source, error) from None
         if not isinstance(given, dict) or not isinstance(given.get("params", {}), dict):
@@ -88,4 +88,4 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unreadable(source: str, why: object) -> RequestError:
-    return RequestError(f"options {source[:200]!r} cannot be read: {why}", _HINT)
+    return RequestError(f"options {source[:200]!r} cannot be read: {why}", _HINT, code="invalid_value", param="options")

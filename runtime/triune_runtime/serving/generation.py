@@ -90,7 +90,7 @@ class GenerationService:
         """
         rows = [Options.from_json(text) for text in options_json]
         if not rows:
-            raise RequestError("options are empty", "send one text for each prompt")
+            raise RequestError("options are empty", "send one text for each prompt", code="missing_value", param="options")
         request_id = request_id or rows[0].request_id
         if rows[0].cancel:
             self._cancel(request_id, reply)
@@ -147,7 +147,8 @@ class GenerationService:
 
     def _cancel(self, request_id: str, reply: Reply) -> None:
         if not request_id:
-            raise RequestError("a request that is to end another has no id", "send the id of the one to end")
+            hint = "send the id of the one to end"
+            raise RequestError("a request that is to end another has no id", hint, code="missing_value", param="id")
         self._compiler.cancel(request_id)
         self._worker.abort_id(request_id)
         reply(chunk_arrays(Chunk.cancelled(), key=0, prompt_tokens=0), True)
@@ -194,7 +195,10 @@ def _split(input_ids: NDArray[np.int32], rows: Sequence[Options]) -> Iterator[tu
     lengths = [len(input_ids) if options.prompt_tokens is None else options.prompt_tokens for options in rows]
     if sum(lengths) != len(input_ids):
         raise RequestError(
-            f"input_ids holds {len(input_ids):,} tokens, the options name {sum(lengths):,}", "send what tokenize gives"
+            f"input_ids holds {len(input_ids):,} tokens, the options name {sum(lengths):,}",
+            "send what tokenize gives",
+            code="invalid_value",
+            param="input_ids",
         )
     start = 0
     for length in lengths:

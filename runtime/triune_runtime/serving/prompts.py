@@ -58,7 +58,9 @@ class PromptService:
         try:
             return self._prompt(tensors, parameters)
         except RecursionError:
-            raise RequestError("a JSON input is nested too deeply", "send JSON as in the documentation") from None
+            raise RequestError(
+                "a JSON input is nested too deeply", "send JSON as in the documentation", code="too_large"
+            ) from None
 
     def prompts(self, tensors: Tensors, parameters: Mapping[str, Any]) -> tuple[NDArray[np.int32], list[Options]]:
         """Prompt ids [n] of all rows of a request behind each other, and the options of each row.
@@ -68,7 +70,7 @@ class PromptService:
         """
         found = [self.prompt(row, parameters) for row in _rows(tensors)]
         if not found:
-            raise RequestError("the request has no rows", _ONE_PROMPT)
+            raise RequestError("the request has no rows", _ONE_PROMPT, code="missing_value")
         if len(found) == 1:
             ids, options = found[0]
             return ids, [options]
@@ -114,15 +116,17 @@ class PromptService:
         """Prompt ids, and whether the answer begins inside the model's thinking."""
         markers = self._manifest.reasoning
         if thinking and markers is None:
-            raise RequestError("enable_thinking is true, but this model does not think", "omit enable_thinking")
+            said = "enable_thinking is true, but this model does not think"
+            raise RequestError(said, "omit enable_thinking", code="unsupported", param="enable_thinking")
         given = {name: inputs[name] for name in ("text_input", VLLM_PROMPT, "messages") if inputs.get(name)}
         if len(given) != 1:
-            found = "both" if given else "neither"
-            raise RequestError(f"a request needs text_input or messages; this one has {found}", "send one of them")
+            said = f"a request needs text_input or messages; this one has {'both' if given else 'neither'}"
+            raise RequestError(said, "send one of them", code="conflict" if given else "missing_value", param="text_input")
         ((sent, values),) = given.items()
         name = CLIENT_NAMES.get(sent, sent)
         if len(values) != 1:
-            raise RequestError(f"{name} holds {len(values)} strings; one is expected", _ONE_PROMPT)
+            said = f"{name} holds {len(values)} strings; one is expected"
+            raise RequestError(said, _ONE_PROMPT, code="invalid_value", param=name)
         content = text(name, values[0])
         if name == "messages":
             self._check_size(name, content, self._max_bytes * _JSON_OVERHEAD)
@@ -130,9 +134,8 @@ class PromptService:
             if markers is not None and thinking is False:
                 content = without_thinking(content, markers)
         elif thinking is not None:
-            raise RequestError(
-                "enable_thinking is given with text_input, which is sent to the model as it is", "send messages, or omit it"
-            )
+            said = "enable_thinking is given with text_input, which is sent to the model as it is"
+            raise RequestError(said, "send messages, or omit it", code="conflict", param="enable_thinking")
         self._check_size(name, content, self._max_bytes)
         encode = self._tokenizer.encode_rendered if name == "messages" else self._tokenizer.encode
         return encode(content), markers is not None and ends_in_thinking(content, markers)
@@ -144,6 +147,7 @@ class PromptService:
             raise TooLong(
                 f"{name} has {size:,} bytes; the {tokens:,} tokens that this engine holds are at most {limit:,}",
                 "shorten the prompt",
+                param=name,
             )
 
 
@@ -152,7 +156,9 @@ def _rows(tensors: Tensors) -> list[Tensors]:
     count = max((len(array) for array in tensors.values() if array.ndim == 2), default=1)
     for name, array in tensors.items():
         if array.ndim == 2 and len(array) not in (1, count):
-            raise RequestError(f"{CLIENT_NAMES.get(name, name)} has {len(array)} rows, another input has {count}", _ROWS)
+            shown = CLIENT_NAMES.get(name, name)
+            said = f"{shown} has {len(array)} rows, another input has {count}"
+            raise RequestError(said, _ROWS, code="conflict", param=shown)
     if count == 1:
         return [tensors]
     one = {name: array for name, array in tensors.items() if array.ndim != 2 or len(array) == 1}
@@ -168,9 +174,8 @@ def _tool_use(inputs: Mapping[str, list[Any]]) -> ToolUse | None:
     )
     listed = text("tools", tools) if tools is not None else ""
     if listed.strip() and not inputs.get("messages"):
-        raise RequestError(
-            "tools are given with text_input, which is sent to the model as it is", "send messages, or omit them"
-        )
+        said = "tools are given with text_input, which is sent to the model as it is"
+        raise RequestError(said, "send messages, or omit them", code="conflict", param="tools")
     return read_tools(
         listed if listed.strip() else "[]",
         None if choice is None else text("tool_choice", choice),

@@ -26,6 +26,8 @@ def rendered(token_ids: Sequence[int], byte_range: Sequence[int], token_bytes: T
             f"token_ids are {list(token_ids[:8])} and byte_range {list(byte_range[:8])}; ids from 0 to "
             f"{len(token_bytes) - 1:,} and 2 numbers, or 4 for each text, are expected",
             "send what generate gives",
+            code="invalid_value",
+            param="token_ids",
         )
     each = [byte_range[at : at + 4] for at in range(0, len(byte_range), 4)]
     answers = [render(token_ids, one[0], one[1], token_bytes) for one in each]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contracts.outputs import OUTPUTS, Output
-from ..errors import Overloaded, RequestError, TriuneError
+from ..errors import RequestError, Status, TriuneError
 
 Tensors = Mapping[str, NDArray[Any]]  # as they come in
-DTYPES = {"INT32": np.int32, "UINT32": np.uint32, "INT64": np.int64, "FP32": np.float32}
 Arrays = dict[str, NDArray[Any]]  # as they go out
+_DTYPES = {"INT32": np.int32, "UINT32": np.uint32, "INT64": np.int64, "FP32": np.float32}
+_TRITONS: Mapping[Status, str] = {"INVALID_ARGUMENT": "INVALID_ARG", "UNAVAILABLE": "UNAVAILABLE", "INTERNAL": "INTERNAL"}
+_PARAM = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")  # a client may send any name: of others, the text alone speaks
+_HEAD = re.compile(rf"\b({'|'.join(_TRITONS)})(?: \[\w+(?: {_PARAM.pattern})?\])?: ")
 
 
 def engine_folder(model_folder: str) -> Path:
@@ -32,7 +36,8 @@ def request_parameters(raw: Callable[[], str]) -> dict[str, Any]:
     try:
         parameters: dict[str, Any] = json.loads(raw() or "{}")
     except ValueError as error:
-        raise RequestError(f"a parameter or the id is not valid UTF-8: {error}", "send UTF-8 text") from None
+        said = f"a parameter or the id is not valid UTF-8: {error}"
+        raise RequestError(said, "send UTF-8 text", code="invalid_value") from None
     return parameters
 
 
@@ -65,23 +70,24 @@ def tensors(values: Mapping[str, Any]) -> Arrays:
 def _tensor(output: Output, value: Any) -> NDArray[Any]:
     if not isinstance(value, (tuple, list)):
         value = [value] if len(output.dims) == 1 else [[value]]
-    return strings(*value) if output.type == "STRING" else np.array(value, DTYPES[output.type])
-
-
-def status_name(error: TriuneError) -> str:
-    """gRPC's name of an error's kind."""
-    if isinstance(error, Overloaded):
-        return "UNAVAILABLE"
-    return "INVALID_ARGUMENT" if isinstance(error, RequestError) else "INTERNAL"
+    return strings(*value) if output.type == "STRING" else np.array(value, _DTYPES[output.type])
 
 
 def error_text(error: TriuneError) -> str:
-    """The text of an error response. It begins with its status, because Triton 2.51 hands only the text on to clients."""
-    return f"{status_name(error)}: {error}"
+    """The text of an error response, such as `INVALID_ARGUMENT [too_long prompt]: prompt has ...`.
+
+    Status, code and input are told in it, because Triton 2.51 hands only the text on to clients.
+    """
+    param = f" {error.param}" if error.param and _PARAM.fullmatch(error.param) else ""
+    return f"{error.status} [{error.code}{param}]: {error}"
 
 
-def status_in(message: str) -> str:
-    """The status at the beginning of an error's text, which Triton may have put an ensemble's name before."""
-    head = message[:200]
-    found = [(head.find(f"{name}: "), name) for name in ("INVALID_ARGUMENT", "UNAVAILABLE", "INTERNAL")]
-    return min((at, name) for at, name in [*found, (len(head), "INTERNAL")] if at >= 0)[1]
+def triton_error(error: TriuneError, kind: Any) -> Any:
+    """An error as Triton's; `kind` is its class `TritonError`, which appears only after a model's module has been imported."""
+    return kind(error_text(error), getattr(kind, _TRITONS[error.status]))
+
+
+def triton_error_again(message: str, kind: Any) -> Any:
+    """An error that came as a text from another model: Triton has put an ensemble's name before it, and lost its code."""
+    found = _HEAD.search(message[:200])
+    return kind(message, getattr(kind, _TRITONS[found.group(1)] if found else "INTERNAL"))  # type: ignore[index]

@@ -12,7 +12,7 @@ import jinja2.meta
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ..errors import RequestError
+from ..errors import RequestCode, RequestError
 from .tools import ToolFormat, ToolText, ToolUse, check_calls
 
 Message = dict[str, Any]
@@ -50,7 +50,8 @@ class ChatTemplate:
             RequestError: the model has no template, or its template refuses these messages.
         """
         if self._template is None:
-            raise RequestError("this model has no chat template", "send the whole prompt as text_input")
+            hint = "send the whole prompt as text_input"
+            raise RequestError("this model has no chat template", hint, code="unsupported", param="messages")
         known: dict[str, Any] = dict(self._special_tokens)
         if thinking is not None:
             known |= {"enable_thinking": thinking, "thinking": thinking}
@@ -60,7 +61,7 @@ class ChatTemplate:
         try:
             return self._template.render(messages=messages, add_generation_prompt=True, **known)
         except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise RequestError(f"the model's chat template refuses these messages: {error}", _HINT) from error
+            raise _refusal(f"the model's chat template refuses these messages: {error}") from error
 
 
 def parse_messages(text: str) -> list[Message]:
@@ -72,19 +73,19 @@ def parse_messages(text: str) -> list[Message]:
     try:
         raw = json.loads(text)
     except ValueError as error:
-        raise RequestError(f"messages is not JSON: {error}", _HINT) from None
+        raise _refusal(f"messages is not JSON: {error}") from None
     if not isinstance(raw, list) or not raw:
-        raise RequestError(f"messages must be a list of at least one message, not {_short(raw)}", _HINT)
+        raise _refusal(f"messages must be a list of at least one message, not {_short(raw)}")
     return [_message(i, m) for i, m in enumerate(raw)]
 
 
 def _message(index: int, raw: object) -> Message:
     where = f"messages[{index}]"
     if not isinstance(raw, dict):
-        raise RequestError(f"{where} must be an object, not {_short(raw)}", _HINT)
+        raise _refusal(f"{where} must be an object, not {_short(raw)}", where)
     role = raw.get("role")
     if not isinstance(role, str) or not role:
-        raise RequestError(f"{where} has role {_short(role)}; a name such as user, assistant or system is needed", _HINT)
+        raise _refusal(f"{where} has role {_short(role)}; a name such as user, assistant or system is needed", where)
     content = raw.get("content")
     if raw.get("tool_calls"):
         check_calls(where, raw["tool_calls"])
@@ -93,14 +94,18 @@ def _message(index: int, raw: object) -> Message:
     if content is None and raw.get("tool_calls"):
         content = ""
     if not isinstance(content, str):
-        raise RequestError(f"{where} has content {_short(content)}; a text is needed", _HINT)
+        raise _refusal(f"{where} has content {_short(content)}; a text is needed", where)
     return {**raw, "content": content}
 
 
 def _part(where: str, raw: object) -> str:
     if isinstance(raw, dict) and raw.get("type") == "text" and isinstance(raw.get("text"), str):
         return str(raw["text"])
-    raise RequestError(f"{where} is {_short(raw)}; only parts of type text are served", _HINT)
+    raise _refusal(f"{where} is {_short(raw)}; only parts of type text are served", where, "unsupported")
+
+
+def _refusal(message: str, where: str = "messages", code: RequestCode = "invalid_value") -> RequestError:
+    return RequestError(message, _HINT, code=code, param=where)
 
 
 def _short(value: object) -> str:

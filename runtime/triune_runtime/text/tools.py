@@ -119,16 +119,18 @@ def read_tools(tools: str, choice: str | None, parallel: bool | None) -> ToolUse
     """
     listed = _json("tools", tools)
     if not isinstance(listed, list) or len(listed) > MAX_TOOLS:
-        raise RequestError(f"tools is {_short(listed)}; a list of at most {MAX_TOOLS} is expected", _HINT)
+        raise _refusal(f"tools is {_short(listed)}; a list of at most {MAX_TOOLS} is expected")
     found = tuple(_tool(f"tools[{index}]", raw) for index, raw in enumerate(listed))
     names = [tool.name for tool in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise RequestError(f"tools has two functions named {twice}", "give each a name of its own")
+        raise _refusal(f"tools has two functions named {twice}", hint="give each a name of its own")
     wanted, named = _choice(choice)
     if named is not None and named not in names:
-        raise RequestError(f"tool_choice names {named!r}; tools has {', '.join(names) or 'none'}", "name one of them")
+        raise _refusal(
+            f"tool_choice names {named!r}; tools has {', '.join(names) or 'none'}", "tool_choice", "name one of them"
+        )
     if wanted == "required" and not found:
-        raise RequestError("tool_choice is required but there are no tools", "send tools")
+        raise RequestError("tool_choice is required but there are no tools", "send tools", code="no_tools", param="tool_choice")
     if not found or wanted == "none":
         return None
     if named is not None:
@@ -143,12 +145,13 @@ def check_calls(where: str, calls: object) -> None:
         RequestError: names the message and what is wrong with it.
     """
     for index, call in enumerate(calls if isinstance(calls, list) else [calls]):
+        place = f"{where}.tool_calls[{index}]"
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise RequestError(f"{where}.tool_calls[{index}] is {_short(call)}; a call of a named function is expected", _HINT)
+            raise _refusal(f"{place} is {_short(call)}; a call of a named function is expected", place)
         if not isinstance(function.get("arguments", ""), (str, dict)):
             shown = _short(function["arguments"])
-            raise RequestError(f"{where}.tool_calls[{index}] has arguments {shown}; JSON of an object is expected", _HINT)
+            raise _refusal(f"{place} has arguments {shown}; JSON of an object is expected", place)
 
 
 class ToolText:
@@ -217,12 +220,12 @@ def _as_text(function: dict[str, Any]) -> str:
 def _tool(where: str, raw: object) -> Tool:
     function = raw.get("function") if isinstance(raw, dict) else None
     if not isinstance(raw, dict) or raw.get("type") != "function" or not isinstance(function, dict):
-        raise RequestError(f"{where} is {_short(raw)}; only tools of type function are served", _HINT)
+        raise _refusal(f"{where} is {_short(raw)}; only tools of type function are served")
     name, parameters = function.get("name"), function.get("parameters")
     if not isinstance(name, str) or not _NAME.match(name):
-        raise RequestError(f"{where} has name {_short(name)}; 1 to 64 letters, digits, _, - and . are expected", _HINT)
+        raise _refusal(f"{where} has name {_short(name)}; 1 to 64 letters, digits, _, - and . are expected")
     if parameters is not None and not isinstance(parameters, dict):
-        raise RequestError(f"{where} has parameters {_short(parameters)}; a JSON schema is expected", _HINT)
+        raise _refusal(f"{where} has parameters {_short(parameters)}; a JSON schema is expected")
     return Tool(name=name, parameters=parameters or {"type": "object"}, strict=bool(function.get("strict")), raw=raw)
 
 
@@ -236,7 +239,7 @@ def _choice(choice: str | None) -> tuple[str, str | None]:
     function = parsed.get("function") if isinstance(parsed, dict) and parsed.get("type") == "function" else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         expected = 'none, auto, required or {"type": "function", "function": {"name": "..."}} is expected'
-        raise RequestError(f"tool_choice is {_short(parsed)}; {expected}", "correct or omit tool_choice")
+        raise _refusal(f"tool_choice is {_short(parsed)}; {expected}", "tool_choice", "correct or omit tool_choice")
     return "required", function["name"]
 
 
@@ -244,7 +247,11 @@ def _json(name: str, source: str) -> Any:
     try:
         return json.loads(source)
     except ValueError as error:
-        raise RequestError(f"{name} is {_short(source)}, which is not JSON: {error}", f"correct or omit {name}") from None
+        raise _refusal(f"{name} is {_short(source)}, which is not JSON: {error}", name, f"correct or omit {name}") from None
+
+
+def _refusal(message: str, param: str = "tools", hint: str = _HINT) -> RequestError:
+    return RequestError(message, hint, code="invalid_value", param=param)
 
 
 def _short(value: object) -> str:

@@ -1,136 +1,72 @@
-"""What the stages really are: the one table of calls into checkpoint, graph, quantize and engine. Imports heavy packages."""
+"""The target "cpu": engines for ONNX Runtime on a CPU."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+import psutil
 
-from triune_runtime.manifest import EngineManifest, MtpEngine, Speculation
-from triune_runtime.runner import Runner
-from triune_runtime.targets import make_runner
+from ..target import Proof, StageFactory, Target, VerifyJob
+from .precisions import FULL, LAYERS, PRECISIONS, sizes
 
-from ...checkpoint import Checkpoint, open_checkpoint
-from ...errors import BuildError
-from ...graph.export import GraphBundle, export
-from ...graph.promises import check_weights
-from ...plan import BuildPlan
-from ...progress import StageClock
-from ...quantize.apply import Change, quantize
-from ...quantize.policy import find_precision
-from ...verify.layers import Pieces
-from ...verify.reference import input_maxima
-from ...verify.report import WeightChange
-from ...verify.texts import texts_of, token_ids
-from .. import onnx_files
-from ..stages import EngineFacts, StageFactory, Tools
-from . import drafts, lowering, stored
-from .pieces import OrtPieces
+if TYPE_CHECKING:
+    from ...checkpoint import Checkpoint
+    from ...plan import BuildPlan
+    from ...verify.verification import Verification
+    from ..facts import EngineFacts
 
-# Tokens of a run that checks drafts. An MTP layer's second draft, made of its first, is rarely right: docs/speculation.md.
-_CHECKED_WITH_MTP, _CHECKED = 2, 4
-_CALIBRATION = ".calibration.npz"  # in the engine's folder while it is being made
+_ASIDE = 1 << 30  # bytes of memory for activations and the build itself
 
 
-class OrtTools(Tools):
-    """Builds for ONNX Runtime on a CPU."""
-
-    def open_checkpoint(self, model: str, cache: Path, clock: StageClock) -> Checkpoint:
-        return open_checkpoint(model, cache=cache, progress=clock.note)
-
-    def compile(self, plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
-        with stage("export"):
-            check_weights(checkpoint.config, checkpoint.weights)
-            bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=plan.speculation == "on")
-            speculates = _speculates(plan, bundle)
-        with stage("quantize"):
-            precision = find_precision(plan.precision)
-            quantized = quantize(bundle, precision, _calibrate(checkpoint, folder) if precision.smooth else None)
-        with stage("lower"):
-            bundle = lowering.lower(quantized.bundle)
-            if precision.stored:
-                bundle = stored.store(bundle, precision.stored)
-        with stage("write") as clock:
-            written = onnx_files.write(bundle, folder, clock.count, changes=quantized.changes)
-            speculation = _write_speculation(bundle, folder, quantized.changes, written) if speculates else None
-            _tell_links(written, clock)
-            (folder / _CALIBRATION).unlink(missing_ok=True)
-        return EngineFacts(
-            architecture=bundle.architecture,
-            vocab_size=bundle.vocab_size,
-            cache=bundle.cache,
-            changes=tuple(map(record, quantized.changes)),
-            files=tuple(written.files),
-            engine=onnx_files.MODEL,
-            loaded_bytes=written.loaded,
-            speculation=speculation,
-        )
-
-    def make_runner(self, manifest: EngineManifest, folder: Path) -> Runner:
-        return make_runner(manifest, folder)
-
-    def make_pieces(self, manifest: EngineManifest, folder: Path) -> Pieces:
-        return OrtPieces(folder / manifest.engine, manifest.cache)
+def _check(plan: BuildPlan) -> None:
+    """Nothing that the plan's choices among this target's would not have said."""
 
 
-def _speculates(plan: BuildPlan, bundle: GraphBundle) -> bool:
-    """Whether the engine is to check drafts.
+def _compile(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
+    from .compiling import compile_engine
 
-    Raises:
-        BuildError: it is, but cannot.
-    """
-    windowed = any(c.window is not None for c in bundle.cache)
-    if windowed and plan.speculation == "on":
-        raise BuildError(f"drafts cannot be checked where layers have a window; {plan.model} has", "omit --speculation")
-    return plan.speculation == "on"
+    return compile_engine(plan, checkpoint, folder, stage)
 
 
-def _write_speculation(
-    bundle: GraphBundle, folder: Path, changes: Sequence[Change], written: onnx_files.Written
-) -> Speculation:
-    """Write what checks drafts and what makes them beside the engine; `written` grows by their files and weights."""
-    tokens = _CHECKED if bundle.mtp is None else _CHECKED_WITH_MTP
-    drafts.write_checking(folder / onnx_files.MODEL, folder / onnx_files.CHECKING, tokens)
-    written.files.append(onnx_files.CHECKING)
-    written.loaded *= 2
-    mtp = None
-    if bundle.mtp is not None:
-        more = onnx_files.write(bundle.mtp, folder, changes=changes, name=onnx_files.MTP, beside=onnx_files.MODEL)
-        written.files += [name for name in more.files if name not in written.files]
-        written.loaded += more.loaded
-        hidden = next(value for value in bundle.mtp.model.graph.inputs if value.name == "hidden")
-        assert hidden.shape is not None and isinstance(hidden.shape[2], int), "hidden states have a size"
-        mtp = MtpEngine(engine=onnx_files.MTP, hidden_size=hidden.shape[2], cache=bundle.mtp.cache)
-    return Speculation(engine=onnx_files.CHECKING, tokens=tokens, mtp=mtp)
+def _proof(job: VerifyJob) -> Proof:
+    """As asked, or as a whole if the engine fits in the memory that is free now."""
+    if job.asked in (FULL, LAYERS):
+        return Proof(how=job.asked)
+    slots = job.manifest.limits.max_sequences * job.manifest.kv_bytes(job.sizes.window)
+    reference = 2 * 4 * max((math.prod(t.shape) for t in job.checkpoint.weights.values()), default=0)
+    needed = job.loaded_bytes + slots + reference + _ASIDE
+    return Proof(how=FULL if needed < psutil.virtual_memory().available else LAYERS)
 
 
-def _tell_links(written: onnx_files.Written, clock: StageClock) -> None:
-    """Say which weights are read where they lie, and which had to be copied."""
-    for files, what in ((written.linked, "read in place"), (written.copied, "copied, as no hard link to it can be made here")):
-        if files:
-            name = f"{len(files)} files" if len(files) > 1 else next(iter(files))
-            clock.show.say(f"{'write':<10} {name}: {sum(files.values()) / 1e6:,.0f} MB {what}")
+def _verify(job: VerifyJob, proof: Proof) -> Verification:
+    if proof.how == LAYERS:
+        from ...verify.layers import verify_layers
+        from .pieces import OrtPieces
+
+        pieces = OrtPieces(job.folder / job.manifest.engine, job.manifest.cache)
+        return verify_layers(pieces, job.manifest.limits, job.checkpoint, sizes=job.sizes, note=job.note)
+    from ...verify.verify import verify_engine
+
+    return verify_engine(job.manifest, job.folder, job.checkpoint, sizes=job.sizes, note=job.note)
 
 
-def _calibrate(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[np.float64]]:
-    """How large the inputs of each linear get over the calibration texts; minutes of work that `folder` keeps."""
-    kept = folder / _CALIBRATION
-    if kept.exists():
-        with np.load(kept) as arrays:
-            return dict(arrays)
-    texts = token_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification).calibration)
-    maxima = input_maxima(checkpoint.config, checkpoint.weights, texts)
-    beside = kept.with_suffix(".tmp.npz")
-    np.savez(beside, **maxima)
-    beside.replace(kept)
-    return maxima
-
-
-def record(change: Change) -> WeightChange:
-    """What the report says of a quantized weight."""
-    raw = dataclasses.asdict(change)
-    return WeightChange(**(raw | {"error": None if math.isnan(change.error) else change.error}))
+TARGET = Target(
+    name="cpu",
+    precisions=PRECISIONS,
+    default_precision="w8a8",
+    float_twin="fp32",
+    proofs=(FULL, LAYERS),
+    proofs_help="Layers: over prompts, a few weights in memory at a time; "
+    "auto: full where the engine fits in the memory that is free, else layers.",
+    speculations=("off", "on"),
+    tools=("onnxruntime",),
+    code=("cpu",),
+    runtime_code=("cpu",),
+    check=_check,
+    compile=_compile,
+    proof=_proof,
+    verify=_verify,
+    estimate=sizes,
+)

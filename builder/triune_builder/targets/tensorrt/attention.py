@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import onnx_ir as ir
 
 from ...graph.rewrite import Place, Rewriter
 from .halves import keep_float
-
-if TYPE_CHECKING:
-    from .lowering import RunInputs
+from .run_inputs import RunInputs
 
 FUSED_HEAD = 256  # numbers a head up to which TensorRT has a fused kernel
 

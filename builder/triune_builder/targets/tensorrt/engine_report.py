@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from triune_runtime.manifest import CacheTensor, Limits, TensorRtPlan
+from triune_runtime.manifest import CacheTensor, Limits
+from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
 from .adapter import Network, as_class
 

@@ -19,6 +19,7 @@ from .best import add_best
 from .blocks import lower_blocks
 from .halves import HALVES, keep_float, to_halves
 from .moe import lower_experts, lower_experts_blocks
+from .run_inputs import RunInputs
 
 OPSET = 24
 _SLOT_UNIT = 16  # positions: with heads of a multiple of 8 halves, slots then begin at multiples of 256 bytes
@@ -62,38 +63,6 @@ def lower(bundle: GraphBundle, *, max_length: int, dtype: str) -> GraphBundle:
     to_halves(bundle.model, dtype)
     cache = tuple(dataclasses.replace(c, dtype=dtype, window=None, outputs=1) for c in bundle.cache)
     return dataclasses.replace(bundle, cache=cache, mtp=None)
-
-
-class RunInputs:
-    """What says which tokens a run computes: inputs that replace `total_lengths`."""
-
-    def __init__(self, rewriter: Rewriter, size: int) -> None:
-        self.positions = ir.val("positions", ir.DataType.INT64, ["batch", "n"])
-        self.starts = ir.val("starts", ir.DataType.INT64, ["batch"])
-        self.capacity = size
-        self._graph = rewriter.graph
-
-    def close(self, bundle: GraphBundle, half: ir.DataType) -> ir.Value:
-        """Put the inputs in place, and give the cache's inputs and outputs and the logits, returned, their final types."""
-        graph = self._graph
-        where = next(i for i, value in enumerate(graph.inputs) if value.name == "total_lengths")
-        assert not graph.inputs[where].uses(), "something still reads total_lengths"
-        graph.inputs[where : where + 1] = [self.positions, self.starts]
-        shapes = {c.name: ir.Shape(["batch", c.heads, self.capacity, c.dim]) for c in bundle.cache}
-        for value in (*graph.inputs, *graph.outputs):
-            kind, _, name = (value.name or "").partition(".")
-            if kind in ("past", "present"):
-                value.type, value.shape = ir.TensorType(half), shapes[name]
-        logits = next(value for value in graph.outputs if value.name == "logits")
-        producer = logits.producer()
-        assert producer is not None
-        cast = ir.node("Cast", [logits], attributes={"to": ir.DataType.FLOAT}, name="logits.float")
-        graph.insert_after(producer, cast)
-        logits.replace_all_uses_with(cast.outputs[0], replace_graph_outputs=True)
-        cast.replace_input_with(0, logits)
-        cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), logits.shape
-        logits.name, cast.outputs[0].name = "logits.half", "logits"
-        return cast.outputs[0]
 
 
 def _linear(rewriter: Rewriter, node: ir.Node) -> None:

@@ -9,7 +9,9 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from triune_runtime.manifest import EngineManifest, TensorRtProfile
+from triune_runtime.manifest import EngineManifest
+from triune_runtime.targets.device.plan import Profile
+from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
 from ...verify.best import wrong_rows
 from .interpreter import Interpreter
@@ -26,15 +28,14 @@ class NetworkRunner:
             network: what the interpreter's network points into; kept.
             slots: of memory; by default as many as the engine's limits say.
         """
-        assert manifest.tensorrt is not None
+        plan = TensorRtPlan.of(manifest)
         self.vocab_size = manifest.vocab_size
-        self.profiles = {p.name: p for p in manifest.tensorrt.profiles}
-        self.best_errors = 0 if manifest.tensorrt.best_tokens else None  # see `Verification`; of all runs so far
+        self.profiles = {p.name: p for p in plan.profiles}
+        self.best_errors = 0 if plan.best_tokens else None  # see `Verification`; of all runs so far
         self._interpreter, self._network = interpreter, network
         count = slots or manifest.limits.max_sequences
         self._cache = {
-            f"past.{c.name}": np.zeros((count, c.heads, manifest.tensorrt.capacity, c.dim), _dtype(c.dtype))
-            for c in manifest.cache
+            f"past.{c.name}": np.zeros((count, c.heads, plan.capacity, c.dim), _dtype(c.dtype)) for c in manifest.cache
         }
 
     def run(self, first: int, ids: Sequence[Sequence[int]], starts: Sequence[int], logits: Sequence[int]) -> Logits:
@@ -66,7 +67,7 @@ class NetworkRunner:
             pool[first:stop] = 1000.0
 
 
-def _fits(profile: TensorRtProfile, batch: int, tokens: int, logits: int) -> bool:
+def _fits(profile: Profile, batch: int, tokens: int, logits: int) -> bool:
     ranges = ((profile.batch, batch), (profile.tokens, tokens), (profile.logits, logits))
     return all(least <= size <= most for (least, _, most), size in ranges)
 

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from triune_runtime.manifest import Limits
 
-from ...verify import reference
+from ...verify.comparison import Source, Told, compare
 from ...verify.measure import Evidence, difference, log_softmax
 from ...verify.texts import texts_of, token_ids
-from ...verify.verify import Comparison, Note, Source, Verification, perplexity
+from ...verify.verification import Note, Verification
 
 LEFT_OUT = (
     "the network that TensorRT parsed was computed in NumPy over short texts, with every value rounded as declared; the engine "
-    "itself was not run, for want of a GPU: `make verify TARGET=tensorrt` does on a machine that has one"
+    "itself was not run: `make verify TARGET=tensorrt` does on a machine that has the GPU"
 )
 _TEXTS = 4  # sequences that decode as a batch
 _LONGEST = 56  # tokens of the first; the others are shorter, so that the batch is ragged
@@ -74,29 +74,17 @@ def verify_network(runner: Network, limits: Limits, checkpoint: Source, *, note:
             if step == plan.decoded - 1:
                 alone = max(alone, difference(runner.run(slot, ids[slot : slot + 1], [start], [0])[0, 0], row[0]))
     cut = _other_chunks(runner, plan)
-    network_done = time.monotonic()
-    note("the float reference")
-    seen = Comparison(plan.texts, plan.texts)
-    read = [t.tokens for t in plan.texts]
-    for scored in reference.score(checkpoint.config, checkpoint.weights, read, [t.positions for t in plan.texts]):
-        seen.add(scored)
-    return Verification(
-        decode=seen.decode.summary(),
-        prefill=seen.prefill.summary(),
-        prompts=len(plan.texts),
-        greedy_tokens=sum(len(t.chosen) for t in plan.texts),
-        disagreements=tuple(seen.disagreements),
-        text_tokens=sum(len(t.losses) for t in plan.texts),
-        perplexity_reference=perplexity(seen.losses),
-        perplexity_engine=perplexity([loss for t in plan.texts for loss in t.losses]),
+    told = Told(
+        evidence=plan.texts,
+        answers=plan.texts,
+        read=plan.texts,
         batch_error=alone,
-        repeat_error=None,
         chunk_error=cut,
-        engine_seconds=network_done - began,
-        reference_seconds=time.monotonic() - network_done,
-        left_out=LEFT_OUT,
         best_errors=runner.best_errors,
+        left_out=LEFT_OUT,
+        seconds=time.monotonic() - began,
     )
+    return compare(told, checkpoint, note)
 
 
 def _plan(tokens: list[int], limits: Limits) -> _Plan:

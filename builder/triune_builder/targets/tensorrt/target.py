@@ -1,125 +1,86 @@
-"""The stages of a build for TensorRT: the same graph, lowered otherwise; no GPU is needed. Imports heavy packages."""
+"""The target "tensorrt": engines for TensorRT, or for TensorRT-RTX where that has the GPU. No GPU is needed to build one."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from triune_runtime.manifest import EngineManifest, TensorRtPlan, TensorRtProfile
-from triune_runtime.runner import Runner
-from triune_runtime.targets import make_runner
+from triune_runtime.errors import ManifestError
+from triune_runtime.targets.tensorrt import preflight
+from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
-from ...checkpoint import Checkpoint, open_checkpoint
 from ...errors import BuildError
-from ...fingerprint import sha256
-from ...graph.export import export
-from ...graph.promises import check_weights
-from ...plan import BuildPlan
-from ...progress import StageClock
-from ...quantize.apply import quantize
-from ...verify.layers import Pieces
-from ...verify.verify import Note, Verification
-from .. import onnx_files
-from ..cpu.target import record
-from ..stages import EngineFacts, StageFactory, Tools
-from . import adapter, engine_report, gpus, graph_files
-from .fp8 import quantize_fp8
-from .interpreter import Interpreter
-from .lowering import capacity, lower
-from .network_runner import NetworkRunner
-from .proof import verify_network
+from ..target import Proof, StageFactory, Target, VerifyJob
+from . import gpus
+from .options import FLAGS, TensorRtOptions
+from .precisions import FULL, NETWORK, PRECISIONS, find_precision
 
-_GRAPH = "network"  # folder of the ONNX file and its weights, which stay in the cache: a repository has the plan alone
-_TIMINGS = "timings.bin"
+if TYPE_CHECKING:
+    from ...checkpoint import Checkpoint
+    from ...plan import BuildPlan
+    from ...verify.verification import Verification
+    from ..facts import EngineFacts
 
 
-class TensorRtTools(Tools):
-    """Builds for TensorRT, or for TensorRT-RTX where that has the GPU."""
-
-    def open_checkpoint(self, model: str, cache: Path, clock: StageClock) -> Checkpoint:
-        return open_checkpoint(model, cache=cache, progress=clock.note)
-
-    def compile(self, plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
-        """See `Tools.compile`.
-
-        Raises:
-            BuildError: a GPU that lacks the precision, before any work; or TensorRT refuses.
-        """
-        targets, limits = plan.compute_capabilities, plan.limits
-        precision = gpus.find_precision(plan.precision, targets)
-        rt = adapter.load(gpus.flavour(targets))
-        graph = folder / _GRAPH / graph_files.GRAPH
-        graph.parent.mkdir(exist_ok=True)
-        with stage("export"):
-            check_weights(checkpoint.config, checkpoint.weights)
-            bundle = export(checkpoint, max_length=limits.max_length)
-        with stage("quantize"):
-            changes = quantize_fp8(bundle, precision.weights) if precision.fp8 else quantize(bundle, precision.weights).changes
-        with stage("lower"):
-            bundle = lower(bundle, max_length=limits.max_length, dtype=precision.dtype)
-        with stage("write") as clock:
-            written = onnx_files.write(bundle, graph.parent, clock.count, changes=changes)
-        with stage("compile") as clock:
-            began = time.monotonic()
-            graph_files.lint(graph)
-            network = graph_files.parse(rt, graph)
-            ranges = graph_files.profiles(limits)
-            positions = capacity(limits.max_length)
-            warnings = adapter.build(
-                network,
-                folder / graph_files.PLAN,
-                [graph_files.shapes(r, bundle.cache, positions) for r in ranges.values()],
-                compute_capabilities=targets,
-                weight_streaming=plan.weight_streaming,
-                timing_cache=folder.parent / f"{rt.flavour}-{rt.version}-{_TIMINGS}",
-            )
-            clock.note("checking the plan")
-            state = adapter.integrity(rt, folder / graph_files.PLAN)
-            described = TensorRtPlan(
-                flavour=rt.flavour,
-                version=rt.version,
-                compute_capabilities=targets,
-                capacity=positions,
-                profiles=tuple(TensorRtProfile(name=name, **sizes) for name, sizes in ranges.items()),
-                plan_bytes=(folder / graph_files.PLAN).stat().st_size,
-                plan_sha256=sha256(folder / graph_files.PLAN),
-                weight_streaming=plan.weight_streaming,
-                best_tokens=True,
-            )
-            described_report = engine_report.describe(
-                network, described, bundle.cache, limits, dtype=precision.dtype, state=state, warnings=warnings,
-                seconds=time.monotonic() - began,
-            )  # fmt: skip
-            described_report.write(folder)
-        return EngineFacts(
-            architecture=bundle.architecture,
-            vocab_size=bundle.vocab_size,
-            cache=bundle.cache,
-            changes=tuple(map(record, changes)),
-            files=(graph_files.PLAN, engine_report.JSON_NAME, engine_report.TEXT_NAME),
-            engine=graph_files.PLAN,
-            loaded_bytes=written.loaded,
-            tensorrt=described,
-        )
-
-    def make_runner(self, manifest: EngineManifest, folder: Path) -> Runner:
-        return make_runner(manifest, folder)
-
-    def make_pieces(self, manifest: EngineManifest, folder: Path) -> Pieces:
-        raise BuildError("a TensorRT engine is not verified layer by layer", "choose --verify auto")
-
-    def verify_network(self, manifest: EngineManifest, folder: Path, checkpoint: Checkpoint, note: Note) -> Verification:
-        """Compare the network that TensorRT parsed, computed in NumPy, with the float reference."""
-        assert manifest.tensorrt is not None
-        note("parsing again")
-        runner = make_network_runner(folder / _GRAPH / graph_files.GRAPH, manifest)
-        return verify_network(runner, manifest.limits, checkpoint, note=note)
+def _check(plan: BuildPlan) -> None:
+    capabilities = TensorRtOptions.of(plan).compute_capabilities
+    find_precision(plan.precision, capabilities)
+    gpus.flavour(capabilities)
 
 
-def make_network_runner(graph: Path, manifest: EngineManifest) -> NetworkRunner:
-    """A runner that computes the network TensorRT makes of the ONNX file `graph`, on the CPU."""
-    assert manifest.tensorrt is not None
-    rt = adapter.load(manifest.tensorrt.flavour)
-    network = graph_files.parse(rt, graph)
-    interpreter = Interpreter(rt.trt, network.definition, graph_files.hidden_weights(graph))
-    return NetworkRunner(interpreter, network, manifest)
+def _engine_choices(plan: BuildPlan) -> Sequence[object]:
+    """What an engine's profiles and its GPUs are."""
+    options = TensorRtOptions.of(plan)
+    return plan.limits.max_sequences, plan.limits.prefill_chunk, options.compute_capabilities, options.weight_streaming
+
+
+def _compile(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
+    from .compiling import compile_engine
+
+    return compile_engine(plan, checkpoint, folder, stage)
+
+
+def _proof(job: VerifyJob) -> Proof:
+    """As asked, or by running the engine if this machine has the GPU and the package that it needs."""
+    if job.asked == NETWORK:
+        return Proof(how=NETWORK)
+    try:
+        gpu = preflight.check_machine(job.manifest.engine, TensorRtPlan.of(job.manifest))
+    except ManifestError as error:
+        if job.asked == FULL:
+            raise BuildError(
+                f"--verify {FULL} runs the engine, which this machine cannot: {error.args[0]}",
+                f"choose --verify auto or {NETWORK}: the parsed network is computed then",
+            ) from error
+        return Proof(how=NETWORK)
+    return Proof(how=FULL, device=str(gpu))
+
+
+def _verify(job: VerifyJob, proof: Proof) -> Verification:
+    if proof.how == NETWORK:
+        from .compiling import verify_parsed
+
+        return verify_parsed(job.manifest, job.folder, job.checkpoint, job.note)
+    from ...verify.verify import verify_engine
+
+    return verify_engine(job.manifest, job.folder, job.checkpoint, sizes=job.sizes, note=job.note)
+
+
+TARGET = Target(
+    name="tensorrt",
+    precisions=PRECISIONS,
+    default_precision="fp16",
+    float_twin="fp16",
+    proofs=(FULL, NETWORK),
+    proofs_help="TensorRT: auto is full where the engine's GPU is, else network: what TensorRT parsed, computed without a GPU.",
+    flags=FLAGS,
+    tools=("tensorrt", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
+    code=("tensorrt",),
+    runtime_code=("device", "tensorrt"),
+    check=_check,
+    engine_choices=_engine_choices,
+    compile=_compile,
+    proof=_proof,
+    verify=_verify,
+)

@@ -21,9 +21,7 @@ from .device import ALIGNMENT, Replay
 try:
     from cuda.bindings import runtime as cudart
 except ImportError as error:
-    raise TriuneError(
-        f"the package cuda-bindings cannot be used: {error}", 'install it: pip install "triune[tensorrt]"'
-    ) from error
+    raise TriuneError(f"the package cuda-bindings cannot be used: {error}", "install it: pip install cuda-bindings") from error
 
 LOG = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...manifest import EngineManifest, TensorRtProfile
+from ...manifest import EngineManifest
 from .device import ALIGNMENT, Replay, aligned
+from .plan import Profile, slot_plan
 
 Compute = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """Inputs by name -> `logits`, and `best_tokens` and `best_logits` where the engine has them, by name.
@@ -129,10 +130,8 @@ class HostEngine:
 
     def program(self, profile: int) -> HostProgram:
         """See `LoadedEngine.program`."""
-        assert self._manifest.tensorrt is not None, "a manifest without profiles"
-        self.programs.append(
-            HostProgram(self._manifest, self._manifest.tensorrt.profiles[profile], self._device, self._compute)
-        )
+        chosen = slot_plan(self._manifest).profiles[profile]
+        self.programs.append(HostProgram(self._manifest, chosen, self._device, self._compute))
         return self.programs[-1]
 
 
@@ -141,8 +140,8 @@ class HostProgram:
 
     capturable = True
 
-    def __init__(self, manifest: EngineManifest, profile: TensorRtProfile, device: HostDevice, compute: Compute) -> None:
-        self.profile = profile
+    def __init__(self, manifest: EngineManifest, profile: Profile, device: HostDevice, compute: Compute) -> None:
+        self.profile, self._plan = profile, slot_plan(manifest)
         self._manifest, self._device, self._compute = manifest, device, compute
         self._inputs: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._outputs: dict[str, int] = {}
@@ -183,8 +182,7 @@ class HostProgram:
         """Arrays of all that is bound, if that is exactly what an engine has."""
         cache = {f"past.{c.name}": c for c in self._manifest.cache}
         assert self._inputs.keys() == {"input_ids", "positions", "starts", "logit_positions", *cache}, sorted(self._inputs)
-        plan = self._manifest.tensorrt
-        assert plan is not None
+        plan = self._plan
         made = {"logits", "best_tokens", "best_logits"} if plan.best_tokens else {"logits"}
         assert self._outputs.keys() == made | {f"present.{c.name}" for c in self._manifest.cache}, sorted(self._outputs)
         (batch, n), (m,) = self._inputs["input_ids"][1], self._inputs["logit_positions"][1]

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ManifestError
-from ...manifest import EngineManifest, TensorRtPlan, TensorRtProfile
+from ...manifest import EngineManifest
 from ...runner import Immediate, Rows, Want, Work
 from ..grouping import group
 from .device import Device, LoadedEngine, Program, Replay, aligned
+from .plan import Profile, SlotPlan, slot_plan
 from .slot_cache import SlotCache
 from .slot_results import Results
 
@@ -106,9 +107,7 @@ class _Feed:
 class _Alone:
     """Runs of one slot: a part of a prompt, a token outside the batch, drafts."""
 
-    def __init__(
-        self, device: Device, engine: LoadedEngine, cache: SlotCache, results: Results, profile: TensorRtProfile
-    ) -> None:
+    def __init__(self, device: Device, engine: LoadedEngine, cache: SlotCache, results: Results, profile: Profile) -> None:
         self._cache, self.results = cache, results  # valid once the run is done
         self._program = engine.program(0)
         self._tokens, self._rows = profile.tokens[2], profile.logits[2]
@@ -203,12 +202,9 @@ def _bind(program: Program, inputs: dict[str, tuple[int, tuple[int, ...]]], cach
         program.bind_output(f"present.{tensor.name}", address)
 
 
-def _checked(manifest: EngineManifest) -> TensorRtPlan:
+def _checked(manifest: EngineManifest) -> SlotPlan:
     """The plan, if it is one that this runner runs."""
-    plan = manifest.tensorrt
-    if plan is None:
-        raise ManifestError("engine.json says nothing of TensorRT", "build the engine again with --target tensorrt")
-    limits = manifest.limits
+    plan, limits = slot_plan(manifest), manifest.limits
     wanted = {
         "profiles": ([PREFILL, DECODE], [p.name for p in plan.profiles]),
         "tokens of a prefill": (limits.prefill_chunk, plan.profiles[0].tokens[2] if plan.profiles else 0),

@@ -1,1 +1,28 @@
-"""TensorRT, or TensorRT-RTX where that has the GPU."""
+"""TensorRT, or TensorRT-RTX, on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..target import Target
+from .preflight import check_engine, find_gpu
+
+if TYPE_CHECKING:
+    from ...machine import Machine
+    from ...manifest import EngineManifest
+    from ...runner import Runner
+
+
+def _runner(manifest: EngineManifest, folder: Path) -> Runner:
+    from .runner import tensorrt_runner
+
+    return tensorrt_runner(manifest, folder)
+
+
+def _device(machine: Machine) -> str:
+    return str(find_gpu(machine))
+
+
+# Kernels for other shapes may sum in another order: a sequence's bits may depend on how many run beside it.
+TARGET = Target(check=check_engine, runner=_runner, device=_device, bit_exact=False)

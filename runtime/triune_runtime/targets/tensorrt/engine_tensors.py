@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...errors import ManifestError
-from ...manifest import EngineManifest, TensorRtPlan
+from ...manifest import EngineManifest
+from .plan import TensorRtPlan
 
 _CACHE = {"float16": "HALF", "bfloat16": "BF16", "float32": "FLOAT"}  # NumPy's names -> TensorRT's
 

@@ -1,81 +1,26 @@
 """Whether this machine can run an engine: asked before anything of it is loaded, answered in one sentence.
 
-Needs no package of NVIDIA's. The driver itself is asked for GPUs, so that CUDA_VISIBLE_DEVICES counts as for the engine.
+Needs no package of NVIDIA's.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import ManifestError
-from ...manifest import EngineManifest, TensorRtPlan
+from ...machine import Gpu, Machine, this_machine
+from ...manifest import EngineManifest
+from .. import DEFAULT_TARGET
+from .plan import TensorRtPlan
 
 NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 _LEAST = (8, 0)  # compute capability of an engine that names none
 _DATA_CENTER = ("9.0", "10.0", "10.3", "11.0")  # GPUs that TensorRT-RTX 1.7 does not run on, whatever the engine names
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
 _CHUNK = 1 << 24  # bytes hashed at a time
-_DRIVER_ERRORS = {100: "the driver sees no GPU", 803: "its driver does not fit its GPU", 999: "the driver does not answer"}
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """What is asked of a GPU."""
-
-    name: str
-    compute_capability: str  # e.g. 8.9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What is asked of a machine."""
-
-    gpus: tuple[Gpu, ...]  # that this process may use, in its order; the first one runs the engine
-    no_gpu: str = ""  # why there are none
-    version: Callable[[str], str | None] = lambda flavour: None  # of an installed package; None: it cannot be used
-
-
-def this_machine(library: str = "libcuda.so.1") -> Machine:
-    """The machine that this runs on.
-
-    Args:
-        library: of the CUDA driver.
-    """
-    try:
-        driver = ctypes.CDLL(library)
-    except OSError:
-        return Machine(gpus=(), no_gpu=f"no NVIDIA driver: {library} cannot be loaded", version=installed_version)
-    count = ctypes.c_int()
-    code = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    if code or not count.value:
-        why = _DRIVER_ERRORS.get(code or 100, "the driver cannot be used")
-        return Machine(gpus=(), no_gpu=f"{why}, CUDA error {code or 100}", version=installed_version)
-    return Machine(gpus=tuple(_gpu(driver, number) for number in range(count.value)), version=installed_version)
-
-
-def _gpu(driver: ctypes.CDLL, number: int) -> Gpu:
-    device, value, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
-    driver.cuDeviceGet(ctypes.byref(device), number)
-    driver.cuDeviceGetName(name, len(name), device)
-    parts = []
-    for attribute in (_MAJOR, _MINOR):
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        parts.append(str(value.value))
-    return Gpu(name.value.decode(errors="replace"), ".".join(parts))
-
-
-def installed_version(flavour: str) -> str | None:
-    """Version of TensorRT's package of that name, or None: not installed, or its libraries do not load."""
-    try:
-        return str(load_package(flavour).__version__)
-    except (ImportError, OSError):
-        return None
+_SUFFIX = "_bindings"  # of the package, where it was installed without the one that only names it
 
 
 def load_package(flavour: str) -> Any:
@@ -87,11 +32,11 @@ def load_package(flavour: str) -> Any:
     try:
         return importlib.import_module(flavour)
     except ModuleNotFoundError:
-        return importlib.import_module(f"{flavour}_bindings")
+        return importlib.import_module(flavour + _SUFFIX)
 
 
-def check_runnable(manifest: EngineManifest, folder: Path, machine: Machine | None = None) -> None:
-    """Make sure that the engine of `manifest` in `folder` can run here; engines for the CPU always can.
+def check_engine(manifest: EngineManifest, folder: Path, machine: Machine | None = None) -> None:
+    """Make sure that the engine of `manifest` in `folder` can run here.
 
     Args:
         machine: by default this one.
@@ -99,29 +44,53 @@ def check_runnable(manifest: EngineManifest, folder: Path, machine: Machine | No
     Raises:
         ManifestError: names what was found, what is needed and the remedy.
     """
-    if manifest.target != "tensorrt":
-        return
-    plan = manifest.tensorrt
-    if plan is None:
-        raise ManifestError("engine.json is of target tensorrt but says nothing of TensorRT", "build the engine again")
+    plan = TensorRtPlan.of(manifest)
     if plan.flavour not in NAMES:
         raise ManifestError(
             f"engine.json names the package {plan.flavour!r}; known: {', '.join(NAMES)}", "build the engine again"
         )
     check_plan(folder / manifest.engine, plan)
+    check_machine(manifest.engine, plan, machine)
+
+
+def check_machine(engine: str, plan: TensorRtPlan, machine: Machine | None = None) -> Gpu:
+    """Make sure that a machine has the GPU and the package that `engine` needs, and return that GPU.
+
+    Args:
+        machine: by default this one.
+
+    Raises:
+        ManifestError: it has not.
+    """
     machine = machine or this_machine()
-    check_gpu(manifest.engine, plan, machine)
-    name, found = NAMES[plan.flavour], machine.version(plan.flavour)
+    check_gpu(engine, plan, machine)
+    name, found = NAMES[plan.flavour], machine.version(plan.flavour) or machine.version(plan.flavour + _SUFFIX)
     if found is None:
         raise ManifestError(
-            f"{manifest.engine} needs {name} {plan.version}, which is not installed here (or its libraries do not load)",
+            f"{engine} needs {name} {plan.version}, which is not installed here (or its libraries do not load)",
             f"install it: pip install {plan.flavour}=={plan.version}",
         )
     if found != plan.version:
         raise ManifestError(
-            f"{manifest.engine} was built with {name} {plan.version} and loads in no other version, but {found} is installed",
+            f"{engine} was built with {name} {plan.version} and loads in no other version, but {found} is installed",
             f"install that version: pip install {plan.flavour}=={plan.version}; or build the engine again here",
         )
+    return machine.gpus[0]
+
+
+def find_gpu(machine: Machine) -> Gpu:
+    """The GPU that runs engines.
+
+    Raises:
+        ManifestError: there is none.
+    """
+    if not machine.gpus:
+        raise ManifestError(
+            "no supported GPU: an engine of target tensorrt can be proved only where it runs, and this machine has no GPU "
+            f"that can be used ({machine.no_gpu})",
+            "run `make verify` with the same build folder on a machine with an NVIDIA GPU of compute capability 8.0 or later",
+        )
+    return machine.gpus[0]
 
 
 def check_plan(path: Path, plan: TensorRtPlan) -> None:
@@ -155,7 +124,7 @@ def check_gpu(engine: str, plan: TensorRtPlan, machine: Machine) -> None:
         ManifestError: there is none, or it has another compute capability.
     """
     wanted = " or ".join(plan.compute_capabilities) or f"{_LEAST[0]}.{_LEAST[1]} or later"
-    elsewhere = "start it on a machine with such a GPU, or build for the CPU: make engine TARGET=cpu"
+    elsewhere = f"start it on a machine with such a GPU, or build for the CPU: make engine TARGET={DEFAULT_TARGET}"
     if not machine.gpus:
         raise ManifestError(
             f"no supported GPU: {engine} needs an NVIDIA GPU of compute capability {wanted}, "

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ManifestError, TriuneError
-from ...manifest import EngineManifest, TensorRtPlan
+from ...manifest import EngineManifest
 from ..device.cuda import CudaDevice
 from ..device.slot_runner import DECODE, SlotRunner
 from .engine_tensors import EngineTensor, check_tensors, expected_tensors
+from .plan import TensorRtPlan
 from .preflight import NAMES, load_package
 
 LOG = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class TensorRtError(TriuneError):
 
 
 def tensorrt_runner(manifest: EngineManifest, folder: Path, *, record: bool = True) -> SlotRunner:
-    """The runner of an engine that `preflight.check_runnable` accepts.
+    """The runner of an engine that `preflight.check_engine` accepts.
 
     Args:
         record: decode by CUDA graphs.
@@ -47,8 +48,7 @@ class TensorRtEngine:
     """See `LoadedEngine`. Its contexts run one after the other on one stream, so they share their memory for activations."""
 
     def __init__(self, manifest: EngineManifest, folder: Path, device: CudaDevice) -> None:
-        plan = manifest.tensorrt
-        assert plan is not None, "a manifest of another target"
+        plan = TensorRtPlan.of(manifest)
         self._trt: Any = load_package(plan.flavour)
         self._device = device
         self._logger = _logger(self._trt, plan.flavour)

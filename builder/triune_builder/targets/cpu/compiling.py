@@ -1,0 +1,113 @@
+"""The stages of a build for the CPU, from a checkpoint to engine files. Imports heavy packages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triune_runtime.manifest import MtpEngine, Speculation
+
+from ...checkpoint import Checkpoint
+from ...errors import BuildError
+from ...graph.export import GraphBundle, export
+from ...graph.promises import check_weights
+from ...plan import BuildPlan
+from ...progress import StageClock
+from ...quantize.apply import Change, quantize
+from ...verify.reference import input_maxima
+from ...verify.texts import texts_of, token_ids
+from .. import onnx_files
+from ..facts import EngineFacts, record
+from ..target import StageFactory
+from . import drafts, lowering, stored
+from .precisions import find_precision
+
+# Tokens of a run that checks drafts. An MTP layer's second draft, made of its first, is rarely right: docs/speculation.md.
+_CHECKED_WITH_MTP, _CHECKED = 2, 4
+_CALIBRATION = ".calibration.npz"  # in the engine's folder while it is being made
+
+
+def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
+    """See `Target.compile`."""
+    with stage("export"):
+        check_weights(checkpoint.config, checkpoint.weights)
+        bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=plan.speculation == "on")
+        speculates = _speculates(plan, bundle)
+    with stage("quantize"):
+        precision = find_precision(plan.precision)
+        quantized = quantize(bundle, precision, _calibrate(checkpoint, folder) if precision.smooth else None)
+    with stage("lower"):
+        bundle = lowering.lower(quantized.bundle)
+        if precision.stored:
+            bundle = stored.store(bundle, precision.stored)
+    with stage("write") as clock:
+        written = onnx_files.write(bundle, folder, clock.count, changes=quantized.changes)
+        speculation = _write_speculation(bundle, folder, quantized.changes, written) if speculates else None
+        _tell_links(written, clock)
+        (folder / _CALIBRATION).unlink(missing_ok=True)
+    return EngineFacts(
+        architecture=bundle.architecture,
+        vocab_size=bundle.vocab_size,
+        cache=bundle.cache,
+        changes=tuple(map(record, quantized.changes)),
+        files=tuple(written.files),
+        engine=onnx_files.MODEL,
+        loaded_bytes=written.loaded,
+        speculation=speculation,
+    )
+
+
+def _speculates(plan: BuildPlan, bundle: GraphBundle) -> bool:
+    """Whether the engine is to check drafts.
+
+    Raises:
+        BuildError: it is, but cannot.
+    """
+    windowed = any(c.window is not None for c in bundle.cache)
+    if windowed and plan.speculation == "on":
+        raise BuildError(f"drafts cannot be checked where layers have a window; {plan.model} has", "omit --speculation")
+    return plan.speculation == "on"
+
+
+def _write_speculation(
+    bundle: GraphBundle, folder: Path, changes: Sequence[Change], written: onnx_files.Written
+) -> Speculation:
+    """Write what checks drafts and what makes them beside the engine; `written` grows by their files and weights."""
+    tokens = _CHECKED if bundle.mtp is None else _CHECKED_WITH_MTP
+    drafts.write_checking(folder / onnx_files.MODEL, folder / onnx_files.CHECKING, tokens)
+    written.files.append(onnx_files.CHECKING)
+    written.loaded *= 2
+    mtp = None
+    if bundle.mtp is not None:
+        more = onnx_files.write(bundle.mtp, folder, changes=changes, name=onnx_files.MTP, beside=onnx_files.MODEL)
+        written.files += [name for name in more.files if name not in written.files]
+        written.loaded += more.loaded
+        hidden = next(value for value in bundle.mtp.model.graph.inputs if value.name == "hidden")
+        assert hidden.shape is not None and isinstance(hidden.shape[2], int), "hidden states have a size"
+        mtp = MtpEngine(engine=onnx_files.MTP, hidden_size=hidden.shape[2], cache=bundle.mtp.cache)
+    return Speculation(engine=onnx_files.CHECKING, tokens=tokens, mtp=mtp)
+
+
+def _tell_links(written: onnx_files.Written, clock: StageClock) -> None:
+    """Say which weights are read where they lie, and which had to be copied."""
+    for files, what in ((written.linked, "read in place"), (written.copied, "copied, as no hard link to it can be made here")):
+        if files:
+            name = f"{len(files)} files" if len(files) > 1 else next(iter(files))
+            clock.show.say(f"{'write':<10} {name}: {sum(files.values()) / 1e6:,.0f} MB {what}")
+
+
+def _calibrate(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[np.float64]]:
+    """How large the inputs of each linear get over the calibration texts; minutes of work that `folder` keeps."""
+    kept = folder / _CALIBRATION
+    if kept.exists():
+        with np.load(kept) as arrays:
+            return dict(arrays)
+    texts = token_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification).calibration)
+    maxima = input_maxima(checkpoint.config, checkpoint.weights, texts)
+    beside = kept.with_suffix(".tmp.npz")
+    np.savez(beside, **maxima)
+    beside.replace(kept)
+    return maxima

@@ -1,0 +1,141 @@
+"""The precisions of engines for the CPU: a row each, with all that is to be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...errors import BuildError
+from ...quantize.policy import ROUTERS, Precision
+from ...verify.budget import Budget
+from ..sizes import Kind, PrecisionSize, Weight
+
+FULL, LAYERS = "full", "layers"  # proofs: the engine as a whole, or a few of its weights at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuPrecision:
+    """One row."""
+
+    weights: Precision  # which weight gets which scheme, and how float weights are stored
+    budget: Budget
+    bytes: Mapping[Kind, float]  # that a build writes for each number of a weight
+    in_place: frozenset[str] = frozenset()  # types of the checkpoint's weights that are read where they lie
+    widened: bool = False  # whether a server's memory holds float32, whatever the files hold
+
+    @property
+    def budgets(self) -> Mapping[str, Budget]:
+        return {FULL: self.budget, LAYERS: self.budget}
+
+    def size(self, weights: Sequence[Weight], tied: bool, slots: int) -> PrecisionSize:
+        """The estimate for a checkpoint's weights.
+
+        Args:
+            tied: whether the head is the embedding table, which then is a product of its own where it is quantized.
+            slots: bytes of all KV slots.
+        """
+        in_place = [w for w in weights if self._in_place(w)]
+        written = sum(w.size * self.bytes[w.kind] for w in weights if not self._in_place(w))
+        if tied and not self.widened:
+            written += sum(w.size * self.bytes["head"] for w in weights if w.kind == "table")
+        loaded = 4 * sum(w.size for w in weights) if self.widened else round(written)
+        return PrecisionSize(
+            written=round(written),
+            in_place=sum(w.nbytes for w in in_place),
+            loaded=loaded,
+            serving=loaded + slots,
+        )
+
+    def _in_place(self, weight: Weight) -> bool:
+        return bool(self.in_place) and weight.kind != "expanded" and (weight.dtype in self.in_place or weight.kind == "vector")
+
+
+def _floats(number: float) -> dict[Kind, float]:
+    """Bytes of weights of which all but the vectors take `number` bytes a number."""
+    return {
+        "vector": 4, "router": number, "expanded": number, "table": number, "head": number, "expert": number, "linear": number,
+    }  # fmt: skip
+
+
+def _codes(*, head: float, expert: float, linear: float) -> dict[Kind, float]:
+    """Bytes where vectors, routers and what is expanded stay float32, and the table has blocks of eight bits without zero."""
+    return {
+        "vector": 4, "router": 4, "expanded": 4, "table": 1 + 4 / 32, "head": head, "expert": expert, "linear": linear,
+    }  # fmt: skip
+
+
+_EXACT = Budget(logits_error=1e-3, mean_kl=1e-5, greedy_agreement=1.0, perplexity_ratio=1.001, chunk_error=1e-3)
+_HALVES = Budget(mean_kl=0.01, greedy_agreement=0.97, perplexity_ratio=1.01)  # exact where the checkpoint has that form
+_ROUGH = Budget(mean_kl=0.08, greedy_agreement=0.88, perplexity_ratio=1.03)
+_BLOCK8 = 1 + 4 / 32 + 1 / 32  # bytes a weight: its code, and its share of a block's float32 scale and zero point
+_BLOCK4 = 1 / 2 + 4 / 32 + 1 / 64
+
+PRECISIONS = {
+    row.weights.name: row
+    for row in (
+        CpuPrecision(
+            weights=Precision(name="fp32", linear=(("*", "float"),), embedding="float"),
+            budget=_EXACT,
+            bytes=_floats(4),
+            widened=True,
+        ),
+        # Nothing is quantized in these three: they say how float weights are stored. The engine computes with float32.
+        CpuPrecision(
+            weights=Precision(name="bf16", linear=(("*", "float"),), embedding="float", stored="BF16"),
+            budget=_HALVES,
+            bytes=_floats(2),
+            in_place=frozenset({"BF16"}),
+            widened=True,
+        ),
+        CpuPrecision(
+            weights=Precision(name="fp16", linear=(("*", "float"),), embedding="float", stored="F16"),
+            budget=_HALVES,
+            bytes=_floats(2),
+            in_place=frozenset({"F16"}),
+            widened=True,
+        ),
+        CpuPrecision(
+            weights=Precision(name="fp8", linear=(("*", "float"),), embedding="float", stored="F8_E4M3"),
+            budget=_EXACT,
+            bytes=_floats(4),
+            in_place=frozenset({"F32", "F16", "BF16", "F8_E4M3"}),
+            widened=True,
+        ),
+        CpuPrecision(
+            weights=Precision(name="int8", linear=(ROUTERS, ("*", "blocks8")), embedding="blocks8"),
+            budget=Budget(mean_kl=0.03, greedy_agreement=0.93, perplexity_ratio=1.03),
+            bytes=_codes(head=_BLOCK8, expert=_BLOCK8, linear=_BLOCK8),
+        ),
+        # The head decides every token and is read once a step: it keeps eight bits.
+        CpuPrecision(
+            weights=Precision(
+                name="int4", linear=(ROUTERS, ("lm_head.weight", "blocks8"), ("*", "blocks4")), embedding="blocks8"
+            ),
+            budget=_ROUGH,
+            bytes=_codes(head=_BLOCK8, expert=_BLOCK4, linear=_BLOCK4),
+        ),
+        CpuPrecision(
+            weights=Precision(name="w8a8", linear=(ROUTERS, ("*", "w8a8")), embedding="blocks8", smooth=True),
+            budget=_ROUGH,
+            bytes=_codes(head=1.0, expert=_BLOCK8, linear=1.0),
+        ),
+    )
+}
+
+
+def find_precision(name: str) -> Precision:
+    """The rules of the precision of that name.
+
+    Raises:
+        BuildError: there is none.
+    """
+    if name not in PRECISIONS:
+        raise BuildError(f"no precision {name!r}; known: {', '.join(PRECISIONS)}", "choose one with PRECISION=...")
+    return PRECISIONS[name].weights
+
+
+def sizes(weights: Sequence[Weight], tied: bool, slots: int) -> dict[str, PrecisionSize]:
+    """See `Target.estimate`. Where a checkpoint has no FP8 of its own, that precision is none of its."""
+    kept = [name for name, row in PRECISIONS.items()
+            if row.weights.stored != "F8_E4M3" or any(w.dtype == "F8_E4M3" for w in weights)]  # fmt: skip
+    return {name: PRECISIONS[name].size(weights, tied, slots) for name in kept}

@@ -1,0 +1,28 @@
+"""What an estimate knows of a checkpoint's weights, and what a target tells of an engine's size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["vector", "table", "head", "router", "expert", "expanded", "linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """One tensor of the checkpoint, as far as sizes go."""
+
+    kind: Kind
+    size: int  # numbers
+    dtype: str
+    nbytes: int  # in the checkpoint, scales included
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionSize:
+    """What one precision takes."""
+
+    written: int  # bytes that a build adds to the disk
+    in_place: int  # bytes read from the checkpoint's own files, where they are on the same file system
+    loaded: int  # bytes of weights in a server's memory
+    serving: int  # the same with all KV slots filled

@@ -1,0 +1,115 @@
+"""What the builder asks of a target, and what the two tell each other. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ..verify.budget import Budget
+from .facts import EngineFacts
+from .sizes import PrecisionSize, Weight
+
+if TYPE_CHECKING:
+    from triune_runtime.manifest import EngineManifest
+
+    from ..checkpoint import Checkpoint
+    from ..plan import BuildPlan
+    from ..progress import StageClock
+    from ..verify.measure import Sizes
+    from ..verify.verification import Note, Verification
+
+StageFactory = Callable[[str], "AbstractContextManager[StageClock]"]
+
+
+class TargetPrecision(Protocol):
+    """What everybody may know of a precision; how it is made its target alone knows."""
+
+    @property
+    def budgets(self) -> Mapping[str, Budget]:
+        """How far an engine may be from its checkpoint, for each of the target's proofs."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """An option of the command line that is of use to one target only."""
+
+    name: str  # of the value in `BuildPlan.options`, e.g. weight_streaming for --weight-streaming
+    kind: type[bool] | type[list[str]]  # a switch, or an option that may be repeated
+    help: str
+
+    @property
+    def option(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """How an engine is to be proved on this machine."""
+
+    how: str  # one of the target's proofs, or "none"
+    device: str = ""  # what runs it, if that matters: figures of another device are not this one's
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyJob:
+    """An engine to be proved."""
+
+    asked: str  # "auto" or one of the target's proofs
+    manifest: EngineManifest
+    folder: Path  # of the compiled engine, with all that `Target.compile` left there
+    checkpoint: Checkpoint
+    loaded_bytes: int  # of weights, in a server's memory
+    sizes: Sizes
+    note: Note = lambda _: None
+
+
+def no_choices(plan: BuildPlan) -> Sequence[object]:
+    """Of a target that adds nothing to an engine's key."""
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One target: the TARGET of its folder. Making one imports nothing heavy; its functions import what they need."""
+
+    name: str
+    precisions: Mapping[str, TargetPrecision]
+    default_precision: str
+    float_twin: str  # the precision nearest to the float weights
+    proofs: tuple[str, ...]  # ways to prove an engine
+    proofs_help: str  # what they are, and which one "auto" takes
+    speculations: tuple[str, ...] = ("off",)
+    flags: tuple[Flag, ...] = ()
+    tools: tuple[str, ...] = ()  # packages that decide, beside the common ones, what an engine looks like
+    code: tuple[str, ...]  # packages of the builder's targets that make its engines
+    runtime_code: tuple[str, ...]  # packages of the runtime's targets that run them
+
+    check: Callable[[BuildPlan], None]
+    """Raise BuildError if the plan cannot be built, as far as only the target knows. Reads no file."""
+
+    engine_choices: Callable[[BuildPlan], Sequence[object]] = no_choices
+    """What of the plan shapes the engine beside precision, speculation and max_length; JSON-like."""
+
+    compile: Callable[[BuildPlan, Checkpoint, Path, StageFactory], EngineFacts]
+    """Write the engine into a folder; every part of the work runs in `with stage(name)`.
+
+    The folder is empty, or holds what an interrupted call with the same arguments left there.
+    """
+
+    proof: Callable[[VerifyJob], Proof]
+    """The way asked for, of "auto" the best that this machine can go; raises TriuneError if it cannot go the way asked for."""
+
+    verify: Callable[[VerifyJob, Proof], Verification]
+    """Compare the engine with the checkpoint's float weights in that way."""
+
+    estimate: Callable[[Sequence[Weight], bool, int], Mapping[str, PrecisionSize]] | None = None
+    """Sizes by precision, of the weights, whether the head is the embedding table, and bytes of all KV slots; None: unknown."""
+
+
+def budget_of(precision: TargetPrecision, how: str) -> Budget:
+    """What an engine of that precision, proved in that way, must keep to; of one that is not proved any will do."""
+    return precision.budgets.get(how) or next(iter(precision.budgets.values()))

@@ -1,0 +1,117 @@
+"""The precisions of TensorRT engines: a row each, with all that is to be said of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...errors import BuildError
+from ...quantize.policy import ROUTERS, Precision, Scheme
+from ...verify.budget import Budget
+from .gpus import FP8_CAPABILITIES, FROM_AMPERE
+
+FULL, NETWORK = "full", "network"  # proofs: the engine on the GPU that is here, or the network that TensorRT parsed
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrtPrecision:
+    """One row. How weights are kept; arithmetic and cache are in `dtype`, whatever the weights are."""
+
+    dtype: str  # float16 or bfloat16
+    weights: Precision  # rules; "fp8" below says that what they do not keep as floats becomes FP8, not blocks
+    fp8: bool = False
+    capabilities: tuple[str, ...]  # GPUs that take it; the first is the least
+    network: Budget  # of the network computed in NumPy with every value rounded as declared
+    engine: Budget  # of the engine run on a GPU
+
+    @property
+    def budgets(self) -> Mapping[str, Budget]:
+        return {FULL: self.engine, NETWORK: self.network}
+
+
+def _rules(name: str, *linear: tuple[str, Scheme]) -> Precision:
+    return Precision(name=name, linear=(ROUTERS, *linear), embedding="float")
+
+
+# The order of sums is the only freedom of a network that is computed as declared.
+_NETWORK = Budget(
+    logits_error=0.03, mean_kl=1e-3, greedy_agreement=0.97, tie=0.01, perplexity_ratio=1.01, chunk_error=0.03, batch_error=0.03
+)
+_ROUGH = dataclasses.replace(_NETWORK, logits_error=None, tie=0.02, chunk_error=0.2, batch_error=0.2)
+# A GPU computes in halves, and sums in an order that depends on the shape of a run.
+_ENGINE = Budget(mean_kl=0.01, greedy_agreement=0.97, tie=0.01, perplexity_ratio=1.01, batch_error=0.05)
+_ROUGH_ENGINE = dataclasses.replace(_ENGINE, tie=0.02)
+
+PRECISIONS = {
+    row.weights.name: row
+    for row in (
+        TrtPrecision(
+            dtype="float16",
+            weights=_rules("fp16", ("*", "float")),
+            capabilities=("7.5", *FROM_AMPERE),
+            network=_NETWORK,
+            engine=_ENGINE,
+        ),
+        TrtPrecision(
+            dtype="bfloat16",
+            weights=_rules("bf16", ("*", "float")),
+            capabilities=FROM_AMPERE,
+            network=dataclasses.replace(_ROUGH, mean_kl=0.01, greedy_agreement=0.93, perplexity_ratio=1.02),
+            engine=dataclasses.replace(_ROUGH_ENGINE, greedy_agreement=0.93, perplexity_ratio=1.02),
+        ),
+        TrtPrecision(
+            dtype="float16",
+            weights=_rules("int8", ("*", "blocks8_symmetric")),
+            capabilities=FROM_AMPERE,
+            network=dataclasses.replace(_ROUGH, mean_kl=0.01, greedy_agreement=0.93, perplexity_ratio=1.02),
+            engine=dataclasses.replace(_ROUGH_ENGINE, mean_kl=0.03, greedy_agreement=0.93, perplexity_ratio=1.03),
+        ),
+        # The head decides every token: it keeps eight bits beside four, and halves beside FP8.
+        TrtPrecision(
+            dtype="float16",
+            weights=_rules("int4", ("lm_head.weight", "blocks8_symmetric"), ("*", "blocks4_symmetric")),
+            capabilities=FROM_AMPERE,
+            network=dataclasses.replace(_ROUGH, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05),
+            engine=dataclasses.replace(_ROUGH_ENGINE, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05),
+        ),
+        TrtPrecision(
+            dtype="float16",
+            weights=_rules("fp8", ("lm_head.weight", "float"), ("*", "blocks8_symmetric")),
+            fp8=True,
+            capabilities=FP8_CAPABILITIES,
+            network=dataclasses.replace(_ROUGH, mean_kl=0.05, greedy_agreement=0.88, perplexity_ratio=1.08),
+            engine=dataclasses.replace(_ROUGH_ENGINE, mean_kl=0.05, greedy_agreement=0.88, perplexity_ratio=1.08),
+        ),
+    )
+}
+
+
+def find_precision(name: str, compute_capabilities: Sequence[str]) -> TrtPrecision:
+    """The precision of that name, if every GPU takes it.
+
+    Raises:
+        BuildError: no such precision for TensorRT, or a GPU that lacks it; with no GPU named, one that some lack.
+    """
+    if name not in PRECISIONS:
+        raise BuildError(
+            f"TensorRT engines have no precision {name!r}; known: {', '.join(PRECISIONS)}", "choose --precision fp16"
+        )
+    precision = PRECISIONS[name]
+    for capability in compute_capabilities:
+        if capability not in precision.capabilities:
+            raise BuildError(
+                f"a GPU of compute capability {capability} has no {name}; it takes {', '.join(_taken(capability))}, "
+                f"and {name} needs one of {', '.join(sorted(precision.capabilities, key=float))}",
+                f"choose --precision {_taken(capability)[0]}",
+            )
+    if not compute_capabilities and "8.0" not in precision.capabilities:
+        raise BuildError(
+            f"{name} does not run on every GPU from compute capability 8.0 on, for which an engine is built if none is named",
+            f"name them, e.g. --compute-capability {precision.capabilities[0]}",
+        )
+    return precision
+
+
+def _taken(capability: str) -> list[str]:
+    return [name for name, precision in PRECISIONS.items() if capability in precision.capabilities]

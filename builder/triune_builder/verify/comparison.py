@@ -1,0 +1,140 @@
+"""Compares what an engine said with the reference on the checkpoint's own float weights. Runs no engine, judges nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import reference
+from .drafts import DraftFigures
+from .measure import Evidence, difference, log_softmax
+from .verification import Disagreement, LogitsError, Note, Verification
+
+
+class Source(Protocol):
+    """What is needed of a checkpoint."""
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+    @property
+    def weights(self) -> Mapping[str, reference.Tensor]: ...
+    @property
+    def tokenizer_json(self) -> str: ...
+    @property
+    def verification(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """All that an engine said, however it was run; None: not measured, see `Verification`."""
+
+    evidence: Sequence[Evidence]  # whose logits are compared
+    answers: Sequence[Evidence]  # of these, whose greedy tokens are compared
+    read: Sequence[Evidence]  # of these, over which perplexity is measured
+    batch_error: float | None = None
+    repeat_error: float | None = None
+    chunk_error: float | None = None
+    drafts: DraftFigures | None = None
+    best_errors: int | None = None
+    decoded: bool = True  # whether tokens were run one by one
+    left_out: str = ""  # what was not run, in words
+    seconds: float  # that all this took
+
+
+def compare(told: Told, checkpoint: Source, note: Note) -> Verification:
+    """Let the reference read once all that the engine read.
+
+    Raises:
+        BuildError: the reference does not know the architecture.
+    """
+    began = time.monotonic()
+    note("the float reference")
+    seen = _Comparison(told.evidence, told.answers)
+    for scored in reference.score(
+        checkpoint.config, checkpoint.weights, [e.tokens for e in told.evidence], [e.positions for e in told.evidence]
+    ):
+        seen.add(scored)
+    return Verification(
+        decode=seen.decode.summary() if told.decoded else None,
+        prefill=seen.prefill.summary(),
+        prompts=len(told.answers),
+        greedy_tokens=sum(len(e.chosen) for e in told.answers),
+        disagreements=tuple(seen.disagreements),
+        text_tokens=sum(len(e.losses) for e in told.read),
+        perplexity_reference=perplexity(seen.losses),
+        perplexity_engine=perplexity([loss for e in told.read for loss in e.losses]),
+        batch_error=told.batch_error,
+        repeat_error=told.repeat_error,
+        chunk_error=told.chunk_error,
+        engine_seconds=told.seconds,
+        reference_seconds=time.monotonic() - began,
+        left_out=told.left_out,
+        drafts=told.drafts,
+        best_errors=told.best_errors,
+    )
+
+
+def perplexity(losses: Sequence[float]) -> float:
+    """exp of the mean of `losses` (nats a token); infinite where that overflows."""
+    mean = sum(losses) / max(len(losses), 1)
+    return math.exp(mean) if not mean > 700 else math.inf
+
+
+class _Errors:
+    """Logits errors of one kind of run."""
+
+    def __init__(self) -> None:
+        self._relative: list[float] = []
+        self._kl: list[float] = []
+
+    def add(self, engine: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+        self._relative.append(difference(engine, expected))
+        p, q = log_softmax(expected), log_softmax(engine)
+        self._kl.append(float(np.sum(np.exp(p) * (p - q))))
+
+    def summary(self) -> LogitsError:
+        return LogitsError(
+            positions=len(self._relative),
+            maximum=float(np.max(self._relative)),
+            median=float(np.median(self._relative)),
+            mean_kl=float(np.mean(self._kl)),
+            maximum_kl=float(np.max(self._kl)),
+        )
+
+
+class _Comparison:
+    """Takes the reference's logits block by block and keeps only figures."""
+
+    def __init__(self, evidence: Sequence[Evidence], answers: Sequence[Evidence]) -> None:
+        self._evidence = evidence
+        self._prompt = {id(a): number for number, a in enumerate(answers)}
+        self.decode, self.prefill = _Errors(), _Errors()
+        self.losses: list[float] = []
+        self.disagreements: list[Disagreement] = []
+
+    def add(self, scored: reference.Scored) -> None:
+        evidence = self._evidence[scored.text]
+        for position, expected in zip(scored.positions.tolist(), scored.logits, strict=True):
+            if position < len(evidence.followers):
+                self.losses.append(-log_softmax(expected)[evidence.followers[position]])
+            if position in evidence.decoded:
+                self.decode.add(evidence.decoded[position], expected)
+            if position in evidence.prefilled:
+                self.prefill.add(evidence.prefilled[position], expected)
+            if position in evidence.chosen:
+                self._choice(self._prompt[id(evidence)], position, evidence.chosen[position], expected)
+
+    def _choice(self, prompt: int, position: int, chosen: int, expected: NDArray[np.float32]) -> None:
+        best = int(expected.argmax())
+        if best != chosen:
+            margin = float(expected[best] - expected[chosen])
+            lead = margin / max(float(np.abs(expected).max()), 1e-30)
+            self.disagreements.append(
+                Disagreement(prompt=prompt, position=position, engine=chosen, reference=best, margin=margin, lead=lead)
+            )

@@ -1,0 +1,18 @@
+"""The endpoints, a file each: path, schema, what is asked of the server, and what the answer looks like.
+
+To add one: its file, and its row here.
+"""
+
+from __future__ import annotations
+
+from . import chat, completions, health, metrics, models
+from .endpoint import Endpoint
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    chat.ENDPOINT,
+    completions.ENDPOINT,
+    models.LIST,
+    models.ONE,
+    health.ENDPOINT,
+    metrics.ENDPOINT,
+)

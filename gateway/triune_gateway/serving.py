@@ -1,0 +1,47 @@
+"""What the endpoints of one gateway share: its settings, its client of the server behind, and its counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from .answering import Answer, TextClient
+from .calls import Call
+from .errors import ApiError
+from .metrics import Metrics
+from .settings import Settings
+from .shapes import Shape
+
+
+class Serving:
+    """One gateway at work."""
+
+    client: TextClient  # while the application runs
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+
+    def check_model(self, name: str) -> None:
+        """Check that the model is served under a name.
+
+        Raises:
+            ApiError: it is not.
+        """
+        if name not in self.settings.models:
+            known = ", ".join(self.settings.models)
+            raise ApiError(404, f"The model '{name}' does not exist; served here: {known}.", code="model_not_found")
+
+    def answer(self, calls: Sequence[Call], shape: Shape, *, stream: bool) -> Answer:
+        """The answer that these calls make, which they do when it is sent."""
+        return Answer(self.client, calls, shape, self.metrics, stream=stream)
+
+
+async def _serving(request: Request) -> Serving:
+    serving: Serving = request.app.state.serving
+    return serving
+
+
+Served = Annotated[Serving, Depends(_serving)]  # how an endpoint asks for it
