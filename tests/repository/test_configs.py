@@ -255,7 +255,7 @@ def test_a_client_of_the_llm_api_finds_its_inputs_under_its_names() -> None:
 @pytest.mark.parametrize("name", UNIONS)
 def test_outputs_have_the_types_and_ranks_that_clients_read(name: str) -> None:
     found = kinds(config(name).output)
-    assert {n: datatype for n, (datatype, _) in found.items()} == OUTPUTS
+    assert {n: found[n][0] for n in OUTPUTS} == OUTPUTS
     assert len(found["text_output"][1]) == 1  # clients decode its elements
     assert found["batch_index"][1] == (1, 1)  # clients read [0][0]
     assert all(found[name][1] == (-1, 1) for name in ("sequence_index", *TIMES))

@@ -30,6 +30,6 @@ class Pending:
     def take(self, times: Times | None, finish_reason: FinishReason | None = None) -> Chunk:
         """All that is pending, as the next chunk."""
         drafts = (self.drafted, self.accepted) if finish_reason else (0, 0)
-        chunk = Chunk(self.index, self.cut, self.new_tokens, finish_reason, tuple(self.logprobs), times, *drafts, self.kv)
+        chunk = Chunk(self.index, self.cut, self.new_tokens, finish_reason, tuple(self.logprobs), times, *drafts, kv=self.kv)
         self.cut, self.new_tokens, self.logprobs, self.index = NOTHING, 0, [], self.index + 1
         return chunk
