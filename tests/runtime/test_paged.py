@@ -76,7 +76,7 @@ def random_group(rng: random.Random, key: int, prefixes: Sequence[tuple[int, ...
 def whole(events: Sequence[Event], key: int) -> tuple[Any, ...]:
     chunks = chunks_of(events, key)
     entries = tuple(entry for chunk in chunks for entry in chunk.logprobs)
-    return text_of(chunks), sum(c.new_tokens for c in chunks), chunks[-1].finish_reason, chunks[-1].stop_reason, entries
+    return text_of(chunks), sum(c.new_tokens for c in chunks), chunks[-1].finish_reason, chunks[-1].cut.stop_reason, entries
 
 
 @settings(max_examples=200, deadline=None)
