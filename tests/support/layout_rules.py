@@ -69,6 +69,7 @@ RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
     ("request", "runner", "text", "machine", "options.values"),
     ("kv", "constraints", "targets"),
     ("constraints.compiling", "metrics", "options", "sampling"),
+    ("contracts",),
     ("generation.sequence",),
     ("generation.step",),
     ("generation.scheduler",),
