@@ -21,7 +21,7 @@ from collections.abc import Sequence as Items
 from ..errors import Overloaded, TooLong
 from ..kv.store import KvStore
 from ..manifest import Limits
-from ..request import Request
+from ..request import KvCounts, Request
 from .sequence import Sequence
 from .step import Slice, Step
 
@@ -196,7 +196,7 @@ class Scheduler:
 
     def _join(self, sequence: Sequence) -> tuple[Sequence, ...]:
         """Let a sequence whose prompt this step computes decode from the next on, and its siblings with it. Returns these."""
-        assert sequence.slot is not None, "a sequence that runs has a slot"
+        assert sequence.slot is not None, "it runs"
         slots = [sibling.slot for sibling in sequence.siblings if sibling.slot is not None]
         room = self.store.fork(sequence.slot, slots, sequence.computed) if slots else 0
         siblings = sequence.dissolve(room)
@@ -228,6 +228,8 @@ class Scheduler:
         held = self.store.admit(sequence.tokens, len(sequence.members))
         for member, slot in zip(sequence.members, held.slots, strict=True):
             member.slot = slot
+        if not sequence.started:
+            sequence.kv = KvCounts(held.new_blocks - len(sequence.siblings), held.reused_blocks, held.cached)
         sequence.computed, sequence.room = held.cached, held.room
 
     def _prompt_slice(self, sequence: Sequence, length: int) -> Slice:
@@ -280,7 +282,7 @@ class Scheduler:
         (self.decoding if sequence in self.decoding else self.prefilling).remove(sequence)
         self._arranged = False
         for member in sequence.members:
-            assert member.slot is not None, "a sequence that runs has a slot"
+            assert member.slot is not None, "it runs"
             self.store.release(member.slot)
             member.lose_slot()
         self.waiting.appendleft(sequence)

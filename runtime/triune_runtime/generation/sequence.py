@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..request import Request
+from ..request import KvCounts, Request
 
 
 @dataclass(eq=False, slots=True)
@@ -25,6 +25,7 @@ class Sequence:
     unknown: int = 0  # tokens at the end that steps in flight are choosing; not among `tokens` yet
     follows: bool = False  # the token in flight is chosen from a row of the leader's, not of its own slot
     slot: int | None = None  # while it holds one
+    kv: KvCounts | None = None  # what its prompt took when it first got a slot
     room: int = 0  # tokens that fit there before the store must be asked for more
     turn: int = 0  # how often it has lost its slot to others: what was launched in an earlier turn counts for nothing
     started: bool = False  # something of it has been launched once
