@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..errors import TooLong
 from ..request import KvCounts, Request
 
 
@@ -88,3 +89,29 @@ class Sequence:
     def generated(self) -> int:
         """Tokens of the answer so far."""
         return len(self.tokens) - len(self.request.prompt)
+
+
+def answer_length(request: Request, limit: int) -> int:
+    """The most tokens that the answer to a request may have.
+
+    Args:
+        limit: tokens of prompt and answer together.
+
+    Raises:
+        TooLong: prompt and max_tokens do not fit.
+    """
+    prompt, wanted = len(request.prompt), request.params.max_tokens
+    room = limit - prompt
+    if room < 1:
+        raise TooLong(
+            f"prompt has {prompt:,} tokens, but this engine holds {limit:,} with the answer",
+            f"shorten the prompt, or build the engine with --max-length {prompt + (wanted or 256)}",
+            param="prompt",
+        )
+    if wanted is not None and wanted > room:
+        raise TooLong(
+            f"prompt has {prompt:,} tokens and max_tokens is {wanted:,}, but this engine holds {limit:,} in all",
+            f"send max_tokens of at most {room:,}, or build the engine with --max-length {prompt + wanted}",
+            param="max_tokens",
+        )
+    return room if wanted is None else wanted
