@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .sampling.columns import Columns
 
 
 class Want(IntEnum):
@@ -68,7 +71,7 @@ Order = Copy | Table | CopyBlock  # what KV memory must do before a launch's wor
 class Best:
     """The token that the runner chose for each row of a launch, and that token's logit."""
 
-    tokens: NDArray[np.int64]  # [rows]
+    tokens: NDArray[np.int64]  # [rows]; of items that want LOGITS the token with the highest one
     logits: NDArray[np.float32]  # [rows]; not finite: the row's logits are no numbers
 
 
@@ -132,7 +135,7 @@ class Runner(Protocol):
         """Called once, on the thread that will step, before the first launch: what is recorded there belongs to that thread."""
         ...
 
-    def launch(self, work: Sequence[Work], orders: Sequence[Order] = (), columns: object | None = None) -> Flight:
+    def launch(self, work: Sequence[Work], orders: Sequence[Order] = (), columns: Columns | None = None) -> Flight:
         """Carry out `orders`, then run `work`.
 
         Args:
@@ -173,7 +176,7 @@ class Immediate:
     def warm_up(self) -> None:
         """See `Runner.warm_up`: nothing to do."""
 
-    def launch(self, work: Sequence[Work], orders: Sequence[Order] = (), columns: object | None = None) -> Flight:
+    def launch(self, work: Sequence[Work], orders: Sequence[Order] = (), columns: Columns | None = None) -> Flight:
         """See `Runner.launch`."""
         for order in orders:
             assert isinstance(order, Copy), f"{order} is for paged memory; this runner's lies in slots"

@@ -12,7 +12,7 @@ from .kv.slots import SlotStore
 from .kv.store import KvStore
 from .manifest import EngineManifest
 from .runner import Runner
-from .sampling.host import Sampler
+from .sampling.sampler import Sampler
 from .text.vocabulary import TokenBytes
 
 

@@ -62,8 +62,9 @@ class FedGenerator:
             if served.clocking.started is None:
                 self._answers.started(key)
             for _ in range(self._rng.randint(0, self._most)):
-                if key in self._answers and (last := self._answers.take_in(key, self._left[key].pop(0), self._clock())):
+                if key in self._answers and (last := self._answers.take_in(served, self._left[key][:1], self._clock())):
                     events.append(last)
+                self._left[key] = self._left[key][1:]
         return events + self._answers.pieces(wanted)
 
     def snapshot(self) -> Snapshot:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triune_runtime.constraints import Constraint
+from triune_runtime.constraints.bits import unpacked, words
 from triune_runtime.text.vocabulary import TokenBytes
 
 Schema = dict[str, Any]
@@ -82,9 +83,9 @@ def draw(constraint: Constraint, token_bytes: TokenBytes, size: int, generator: 
     closing = _closing(token_bytes)
     answer = b""
     for _ in range(most):
-        scores = np.zeros(size, np.float32)
-        constraint.mask(scores)
-        may = scores == 0
+        bits = np.zeros(words(size), np.uint32)
+        constraint.allowed(bits)
+        may = unpacked(bits, size)
         allowed = np.flatnonzero(may)
         assert len(allowed), f"after {answer[-80:]!r}: {constraint.error}"
         hurry = closing[may[closing]] if generator.random() < 0.3 else closing[:0]

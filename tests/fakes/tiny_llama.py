@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from triune_runtime.runner import Work
+from triune_runtime.runner import Immediate, Work
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def tiny_checkpoint(*, seed: int = 0, files: tuple[Path, ...] = (), **changes: A
     return FakeCheckpoint(config=config, weights=tiny_weights(config, seed), tokenizer_json=byte_tokenizer(), files=files)
 
 
-class TinyRunner:
+class TinyRunner(Immediate):
     """A runner that computes one token of one sequence at a time; `faults` bend its numbers for tests.
 
     Faults: "noise" (adds random logits), "mates" (numbers depend on the batch), "chunks" (on where prompts are cut),
@@ -125,7 +125,6 @@ class TinyRunner:
         self.w = {name: t.array.astype(np.float64) for name, t in weights.items()}
         self.cache: dict[int, list[list[tuple[Any, Any]]]] = {}  # slot -> token -> layer -> (key, value)
         self.calls = 0
-        self.mtp = None
 
     @property
     def vocab_size(self) -> int:

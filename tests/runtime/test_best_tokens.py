@@ -27,7 +27,7 @@ from triune_runtime.errors import TriuneError
 from triune_runtime.manifest import FILE_NAME, EngineManifest, Limits
 from triune_runtime.request import Chunk, Event, Request
 from triune_runtime.runner import Best, Rows
-from triune_runtime.sampling.host import Sampler, SamplingError
+from triune_runtime.sampling.sampler import Sampler, SamplingError
 from triune_runtime.starting import step_loop
 from triune_runtime.targets.device.plan import slot_plan
 
@@ -263,7 +263,7 @@ def test_a_token_that_is_none_is_never_handed_on(model: Model, token: int, logit
     with pytest.raises(SamplingError) as error:
         sampler.sample([0, 1], Rows(logits, best))
     assert error.value.keys == {1}
-    assert sampler.sample([0], Rows(logits, best), [0])[0].token_id == 7
+    assert sampler.sample([0], Rows(logits, best), [0])[0][0] == 7
 
 
 def test_a_plan_that_says_nothing_of_best_tokens_is_one_without(model: Model, tmp_path: Path) -> None:

@@ -263,6 +263,6 @@ def test_a_guess_from_the_models_own_logits_is_what_the_sampler_then_chooses(see
     ahead = plain == request.params  # what penalties make of further tokens is not known yet
     first, second = numbers.standard_normal((2, VOCAB)).astype(np.float32)
     guesses = sampler.guess(0, first), sampler.guess(0, second, 1)
-    chosen = [sampler.sample([0], Rows(row[None]))[0].token_id for row in (first, second)]
+    chosen = [sampler.sample([0], Rows(row[None]))[0][0] for row in (first, second)]
     assert guesses[0] == chosen[0]
     assert guesses[1] == chosen[1] or not ahead

@@ -20,7 +20,7 @@ from triune_runtime.errors import TooLong
 from triune_runtime.generation.groups import derived_seed
 from triune_runtime.generation.loop import StepLoop
 from triune_runtime.request import Event, KvCounts, Request, SamplingParams
-from triune_runtime.sampling.host import Sampler
+from triune_runtime.sampling.sampler import Sampler
 
 LENGTH, BLOCK = 64, 4
 

@@ -16,7 +16,7 @@ from triune_runtime.errors import Overloaded, RequestError, TriuneError
 from triune_runtime.generation.loop import StepLoop
 from triune_runtime.outbox import Delivery, Item, Outbox, Pace
 from triune_runtime.request import Chunk, Request
-from triune_runtime.sampling.host import Sampler
+from triune_runtime.sampling.sampler import Sampler
 from triune_runtime.worker import Worker
 
 

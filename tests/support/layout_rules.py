@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # The runtime, from the bottom up: each may import those of the lines above its own, not its neighbours.
 RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "allocator"),
+    ("errors", "allocator", "sampling.columns"),
     ("manifest", "command_line"),
     ("runner", "text", "machine", "options.values"),
     ("request",),
@@ -112,5 +112,6 @@ DYNAMIC = {
     "triune_runtime.targets.tensorrt.preflight": "and each of the two has two names, by how it was installed",
     "triune_builder.targets": "the one table of targets: their packages are imported where they are used",
     "triune_runtime.targets": "the same of the runtime's",
+    "bench.sampler": "the modules of another checkout, under the names that they had",
     "bench.worker": "a subject by its name on the command line",
 }

@@ -23,8 +23,11 @@ class Constraint(Protocol):
     def error(self) -> str:
         """Why no token can be chosen any more; empty while some can."""
 
-    def mask(self, scores: NDArray[np.float32]) -> None:
-        """Set the scores [vocab_size] of tokens that may not come next to minus infinity."""
+    def allowed(self, bits: NDArray[np.uint32]) -> None:
+        """Write all of `bits`, a word for 32 tokens of the vocabulary: which may come next. See `bits.py`.
+
+        What is beyond the vocabulary in the last word means nothing.
+        """
 
     def push(self, token_id: int) -> None:
         """Take in the answer's next token."""

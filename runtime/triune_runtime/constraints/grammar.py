@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 import llguidance
 import numpy as np
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
-from numpy.typing import NDArray
 
 from ..errors import RequestError
 from ..text.vocabulary import TokenBytes
+from .bits import Bits, places, words
 from .guide import Guide
 
 # The library's own measures of work; with them a grammar compiles within a second and a mask takes 15 ms at the very most.
@@ -60,9 +60,10 @@ class GrammarConstraint:
             size: tokens in the vocabulary's table.
         """
         self._matcher = matcher
-        self._end_ids = np.array(sorted(end_ids), np.int64)
         self._ends = frozenset(end_ids)
-        self._bits = np.zeros((size + 1 + 31) // 32, np.uint32)  # one more: see `_Vocabulary`
+        self._end_words, self._end_bits = places(sorted(end_ids))
+        self._size = size
+        self._bits = np.zeros(words(size + 1), np.uint32)  # one more: see `_Vocabulary`
         self._ended = False
         self.active = True
 
@@ -75,14 +76,19 @@ class GrammarConstraint:
         why = self._matcher.get_error().partition("\n")[0]
         return f"the answer's grammar cannot go on: {why}" if self._matcher.is_error() else ""
 
-    def mask(self, scores: NDArray[np.float32]) -> None:
+    def allowed(self, bits: Bits) -> None:
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
+        bits.fill(0)
         if self._matcher.is_error():
-            scores.fill(-np.inf)
             return
-        allowed = np.unpackbits(self._bits.view(np.uint8), count=len(scores), bitorder="little").view(np.bool_)
-        allowed[self._end_ids[self._end_ids < len(scores)]] = self._matcher.is_accepting()
-        np.copyto(scores, -np.inf, where=~allowed)
+        # The made up end of text is no token of the model, whose vocabulary may have others behind the table.
+        self._bits[self._size // 32] &= np.uint32((1 << self._size % 32) - 1)
+        if self._matcher.is_accepting():
+            self._bits[self._end_words] |= self._end_bits
+        else:
+            self._bits[self._end_words] &= ~self._end_bits
+        count = min(len(bits), len(self._bits))
+        bits[:count] = self._bits[:count]
 
     def push(self, token_id: int) -> None:
         if token_id in self._ends:

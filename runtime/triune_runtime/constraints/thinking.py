@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..manifest import ReasoningMarkers
 from ..text.reasoning import Divider
 from ..text.vocabulary import TokenBytes
 from . import Constraint
+from .bits import Bits, places
 
 
 class AfterThinking:
@@ -49,11 +47,11 @@ class AfterThinking:
     def error(self) -> str:
         return self._inner.error
 
-    def mask(self, scores: NDArray[np.float32]) -> None:
-        free = [] if self._begun else [t for t in (*self._opening, *self._breaks[:1]) if t < len(scores)]
-        kept = scores[free]
-        self._inner.mask(scores)
-        scores[free] = kept
+    def allowed(self, bits: Bits) -> None:
+        self._inner.allowed(bits)
+        if not self._begun:
+            at, free = places([t for t in (*self._opening, *self._breaks[:1]) if t < 32 * len(bits)])
+            bits[at] |= free
 
     def push(self, token_id: int) -> None:
         raw = self._token_bytes[token_id]

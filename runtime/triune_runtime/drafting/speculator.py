@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..generation.sequence import Sequence
 from ..manifest import EngineManifest
 from ..runner import Runner
-from ..sampling.host import Sampler
+from ..sampling.sampler import Sampler
 from . import Drafter
 from .costs import Costs, Record, worthwhile
 from .lookup import LookupDrafter

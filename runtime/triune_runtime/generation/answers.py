@@ -6,7 +6,7 @@ The text is cut only when somebody is to be told of it, except where it decides 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..constraints import Constraint
@@ -43,6 +43,7 @@ class Served:
     pending: Pending = field(default_factory=Pending)
     unread: list[int] = field(default_factory=list)  # tokens whose text has not been cut
     taken: int = 0  # tokens in all
+    watched: bool = False  # its text or its constraint may end it
 
 
 class Answers:
@@ -117,7 +118,8 @@ class Answers:
         cutter = TextCutter(self._token_bytes, params.stop, params.min_tokens, divider)
         clocking = Clocking(self._clock())
         stops = self.stop_token_ids(request)
-        self._served[request.key] = Served(request, max_tokens, constraint, stops, cutter, clocking)
+        watched = bool(params.stop) or constraint is not None
+        self._served[request.key] = Served(request, max_tokens, constraint, stops, cutter, clocking, watched=watched)
         if request.deadline is not None:
             self._deadlines[request.key] = request.deadline
 
@@ -131,38 +133,43 @@ class Answers:
         served.pending.kv = kv or served.pending.kv
         self._metrics.started(served.clocking, self._clock())
 
-    def take_in(
-        self, key: int, token: int, now: float, logprob: TokenLogprob | None = None, *, latest: bool = True
-    ) -> Event | None:
-        """Add a token to an answer; its last event, if the answer is over with it.
+    def take_in(self, served: Served, tokens: Sequence[int], now: float, logprobs: Sequence[TokenLogprob] = ()) -> Event | None:
+        """Add tokens to an answer; its last event, if the answer is over with one of them: those behind it count for nothing.
 
         Args:
-            latest: nothing was chosen behind it yet, so that the constraint's state is that after this token.
+            logprobs: of the tokens, if they are asked for.
         """
-        served = self._served[key]
-        served.taken += 1
-        clocking, pending = served.clocking, served.pending
+        request, pending, clocking = served.request, served.pending, served.clocking
         clocking.latest = now
-        clocking.tokens += 1
         if clocking.first is None:
             self._metrics.first_token(clocking, now)
-        pending.new_tokens += 1
-        if logprob is not None:
-            pending.logprobs.append(logprob)
-        if token in served.stop_token_ids:
-            return self.finish(key, "stop")
-        served.unread.append(token)
+        for number, token in enumerate(tokens):
+            served.taken += 1
+            pending.new_tokens += 1
+            if logprobs:
+                pending.logprobs.append(logprobs[number])
+            if token in served.stop_token_ids:
+                return self.finish(request.key, "stop")
+            served.unread.append(token)
+            if served.watched and self._complete(served, latest=number == len(tokens) - 1):
+                return self.finish(request.key, "stop")
+            if served.taken >= served.max_tokens:
+                return self.finish(request.key, "length")
+        if request.stream:
+            self._news[request.key] = None
+        return None
+
+    def _complete(self, served: Served, *, latest: bool) -> bool:
+        """Whether an answer is over by its text.
+
+        Args:
+            latest: nothing was chosen behind its last token yet, so that the constraint's state is that after it.
+        """
         if served.request.params.stop:
             self._read(served)
-            if pending.cut.stop_reason is not None:
-                return self.finish(key, "stop")
-        if latest and served.constraint is not None and served.constraint.finished:
-            return self.finish(key, "stop")
-        if served.taken >= served.max_tokens:
-            return self.finish(key, "length")
-        if served.request.stream:
-            self._news[key] = None
-        return None
+            if served.pending.cut.stop_reason is not None:
+                return True
+        return latest and served.constraint is not None and served.constraint.finished
 
     def pieces(self, wanted: Container[int] = EVERYONE) -> list[Event]:
         """What can be handed out now of the streams that are `wanted`."""
@@ -220,7 +227,7 @@ class Answers:
         return served.clocking.times() if served.request.timed else None
 
     def _forget(self, served: Served, reason: FinishReason) -> None:
-        key = served.request.key
+        key, served.clocking.tokens = served.request.key, served.taken
         del self._served[key]
         self._news.pop(key, None)
         self._deadlines.pop(key, None)

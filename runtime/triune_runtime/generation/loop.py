@@ -12,17 +12,18 @@ from ..errors import Overloaded, RequestError, TriuneError
 from ..kv.store import KvStore
 from ..manifest import EngineManifest, Limits
 from ..metrics import Metrics, Snapshot
-from ..request import Event, FinishReason, Request
+from ..request import Event, FinishReason, Request, TokenLogprob
 from ..runner import Runner
-from ..sampling.host import Sampler
+from ..sampling.sampler import Sampler
 from ..text.vocabulary import TokenBytes
 from .answers import EVERYONE, Answers
 from .scheduler import Scheduler
 from .sequence import Sequence
 from .step import Step
-from .stepping import Drafts, Launched, NoDrafts, Stepper
+from .stepping import Chosen, Drafts, Launched, NoDrafts, Stepper
 
 LOG = logging.getLogger(__name__)
+_NONE: list[TokenLogprob] = []
 
 
 class StepLoop:
@@ -163,7 +164,7 @@ class StepLoop:
     def _open(self, sequence: Sequence, constraint: Constraint | None) -> None:
         request, answers = sequence.request, self.answers
         self.sampler.add(request, answers.stop_token_ids(request), answers.thinking_limit(request), constraint)
-        sequence.overlaps = bool(self.runner.depth) and self.sampler.overlaps(request.key)
+        sequence.overlaps = bool(self.runner.depth) and self.sampler.overlaps(request.key, self.runner.chooses)
         answers.open(request, sequence.max_tokens, constraint)
         self._sequences[request.key] = sequence
 
@@ -188,26 +189,28 @@ class StepLoop:
             chosen = self._stepper.land(launched, lambda key: answers[key].stop_token_ids)
         except Exception as error:
             return self._failed(step, error)
+        events = self._without_tokens(step, chosen)
+        self.scheduler.commit(step, chosen.tokens)
+        now, count = self._clock(), 0
+        for key, tokens in chosen.tokens.items():
+            served, logprobs = answers[key], chosen.logprobs.get(key, _NONE)
+            count += len(tokens)
+            if (last := answers.take_in(served, tokens, now, logprobs)) is not None:
+                events.append(last)
+                self._forget(key)
+        self.metrics.generated(count)
+        return events
+
+    def _without_tokens(self, step: Step, chosen: Chosen) -> list[Event]:
+        """Fail the sequences of a step that have got no token; count the drafts of the others."""
         events = list[Event]()
         for part in step.slices:
+            if part.drafts and part.sequence.key in chosen.tokens:
+                self.answers.drafted(part.sequence.key, len(part.drafts), len(chosen.tokens[part.sequence.key]) - 1)
             for taker in part.takers if part.samples else ():
-                if taker.key not in chosen and part.counts_for(taker):
+                if taker.request.key not in chosen.tokens and part.counts_for(taker):
                     why = self.sampler.error(taker.key) or "its logits are not numbers"
                     events += self._fail([taker.key], _engine_failed(why))
-        self.scheduler.commit(step, {key: [token.token_id for token in tokens] for key, tokens in chosen.items()})
-        now = self._clock()
-        for part in step.slices:
-            if part.drafts and part.sequence.key in chosen:
-                answers.drafted(part.sequence.key, len(part.drafts), len(chosen[part.sequence.key]) - 1)
-        self.metrics.generated(sum(map(len, chosen.values())))
-        for key, tokens in chosen.items():
-            for token in tokens:
-                if key not in answers:  # it has ended, and what was chosen beyond counts for nothing
-                    break
-                logprob = token if answers[key].request.params.logprobs is not None else None
-                if (last := answers.take_in(key, token.token_id, now, logprob, latest=token is tokens[-1])) is not None:
-                    events.append(last)
-                    self._forget(key)
         return events
 
     def _finish(self, key: int, reason: FinishReason) -> Event:

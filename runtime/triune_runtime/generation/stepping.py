@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 from collections.abc import Set as Abstract
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
 
 from ..request import TokenLogprob
 from ..runner import Flight, Order, Rows, Runner, Want, Work
-from ..sampling.host import Sampler, SamplingError
+from ..sampling.columns import Columns
+from ..sampling.sampler import Sampler, SamplingError
 from .sequence import Sequence
 from .step import Slice, Step
 
-Chosen = dict[int, list[TokenLogprob]]  # sequence key -> its next tokens
 _NO_DRAFTS: Mapping[int, tuple[int, ...]] = {}
 _UNKNOWN = (0,)  # stands where the runner puts the token that it chose
 
@@ -61,9 +63,24 @@ class Launched:
 
     step: Step
     plain: list[Slice]
-    flight: Flight | None  # of the plain ones
+    work: list[Work]  # of the plain ones
+    flight: Flight | None  # likewise
     orders: tuple[Order, ...]  # that are still to be given
     began: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """By sequence key the next tokens, and the log probabilities of those that want them."""
+
+    tokens: dict[int, Items[int]] = field(default_factory=dict)
+    logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)
+
+    def add(self, keys: Items[int], tokens: Items[int], logprobs: Mapping[int, TokenLogprob]) -> None:
+        """One token for each of `keys`."""
+        self.tokens.update(zip(keys, zip(tokens, strict=True), strict=True))
+        for key, entry in logprobs.items():
+            self.logprobs[key] = [entry]
 
 
 class Stepper:
@@ -71,15 +88,16 @@ class Stepper:
 
     def __init__(self, runner: Runner, sampler: Sampler, drafts: Drafts, clock: Callable[[], float]) -> None:
         self._runner, self._sampler, self._drafts, self._clock = runner, sampler, drafts, clock
+        self._draws = bool(runner.chooses - {"greedy"})
 
     def launch(self, step: Step) -> Launched:
         """Begin to compute a step."""
         began = self._clock()
         plain = [part for part in step.slices if not part.drafts]
+        work = [self._work(part) for part in plain]
         if not plain:
-            return Launched(step, plain, None, step.orders, began)
-        flight = self._runner.launch([self._work(part) for part in plain], step.orders)
-        return Launched(step, plain, flight, (), began)
+            return Launched(step, plain, work, None, step.orders, began)
+        return Launched(step, plain, work, self._runner.launch(work, step.orders, self._columns(plain)), (), began)
 
     def land(self, launched: Launched, endings: Callable[[int], Abstract[int]]) -> Chosen:
         """Wait for a step and choose the next tokens; without sequences whose logits are no numbers.
@@ -89,66 +107,93 @@ class Stepper:
         """
         chosen, plain = Chosen(), launched.plain
         if launched.flight is not None:
-            chosen = self._choose(plain, launched.flight.collect())
+            self._choose(launched, launched.flight.collect(), chosen)
             if all(part.length == 1 for part in plain):
                 self._drafts.ran_plain(len(plain), self._clock() - launched.began)
         if len(plain) < len(launched.step.slices):
             drafted = [part for part in launched.step.slices if part.drafts]
-            chosen |= self._check(drafted, launched.orders, endings)
+            self._check(drafted, launched.orders, endings, chosen)
         return chosen
 
-    def _choose(self, parts: Items[Slice], made: Rows) -> Chosen:
-        keys, rows = list[int](), list[int]()
-        for row, part in enumerate(parts):
-            for taker in part.takers if part.samples else ():
-                if part.counts_for(taker):
-                    keys.append(taker.request.key)
-                    rows.append(row)
-        try:
-            return self._sample(keys, made, rows)
-        except SamplingError as error:
-            usable = [i for i, key in enumerate(keys) if key not in error.keys]
-            return self._sample([keys[i] for i in usable], made, [rows[i] for i in usable])
+    def _columns(self, parts: Items[Slice]) -> Columns | None:
+        """How the runner is to choose the tokens of these, if it draws any."""
+        if not self._draws:
+            return None
+        # What this step chooses is counted already; what steps in flight choose comes before it.
+        ahead = np.array([max(part.sequence.unknown - 1, 0) for part in parts])
+        return self._sampler.columns([part.sequence.request.key for part in parts], ahead)
 
-    def _check(self, parts: Items[Slice], orders: tuple[Order, ...], endings: Callable[[int], Abstract[int]]) -> Chosen:
-        began, chosen, row = self._clock(), Chosen(), 0
+    def _choose(self, launched: Launched, made: Rows, chosen: Chosen) -> None:
+        keys, rows, drawn = list[int](), list[int](), list[bool]()
+        for row, (part, item) in enumerate(zip(launched.plain, launched.work, strict=True)):
+            if part.samples:
+                for taker in part.takers:
+                    if part.counts_for(taker):
+                        keys.append(taker.request.key)
+                        rows.append(row)
+                        drawn.append(item.wants is Want.TOKEN)
+        if not keys:
+            return
+        mask = np.array(drawn) if self._draws else None
+        try:
+            chosen.add(keys, *self._sampler.sample(keys, made, rows, mask))
+        except SamplingError as error:
+            if usable := [i for i, key in enumerate(keys) if key not in error.keys]:
+                keys, rows = [keys[i] for i in usable], [rows[i] for i in usable]
+                chosen.add(keys, *self._sampler.sample(keys, made, rows, None if mask is None else mask[usable]))
+
+    def _check(
+        self,
+        parts: Items[Slice],
+        orders: tuple[Order, ...],
+        endings: Callable[[int], Abstract[int]],
+        chosen: Chosen,
+    ) -> None:
+        began, row = self._clock(), 0
         made = self._runner.launch([self._work(part) for part in parts], orders).collect()
         for part in parts:
-            tokens = self._accept(part, made, row, endings(part.sequence.key))
+            self._accept(part, made, row, endings(part.sequence.key), chosen)
             row += part.length
-            if tokens:
-                chosen[part.sequence.key] = tokens
         self._drafts.ran_check(len(parts), self._clock() - began)
-        return chosen
 
-    def _accept(self, part: Slice, made: Rows, first: int, endings: Abstract[int]) -> list[TokenLogprob]:
+    def _accept(self, part: Slice, made: Rows, first: int, endings: Abstract[int], chosen: Chosen) -> None:
         """Tokens up to the first that is not what was guessed: with it the guesses behind it are void.
 
         Args:
             first: where the rows of `part` begin in `made`.
         """
-        key, tokens = part.sequence.key, list[TokenLogprob]()
+        key, accepted, entries = part.sequence.key, list[int](), list[TokenLogprob]()
         for row, draft in enumerate((*part.drafts, None), first):
             try:
-                tokens += self._sampler.sample([key], made, [row])
+                tokens, logprobs = self._sampler.sample([key], made, [row])
             except SamplingError:  # what came before it counts; the next step meets these logits first
                 break
-            if tokens[-1].token_id != draft or draft in endings or self._sampler.complete(key):
+            accepted += tokens
+            entries += logprobs.values()
+            if tokens[0] != draft or draft in endings or self._sampler.complete(key):
                 break
-        self._drafts.checked(key, len(part.drafts), max(0, len(tokens) - 1))
-        return tokens
-
-    def _sample(self, keys: Items[int], made: Rows, at: Items[int]) -> Chosen:
-        return {key: [token] for key, token in zip(keys, self._sampler.sample(keys, made, at), strict=True)}
+        self._drafts.checked(key, len(part.drafts), max(0, len(accepted) - 1))
+        if accepted:
+            chosen.tokens[key] = accepted
+            if entries:
+                chosen.logprobs[key] = entries
 
     def _work(self, part: Slice) -> Work:
         sequence, drafts = part.sequence, part.drafts
-        assert sequence.slot is not None, "a sequence without a slot cannot run"
-        wants = Want.NOTHING
-        if part.samples:
-            reads = any(self._sampler.reads_logits(taker.request.key, len(drafts)) for taker in part.takers)
-            wants = Want.LOGITS if reads else Want.TOKEN
+        slot = sequence.slot
+        assert slot is not None, "a sequence without a slot cannot run"
+        wants = self._wants(part) if part.samples else Want.NOTHING
         if part.fed:
-            return Work(sequence.slot, part.start, _UNKNOWN, 0, wants, True)
+            return Work(slot, part.start, _UNKNOWN, 0, wants, True)
+        if not drafts and part.length == 1:
+            return Work(slot, part.start, (sequence.tokens[part.start],), 0, wants)
         own = sequence.tokens[part.start : part.start + part.length - len(drafts)]
-        return Work(sequence.slot, part.start, (*own, *drafts), len(drafts), wants)
+        return Work(slot, part.start, (*own, *drafts), len(drafts), wants)
+
+    def _wants(self, part: Slice) -> Want:
+        """A token, if the runner can choose it, and it is the same for all who take it: the best one. Else logits."""
+        chooses = self._runner.chooses if not part.siblings else self._runner.chooses & {"greedy"}
+        if not chooses:
+            return Want.LOGITS
+        theirs = all(self._sampler.chosen_by(taker.request.key, chooses, len(part.drafts)) for taker in part.takers)
+        return Want.TOKEN if theirs else Want.LOGITS
