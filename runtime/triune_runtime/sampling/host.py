@@ -62,8 +62,8 @@ def choose(logits: Array, columns: Columns, *, best: Best | None = None, at: Seq
         unread = columns.plain
     if not unread.all():
         highest = columns.greedy & ~columns.adjusted & ~unread
-        for i in np.flatnonzero(highest).tolist():  # row by row: a copy of some of them would be megabytes
-            tokens[i], usable[i] = _highest(logits[places[i]])
+        if len(rows := np.flatnonzero(highest)):
+            tokens[rows], usable[rows] = _highest_of_each(logits, [places[i] for i in rows.tolist()])
         if len(others := np.flatnonzero(~(highest | unread))):
             _choose_others(logits, columns, others.tolist(), places, (tokens, usable))
     np.copyto(tokens, columns.forced, where=columns.forced >= 0)
@@ -93,6 +93,14 @@ def _choose_others(
 def _highest(scores: Array) -> tuple[int, bool]:
     token = int(scores.argmax())  # of equal ones the lowest id; of any with a NaN, that
     return token, isfinite(scores[token])
+
+
+def _highest_of_each(logits: Array, places: list[int]) -> tuple[Indices, NDArray[np.bool_]]:
+    """`_highest` of several rows, without a copy of theirs: they are megabytes."""
+    first, stop = places[0], places[0] + len(places)
+    neighbours = places == list(range(first, stop))
+    tokens = logits[first:stop].argmax(axis=1) if neighbours else np.array([logits[place].argmax() for place in places])
+    return tokens, np.isfinite(logits[places, tokens])
 
 
 def _drawn(scores: Array, columns: Columns, row: int, uniform: float) -> tuple[int, bool]:
