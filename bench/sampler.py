@@ -1,6 +1,7 @@
 """python -m bench.sampler: what choosing a step's tokens costs the host, as a table and one JSON line.
 
-With --before PATH, of another checkout's sampler too: each runs in a process of its own, and both take turns, case by case.
+With --before PATH, of another checkout's sampler too: each runs in a process of its own, and both take turns, case by case. The
+sampler runs on one thread, so its processor time is measured: other work on the machine counts only where it takes up memory.
 
 Logits are made up to resemble a language model's: a normal bulk (deviation 2.2) over the whole vocabulary, and 64 tokens, other
 ones in each row, whose logits fall from 20 by a power law of the rank. Its exponent differs from row to row (1 to 4), so that
@@ -45,7 +46,7 @@ CASES: dict[str, tuple[dict[str, float], bool]] = {  # parameters, whether the e
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Medians of one case over the rounds; milliseconds of a step."""
+    """Medians of one case over the rounds; milliseconds of processor time of a step."""
 
     case: str
     rows: int
@@ -107,9 +108,9 @@ def serve() -> None:
         step()
         began = time.perf_counter()
         while len(times) < STEPS or time.perf_counter() - began < SECONDS:
-            before = time.perf_counter()
+            before = time.thread_time()
             step()
-            times.append(time.perf_counter() - before)
+            times.append(time.thread_time() - before)
         print(json.dumps(statistics.median(times)), flush=True)
 
 
