@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from triune_runtime.kv.store import Held, KvUsage
 from triune_runtime.runner import Best, Copy, CopyBlock, Flight, Order, Rows, Table, Want, Work
+from triune_runtime.sampling.columns import Columns
+from triune_runtime.sampling.host import choose
 
 NOTHING = -1  # what a block holds where nothing was written
 
@@ -175,15 +177,21 @@ class PagedFlight:
 
 
 class PagedRunner:
-    """See `Runner`: works beside the host where `depth` is 1, and chooses the tokens of plain greedy rows."""
+    """See `Runner`: works beside the host where `depth` is 1, and chooses tokens as the columns say."""
 
     mtp = None
-    chooses = frozenset({"greedy"})
 
     def __init__(
-        self, vocab_size: int, blocks: int, block_tokens: int, stop_token_ids: Sequence[int] = (), *, depth: int = 1
+        self,
+        vocab_size: int,
+        blocks: int,
+        block_tokens: int,
+        stop_token_ids: Sequence[int] = (),
+        *,
+        depth: int = 1,
+        chooses: frozenset[str] = frozenset({"greedy"}),
     ) -> None:
-        self.vocab_size, self.depth = vocab_size, depth
+        self.vocab_size, self.depth, self.chooses = vocab_size, depth, chooses
         self._memory = np.full((blocks, block_tokens), NOTHING, np.int64)
         self._tables: dict[int, tuple[int, ...]] = {}
         self._latest: dict[int, int] = {}  # slot -> the token that the latest launch chose for it
@@ -196,7 +204,7 @@ class PagedRunner:
     def close(self) -> None:
         assert all(flight.collected for flight in self._flights), "closed with a step in flight"
 
-    def launch(self, work: Sequence[Work], orders: Sequence[Order] = (), columns: object | None = None) -> Flight:
+    def launch(self, work: Sequence[Work], orders: Sequence[Order] = (), columns: Columns | None = None) -> Flight:
         self._flights = [flight for flight in self._flights if not flight.collected]
         assert len(self._flights) <= self.depth, f"{len(self._flights)} launches are in flight already"
         for order in orders:
@@ -205,17 +213,17 @@ class PagedRunner:
                 self._memory[order.target] = self._memory[order.source]
             else:
                 self._tables[order.slot] = order.blocks
-        before, self._latest = self._latest, {}
-        logits, tokens, best = [], [], []
-        for item in work:
-            row = self._run(item, before)
-            choice = int(row.argmax())
-            self._latest[item.slot] = choice
-            tokens.append(choice)
-            best.append(row[choice])
-            logits.append(row if item.wants is Want.LOGITS else np.full_like(row, np.nan))
-        chosen = Best(np.array(tokens, np.int64), np.array(best, np.float32))
-        self._flights.append(PagedFlight(Rows(np.stack(logits), chosen)))
+        before = self._latest
+        logits = np.stack([self._run(item, before) for item in work])
+        tokens, wanted = logits.argmax(1), np.array([item.wants for item in work])
+        if columns is not None:
+            tokens = np.where(wanted == Want.TOKEN, choose(logits, columns).tokens, tokens)
+        else:
+            assert self.chooses == {"greedy"}, "nothing says how tokens are to be drawn"
+        self._latest = dict(zip((item.slot for item in work), tokens.tolist(), strict=True))
+        chosen = Best(tokens, logits[np.arange(len(work)), tokens])
+        logits[wanted != Want.LOGITS] = np.nan
+        self._flights.append(PagedFlight(Rows(logits, chosen)))
         return self._flights[-1]
 
     def run_rows(self, work: Sequence[Work]) -> Rows:

@@ -23,6 +23,8 @@ from triune_runtime.request import Event, KvCounts, Request, SamplingParams
 from triune_runtime.sampling.sampler import Sampler
 
 LENGTH, BLOCK = 64, 4
+GREEDY = frozenset({"greedy"})
+DRAWING = GREEDY | {"temperature", "top_k", "top_p", "min_p", "logit_bias", "min_tokens", "presence_penalty"}
 
 
 class Paged:
@@ -36,12 +38,13 @@ class Paged:
         depth: int = 1,
         chunk: int = 8,
         budget: int | None = None,
+        chooses: frozenset[str] = GREEDY,
         clock: Any = lambda: 0.0,
     ) -> None:
         manifest = make_manifest(max_sequences=slots, max_length=LENGTH, prefill_chunk=chunk, max_queue=1000)
         manifest = replace(manifest, limits=replace(manifest.limits, max_step_tokens=budget))
         self.store = BlockStore(slots, blocks, BLOCK)
-        self.runner = PagedRunner(VOCAB, blocks, BLOCK, STOPS, depth=depth)
+        self.runner = PagedRunner(VOCAB, blocks, BLOCK, STOPS, depth=depth, chooses=chooses)
         self.loop = StepLoop(manifest, self.runner, TOKENS, store=self.store, sampler=Sampler(VOCAB), clock=clock)
 
     def serve(self, requests: Sequence[Request]) -> list[Event]:
@@ -56,7 +59,12 @@ def random_group(rng: random.Random, key: int, prefixes: Sequence[tuple[int, ...
     params = SamplingParams(
         max_tokens=rng.choice([1, 5, 20, 30]),
         temperature=rng.choice([0.0, 0.0, 1.0]),
+        top_k=rng.choice([0, 0, 5]),
+        top_p=rng.choice([1.0, 0.8]),
+        min_tokens=rng.choice([0, 0, 3]),
+        logit_bias=rng.choice([(), ((5, 2.0),)]),
         repetition_penalty=rng.choice([1.0, 1.0, 1.3]),
+        presence_penalty=rng.choice([0.0, 0.0, 0.5]),
         stop=rng.choice([(), (), ("ab",)]),
         ignore_eos=rng.random() < 0.5,
         seed=rng.randrange(100),
@@ -80,12 +88,16 @@ def whole(events: Sequence[Event], key: int) -> tuple[Any, ...]:
 
 
 @settings(max_examples=200, deadline=None)
-@given(seed=st.integers(0, 2**32), depth=st.sampled_from([0, 1]))
-def test_no_answer_depends_on_shared_prefixes_on_being_sent_back_or_on_steps_in_flight(seed: int, depth: int) -> None:
+@given(seed=st.integers(0, 2**32), depth=st.sampled_from([0, 1]), chooses=st.sampled_from([GREEDY, DRAWING]))
+def test_no_answer_depends_on_shared_prefixes_on_being_sent_back_on_steps_in_flight_or_on_who_draws(
+    seed: int, depth: int, chooses: frozenset[str]
+) -> None:
     rng = random.Random(seed)
     blocks = rng.randint(LENGTH // BLOCK, 40)
     chunk = rng.choice([1, 3, 4, 8, 16])
-    paged = Paged(blocks, slots=rng.randint(3, 8), depth=depth, chunk=chunk, budget=rng.choice([None, chunk * 3]))
+    paged = Paged(
+        blocks, slots=rng.randint(3, 8), depth=depth, chunk=chunk, budget=rng.choice([None, chunk * 3]), chooses=chooses
+    )
     loop = paged.loop
     prefixes = [(), *(tuple(rng.randrange(2, VOCAB) for _ in range(rng.randint(4, 20))) for _ in range(2))]
     groups = [random_group(rng, 10 * number, prefixes) for number in range(rng.randint(2, 10))]

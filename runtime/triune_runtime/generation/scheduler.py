@@ -121,7 +121,7 @@ class Scheduler:
                 assert 0 < len(tokens) <= 1 + len(part.drafts), f"{len(tokens)} tokens of {len(part.drafts)} drafts"
                 taker.tokens.extend(tokens)
                 taker.unknown -= 1
-                taker.follows = False
+                taker.shares = False
                 taker.computed += len(tokens) - 1  # drafts that were right are in the cache already
 
     def remove(self, sequence: Sequence, *, keep: bool = True) -> None:
@@ -234,7 +234,7 @@ class Scheduler:
         slices = []
         for s in self.decoding:
             if s.unknown:
-                if not s.overlaps or s.follows or len(s.tokens) + s.unknown >= s.longest:
+                if not s.overlaps or s.shares or len(s.tokens) + s.unknown >= s.longest:
                     continue
                 part = Slice(s, s.computed, 1, True, s.turn, (), True)
             elif drafts and (own := drafts.get(s.request.key)):

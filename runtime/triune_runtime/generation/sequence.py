@@ -24,7 +24,7 @@ class Sequence:
     longest: int = field(init=False)  # tokens of prompt and answer together
     computed: int = 0  # tokens whose KV is in the cache, or will be by what is launched
     unknown: int = 0  # tokens at the end that steps in flight are choosing; not among `tokens` yet
-    follows: bool = False  # the token in flight is chosen from a row of the leader's, not of its own slot
+    shares: bool = False  # the token in flight is chosen from a row that several take: the runner does not know it
     slot: int | None = None  # while it holds one
     kv: KvCounts | None = None  # what its prompt took when it first got a slot
     room: int = 0  # tokens that fit there before the store must be asked for more
@@ -70,14 +70,15 @@ class Sequence:
             room: of each sibling's slot.
         """
         siblings, self.siblings = self.siblings, []
+        self.shares = bool(siblings)
         for sibling in siblings:
             sibling.leader, sibling.computed, sibling.room = None, self.computed, room
-            sibling.turn, sibling.started, sibling.follows = self.turn, True, True
+            sibling.turn, sibling.started, sibling.shares = self.turn, True, True
         return tuple(siblings)
 
     def lose_slot(self) -> None:
         """Begin anew later: what is computed is gone, what is generated is not."""
-        self.slot, self.computed, self.unknown, self.room, self.follows = None, 0, 0, 0, False
+        self.slot, self.computed, self.unknown, self.room, self.shares = None, 0, 0, 0, False
         self.turn += 1
 
     @property
