@@ -43,6 +43,12 @@ ALLOWED: dict[str, set[str]] = {
     "triune_builder.quantize": {
         "triune_builder.quantize", "triune_builder.graph", "triune_builder.checkpoint", "triune_builder.errors",
     },
+    "triune_builder.verify": {  # judges the others, and so shares nothing with them
+        "triune_builder.verify", "triune_builder.errors", "triune_runtime.manifest", "triune_runtime.runner",
+    },
+    "triune_builder.verify.reference": {
+        "triune_builder.verify.reference_deepseek", "triune_builder.verify.reference_parts", "triune_builder.errors",
+    },
     "triune_server": {
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets.tensorrt.preflight",
         "triune_builder.cli", "triune_builder.errors",

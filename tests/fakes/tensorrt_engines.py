@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triune_builder.graph import arch
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
 from triune_builder.targets import onnx_files
@@ -28,7 +29,7 @@ from .tiny_llama import FakeCheckpoint
 
 LENGTH = 64
 LIMITS = Limits(max_sequences=4, max_length=LENGTH, prefill_chunk=16)
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "deepseek_v3")
+ARCHITECTURES = tuple(arch.ARCHITECTURES)
 RTX = adapter.RTX
 
 
