@@ -16,7 +16,6 @@ from triune_builder.quantize.apply import quantize
 from triune_builder.targets import onnx_files
 from triune_builder.targets.tensorrt import adapter, graph_files
 from triune_builder.targets.tensorrt.adapter import Network, Shapes
-from triune_builder.targets.tensorrt.fp8 import quantize_fp8
 from triune_builder.targets.tensorrt.gpus import PRECISIONS
 from triune_builder.targets.tensorrt.lowering import capacity, lower
 from triune_builder.targets.tensorrt.network_runner import NetworkRunner
@@ -42,12 +41,8 @@ def tiny(architecture: str, **changes: Any) -> FakeCheckpoint:
 
 def quantized(checkpoint: FakeCheckpoint, precision: str) -> GraphBundle:
     """The graph before it is lowered: the definition of what the engine is to compute."""
-    rules = PRECISIONS[precision]
     bundle = export(checkpoint, max_length=LENGTH)  # type: ignore[arg-type]  # a fake
-    if rules.fp8:
-        quantize_fp8(bundle, rules.weights)
-        return bundle
-    return quantize(bundle, rules.weights).bundle
+    return quantize(bundle, PRECISIONS[precision].weights).bundle
 
 
 @dataclass(frozen=True)

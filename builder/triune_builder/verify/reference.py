@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import BuildError
 from .reference_deepseek import deepseek_layer, mtp_states, positions
 from .reference_parts import Array as Array
-from .reference_parts import Scope, Texts, gated_mlp, linear, rms_norm, rotate
+from .reference_parts import Observe, Scope, Texts, gated_mlp, linear, rms_norm, rotate
 from .reference_parts import Tensor as Tensor
 
 BLOCK = 128  # positions whose logits are computed at once: 128 x 49,152 float32 are 25 MB
@@ -55,28 +55,23 @@ def score(
             yield Scored(number, block, x[span][block] @ head.T)
 
 
-def input_maxima(
-    config: Mapping[str, Any], weights: Mapping[str, Tensor], texts: Sequence[Sequence[int]]
-) -> dict[str, NDArray[np.float64]]:
-    """Largest |x_j| of every linear's input over `texts`: weight name -> float64 [in]; the head is always "lm_head.weight".
+def observe_inputs(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], texts: Sequence[Sequence[int]], observe: Observe
+) -> None:
+    """Tell `observe` once of every linear the weight's name and its input over `texts`, float64 [tokens of all texts, in].
 
-    In float64, so that hardly more than the last of its bits depends on the processor's own order of summing.
+    The head is always "lm_head.weight"; an expert's input has the tokens that chose it. In float64, so that hardly more
+    than the last of its bits depends on the processor's own order of summing.
 
     Raises:
         BuildError: as `score`.
     """
-    maxima: dict[str, NDArray[np.float64]] = {}
-
-    def observe(name: str, x: Array) -> None:
-        maxima[name] = np.abs(x).max(0).astype(np.float64)
-
     root = Scope(weights, observe=observe)
     hidden = final_states(config, root, texts, np.float64)
-    maxima["lm_head.weight"] = np.abs(hidden).max(0).astype(np.float64)
+    observe("lm_head.weight", hidden)
     if f"model.layers.{config['num_hidden_layers']}.eh_proj.weight" in weights:  # the layer of multi-token prediction
         followers = np.concatenate([np.roll(np.asarray(t, np.int64), -1) for t in texts])
         mtp_states(config, root, hidden, followers, Texts.of(texts))
-    return maxima
 
 
 def final_states(

@@ -6,7 +6,6 @@ A function that no rule replaces keeps its body: correct, slower. Every rule is 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 
 from ...errors import BuildError
 from ...graph.export import GraphBundle
-from ...graph.rewrite import Rewriter
-from ...quantize.schemes import WHOLE_ZEROS
+from ...graph.rewrite import Rewriter, constant_array, constant_shape
+from ...quantize.schemes.blocks import WHOLE_ZEROS
 from ..packing import pack
 from .latent import lower_latent
 from .moe import lower_experts
@@ -147,7 +146,7 @@ def _blocks(rewriter: Rewriter) -> None:
         x, codes, scale, offset = node.inputs
         assert codes is not None and scale is not None and offset is not None and codes.name is not None
         bits, block = node.attributes["bits"].as_int(), node.attributes["block_size"].as_int()
-        rows, columns = _static_shape(codes)
+        rows, columns = constant_shape(codes)
         name = codes.name.removesuffix(".codes")
         parts = _Parts(codes, scale, offset, bits)
         packed = rewriter.initializer(
@@ -182,12 +181,12 @@ class _Parts:
 
     def packed(self) -> NDArray[np.uint8]:
         """Codes [rows, blocks, bytes]; four bits: the even column in the low half."""
-        codes = _array(self._codes).reshape(*_array(self._scale).shape, -1)
+        codes = constant_array(self._codes).reshape(*constant_array(self._scale).shape, -1)
         return pack(codes, self._bits)
 
     def whole_zeros(self) -> NDArray[np.uint8] | None:
         """Zero points [rows, blocks] if every offset is a whole number of steps within the codes' range, else None."""
-        scale, offset = _array(self._scale), _array(self._offset)
+        scale, offset = constant_array(self._scale), constant_array(self._offset)
         with np.errstate(divide="ignore", invalid="ignore"):
             zeros = np.where(scale != 0, -offset / scale, 0)
         whole = np.rint(zeros)
@@ -201,15 +200,5 @@ class _Parts:
 
     def rest(self) -> NDArray[np.float32]:
         """What the middle zero point, 2^(bits-1), leaves of the offsets: [blocks, rows]."""
-        rest = _array(self._offset) + _array(self._scale) * np.float32(2 ** (self._bits - 1))
+        rest = constant_array(self._offset) + constant_array(self._scale) * np.float32(2 ** (self._bits - 1))
         return np.ascontiguousarray(rest.T.astype(np.float32))
-
-
-def _array(value: ir.Value) -> NDArray[Any]:
-    assert value.const_value is not None
-    return value.const_value.numpy()
-
-
-def _static_shape(value: ir.Value) -> tuple[int, ...]:
-    assert value.const_value is not None
-    return tuple(value.const_value.shape.numpy())

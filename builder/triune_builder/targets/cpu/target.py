@@ -7,9 +7,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from triune_runtime.manifest import EngineManifest, MtpEngine, Speculation
 from triune_runtime.runner import Runner
 from triune_runtime.targets import make_runner
@@ -23,17 +20,15 @@ from ...progress import StageClock
 from ...quantize.apply import Change, quantize
 from ...quantize.policy import find_precision
 from ...verify.layers import Pieces
-from ...verify.reference import input_maxima
 from ...verify.report import WeightChange
-from ...verify.texts import texts_of, token_ids
 from .. import onnx_files
+from ..calibration import calibrate, forget
 from ..stages import EngineFacts, StageFactory, Tools
 from . import drafts, lowering, stored
 from .pieces import OrtPieces
 
 # Tokens of a run that checks drafts. An MTP layer's second draft, made of its first, is rarely right: docs/speculation.md.
 _CHECKED_WITH_MTP, _CHECKED = 2, 4
-_CALIBRATION = ".calibration.npz"  # in the engine's folder while it is being made
 
 
 class OrtTools(Tools):
@@ -49,7 +44,7 @@ class OrtTools(Tools):
             speculates = _speculates(plan, bundle)
         with stage("quantize"):
             precision = find_precision(plan.precision)
-            quantized = quantize(bundle, precision, _calibrate(checkpoint, folder) if precision.smooth else None)
+            quantized = quantize(bundle, precision, calibrate(checkpoint, precision, folder))
         with stage("lower"):
             bundle = lowering.lower(quantized.bundle)
             if precision.stored:
@@ -58,7 +53,7 @@ class OrtTools(Tools):
             written = onnx_files.write(bundle, folder, clock.count, changes=quantized.changes)
             speculation = _write_speculation(bundle, folder, quantized.changes, written) if speculates else None
             _tell_links(written, clock)
-            (folder / _CALIBRATION).unlink(missing_ok=True)
+            forget(folder)
         return EngineFacts(
             architecture=bundle.architecture,
             vocab_size=bundle.vocab_size,
@@ -114,20 +109,6 @@ def _tell_links(written: onnx_files.Written, clock: StageClock) -> None:
         if files:
             name = f"{len(files)} files" if len(files) > 1 else next(iter(files))
             clock.show.say(f"{'write':<10} {name}: {sum(files.values()) / 1e6:,.0f} MB {what}")
-
-
-def _calibrate(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[np.float64]]:
-    """How large the inputs of each linear get over the calibration texts; minutes of work that `folder` keeps."""
-    kept = folder / _CALIBRATION
-    if kept.exists():
-        with np.load(kept) as arrays:
-            return dict(arrays)
-    texts = token_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification).calibration)
-    maxima = input_maxima(checkpoint.config, checkpoint.weights, texts)
-    beside = kept.with_suffix(".tmp.npz")
-    np.savez(beside, **maxima)
-    beside.replace(kept)
-    return maxima
 
 
 def record(change: Change) -> WeightChange:

@@ -19,8 +19,7 @@ class TrtPrecision:
     """How weights are kept; arithmetic and cache are in `dtype`, whatever the weights are."""
 
     dtype: str  # float16 or bfloat16
-    weights: Precision  # rules; "fp8" below says that what they do not keep as floats becomes FP8, not blocks
-    fp8: bool = False
+    weights: Precision
     capabilities: tuple[str, ...]  # GPUs that take it; the first is the least
 
 
@@ -28,7 +27,7 @@ _ROUTERS = ("*.mlp.gate.weight", "float")  # tiny, and they decide which experts
 
 
 def _rules(name: str, *linear: tuple[str, str]) -> Precision:
-    return Precision(name=name, linear=(_ROUTERS, *linear), embedding="float")  # type: ignore[arg-type]  # schemes
+    return Precision(name=name, linear=(_ROUTERS, *linear), scale_bytes=2)
 
 
 PRECISIONS = {
@@ -43,8 +42,7 @@ PRECISIONS = {
     ),
     "fp8": TrtPrecision(
         dtype="float16",
-        weights=_rules("fp8", ("lm_head.weight", "float"), ("*", "blocks8_symmetric")),
-        fp8=True,
+        weights=_rules("fp8", ("lm_head.weight", "float"), ("*", "fp8")),
         capabilities=_FP8,
     ),
 }
