@@ -21,7 +21,7 @@ PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install engine verify up serve down status logs chat lint format test test-slow test-clients test-gpu test-page fuzz \
-        bench lock clean
+        bench contracts lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -133,6 +133,9 @@ bench: engine ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI 
 	@test -x .venvs/bench/bin/python || $(PYTHON) -m venv .venvs/bench
 	@.venvs/bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
 	@$(BIN)/python -m bench --repository $(REPOSITORY)
+
+contracts: .venv/installed ## write what is made from the declared options and models: configs, fields, the client's table, docs
+	@$(BIN)/python -m triune_runtime.contracts.render
 
 lock: ## write requirements/*.txt anew from requirements/*.in; UPGRADE=1: with the newest versions
 	@$(PYTHON) requirements/lock.py $(UPGRADE:%=--upgrade)

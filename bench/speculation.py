@@ -88,7 +88,7 @@ class Subject:
             for event in engine.step():
                 if isinstance(event.item, TriuneError):
                     raise event.item
-                answers[event.key] += event.item.token_ids
+                answers[event.key] += event.item.cut.token_ids
                 tokens += event.item.new_tokens
                 drafted, accepted = drafted + event.item.drafted, accepted + event.item.accepted
                 live -= event.last

@@ -280,7 +280,7 @@ class _Build:
             defaults=SamplingDefaults(**{k: v for k, v in checkpoint.generation_config.items() if k in known}),
             reasoning=reasoning_markers(checkpoint.tokenizer_json, checkpoint.chat_template),
             speculation=facts.speculation,
-            limits=self.plan.limits,
+            limits=dataclasses.replace(self.plan.limits, chunks_per_s=self.target.chunks_per_s),
             plan=facts.plan,
             built_with=self.inputs.tools,
             inputs_hash=self.inputs.everything(checkpoint.files),

@@ -119,6 +119,7 @@ def prove(
     if runner is None:
         runtime.check_runnable(manifest, folder, machine)
         runner = runtime.make_runner(manifest, folder)
+    runner.warm_up()
     return Proof(
         model=manifest.model,
         target=manifest.target,

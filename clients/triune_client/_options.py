@@ -9,29 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, NotRequired, TypedDict
 
 from . import _structured
+from ._declared import LISTS, SCALARS
 
-# Datatypes of the server's tensors, by option. Lists are STRING[-1]; logit_bias travels as JSON text.
-SCALARS = {
-    "max_tokens": "INT32",
-    "min_tokens": "INT32",
-    "temperature": "FP32",
-    "top_k": "INT32",
-    "top_p": "FP32",
-    "min_p": "FP32",
-    "repetition_penalty": "FP32",
-    "presence_penalty": "FP32",
-    "frequency_penalty": "FP32",
-    "seed": "UINT64",
-    "n": "INT32",
-    "logprobs": "INT32",
-    "ignore_eos": "BOOL",
-    "enable_thinking": "BOOL",
-    "thinking_budget": "INT32",
-    "separate_reasoning": "BOOL",
-    "parallel_tool_calls": "BOOL",
-}
-LISTS = ("stop", "bad_words")
-TENSORS = {"logprobs": "top_logprobs"}  # options whose tensor has another name: `logprobs` is an output
 _RANGES = {"INT32": (-(2**31), 2**31 - 1), "UINT64": (0, 2**64 - 1)}
 
 

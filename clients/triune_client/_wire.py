@@ -13,8 +13,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, get_args
 
 from . import _structured
+from ._declared import LISTS, SCALARS, TENSORS
 from ._errors import Overloaded, ServerError, StreamBroken, TriuneError, class_of_http, from_message
-from ._options import LISTS, SCALARS, TENSORS, Message, Settings
+from ._options import Message, Settings
 from ._types import Chunk, FinishReason, ModelInfo, Usage
 
 _FINISH_REASONS = frozenset(get_args(FinishReason))

@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from .errors import TriuneError
-from .request import Chunk, Event
-from .text.cutter import Cut, merge
+from .request import Chunk, Event, join
 
 Item = Chunk | TriuneError
 Sink = Callable[[Item], None]
@@ -35,30 +34,6 @@ class Pace:
 
 
 DEFAULT_PACE = Pace()
-
-
-def join(first: Chunk, second: Chunk) -> Chunk:
-    """Two neighbouring chunks of a request as one, with the index of the first."""
-    cut = merge(_cut(first), _cut(second))
-    return Chunk(
-        index=first.index,
-        token_ids=cut.token_ids,
-        byte_start=cut.byte_start,
-        byte_stop=cut.byte_stop,
-        new_tokens=first.new_tokens + second.new_tokens,
-        finish_reason=second.finish_reason,
-        stop_reason=cut.stop_reason,
-        logprobs=first.logprobs + second.logprobs,
-        border=cut.border,
-        reasoning_tokens=cut.reasoning_tokens,
-        times=second.times,
-        drafted=second.drafted,
-        accepted=second.accepted,
-    )
-
-
-def _cut(chunk: Chunk) -> Cut:
-    return Cut(chunk.token_ids, chunk.byte_start, chunk.byte_stop, chunk.stop_reason, chunk.border, chunk.reasoning_tokens)
 
 
 def _is_last(item: Item | None) -> bool:

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from .errors import TriuneError
+from .text.cut import NOTHING, Cut, merge
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How to choose tokens and when to stop. Already validated: see `parsing.py`."""
+    """How to choose tokens and when to stop. Already validated: see `options/`."""
 
-    max_tokens: int | None = None  # None: whatever room the engine leaves
+    # written by `make contracts` from options/declared.py: begin
+    thinking_budget: int | None = None  # most tokens of thinking; then it is closed. 0: answer at once
+    max_tokens: int | None = None  # most tokens of the answer; absent: what room the engine leaves
     min_tokens: int = 0  # no stop token or stop string before this many
-    temperature: float = 0.0  # 0: greedy
-    top_k: int = 0  # 0: off
-    top_p: float = 1.0  # 1: off
-    min_p: float = 0.0  # 0: off
-    repetition_penalty: float = 1.0  # over prompt and answer
-    presence_penalty: float = 0.0  # over the answer
-    frequency_penalty: float = 0.0  # over the answer
-    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, added to its logit)
-    bad_words: tuple[tuple[int, ...], ...] = ()  # token sequences that must not appear
+    temperature: float = 0.0  # how evenly tokens are chosen; 0: greedy
+    top_k: int = 0  # choose among the k best; 0 or -1: off
+    top_p: float = 1.0  # choose among the best that have this probability together; 0 or 1: off
+    min_p: float = 0.0  # choose among those at least this times as likely as the best; 0: off
+    repetition_penalty: float = 1.0  # makes tokens of prompt and answer less likely; 1: off
+    presence_penalty: float = 0.0  # taken from the logits of tokens that the answer has; 0: off
+    frequency_penalty: float = 0.0  # the same, for each time that it has them; 0: off
+    seed: int = 0  # the same seed gives the same text, whatever else is in the batch
+    logit_bias: tuple[tuple[int, float], ...] = ()  # token id -> added to its logit
+    bad_words: tuple[tuple[int, ...], ...] = ()  # what must not appear
     stop: tuple[str, ...] = ()  # strings that end the answer; not part of it
-    stop_token_ids: tuple[int, ...] = ()  # besides the model's own
-    ignore_eos: bool = False
-    seed: int = 0  # decides the text of a sampled request, whatever else is in the batch
-    logprobs: int | None = None  # None: off; 0: of the chosen tokens; k: and of the k best
-    max_drafts: int | None = None  # most tokens guessed ahead at once; 0: none. None: as many as pay. Changes no text
-    thinking_budget: int | None = None  # most tokens of thinking; then it is closed. None: as many as the model likes
+    ignore_eos: bool = False  # go on after the model's own end
+    max_drafts: int | None = None  # most tokens guessed ahead at once; absent: as many as pay
+    logprobs: int | None = None  # 0: log probabilities of the chosen tokens; k: and of the k best
+    stop_token_ids: tuple[int, ...] = ()  # tokens that end the answer, besides the model's own
     guide: tuple[str, str] | None = None  # what the answer must look like: see `constraints/guide.py`
+    # written by `make contracts` from options/declared.py: end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,27 +74,51 @@ class Times:
     latest: float | None = None  # token
 
 
+def _joined_by(rule: Callable[[Any, Any], Any]) -> dict[str, Any]:
+    """How two neighbours' values of a field become the joined chunk's."""
+    return {"joined_by": rule}
+
+
+_FIRST = _joined_by(lambda first, second: first)
+_LAST = _joined_by(lambda first, second: second)
+_ADDED = _joined_by(operator.add)  # numbers; of tuples, one behind the other
+
+
+@dataclass(frozen=True, slots=True)
+class KvCounts:
+    """What a request has taken of the KV memory."""
+
+    new_blocks: int = 1
+    reused_blocks: int = 0
+    reused_tokens: int = 0  # of the prompt, that did not have to be computed
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer. Its text is bytes [byte_start, byte_stop) of its tokens' bytes, always whole UTF-8.
+    """A piece of an answer. What a response says is said here; each field says how two neighbours' become one."""
 
-    Where thinking is kept apart, bytes [byte_start, border[0]) are thinking, and the answer is [border[1], byte_stop).
-    Neighbouring chunks may name the same token where a character spans it; the byte ranges never overlap.
-    """
+    index: int = field(metadata=_FIRST)  # 0, 1, 2, ... in a request
+    cut: Cut = field(metadata=_joined_by(merge))  # its text, always whole UTF-8; the byte ranges of two never overlap
+    new_tokens: int = field(metadata=_ADDED)  # generated since the chunk before; sums to the answer's length
+    finish_reason: FinishReason | None = field(default=None, metadata=_LAST)  # set on the last chunk only
+    logprobs: tuple[TokenLogprob, ...] = field(default=(), metadata=_ADDED)  # one a new token, when asked for
+    times: Times | None = field(default=None, metadata=_LAST)  # when asked for
+    drafted: int = field(default=0, metadata=_LAST)  # on the last chunk: tokens of the whole answer that were guessed ahead
+    accepted: int = field(default=0, metadata=_LAST)  # and how many of them were right
+    kv: KvCounts = field(default=KvCounts(), metadata=_LAST)
 
-    index: int  # 0, 1, 2, ... in a request
-    token_ids: tuple[int, ...]  # the tokens that cover the text
-    byte_start: int
-    byte_stop: int
-    new_tokens: int  # tokens generated since the chunk before; sums to the answer's length
-    finish_reason: FinishReason | None = None  # set on the last chunk only
-    stop_reason: str | None = None  # the stop string that ended the answer
-    logprobs: tuple[TokenLogprob, ...] = ()  # one a new token, when asked for
-    border: tuple[int, int] | None = None  # None: thinking is not kept apart
-    reasoning_tokens: int = 0  # tokens whose text begins in this chunk's thinking
-    times: Times | None = None  # when asked for
-    drafted: int = 0  # on the last chunk: tokens of the whole answer that were guessed ahead
-    accepted: int = 0  # and how many of them were right
+    @classmethod
+    def cancelled(cls) -> Chunk:
+        """The one chunk of a request that was cancelled before it had any."""
+        return cls(0, NOTHING, 0, "cancelled")
+
+
+_JOINED_BY = tuple((one.name, one.metadata["joined_by"]) for one in fields(Chunk))
+
+
+def join(first: Chunk, second: Chunk) -> Chunk:
+    """Two neighbouring chunks of a request as one, with the index of the first."""
+    return Chunk(*[rule(getattr(first, name), getattr(second, name)) for name, rule in _JOINED_BY])
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ def test_answers_served_together_are_each_the_models_own(checkpoint: FakeCheckpo
     while server.has_work:
         for event in server.step():
             assert isinstance(event.item, Chunk)
-            answers[event.key] += event.item.token_ids
+            answers[event.key] += event.item.cut.token_ids
     assert [len(answers[key]) for key in prompts] == [40 + 15 * (key % 3) for key in prompts]
     whole = [[*prompt, *answers[key]] for key, prompt in prompts.items()]
     for prompt, answer, logits in zip(prompts.values(), answers.values(), logits_of(checkpoint, whole), strict=True):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from triune_client import Client, Options
-from triune_client._options import LISTS, SCALARS, CallParams, OptionParams, Settings
+from triune_client._declared import LISTS, SCALARS
+from triune_client._options import CallParams, OptionParams, Settings
 from triune_client.testing import MockTransport
 
 

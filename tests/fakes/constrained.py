@@ -58,9 +58,11 @@ class Model:
         return [chunks_of(events, request.key)[0] for request in requests]
 
     def text(self, chunk: Chunk) -> str:
-        begin = chunk.border[1] if chunk.border else chunk.byte_start
-        return self.table.join(chunk.token_ids)[begin : chunk.byte_stop].decode()
+        cut = chunk.cut
+        begin = cut.border[1] if cut.border else cut.byte_start
+        return self.table.join(cut.token_ids)[begin : cut.byte_stop].decode()
 
     def thought(self, chunk: Chunk) -> str:
-        assert chunk.border is not None
-        return self.table.join(chunk.token_ids)[chunk.byte_start : chunk.border[0]].decode("utf-8", "replace")
+        cut = chunk.cut
+        assert cut.border is not None
+        return self.table.join(cut.token_ids)[cut.byte_start : cut.border[0]].decode("utf-8", "replace")

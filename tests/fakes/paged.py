@@ -35,7 +35,6 @@ class BlockStore:
         self._found: dict[int, int] = {}  # chain -> the block that ends it
         self._chains: dict[int, int] = {}  # the inverse
         self._orders: list[Order] = []
-        self.reused = 0  # blocks in all
 
     @property
     def slots(self) -> int:
@@ -63,7 +62,6 @@ class BlockStore:
             self._tables[slot] = [self._take()]
         self._roots |= dict.fromkeys(slots, root)
         self._tell(slots[0])
-        self.reused += len(matched)
         room = len(self._tables[slots[0]]) * self._size
         return Held(slots, len(matched) * self._size, room, len(new) + members - 1, len(matched))
 

@@ -50,7 +50,8 @@ def make_engine(
 
 def text_of(chunks: Iterable[Chunk]) -> str:
     """The chunks decoded one by one, as a client sees them."""
-    return "".join(TOKENS.join(c.token_ids)[c.byte_start : c.byte_stop].decode("utf-8", "replace") for c in chunks)
+    cuts = [chunk.cut for chunk in chunks]
+    return "".join(TOKENS.join(c.token_ids)[c.byte_start : c.byte_stop].decode("utf-8", "replace") for c in cuts)
 
 
 def run_alone(request: Request, **limits: Any) -> list[Chunk]:

@@ -11,12 +11,11 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from triune_runtime.contracts import models
+
 MODELS = Path(__file__).parents[2] / "model_repository"
-ENSEMBLES = {
-    "triune": "tokenize", "ensemble": "tokenize_2d", "tensorrt_llm_bls": "tokenize_2d", "tensorrt_llm": "tokenize_2d",
-    "vllm_model": "tokenize",
-}  # fmt: skip
-UNIONS = ("triune", "ensemble", "tensorrt_llm_bls")  # those that take the inputs of every contract
+ENSEMBLES = {one.name: one.tokenizer for one in models.ENSEMBLES}
+UNIONS = [one.name for one in models.ENSEMBLES if one.inputs is None]  # those that take the inputs of every contract
 
 # What clients send: TensorRT-LLM's ensemble, vLLM's backend, and the names that older clients still use.
 TENSORRT_LLM = """
@@ -116,6 +115,11 @@ def names() -> list[str]:
     return sorted(p.parent.name for p in MODELS.glob("*/config.pbtxt"))
 
 
+def test_the_names_that_clients_of_other_servers_ask_for_are_there() -> None:
+    known = "triune ensemble tensorrt_llm_bls tensorrt_llm vllm_model triune_infer ensemble_infer".split()
+    assert not set(known) - set(names())
+
+
 def test_every_folder_is_a_model_with_a_version() -> None:
     assert names() == sorted(p.name for p in MODELS.iterdir())
     for name in names():
@@ -173,7 +177,7 @@ def test_triton_must_not_batch(name: str) -> None:
 
 @pytest.mark.parametrize(("ensemble", "first"), [(name, ENSEMBLES[name]) for name in UNIONS])
 def test_every_input_of_the_contracts_is_declared_and_optional(ensemble: str, first: str) -> None:
-    renamed = {} if ensemble == "triune" else {"stop": "stop_request"}
+    renamed = {} if first == "tokenize" else {"stop": "stop_request"}
     for parsed in (config(ensemble), config(first)):
         declared = kinds(parsed.input)
         assert not NOT_OURS.keys() & declared.keys()
@@ -251,7 +255,7 @@ def test_a_client_of_the_llm_api_finds_its_inputs_under_its_names() -> None:
 @pytest.mark.parametrize("name", UNIONS)
 def test_outputs_have_the_types_and_ranks_that_clients_read(name: str) -> None:
     found = kinds(config(name).output)
-    assert {n: datatype for n, (datatype, _) in found.items()} == OUTPUTS
+    assert {n: found[n][0] for n in OUTPUTS} == OUTPUTS
     assert len(found["text_output"][1]) == 1  # clients decode its elements
     assert found["batch_index"][1] == (1, 1)  # clients read [0][0]
     assert all(found[name][1] == (-1, 1) for name in ("sequence_index", *TIMES))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from triune_runtime.outbox import join
-from triune_runtime.request import Chunk
-from triune_runtime.serving.generation import chunk_arrays
+from triune_runtime.request import Chunk, join
+from triune_runtime.serving.sequence_tensors import chunk_arrays
+from triune_runtime.text.cut import Cut
 
-PIECE = Chunk(index=0, token_ids=(3,), byte_start=0, byte_stop=1, new_tokens=1)
-LAST = dataclasses.replace(PIECE, byte_start=1, byte_stop=2, finish_reason="length", drafted=8, accepted=6)
+PIECE = Chunk(index=0, cut=Cut((3,), 0, 1), new_tokens=1)
+LAST = dataclasses.replace(PIECE, cut=Cut((3,), 1, 2), finish_reason="length", drafted=8, accepted=6)
 NAMES = {"acceptance_rate", "total_accepted_draft_tokens", "total_draft_tokens"}
 
 
 def test_the_last_response_of_an_answer_with_drafts_tells_how_many_were_right() -> None:
-    for chunk in (LAST, join(PIECE, dataclasses.replace(LAST, byte_start=1))):
+    for chunk in (LAST, join(PIECE, LAST)):
         arrays = chunk_arrays(chunk, key=1, prompt_tokens=2)
         assert {name: arrays[name].tolist() for name in NAMES} == {
             "acceptance_rate": [[0.75]],

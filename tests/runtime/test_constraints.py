@@ -131,7 +131,7 @@ def test_drafts_change_no_byte_of_a_constrained_answer(model: Model, thinker: Mo
 def test_the_thinking_stays_free_and_the_answer_does_not(thinker: Model) -> None:
     for chunk in thinker.answers(*(thinker.request(key, DATE, opened=True, thinking_budget=9) for key in range(6))):
         assert re.fullmatch(DATE[1], thinker.text(chunk))
-        assert chunk.finish_reason == "stop" and chunk.reasoning_tokens > 0
+        assert chunk.finish_reason == "stop" and chunk.cut.reasoning_tokens > 0
         assert not re.fullmatch("[0-9-]*", thinker.thought(chunk))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triune_runtime.text.cutter import Cut, TextCutter, merge, render
+from triune_runtime.text.cut import Cut, merge
+from triune_runtime.text.cutter import TextCutter, render
 from triune_runtime.text.vocabulary import TokenBytes
 
 PIECES = [bytes([b]) for b in (0x61, 0x62, 0x20, 0xF0, 0x9F, 0x98, 0x80, 0xE4, 0xB8, 0xAD, 0xFF, 0xC3)]

@@ -62,8 +62,8 @@ def whole(chunks: Sequence[Chunk]) -> tuple[Any, ...]:
     """Everything about an answer that must not depend on drafts."""
     last = chunks[-1]
     logprobs = tuple(entry for chunk in chunks for entry in chunk.logprobs)
-    thinking = sum(c.reasoning_tokens for c in chunks)
-    return text_of(chunks), sum(c.new_tokens for c in chunks), last.finish_reason, last.stop_reason, logprobs, thinking
+    thinking = sum(c.cut.reasoning_tokens for c in chunks)
+    return text_of(chunks), sum(c.new_tokens for c in chunks), last.finish_reason, last.cut.stop_reason, logprobs, thinking
 
 
 def serve(

@@ -48,7 +48,7 @@ def whole(chunks: Sequence[Chunk]) -> tuple[Any, ...]:
     """Everything about an answer that must not depend on how it was served."""
     last = chunks[-1]
     logprobs = tuple(entry for chunk in chunks for entry in chunk.logprobs)
-    return text_of(chunks), sum(c.new_tokens for c in chunks), last.finish_reason, last.stop_reason, logprobs
+    return text_of(chunks), sum(c.new_tokens for c in chunks), last.finish_reason, last.cut.stop_reason, logprobs
 
 
 @settings(max_examples=200, deadline=None)

@@ -11,8 +11,7 @@ import pytest
 from fakes.runtime import chunks_of, make_manifest, run_out
 from triune_runtime.errors import RequestError
 from triune_runtime.manifest import ReasoningMarkers
-from triune_runtime.outbox import join
-from triune_runtime.request import Chunk, Request, SamplingParams
+from triune_runtime.request import Chunk, Request, SamplingParams, join
 from triune_runtime.starting import step_loop
 from triune_runtime.targets.fake.runner import FakeRunner
 from triune_runtime.text.vocabulary import TokenBytes
@@ -49,10 +48,10 @@ def answer(request: Request, markers: ReasoningMarkers | None = MARKERS) -> list
 def parts(chunks: list[Chunk]) -> tuple[str, str]:
     thinking = text = ""
     for chunk in chunks:
-        data = TABLE.join(chunk.token_ids)
-        begin, stop = chunk.border or (chunk.byte_start, chunk.byte_start)
-        thinking += data[chunk.byte_start : begin].decode("utf-8", "replace")
-        text += data[stop : chunk.byte_stop].decode("utf-8", "replace")
+        data = TABLE.join(chunk.cut.token_ids)
+        begin, stop = chunk.cut.border or (chunk.cut.byte_start, chunk.cut.byte_start)
+        thinking += data[chunk.cut.byte_start : begin].decode("utf-8", "replace")
+        text += data[stop : chunk.cut.byte_stop].decode("utf-8", "replace")
     return thinking, text
 
 
@@ -80,14 +79,15 @@ def test_a_stream_is_the_whole_answer_and_keeping_thinking_apart_changes_no_toke
     stream = answer(dataclasses.replace(request, stream=True))
     (raw,) = answer(dataclasses.replace(request, separate_reasoning=False))
     assert parts(stream) == parts([whole])
-    assert (whole.finish_reason, whole.stop_reason, whole.new_tokens) == (raw.finish_reason, raw.stop_reason, raw.new_tokens)
-    assert [sum(c.new_tokens for c in stream), sum(c.reasoning_tokens for c in stream)] == [
+    ends = [(one.finish_reason, one.cut.stop_reason, one.new_tokens) for one in (whole, raw)]
+    assert ends[0] == ends[1]
+    assert [sum(c.new_tokens for c in stream), sum(c.cut.reasoning_tokens for c in stream)] == [
         whole.new_tokens,
-        whole.reasoning_tokens,
+        whole.cut.reasoning_tokens,
     ]
-    assert (raw.border, raw.reasoning_tokens) == (None, 0)
-    assert all(c.byte_stop > c.byte_start for c in stream[:-1]), "a chunk without text"
-    assert all(c.border != (c.byte_start, c.byte_stop) for c in stream[:-1]), "a chunk with nothing but a marker"
+    assert (raw.cut.border, raw.cut.reasoning_tokens) == (None, 0)
+    assert all(c.cut.byte_stop > c.cut.byte_start for c in stream[:-1]), "a chunk without text"
+    assert all(c.cut.border != (c.cut.byte_start, c.cut.byte_stop) for c in stream[:-1]), "a chunk with nothing but a marker"
     text = parts([raw])[1]
     assert bare("".join(parts([whole]))) == bare(text) or text.count("think>") > 1
     rng = random.Random(number)
@@ -95,7 +95,7 @@ def test_a_stream_is_the_whole_answer_and_keeping_thinking_apart_changes_no_toke
         at = rng.randrange(len(stream) - 1)
         stream[at : at + 2] = [join(stream[at], stream[at + 1])]
     assert parts(stream) == parts([whole])
-    assert stream[0].reasoning_tokens == whole.reasoning_tokens
+    assert stream[0].cut.reasoning_tokens == whole.cut.reasoning_tokens
 
 
 @pytest.mark.parametrize("budget", [0, 1, 5, 30])
@@ -107,20 +107,20 @@ def test_a_budget_closes_thinking_that_goes_on(budget: int, temperature: float) 
     params = dataclasses.replace(request.params, temperature=temperature, stop=(), bad_words=((CLOSE,),))
     request = dataclasses.replace(request, params=params)
     (raw,) = answer(dataclasses.replace(request, separate_reasoning=False))
-    thinking, _, text = TABLE.join(raw.token_ids).partition(b"\n</think>\n\n")
-    assert text and raw.token_ids.count(CLOSE) == 1 and raw.new_tokens == 50
+    thinking, _, text = TABLE.join(raw.cut.token_ids).partition(b"\n</think>\n\n")
+    assert text and raw.cut.token_ids.count(CLOSE) == 1 and raw.new_tokens == 50
     (chunk,) = answer(request)
     assert parts([chunk]) == (thinking.decode("utf-8", "replace"), text.decode("utf-8", "replace"))
-    silent = 50 - len(raw.token_ids)  # end tokens that are ignored: they count, and have no text
-    assert raw.token_ids.index(CLOSE) - 1 == chunk.reasoning_tokens
-    assert budget - silent <= chunk.reasoning_tokens <= budget
+    silent = 50 - len(raw.cut.token_ids)  # end tokens that are ignored: they count, and have no text
+    assert raw.cut.token_ids.index(CLOSE) - 1 == chunk.cut.reasoning_tokens
+    assert budget - silent <= chunk.cut.reasoning_tokens <= budget
 
 
 def test_thinking_that_never_closes_is_all_of_the_answer() -> None:
     only_a = {t: -1000.0 for t in range(len(PIECES)) if t != A}
     (chunk,) = answer(ask(1, bias=only_a, budget=None, max_tokens=9, thinking_open=True))
     assert parts([chunk]) == ("a" * 9, "")
-    assert (chunk.finish_reason, chunk.reasoning_tokens) == ("length", 9)
+    assert (chunk.finish_reason, chunk.cut.reasoning_tokens) == ("length", 9)
 
 
 def test_a_stop_string_ends_the_answer_inside_its_thinking() -> None:
@@ -128,7 +128,7 @@ def test_a_stop_string_ends_the_answer_inside_its_thinking() -> None:
     request = ask(1, bias=only_ab, budget=None, max_tokens=9, thinking_open=True)
     (chunk,) = answer(dataclasses.replace(request, params=dataclasses.replace(request.params, stop=("b a",))))
     assert parts([chunk]) == (" a", "")
-    assert (chunk.finish_reason, chunk.stop_reason) == ("stop", "b a")
+    assert (chunk.finish_reason, chunk.cut.stop_reason) == ("stop", "b a")
 
 
 def test_a_forced_token_s_log_probability_is_the_models_own() -> None:
@@ -143,4 +143,4 @@ def test_a_model_that_does_not_think_refuses_a_budget_and_keeps_nothing_apart() 
     with pytest.raises(RequestError, match="this model does not think"):
         answer(ask(1, budget=4), None)
     (chunk,) = answer(ask(1, budget=None, max_tokens=9, ignore_eos=True), None)
-    assert chunk.border is None
+    assert chunk.cut.border is None

@@ -55,8 +55,8 @@ def test_an_answer_fed_from_elsewhere_is_the_one_of_our_own_loop(seed: int) -> N
         events += generator.step()
     for one in requests:
         fed, own = chunks_of(events, one.key), run_alone(one, max_length=LENGTH)
-        assert (text_of(fed), fed[-1].finish_reason, fed[-1].stop_reason) == (
-            text_of(own), own[-1].finish_reason, own[-1].stop_reason,
+        assert (text_of(fed), fed[-1].finish_reason, fed[-1].cut.stop_reason) == (
+            text_of(own), own[-1].finish_reason, own[-1].cut.stop_reason,
         )  # fmt: skip
         assert sum(c.new_tokens for c in fed) == sum(c.new_tokens for c in own)
         assert [c.index for c in fed] == list(range(len(fed)))

@@ -10,7 +10,6 @@ import pytest
 from triune_runtime.constraints.guide import MAX_CHOICES, MAX_GRAMMAR_LINES, MAX_GUIDE_BYTES, MAX_REFERENCES
 from triune_runtime.errors import RequestError
 from triune_runtime.manifest import SamplingDefaults
-from triune_runtime.options.checking import read_options
 from triune_runtime.options.parsing import parse
 from triune_runtime.options.wire import Options
 
@@ -24,7 +23,7 @@ def guide(**inputs: Any) -> tuple[str, str] | None:
         encode_word=lambda word: list(word.encode()),
         fallback_seed=1,
     )
-    assert read_options(options.to_json()) == options  # as it travels to generate
+    assert Options.from_json(options.to_json()) == options  # as it travels to generate
     return options.params.guide
 
 
@@ -117,5 +116,5 @@ def test_a_wrong_guide_is_refused_by_name(inputs: dict[str, Any], message: str) 
 @pytest.mark.parametrize("wrong", ['["xml","a"]', '["regex"]', '"regex"', '["regex",""]', '["regex",1]', "3"])
 def test_a_guide_sent_to_generate_directly_is_checked(wrong: str) -> None:
     with pytest.raises(RequestError, match="guide"):
-        read_options(f'{{"params": {{"guide": {wrong}}}}}')
+        Options.from_json(f'{{"params": {{"guide": {wrong}}}}}')
     assert Options.from_json('{"params": {"guide": ["regex", "a"]}}').params.guide == ("regex", "a")

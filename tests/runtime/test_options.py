@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from triune_runtime.errors import RequestError
 from triune_runtime.manifest import SamplingDefaults
-from triune_runtime.options.checking import read_options
 from triune_runtime.options.parsing import parse
 from triune_runtime.options.wire import Options
 
@@ -95,7 +94,7 @@ def test_as_many_answers_are_made_and_given_as_are_asked_for(inputs: dict[str, A
     options = read(**inputs)
     assert (options.n, options.best_of) == expected
     assert (options.params.logprobs is not None) == (expected[0] < expected[1])  # how the best are told
-    assert read_options(options.to_json()) == options
+    assert Options.from_json(options.to_json()) == options
 
 
 def test_a_request_to_stop_another_may_carry_token_ids() -> None:
@@ -218,7 +217,7 @@ def test_whatever_is_sent_is_read_or_refused(inputs: dict[str, list[Any]]) -> No
         options = read(**inputs)
     except RequestError:
         return
-    assert read_options(options.to_json()) == options
+    assert Options.from_json(options.to_json()) == options
 
 
 @settings(max_examples=200, deadline=None)
@@ -226,7 +225,7 @@ def test_whatever_is_sent_is_read_or_refused(inputs: dict[str, list[Any]]) -> No
     lambda d: json.dumps({"params": d}, default=str)))  # fmt: skip
 def test_options_sent_to_generate_directly_are_read_or_refused(text: str) -> None:
     try:
-        read_options(text)
+        Options.from_json(text)
     except RequestError:
         return
 
@@ -235,7 +234,7 @@ def test_options_cross_the_ensemble_unchanged() -> None:
     options = read(
         max_tokens=9, stop=["a", "😀"], bad_words=["xy"], logit_bias='{"4": 1.5}', seed=2**64 - 1, stream=True, timeout_s=2.5
     )
-    assert read_options(options.to_json()) == options
+    assert Options.from_json(options.to_json()) == options
 
 
 def test_drafts_are_asked_for_by_either_name_and_the_two_must_agree() -> None:
@@ -246,7 +245,7 @@ def test_drafts_are_asked_for_by_either_name_and_the_two_must_agree() -> None:
     for given_names, drafts in wanted.items():
         options = read(**dict(given_names))
         assert options.params.max_drafts == drafts
-        assert read_options(options.to_json()) == options
+        assert Options.from_json(options.to_json()) == options
     assert (read(speculation=True).params.max_drafts or 0) >= 16, "as many as the engine checks"
     for both in ({"speculation": False, "num_draft_tokens": 2}, {"speculation": True, "num_draft_tokens": 0}):
         with pytest.raises(RequestError, match=r"num_draft_tokens is \d; speculation is (true|false); the two must agree"):

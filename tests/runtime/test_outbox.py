@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from fakes.runtime import TOKENS, VOCAB, text_of
 from triune_runtime.errors import TriuneError
-from triune_runtime.outbox import Item, Outbox, Pace, join
-from triune_runtime.request import Chunk, Event, TokenLogprob
+from triune_runtime.outbox import Item, Outbox, Pace
+from triune_runtime.request import Chunk, Event, TokenLogprob, join
+from triune_runtime.text.cut import Cut
 from triune_runtime.text.cutter import TextCutter
 
 
@@ -29,7 +30,7 @@ def opened(keys: range, *, leased: bool = False, sink: Callable[[Item], None] = 
 
 
 def piece(index: int, *, last: bool = False) -> Chunk:
-    return Chunk(index, (3,), 0, 1, 1, "stop" if last else None)
+    return Chunk(index, Cut((3,), 0, 1), 1, "stop" if last else None)
 
 
 def drained(outbox: Outbox, now: float) -> list[tuple[int, Item]]:
@@ -49,8 +50,7 @@ def test_joined_chunks_say_what_the_single_ones_said(tokens: list[int], stop: tu
         cut = cutter.push(token)
         if cut is not None:
             logprob = TokenLogprob(token, -1.0 * len(chunks))
-            ids = cut.token_ids, cut.byte_start, cut.byte_stop
-            chunks.append(Chunk(len(chunks), *ids, 1, "stop" if cut.stop_reason else None, cut.stop_reason, (logprob,)))
+            chunks.append(Chunk(len(chunks), cut, 1, "stop" if cut.stop_reason else None, (logprob,)))
             if cut.stop_reason:
                 break
     joined = list(chunks)
@@ -60,7 +60,7 @@ def test_joined_chunks_say_what_the_single_ones_said(tokens: list[int], stop: tu
     assert text_of(joined) == text_of(chunks)
     assert sum(c.new_tokens for c in joined) == len(chunks)
     assert [entry for c in joined for entry in c.logprobs] == [entry for c in chunks for entry in c.logprobs]
-    assert joined[-1:] == chunks[-1:] or joined[-1].stop_reason == chunks[-1].stop_reason
+    assert joined[-1:] == chunks[-1:] or joined[-1].cut.stop_reason == chunks[-1].cut.stop_reason
 
 
 def test_a_first_chunk_goes_out_at_once_and_the_next_when_its_turn_comes() -> None:
@@ -87,7 +87,7 @@ def test_chunks_merge_while_they_wait_and_their_numbers_have_no_gaps() -> None:
         outbox.put([Event(0, piece(index))])
     assert [(k, c.index, c.new_tokens) for k, c in drained(outbox, 0.0) if isinstance(c, Chunk)] == [(0, 0, 3)]
     outbox.put([Event(0, piece(3)), Event(0, piece(4))])
-    assert [(c.index, c.token_ids) for _, c in drained(outbox, 1.0) if isinstance(c, Chunk)] == [(1, (3, 3))]
+    assert [(c.index, c.cut.token_ids) for _, c in drained(outbox, 1.0) if isinstance(c, Chunk)] == [(1, (3, 3))]
 
 
 def test_a_last_chunk_does_not_wait_and_takes_what_waited_with_it() -> None:

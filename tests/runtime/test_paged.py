@@ -19,7 +19,7 @@ from fakes.runtime import STOPS, TOKENS, VOCAB, chunks_of, make_manifest, run_ou
 from triune_runtime.errors import TooLong
 from triune_runtime.generation.groups import derived_seed
 from triune_runtime.generation.loop import StepLoop
-from triune_runtime.request import Event, Request, SamplingParams
+from triune_runtime.request import Event, KvCounts, Request, SamplingParams
 from triune_runtime.sampling.host import Sampler
 
 LENGTH, BLOCK = 64, 4
@@ -76,7 +76,7 @@ def random_group(rng: random.Random, key: int, prefixes: Sequence[tuple[int, ...
 def whole(events: Sequence[Event], key: int) -> tuple[Any, ...]:
     chunks = chunks_of(events, key)
     entries = tuple(entry for chunk in chunks for entry in chunk.logprobs)
-    return text_of(chunks), sum(c.new_tokens for c in chunks), chunks[-1].finish_reason, chunks[-1].stop_reason, entries
+    return text_of(chunks), sum(c.new_tokens for c in chunks), chunks[-1].finish_reason, chunks[-1].cut.stop_reason, entries
 
 
 @settings(max_examples=200, deadline=None)
@@ -131,7 +131,8 @@ def test_a_prompt_that_was_computed_is_found_and_only_its_rest_is_run() -> None:
     now[0] = 7.0
     events = run_out(paged.loop)
     assert paged.runner.computed == 21 + 1, "five blocks of four tokens were there"
-    assert chunks_of(events, 2)[-1].new_tokens == 1 and paged.store.reused == 5
+    (chunk,) = chunks_of(events, 2)
+    assert chunk.new_tokens == 1 and chunk.kv == KvCounts(new_blocks=1, reused_blocks=5, reused_tokens=20)
     updates = paged.loop.metrics.drain()
     waited = [value for u in updates if u.family == "vllm:request_queue_time_seconds" for value in u.observations]
     assert waited == [0.0, 2.0], "a request whose prompt is partly there has waited too"

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triune_runtime.manifest import ReasoningMarkers
-from triune_runtime.text.cutter import Cut, TextCutter, merge
+from triune_runtime.text.cut import Cut, merge
+from triune_runtime.text.cutter import TextCutter
 from triune_runtime.text.reasoning import Divider, ThinkingLimit, ends_in_thinking
 from triune_runtime.text.vocabulary import TokenBytes
 

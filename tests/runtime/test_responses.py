@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from fakes.runtime import TOKENS, make_engine, run_alone, text_of
 from fakes.sinks import Client, request, working
 from triune_runtime.errors import Overloaded, TriuneError
 from triune_runtime.options.wire import Options
-from triune_runtime.request import Chunk, Request
+from triune_runtime.request import Chunk, Request, TokenLogprob
 from triune_runtime.serving.combining import combined
 from triune_runtime.serving.responses import Responses
+from triune_runtime.text.cut import Cut
 
 
 def chunk(index: int, reason: Any = None) -> Chunk:
-    return Chunk(index, (3,), 0, 1, 1, reason)
+    return Chunk(index, Cut((3,), 0, 1), 1, reason)
 
 
 class Watched:
@@ -43,6 +45,21 @@ def test_only_the_last_response_of_all_sequences_is_marked_so() -> None:
         sink(chunk(1, "length"))
     assert [last for _, last in watched.sent] == [False] * 7 + [True]
     assert watched.watched == [0, 1, 10, 11]  # never after the last chunk of a sequence
+
+
+def test_a_response_of_vllm_has_an_element_for_each_sequence_and_nothing_for_those_without_news() -> None:
+    sent: list[Any] = []
+    responses = Responses(TOKENS, lambda answer, last: sent.append(answer), lambda key: None)
+    requests = [Request(key=key, prompt=(3, 4)) for key in range(2)]
+    sinks = responses.expect(requests, Options(n=2, best_of=2, stream=True, vllm=True), 0, [lambda: None] * 2)
+    sinks[1](Chunk(0, Cut((3,), 0, 1), 1, "stop", (TokenLogprob(3, -1.5),)))
+    (arrays,) = sent
+    assert arrays["num_output_tokens"].tolist() == [0, 1]
+    assert [len(json.loads(entry)) for entry in arrays["logprobs"]] == [0, 1]
+    assert arrays["cum_log_probs"].tolist() == [0.0, -1.5]
+    assert arrays["finish_reason"].tolist() == [b"None", b"stop"]
+    assert arrays["sequence_index"].tolist() == [[1]]
+    assert arrays["byte_range"].tolist() == [0, 0, -1, -1, 0, 1, -1, -1]
 
 
 def test_an_error_of_one_sequence_is_the_whole_request_s_and_nothing_follows_it() -> None:

@@ -15,18 +15,25 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2
 
+from triune_runtime.contracts.models import ENSEMBLES, ONE_RESPONSE
+
 from .fuzz_values import JSON, NAMED, SOUND, TEXTS, TOGETHER, VALUES, VLLM_SOUND
 
 CASES = int(os.environ.get("TRIUNE_FUZZ_CASES", "20"))  # of each fuzzer
 PATIENCE_S = 30.0  # an answer that takes longer hangs
-ALIASES = ("tensorrt_llm", "tensorrt_llm_bls", "vllm_model")  # `triune` and `ensemble` under names of other servers
-ONE_ANSWER = ("triune_infer", "ensemble_infer")
+ONE_ANSWER = tuple(one.name for one in ONE_RESPONSE)
 STEPS = ("tokenize", "tokenize_2d", "detokenize")
-STREAMING = ("triune", "ensemble", *ALIASES, "generate")
+STREAMING = (*(one.name for one in ENSEMBLES), "generate")
 MODELS = (*STREAMING, *ONE_ANSWER, *STEPS)
 _LENGTHS = {  # where a model is told how long an answer may be
-    **dict.fromkeys(("triune", "ensemble", "tensorrt_llm_bls", *ONE_ANSWER), "max_tokens"),
-    "tensorrt_llm": "sampling_param_max_tokens",
+    **dict.fromkeys(ONE_ANSWER, "max_tokens"),
+    **{
+        one.name: name
+        for one in ENSEMBLES
+        for section in one.taken().values()
+        for name, row in section.items()
+        if row.name == "max_tokens"
+    },
 }
 _REPOSITORY = Path(__file__).parents[2] / "model_repository"
 _PACKED = {"INT32": "i", "UINT32": "I", "INT64": "q", "UINT64": "Q", "FP32": "f", "BOOL": "?", "FP16": "e", "INT8": "b"}

@@ -15,6 +15,7 @@ from typing import Any
 from fakes.cuda_runtime import FakeCuda
 from fakes.host_engines import LoweredCompute
 from fakes.tensorrt_package import FakeTensorRt
+from triune_runtime import machine
 from triune_runtime.machine import Gpu, Machine, installed_version
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets.device import cuda
@@ -49,5 +50,6 @@ def rehearse(
         return _real_runner(manifest, folder, **options)
 
     put(cuda, "cudart", stand_in)
-    put(preflight, "this_machine", lambda library="": Machine(gpus=(gpu,), version=installed_version))
+    for module in (machine, preflight):
+        put(module, "this_machine", lambda library="": Machine(gpus=(gpu,), version=installed_version))
     put(tensorrt, "tensorrt_runner", runner)

@@ -69,9 +69,11 @@ ALLOWED: dict[str, set[str]] = {
 RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "allocator"),
     ("manifest", "command_line"),
-    ("request", "runner", "text", "machine", "options.values"),
+    ("runner", "text", "machine", "options.values"),
+    ("request",),
     ("kv", "constraints", "targets"),
     ("constraints.compiling", "metrics", "options", "sampling"),
+    ("contracts",),
     ("generation.sequence",),
     ("generation.step",),
     ("generation.scheduler",),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from triune_runtime.manifest import Limits
+
 from ..verify.budget import Budget
 from .facts import EngineFacts
 from .sizes import PrecisionSize, Weight
@@ -85,6 +87,7 @@ class Target:
     speculations: tuple[str, ...] = ("off",)
     flags: tuple[Flag, ...] = ()
     tools: tuple[str, ...] = ()  # packages that decide, beside the common ones, what an engine looks like
+    chunks_per_s: float = Limits.chunks_per_s  # see there: what a server of such engines can hand out
     code: tuple[str, ...]  # packages of the builder's targets that make its engines
     runtime_code: tuple[str, ...]  # packages of the runtime's targets that run them
 

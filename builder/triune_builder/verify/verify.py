@@ -84,4 +84,8 @@ def verify_engine(
     """
     note("loading the engine")
     runner = make_runner(manifest, folder)
-    return verify(runner, manifest.limits, checkpoint, speculation=manifest.speculation, sizes=sizes, note=note)
+    runner.warm_up()
+    try:
+        return verify(runner, manifest.limits, checkpoint, speculation=manifest.speculation, sizes=sizes, note=note)
+    finally:
+        runner.close()

@@ -9,9 +9,8 @@ import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
 from triune_runtime.options.values import text
-from triune_runtime.serving.answers import Arrays
 from triune_runtime.serving.generation import GenerationService
-from triune_runtime.serving.tensors import flat, triton_error
+from triune_runtime.serving.tensors import Arrays, flat, triton_error
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 

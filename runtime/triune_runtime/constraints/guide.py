@@ -140,17 +140,32 @@ def choice(name: str, words: Any) -> Guide:
     return _checked(name, "grammar", "start: " + " | ".join(quoted(word) for word in texts))
 
 
-def check_guide(name: str, guide: Any) -> None:
-    """Refuse what no client's input becomes.
+def check_guide(name: str, guide: Any) -> Guide:
+    """A guide as it travels, as a tuple or a list.
 
     Raises:
-        RequestError: names what is wrong.
+        RequestError: no client's input becomes this; names what is wrong.
     """
-    if not isinstance(guide, tuple) or len(guide) != 2 or not all(isinstance(part, str) for part in guide):
+    if not isinstance(guide, (tuple, list)) or len(guide) != 2 or not all(isinstance(part, str) for part in guide):
         raise refuse(name, guide, "a kind and a source are expected")
     if guide[0] not in KINDS:
         raise refuse(name, guide[0], f"{' or '.join(KINDS)} is expected")
-    _checked(name, *guide)
+    return _checked(name, *guide)
+
+
+class _GuideReader:
+    """A guide among the values that travel; see `options/values.py`."""
+
+    annotation = "tuple[str, str]"
+    values = "a kind and a source"
+
+    def read(self, name: str, value: Any) -> Guide:
+        return check_guide(name, value)
+
+    check = read
+
+
+GUIDE = _GuideReader()
 
 
 def quoted(word: str) -> str:

@@ -13,7 +13,7 @@ from ..constraints import Constraint
 from ..errors import RequestError, TriuneError
 from ..manifest import EngineManifest
 from ..metrics import Clocking, Metrics
-from ..request import Event, FinishReason, Request, Times, TokenLogprob
+from ..request import Event, FinishReason, KvCounts, Request, Times, TokenLogprob
 from ..text.cutter import TextCutter
 from ..text.reasoning import Divider, ThinkingLimit
 from ..text.vocabulary import TokenBytes
@@ -121,9 +121,15 @@ class Answers:
         if request.deadline is not None:
             self._deadlines[request.key] = request.deadline
 
-    def started(self, key: int) -> None:
-        """The prompt of a request is about to be computed."""
-        self._metrics.started(self._served[key].clocking, self._clock())
+    def started(self, key: int, kv: KvCounts | None = None) -> None:
+        """The prompt of a request is about to be computed.
+
+        Args:
+            kv: what it takes of the KV memory, if that is known.
+        """
+        served = self._served[key]
+        served.pending.kv = kv or served.pending.kv
+        self._metrics.started(served.clocking, self._clock())
 
     def take_in(
         self, key: int, token: int, now: float, logprob: TokenLogprob | None = None, *, latest: bool = True

@@ -239,7 +239,7 @@ class StepLoop:
             sequence = part.sequence
             if part.first:
                 for member in (*part.takers, *sequence.siblings):
-                    self.answers.started(member.key)
+                    self.answers.started(member.key, member.kv)
             if part.start < len(sequence.request.prompt):
                 stop = min(part.start + part.length, len(sequence.request.prompt))
                 prompted += max(stop - max(part.start, sequence.read), 0)

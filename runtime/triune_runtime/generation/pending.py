@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..request import Chunk, FinishReason, Times, TokenLogprob
-from ..text.cutter import Cut, merge
+from ..request import Chunk, FinishReason, KvCounts, Times, TokenLogprob
+from ..text.cut import NOTHING, Cut, merge
 
-NOTHING = Cut((), 0, 0)
+_SLOT = KvCounts()
 
 
 @dataclass(slots=True)
@@ -20,28 +20,16 @@ class Pending:
     index: int = 0
     drafted: int = 0
     accepted: int = 0
+    kv: KvCounts = _SLOT
 
     def add(self, cut: Cut | None) -> None:
         """Text that may be handed out from now on."""
         if cut is not None:
-            self.cut = cut if self.cut is NOTHING else merge(self.cut, cut)
+            self.cut = merge(self.cut, cut)
 
     def take(self, times: Times | None, finish_reason: FinishReason | None = None) -> Chunk:
         """All that is pending, as the next chunk."""
-        chunk = Chunk(
-            index=self.index,
-            token_ids=self.cut.token_ids,
-            byte_start=self.cut.byte_start,
-            byte_stop=self.cut.byte_stop,
-            new_tokens=self.new_tokens,
-            finish_reason=finish_reason,
-            stop_reason=self.cut.stop_reason,
-            logprobs=tuple(self.logprobs),
-            border=self.cut.border,
-            reasoning_tokens=self.cut.reasoning_tokens,
-            times=times,
-            drafted=self.drafted if finish_reason else 0,
-            accepted=self.accepted if finish_reason else 0,
-        )
+        drafts = (self.drafted, self.accepted) if finish_reason else (0, 0)
+        chunk = Chunk(self.index, self.cut, self.new_tokens, finish_reason, tuple(self.logprobs), times, *drafts, kv=self.kv)
         self.cut, self.new_tokens, self.logprobs, self.index = NOTHING, 0, [], self.index + 1
         return chunk

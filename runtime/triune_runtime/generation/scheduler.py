@@ -18,11 +18,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Items
 
-from ..errors import Overloaded, TooLong
+from ..errors import Overloaded
 from ..kv.store import KvStore
 from ..manifest import Limits
-from ..request import Request
-from .sequence import Sequence
+from ..request import KvCounts, Request
+from .sequence import Sequence, answer_length
 from .step import Slice, Step
 
 _MOST_CHUNKS = 4  # of prompts between two steps in which the decoding sequences go on
@@ -77,8 +77,9 @@ class Scheduler:
             TooLong: prompt and max_tokens do not fit the engine.
             Overloaded: `max_queue` sequences are waiting already.
         """
+        longest = min(self.limits.max_length, self.store.longest)
         sequence, *others = (
-            Sequence(one, self._answer_length(one), next(self._numbers), overlaps) for one in (request, *siblings)
+            Sequence(one, answer_length(one, longest), next(self._numbers), overlaps) for one in (request, *siblings)
         )
         sequence.lead(others)
         if (queued := self.queued) >= self.limits.max_queue:
@@ -154,24 +155,6 @@ class Scheduler:
         self.store.check(slots)
         assert all(s.slot is None for leader in self.waiting for s in leader.members), "a waiting sequence holds a slot"
 
-    def _answer_length(self, request: Request) -> int:
-        """The most tokens that the answer may have."""
-        prompt, limit, wanted = len(request.prompt), min(self.limits.max_length, self.store.longest), request.params.max_tokens
-        room = limit - prompt
-        if room < 1:
-            raise TooLong(
-                f"prompt has {prompt:,} tokens, but this engine holds {limit:,} with the answer",
-                f"shorten the prompt, or build the engine with --max-length {prompt + (wanted or 256)}",
-                param="prompt",
-            )
-        if wanted is not None and wanted > room:
-            raise TooLong(
-                f"prompt has {prompt:,} tokens and max_tokens is {wanted:,}, but this engine holds {limit:,} in all",
-                f"send max_tokens of at most {room:,}, or build the engine with --max-length {prompt + wanted}",
-                param="max_tokens",
-            )
-        return room if wanted is None else wanted
-
     @property
     def _has_room(self) -> bool:
         """Whether somebody waits, and there is room for the first of them and its siblings."""
@@ -196,7 +179,7 @@ class Scheduler:
 
     def _join(self, sequence: Sequence) -> tuple[Sequence, ...]:
         """Let a sequence whose prompt this step computes decode from the next on, and its siblings with it. Returns these."""
-        assert sequence.slot is not None, "a sequence that runs has a slot"
+        assert sequence.slot is not None, "it runs"
         slots = [sibling.slot for sibling in sequence.siblings if sibling.slot is not None]
         room = self.store.fork(sequence.slot, slots, sequence.computed) if slots else 0
         siblings = sequence.dissolve(room)
@@ -228,6 +211,8 @@ class Scheduler:
         held = self.store.admit(sequence.tokens, len(sequence.members))
         for member, slot in zip(sequence.members, held.slots, strict=True):
             member.slot = slot
+        if not sequence.started:
+            sequence.kv = KvCounts(held.new_blocks - len(sequence.siblings), held.reused_blocks, held.cached)
         sequence.computed, sequence.room = held.cached, held.room
 
     def _prompt_slice(self, sequence: Sequence, length: int) -> Slice:
@@ -280,7 +265,7 @@ class Scheduler:
         (self.decoding if sequence in self.decoding else self.prefilling).remove(sequence)
         self._arranged = False
         for member in sequence.members:
-            assert member.slot is not None, "a sequence that runs has a slot"
+            assert member.slot is not None, "it runs"
             self.store.release(member.slot)
             member.lose_slot()
         self.waiting.appendleft(sequence)

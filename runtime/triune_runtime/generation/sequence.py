@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..request import Request
+from ..errors import TooLong
+from ..request import KvCounts, Request
 
 
 @dataclass(eq=False, slots=True)
@@ -25,6 +26,7 @@ class Sequence:
     unknown: int = 0  # tokens at the end that steps in flight are choosing; not among `tokens` yet
     follows: bool = False  # the token in flight is chosen from a row of the leader's, not of its own slot
     slot: int | None = None  # while it holds one
+    kv: KvCounts | None = None  # what its prompt took when it first got a slot
     room: int = 0  # tokens that fit there before the store must be asked for more
     turn: int = 0  # how often it has lost its slot to others: what was launched in an earlier turn counts for nothing
     started: bool = False  # something of it has been launched once
@@ -87,3 +89,29 @@ class Sequence:
     def generated(self) -> int:
         """Tokens of the answer so far."""
         return len(self.tokens) - len(self.request.prompt)
+
+
+def answer_length(request: Request, limit: int) -> int:
+    """The most tokens that the answer to a request may have.
+
+    Args:
+        limit: tokens of prompt and answer together.
+
+    Raises:
+        TooLong: prompt and max_tokens do not fit.
+    """
+    prompt, wanted = len(request.prompt), request.params.max_tokens
+    room = limit - prompt
+    if room < 1:
+        raise TooLong(
+            f"prompt has {prompt:,} tokens, but this engine holds {limit:,} with the answer",
+            f"shorten the prompt, or build the engine with --max-length {prompt + (wanted or 256)}",
+            param="prompt",
+        )
+    if wanted is not None and wanted > room:
+        raise TooLong(
+            f"prompt has {prompt:,} tokens and max_tokens is {wanted:,}, but this engine holds {limit:,} in all",
+            f"send max_tokens of at most {room:,}, or build the engine with --max-length {prompt + wanted}",
+            param="max_tokens",
+        )
+    return room if wanted is None else wanted

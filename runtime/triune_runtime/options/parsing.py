@@ -1,6 +1,6 @@
-"""Inputs of a request -> options. Knows every name that clients of TensorRT-LLM's and vLLM's Triton models send; no tensors.
+"""Inputs of a request -> options. Knows how the names that clients of TensorRT-LLM's and vLLM's Triton models send go together.
 
-Each name is a row of a table: how to read its value, and what it sets. A name that is not in the tables is refused.
+Each name is a row of `declared.py`: how to read its value, and what it sets. A name without a row is refused.
 """
 
 from __future__ import annotations
@@ -14,22 +14,9 @@ from ..constraints.guide import Guide, of_tensorrt_llm
 from ..errors import RequestError
 from ..manifest import SamplingDefaults
 from ..request import SamplingParams
-from .names import (  # fmt: skip
-    BIG,
-    CLIENT_NAMES,
-    GUIDE_PAIR,
-    GUIDES,
-    IGNORED,
-    LISTS,
-    MOST_DRAFTS,
-    ONLY,
-    REFUSED,
-    RESERVED,
-    SCALARS,
-    TOKEN_INPUTS,
-    VLLM_PROMPT,
-)
-from .values import MAX_STOP_IDS, MAX_STOPS, MAX_WORDS, Value, at_most, boolean, real, refuse, text, whole, word
+from .declared import CLIENT_NAMES, GUIDE_PAIR, MOST_DRAFTS, NAMES, OPTIONS, RESERVED, TOKEN_INPUTS, VLLM_PROMPT
+from .rows import Alias, Elsewhere, Only, Option, Prescribes, Refused
+from .values import BIG, FLAG, MAX_STOP_IDS, Many, Text, Value, Whole, refuse, text
 from .wire import Options
 
 
@@ -58,21 +45,36 @@ def parse(
         RequestError: names the field, the value and what is expected.
     """
     given = _Given(batched=batched, vllm=bool(inputs.get(VLLM_PROMPT)))
-    stops = any(boolean(name, value) for name in ("cancel", "stop_request") for value in inputs.get(name, [])[:1])
+    stops = any(FLAG.read(name, value) for name in ("cancel", "stop_request") for value in inputs.get(name, [])[:1])
     for name, values in inputs.items():
-        if name not in IGNORED and not (stops and name in TOKEN_INPUTS):
-            given.take(name, values if name in LISTS | REFUSED else _single(name, values))
+        row = NAMES.get(name)
+        if not isinstance(row, Elsewhere) and not (stops and name in TOKEN_INPUTS):
+            given.take(name, _json_object(name, inputs) if name == "logit_bias" else _of_tensor(name, values))
     for name, value in _json_object("sampling_parameters", inputs).items():
         given.take(name, value)
     for name, value in ({} if stops else parameters or {}).items():  # a stop signal says nothing else of interest
-        known = any(name in table for table in (SCALARS, LISTS, ONLY, REFUSED, GUIDES, GUIDE_PAIR))
         if name not in RESERVED and not name.startswith("triton_") and name not in inputs:
-            if not known and name not in IGNORED:
+            if name not in NAMES:
                 raise refuse(f"parameter {name}", value, "no such parameter is known", "unknown_option")
             given.take(name, value)
-    biases = _biases(_json_object("logit_bias", inputs) | given.bias, given, encode_word)
-    options = given.options(defaults, encode_word, biases, fallback_seed, vocab_size)
+    options = given.options(defaults, encode_word, fallback_seed, vocab_size)
     return dataclasses.replace(options, request_id=str((parameters or {}).get("id", "")))
+
+
+def _of_tensor(name: str, values: list[Value]) -> Value:
+    """What a tensor says: a list where one is expected, otherwise its one value."""
+    option = _option(name)
+    return values if _is_list(option) or isinstance(NAMES.get(name), Refused) else _single(name, values)
+
+
+def _option(name: str) -> Option | None:
+    """The option that a name or an alias of it stands for."""
+    row = NAMES.get(name)
+    return OPTIONS[row.of] if isinstance(row, Alias) else row if isinstance(row, Option) else None
+
+
+def _is_list(option: Option | None) -> bool:
+    return option is not None and isinstance(option.reader, Many)
 
 
 def _single(name: str, values: list[Value]) -> Value:
@@ -100,36 +102,34 @@ class _Given:
 
     def __init__(self, *, batched: bool, vllm: bool) -> None:
         self.batched, self.vllm = batched, vllm
-        self.values: dict[str, Any] = {}
-        self.names: dict[str, str] = {}
-        self.bias: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}  # by the option's name
+        self.names: dict[str, str] = {}  # that were sent for them
         self.guides: dict[str, Guide] = {}
 
     def take(self, name: str, value: Value) -> None:
-        if value is None or value == [] or (value in ("", b"") and name not in SCALARS):
+        row, option = NAMES.get(name), _option(name)
+        if value is None or value == []:
             return
-        if name in ONLY:
-            if not any(_same(value, allowed) for allowed in ONLY[name]):
-                allowed = " or ".join(str(a) for a in ONLY[name])
+        if value in ("", b"") and (option is None or isinstance(option.reader, (Text, Many))):
+            return
+        if isinstance(row, Only):
+            if not any(_same(value, allowed) for allowed in row.allowed):
+                allowed = " or ".join(str(a) for a in row.allowed)
                 raise refuse(name, value, f"only {allowed} is served", "unsupported")
-        elif name in REFUSED:
+        elif isinstance(row, Refused):
             raise RequestError(f"{name} is not served by this model", f"omit {name}", code="unsupported", param=name)
-        elif name == "logit_bias":
-            if not isinstance(value, dict):
-                raise refuse(name, value, "an object of token id: bias is expected")
-            self.bias = value
-        elif name in LISTS:
-            self.values.setdefault({"stop_words": "stop"}.get(name, name), value if isinstance(value, list) else [value])
-        elif name in GUIDES:
-            if (guide := GUIDES[name](name, value)) is not None:
+        elif isinstance(row, Prescribes):
+            if (guide := row.guide(name, value)) is not None:
                 self.guides[name] = guide
-        elif name in GUIDE_PAIR:
-            self.values.setdefault(name, value)
-        elif name in SCALARS:
-            target, read = SCALARS[name]
-            self._set(target, name, read(name, value))
-        else:
+        elif option is None:
             raise refuse(name, value, "no such parameter is known", "unknown_option")
+        elif name == "logit_bias":
+            self.values[name] = self.values.get(name, {}) | option.reader.read(name, value)
+        elif _is_list(option):
+            self.values.setdefault(option.name, value if isinstance(value, list) else [value])
+        else:
+            own = row.reader if isinstance(row, Alias) else None
+            self._set(option.name, name, (own or option.reader).read(name, value))
 
     def _set(self, target: str, name: str, value: Any) -> None:
         if target in self.values and self.values[target] != value and self.names[target] != name:
@@ -140,76 +140,70 @@ class _Given:
         self.names.setdefault(target, name)
 
     def options(
-        self,
-        defaults: SamplingDefaults,
-        encode_word: Callable[[str], list[int]],
-        biases: tuple[tuple[int, float], ...],
-        seed: int,
-        vocab_size: int,
+        self, defaults: SamplingDefaults, encode_word: Callable[[str], list[int]], seed: int, vocab_size: int
     ) -> Options:
         get = self.values.get
-        top_k = get("top_k", defaults.top_k or 0)
-        top_p = get("top_p", 1.0 if defaults.top_p is None else defaults.top_p)
-        at_most("stop_token_ids", get("stop_token_ids", []), MAX_STOP_IDS)
-        stop_ids = [whole(0, vocab_size - 1)("stop_token_ids", v) for v in get("stop_token_ids", [])]
-        end_id = whole(-1, vocab_size - 1)("end_id", get("end_id", -1))
-        logprobs = get("logprobs", 0 if get("return_log_probs") else None)
-        max_tokens, min_tokens = get("max_tokens"), get("min_tokens", 0)
-        if max_tokens is not None and min_tokens > max_tokens:
-            raise refuse(self.names["min_tokens"], min_tokens, f"at most max_tokens, which is {max_tokens}, is expected")
-        params = SamplingParams(
-            max_tokens=max_tokens,
-            min_tokens=min_tokens,
-            temperature=self._temperature(defaults, top_k, top_p),
-            top_k=max(top_k, 0),
-            top_p=top_p or 1.0,  # TensorRT-LLM's clients send 0 for "off"
-            min_p=get("min_p", 0.0),
-            repetition_penalty=get("repetition_penalty", defaults.repetition_penalty or 1.0),
-            presence_penalty=get("presence_penalty", 0.0),
-            frequency_penalty=get("frequency_penalty", 0.0),
-            logit_bias=biases,
-            bad_words=tuple(tuple(encode_word(w)) for w in _words("bad_words", get("bad_words", []), MAX_WORDS)),
-            stop=tuple(_words("stop", get("stop", []), MAX_STOPS)),
-            stop_token_ids=tuple(stop_ids if end_id < 0 else [*stop_ids, end_id]),
-            ignore_eos=get("ignore_eos", False),
-            seed=get("seed", seed),
-            logprobs=logprobs,
-            max_drafts=self._max_drafts(),
-            thinking_budget=get("thinking_budget"),
-            guide=self._guide(),
-        )
-        stream = get("stream", False)
-        n = get("n", 1)
-        best_of = get("best_of", n)
-        if best_of < n or (stream and best_of > n):
-            why = "and stream is true: it is known only at the end which are the best" if best_of > n else f"but n is {n}"
+        params = SamplingParams(**self._fields(sampling=True) | {
+            "temperature": self._temperature(defaults),
+            "top_k": max(get("top_k", defaults.top_k or 0), 0),
+            "top_p": get("top_p", defaults.top_p) or 1.0,  # TensorRT-LLM's clients send 0 for "off"
+            "repetition_penalty": get("repetition_penalty", defaults.repetition_penalty or 1.0),
+            "logit_bias": self._biases(encode_word),
+            "bad_words": tuple(tuple(encode_word(word)) for word in self._listed("bad_words")),
+            "stop": self._listed("stop"),
+            "stop_token_ids": self._stop_token_ids(vocab_size),
+            "seed": get("seed", seed),
+            "logprobs": get("top_logprobs", 0 if get("return_log_probs") else None),
+            "max_drafts": self._max_drafts(),
+            "guide": self._guide(),
+        })  # fmt: skip
+        if params.max_tokens is not None and params.min_tokens > params.max_tokens:
+            expected = f"at most max_tokens, which is {params.max_tokens}, is expected"
+            raise refuse(self.names["min_tokens"], params.min_tokens, expected)
+        options = Options(params=params, vllm=self.vllm, batched=self.batched, **self._fields(sampling=False))
+        best_of = get("best_of", options.n)
+        if best_of < options.n or (options.stream and best_of > options.n):
+            more = best_of > options.n
+            why = "and stream is true: it is known only at the end which are the best" if more else f"but n is {options.n}"
             hint = "send best_of equal to n, or omit it"
             raise RequestError(f"best_of is {best_of} {why}", hint, code="conflict", param="best_of")
-        if best_of > n and logprobs is None:
+        if best_of > options.n and params.logprobs is None:
             params = dataclasses.replace(params, logprobs=0)
-        exclude = get("exclude_input_in_output", stream or not self.vllm)
-        if stream and not exclude and not self.batched:
+        return dataclasses.replace(options, params=params, best_of=best_of, echo=self._echo(options))
+
+    def _fields(self, *, sampling: bool) -> dict[str, Any]:
+        """Those fields whose value is what was sent."""
+        rows = (row for row in OPTIONS.values() if row.sampling == sampling and row.name in self.values)
+        return {row.sets: self.values[row.name] for row in rows if row.sets is not None}
+
+    def _listed(self, name: str) -> tuple[Any, ...]:
+        return tuple(OPTIONS[name].reader.read(name, self.values.get(name, [])))
+
+    def _stop_token_ids(self, vocab_size: int) -> tuple[int, ...]:
+        listed = Many(Whole(0, vocab_size - 1), MAX_STOP_IDS).read("stop_token_ids", self.values.get("stop_token_ids", []))
+        end_id = Whole(-1, vocab_size - 1).read("end_id", self.values.get("end_id", -1))
+        return listed if end_id < 0 else (*listed, end_id)
+
+    def _biases(self, encode_word: Callable[[str], list[int]]) -> tuple[tuple[int, float], ...]:
+        biases: dict[int, float] = dict(self.values.get("logit_bias", {}))
+        words, weights = self._listed("embedding_bias_words"), self.values.get("embedding_bias_weights", [])
+        if words and len(words) != len(weights):
+            raise refuse("embedding_bias_weights", weights, f"{len(words)} weights are expected, one a word")
+        for word, weight in zip(words, self._listed("embedding_bias_weights") if words else (), strict=True):
+            for token in encode_word(word):
+                biases[token] = biases.get(token, 0.0) + weight
+        return tuple(biases.items())
+
+    def _echo(self, options: Options) -> bool:
+        exclude = self.values.get("exclude_input_in_output", options.stream or not self.vllm)
+        if options.stream and not exclude and not self.batched:
             said, why = "exclude_input_in_output is false and stream is true", "a stream carries the answer only"
             raise RequestError(said, why, code="conflict", param="exclude_input_in_output")
-        exclude = exclude or stream  # clients of TensorRT-LLM send false with streams too, where it means nothing
-        separate = get("separate_reasoning")
-        if separate and not exclude:
+        exclude = exclude or options.stream  # clients of TensorRT-LLM send false with streams too, where it means nothing
+        if options.separate_reasoning and not exclude:
             said, why = "exclude_input_in_output is false and separate_reasoning is true", "an echo is one whole text"
             raise RequestError(said, why, code="conflict", param="separate_reasoning")
-        return Options(
-            params=params,
-            stream=stream,
-            timeout_s=get("timeout_s"),
-            echo=not exclude,
-            cancel=get("cancel", False),
-            n=n,
-            best_of=best_of,
-            timed=get("timed", False),
-            vllm=self.vllm,
-            batched=self.batched,
-            enable_thinking=get("enable_thinking"),
-            separate_reasoning=separate,
-        )
+        return not exclude
 
     def _max_drafts(self) -> int | None:
         """Where drafts are wanted but not how many, more than any engine checks at once."""
@@ -230,15 +224,15 @@ class _Given:
             raise RequestError(said, "send one of them", code="conflict", param=next(iter(self.guides)))
         return next(iter(self.guides.values()), None)
 
-    def _temperature(self, defaults: SamplingDefaults, top_k: int, top_p: float) -> float:
-        if self.values.get("top_k") == 1 or self.values.get("temperature") == 0:
+    def _temperature(self, defaults: SamplingDefaults) -> float:
+        get = self.values.get
+        if get("top_k") == 1 or get("temperature") == 0:
             return 0.0
         if "temperature" in self.values:
             return float(self.values["temperature"])
         if defaults.temperature is not None:
             return defaults.temperature
-        random = ("top_k" in self.values and top_k > 1) or ("top_p" in self.values and 0 < top_p < 1)
-        return 1.0 if random or self.values.get("min_p", 0) > 0 else 0.0
+        return 1.0 if get("top_k", 0) > 1 or 0 < get("top_p", 1) < 1 or get("min_p", 0) > 0 else 0.0
 
 
 def _same(value: Value, allowed: Any) -> bool:
@@ -248,22 +242,3 @@ def _same(value: Value, allowed: Any) -> bool:
         return not isinstance(value, bool) and float(value) == allowed
     except (TypeError, ValueError):
         return False
-
-
-def _words(name: str, values: list[Value], most: int) -> list[str]:
-    at_most(name, values, most)
-    return [found for found in (word(name, v) for v in values) if found]
-
-
-def _biases(by_id: Mapping[str, Any], given: _Given, encode_word: Callable[[str], list[int]]) -> tuple[tuple[int, float], ...]:
-    biases: dict[int, float] = {}
-    for token_id, bias in by_id.items():
-        biases[whole(0, BIG)("logit_bias", token_id)] = real(-1000, 1000)("logit_bias", bias)
-    words = _words("embedding_bias_words", given.values.get("embedding_bias_words", []), MAX_WORDS)
-    weights = given.values.get("embedding_bias_weights", [])
-    if words and len(words) != len(weights):
-        raise refuse("embedding_bias_weights", weights, f"{len(words)} weights are expected, one a word")
-    for found, weight in zip(words, weights, strict=False):
-        for token in encode_word(found):
-            biases[token] = biases.get(token, 0.0) + real(-1000, 1000)("embedding_bias_weights", weight)
-    return tuple(biases.items())

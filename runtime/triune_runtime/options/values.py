@@ -1,14 +1,20 @@
-"""Reading single values of a request: what arrives as bytes, strings, numbers or bools becomes a checked Python value."""
+"""Reading single values of a request: what arrives as bytes, strings, numbers or bools becomes a checked Python value.
+
+A reader has two ways. `read` takes a value as clients send it: a number may be a string. `check` takes one as it travels from
+tokenize to generate, which anyone may send: of exactly its type, or refused. Both return the value and name it in errors.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sized
-from typing import Any
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ..errors import RequestCode, RequestError
 
 Value = Any  # an element of a flattened tensor, or a JSON value
+BIG = 2**31 - 1
 UINT64 = (1 << 64) - 1
 # Every token of an answer is compared with all of a request's words: what they may cost the others is bounded.
 MAX_STOPS, MAX_WORDS, MAX_STOP_IDS = 64, 1024, 1024  # stop strings; bad words, or words with a bias; stop tokens
@@ -27,67 +33,11 @@ def input_of(name: str) -> str:
     return name.removeprefix("parameter ").partition(".")[0]
 
 
-def _number(name: str, value: Value, low: float, high: float) -> float:
-    expected = f"a number from {low:g} to {high:g} is expected"
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, bytes)):
-        raise refuse(name, value, expected)
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise refuse(name, value, expected) from None
-    if not (math.isfinite(number) and low <= number <= high):
-        raise refuse(name, value, expected)
-    return number
-
-
-def real(low: float, high: float) -> Callable[[str, Value], float]:
-    return lambda name, value: _number(name, value, low, high)
-
-
-def whole(low: int, high: int) -> Callable[[str, Value], int]:
-    def read(name: str, value: Value) -> int:
-        expected = f"a whole number from {low} to {high} is expected"
-        if isinstance(value, bool) or not isinstance(value, (int, float, str, bytes)):
-            raise refuse(name, value, expected)
-        try:
-            number = value if isinstance(value, int) else int(value) if isinstance(value, (str, bytes)) else _exact(value)
-        except (ValueError, OverflowError):
-            raise refuse(name, value, expected) from None
-        if not low <= number <= high:
-            raise refuse(name, value, expected)
-        return number
-
-    return read
-
-
-def _exact(value: float) -> int:
-    if not value.is_integer():
-        raise ValueError(value)
-    return int(value)
-
-
-def boolean(name: str, value: Value) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    if text.lower() in ("true", "1", "false", "0"):
-        return text.lower() in ("true", "1")
-    raise refuse(name, value, "true or false is expected")
-
-
 def at_most(name: str, values: Sized, most: int) -> None:
     if len(values) > most:
         expected = f"at most {most:,} are expected"
         hint = f"send fewer, or omit {name}"
         raise RequestError(f"{name} has {len(values):,} entries; {expected}", hint, code="too_large", param=name)
-
-
-def word(name: str, value: Value) -> str:
-    """A string to look for in an answer, of bounded length."""
-    found = text(name, value)
-    if len(found.encode("utf-8")) > MAX_WORD_BYTES:
-        raise refuse(name, found, f"at most {MAX_WORD_BYTES} bytes are expected")
-    return found
 
 
 def text(name: str, value: Value) -> str:
@@ -99,3 +49,191 @@ def text(name: str, value: Value) -> str:
     except UnicodeError as error:
         hint = f"send {name} as UTF-8 text"
         raise RequestError(f"{name} is not valid UTF-8: {error}", hint, code="invalid_value", param=input_of(name)) from None
+
+
+class Reader(Protocol):
+    """How the values of a name are read."""
+
+    @property
+    def annotation(self) -> str:
+        """The type of what it gives, as Python writes it."""
+
+    @property
+    def values(self) -> str:
+        """The values it takes, as the documentation says it."""
+
+    def read(self, name: str, value: Value) -> Any: ...
+
+    def check(self, name: str, value: Value) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """A finite number."""
+
+    low: float
+    high: float
+    annotation = "float"
+
+    @property
+    def values(self) -> str:
+        return f"a number from {self.low:g} to {self.high:g}"
+
+    def read(self, name: str, value: Value) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str, bytes)):
+            raise refuse(name, value, f"{self.values} is expected")
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            raise refuse(name, value, f"{self.values} is expected") from None
+        if not (math.isfinite(number) and self.low <= number <= self.high):
+            raise refuse(name, value, f"{self.values} is expected")
+        return number
+
+    def check(self, name: str, value: Value) -> float:
+        return self.read(name, value if isinstance(value, int) else _exactly(float, name, value))
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole number."""
+
+    low: int
+    high: int
+    least: int | None = None  # what is below counts as this; only clients may send it
+    annotation = "int"
+
+    @property
+    def values(self) -> str:
+        return f"a whole number from {self.low} to {self.high}"
+
+    def read(self, name: str, value: Value) -> int:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str, bytes)):
+            raise refuse(name, value, f"{self.values} is expected")
+        try:
+            number = value if isinstance(value, int) else int(value) if isinstance(value, (str, bytes)) else _integer(value)
+        except (ValueError, OverflowError):
+            raise refuse(name, value, f"{self.values} is expected") from None
+        if not self.low <= number <= self.high:
+            raise refuse(name, value, f"{self.values} is expected")
+        return number if self.least is None else max(number, self.least)
+
+    def check(self, name: str, value: Value) -> int:
+        strict = self if self.least is None else Whole(self.least, self.high)
+        return strict.read(name, _exactly(int, name, value))
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or false."""
+
+    annotation = "bool"
+    values = "true or false"
+
+    def read(self, name: str, value: Value) -> bool:
+        if isinstance(value, bool):
+            return value
+        given = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        if given.lower() in ("true", "1", "false", "0"):
+            return given.lower() in ("true", "1")
+        raise refuse(name, value, "true or false is expected")
+
+    def check(self, name: str, value: Value) -> bool:
+        return bool(_exactly(bool, name, value))
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A string of UTF-8."""
+
+    most_bytes: int | None = None
+    annotation = "str"
+
+    @property
+    def values(self) -> str:
+        return "a string" if self.most_bytes is None else f"a string of at most {self.most_bytes} bytes"
+
+    def read(self, name: str, value: Value) -> str:
+        found = text(name, value)
+        if self.most_bytes is not None and len(found.encode("utf-8")) > self.most_bytes:
+            raise refuse(name, found, f"at most {self.most_bytes} bytes are expected")
+        return found
+
+    def check(self, name: str, value: Value) -> str:
+        return self.read(name, _exactly(str, name, value))
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """A list of values."""
+
+    each: Reader
+    most: int
+
+    @property
+    def annotation(self) -> str:
+        return f"tuple[{self.each.annotation}, ...]"
+
+    @property
+    def values(self) -> str:
+        return f"at most {self.most:,}, each {self.each.values}"
+
+    def read(self, name: str, value: Value) -> tuple[Any, ...]:
+        """As `Reader.read`; empty texts are left out: in a tensor they fill a place."""
+        at_most(name, value, self.most)
+        return tuple(found for one in value if (found := self.each.read(name, one)) != "")
+
+    def check(self, name: str, value: Value) -> tuple[Any, ...]:
+        at_most(name, _exactly(list, name, value), self.most)
+        return tuple(self.each.check(name, one) for one in value)
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """A token's id and what is added to its logit."""
+
+    annotation = "tuple[int, float]"
+    values = "a pair of token id and bias"
+
+    def read(self, name: str, value: Value) -> tuple[int, float]:
+        return TOKEN_ID.read(name, value[0]), BIAS.read(name, value[1])
+
+    def check(self, name: str, value: Value) -> tuple[int, float]:
+        if not isinstance(value, list) or len(value) != 2:
+            raise refuse(name, value, f"{self.values} is expected")
+        return TOKEN_ID.check(name, value[0]), _SUMMED.check(name, value[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Biases:
+    """An object of biases by token id, which in JSON is a string. It travels as a list of pairs."""
+
+    annotation = "dict[int, float]"
+    values = "an object of token id: bias"
+
+    def read(self, name: str, value: Value) -> dict[int, float]:
+        if not isinstance(value, dict):
+            raise refuse(name, value, f"{self.values} is expected")
+        return dict(Bias().read(name, pair) for pair in value.items())
+
+    check = read
+
+
+FLAG = Flag()
+WORD = Text(MAX_WORD_BYTES)  # to look for in an answer
+TOKEN_ID = Whole(0, BIG)
+BIAS = Real(-1000, 1000)
+_SUMMED = Real(-1e6, 1e6)  # of several words that share a token
+
+
+def _exactly(kind: type, name: str, value: Value) -> Value:
+    """A value of `kind` and nothing that only looks like it: a number in a string, say."""
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise refuse(name, value, f"a value of type {kind.__name__} is expected")
+    return value
+
+
+def _integer(value: float) -> int:
+    if not value.is_integer():
+        raise ValueError(value)
+    return int(value)

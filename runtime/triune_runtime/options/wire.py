@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import RequestError
 from ..request import SamplingParams
+from .declared import FIELDS
+from .values import refuse
+
+_HINT = "send the JSON that tokenize gives"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,49 +20,72 @@ class Options:
     """Everything a request asks for besides its prompt."""
 
     params: SamplingParams = field(default_factory=SamplingParams)
-    stream: bool = False
-    timeout_s: float | None = None
-    echo: bool = False  # the prompt comes before the answer
+    # written by `make contracts` from options/declared.py: begin
+    enable_thinking: bool | None = None  # whether a model that can think does so before it answers; with `messages`
+    n: int = 1  # answers to the prompt that come back
+    best_of: int = 1  # answers that are made; the most likely `n` of them come back
+    timeout_s: float | None = None  # seconds for the answer; what there is by then is the answer
     cancel: bool = False  # not a request: ends the one with the same id
-    batched: bool = False  # the client's tensors have a batch dimension, and so must the indices it gets
-    n: int = 1  # answers that come back
-    best_of: int = 1  # answers that are made; those with the best cumulative log probability come back
+    stream: bool = False  # the answer piece by piece
+    separate_reasoning: bool | None = None  # thinking apart from the answer; absent: with `messages` only
     timed: bool = False  # say when things happened
+    echo: bool = False  # the prompt comes before the answer
+    batched: bool = False  # the client's tensors have a batch dimension, and so must the indices it gets
     vllm: bool = False  # log probabilities, finish reasons and several answers as vLLM gives them
     prompt_tokens: int | None = None  # of the prompts behind each other in one tensor, this one's; None: it has all
     request_id: str = ""  # where the client could only send it as a parameter (HTTP's generate)
-    enable_thinking: bool | None = None  # None: as the model's template does by itself
-    separate_reasoning: bool | None = None  # None: for messages, not for a raw prompt
     thinking_open: bool = False  # the prompt holds the opening marker; tokenize finds that out
     tool_format: str = ""  # how the answer's tool calls are written, if it may have any
+    # written by `make contracts` from options/declared.py: end
 
     def to_json(self) -> str:
         """Compact JSON; defaults are left out."""
-        return json.dumps({"params": _changed(self.params)} | _changed(self, skip="params"), separators=(",", ":"))
+        return json.dumps({"params": _changed(self.params)} | _changed(self), separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Options:
-        """What `to_json` wrote.
+    def from_json(cls, source: str) -> Options:
+        """What `to_json` wrote. Anyone may send it to `generate`: what is wrong inside the engine would end every request.
 
         Raises:
-            RequestError: anything else.
+            RequestError: it cannot be read, or a value is not one that tokenize gives; names it.
         """
         try:
-            raw = json.loads(text)
-            if not isinstance(raw, dict) or not isinstance(raw.get("params", {}), dict):
-                raise TypeError("an object is expected, and in it one of the name params")
-            params = raw.pop("params", {})
-            tupled = {k: _tupled(v) for k, v in params.items()}
-            return cls(params=SamplingParams(**tupled), **raw)
-        except (ValueError, TypeError, AttributeError) as error:
-            said, hint = f"options {text[:200]!r} cannot be read: {error}", "send the JSON that tokenize gives"
-            raise RequestError(said, hint, code="invalid_value", param="options") from None
+            given = json.loads(source)
+        except RecursionError:
+            raise RequestError("options are nested too deeply", _HINT, code="too_large", param="options") from None
+        except ValueError as error:
+            raise _unreadable(source, error) from None
+        if not isinstance(given, dict) or not isinstance(given.get("params", {}), dict):
+            raise _unreadable(source, "an object is expected, and in it one of the name params")
+        params = given.pop("params", {})
+        if unknown := [*_unknown(params, sampling=True), *_unknown(given, sampling=False)]:
+            raise _unreadable(source, f"no option {unknown[0]!r} is known")
+        options = cls(params=SamplingParams(**_checked(params)), **_checked(given))
+        most, least = options.params.max_tokens, options.params.min_tokens
+        if most is not None and least > most:
+            raise refuse("min_tokens", least, f"at most max_tokens, which is {most}, is expected")
+        if options.best_of < options.n or (options.stream and options.best_of > options.n):
+            raise refuse("best_of", options.best_of, f"n, which is {options.n}, is expected; without stream, also more")
+        return options
 
 
-def _changed(value: Any, skip: str = "") -> dict[str, Any]:
-    fields = [f for f in dataclasses.fields(value) if f.name != skip]
-    return {f.name: getattr(value, f.name) for f in fields if getattr(value, f.name) != f.default}
+def _changed(value: SamplingParams | Options) -> dict[str, Any]:
+    sampling = isinstance(value, SamplingParams)
+    names = [one.name for one in FIELDS.values() if one.sampling == sampling]
+    return {name: getattr(value, name) for name in names if getattr(value, name) != FIELDS[name].default}
 
 
-def _tupled(value: Any) -> Any:
-    return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
+def _unknown(given: Mapping[str, Any], *, sampling: bool) -> list[str]:
+    return [name for name in given if name not in FIELDS or FIELDS[name].sampling != sampling]
+
+
+def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values by field, each read strictly; None where that may be."""
+    return {
+        name: None if value is None and FIELDS[name].default is None else FIELDS[name].reader.check(name, value)
+        for name, value in given.items()
+    }
+
+
+def _unreadable(source: str, why: object) -> RequestError:
+    return RequestError(f"options {source[:200]!r} cannot be read: {why}", _HINT, code="invalid_value", param="options")

@@ -19,7 +19,6 @@ from ..constraints.compiling import ConstraintCompiler
 from ..errors import RequestError, TriuneError
 from ..generation.groups import derived_seed
 from ..manifest import EngineManifest
-from ..options.checking import read_options
 from ..options.wire import Options
 from ..outbox import Pace, Sink
 from ..request import Chunk, Request
@@ -28,9 +27,9 @@ from ..targets import make_runner
 from ..text.tokenizer import load_token_bytes
 from ..worker import Worker
 from .acknowledgements import AcknowledgementReceiver
-from .answers import chunk_arrays
 from .metrics_bridge import MetricFamilies, MetricsBridge
 from .responses import Reply, Responses
+from .sequence_tensors import chunk_arrays
 
 LOG = logging.getLogger(__name__)
 Group = list[tuple[Request, Sink]]
@@ -89,7 +88,7 @@ class GenerationService:
             RequestError: the options cannot be read.
             Overloaded: the worker is closed or has failed.
         """
-        rows = [read_options(text) for text in options_json]
+        rows = [Options.from_json(text) for text in options_json]
         if not rows:
             raise RequestError("options are empty", "send one text for each prompt", code="missing_value", param="options")
         request_id = request_id or rows[0].request_id
@@ -152,7 +151,7 @@ class GenerationService:
             raise RequestError("a request that is to end another has no id", hint, code="missing_value", param="id")
         self._compiler.cancel(request_id)
         self._worker.abort_id(request_id)
-        reply(chunk_arrays(Chunk(0, (), 0, 0, 0, "cancelled"), key=0, prompt_tokens=0), True)
+        reply(chunk_arrays(Chunk.cancelled(), key=0, prompt_tokens=0), True)
 
     def _submit(self, group: Group, responses: Responses) -> None:
         """Hand a group to the worker; if its answers' form is prescribed, when that is compiled, on another thread."""
@@ -165,7 +164,7 @@ class GenerationService:
         def done(made: Constraint | TriuneError | None) -> None:
             if made is None:
                 for _, sink in group:
-                    sink(Chunk(0, (), 0, 0, 0, "cancelled"))
+                    sink(Chunk.cancelled())
                 return
             try:
                 if isinstance(made, TriuneError):

@@ -15,9 +15,9 @@ from ..allocator import return_free_memory
 from ..constraints.tools import with_tools
 from ..errors import RequestError, TooLong
 from ..manifest import EngineManifest
-from ..options.names import CLIENT_NAMES, VLLM_PROMPT
+from ..options.declared import CLIENT_NAMES, VLLM_PROMPT
 from ..options.parsing import parse
-from ..options.values import boolean, real, text
+from ..options.values import FLAG, Real, text
 from ..options.wire import Options
 from ..text.chat import ChatTemplate, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
@@ -89,7 +89,7 @@ class PromptService:
             batched=any(array.ndim > 1 for array in tensors.values()),
         )
         if "timeout" in parameters:  # over HTTP, Triton hands its own deadline on as a parameter
-            timeout_s = real(0, 86_400e6)("parameter timeout", parameters["timeout"]) / 1e6
+            timeout_s = Real(0, 86_400e6).read("parameter timeout", parameters["timeout"]) / 1e6
             options = dataclasses.replace(options, timeout_s=min(filter(None, (timeout_s, options.timeout_s)), default=None))
         if options.cancel:
             return np.zeros(1, np.int32), options
@@ -179,5 +179,5 @@ def _tool_use(inputs: Mapping[str, list[Any]]) -> ToolUse | None:
     return read_tools(
         listed if listed.strip() else "[]",
         None if choice is None else text("tool_choice", choice),
-        None if parallel is None else boolean("parallel_tool_calls", parallel),
+        None if parallel is None else FLAG.read("parallel_tool_calls", parallel),
     )

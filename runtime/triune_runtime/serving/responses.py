@@ -10,17 +10,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from ..contracts.outputs import OUTPUTS
 from ..errors import TriuneError
 from ..options.wire import Options
 from ..outbox import Item, Sink
 from ..request import Chunk, Request
 from ..text.vocabulary import TokenBytes
-from .answers import Answer, Arrays, byte_ranges, vllm_reason
-from .tensors import strings
+from .combining import stacked
+from .sequence_tensors import SequenceTensors, byte_ranges, vllm_reason
+from .tensors import Arrays, strings, tensors
 
 Reply = Callable[[Arrays | TriuneError, bool], None]  # (tensors or error, whether it is the last)
 
@@ -43,7 +44,7 @@ class _Row:
 
 @dataclass(eq=False)
 class _Member:
-    answer: Answer
+    tensors: SequenceTensors
     index: int
     watch: Callable[[], None]
     reason: str | None = None  # why it has ended
@@ -78,8 +79,8 @@ class Responses:
         row = _Row(options, number)
         self._rows.append(row)
         for index, (request, watch) in enumerate(zip(requests, watches, strict=True)):
-            answer = Answer(request, options, self._token_bytes, first=index == 0)
-            row.members.append(_Member(answer, index, watch))
+            tensors = SequenceTensors(request, options, self._token_bytes, first=index == 0)
+            row.members.append(_Member(tensors, index, watch))
         return [self._sink(row, member) for member in row.members]
 
     def fail(self, error: TriuneError) -> None:
@@ -92,7 +93,7 @@ class Responses:
         for row in self._rows:
             for member in row.members:
                 if not member.ended:
-                    self._abort(member.answer.key)
+                    self._abort(member.tensors.key)
 
     def _sink(self, row: _Row, member: _Member) -> Sink:
         def take(item: Item) -> None:
@@ -113,7 +114,7 @@ class Responses:
 
     def _take(self, row: _Row, member: _Member, chunk: Chunk) -> list[tuple[Arrays, bool]]:
         """The responses that a chunk makes possible, and whether each is the last."""
-        arrays = member.answer.tensors(chunk)
+        arrays = member.tensors.of(chunk)
         member.reason = chunk.finish_reason
         if row.gathers:
             member.held = arrays
@@ -131,15 +132,13 @@ class Responses:
         """Of a row that has ended: the answers that are to come back, best first where they were chosen."""
         members = row.members
         if row.options.best_of > row.options.n:
-            members = sorted(members, key=lambda one: -one.answer.logprob)[: row.options.n]
+            members = sorted(members, key=lambda one: -one.tensors.logprob)[: row.options.n]
         held = [one.held for one in members if one.held is not None]
         for arrays in held:
-            arrays["num_input_tokens"] = np.zeros(1, np.uint32)
-        held[0]["num_input_tokens"] = row_prompt = np.array([_prompt_tokens(row)], np.uint32)
+            arrays |= tensors({"num_input_tokens": row.members[0].tensors.prompt_tokens if arrays is held[0] else 0})
         if row.options.batched:
             return [_placed(arrays, row, index) for index, arrays in enumerate(held)]
-        merged = self._merge(held)
-        return [merged | {"num_input_tokens": row_prompt}]
+        return [self._merge(held)]
 
     def _merge(self, parts: Sequence[Arrays]) -> Arrays:
         """Whole answers as one response with an element each."""
@@ -147,22 +146,13 @@ class Responses:
         for arrays in parts:
             ranges += [n + start if n >= 0 else n for n in byte_ranges(arrays)]
             start += len(self._token_bytes.join(arrays["token_ids"].tolist()))
-        longest = max((arrays["output_log_probs"].shape[1] for arrays in parts if "output_log_probs" in arrays), default=0)
-        merged: Arrays = {
-            "token_ids": np.concatenate([arrays["token_ids"] for arrays in parts]),
-            "byte_range": np.array(ranges, np.int32),
-            "request_key": parts[0]["request_key"],
-            "chunk_index": parts[0]["chunk_index"],
-            "sequence_index": np.arange(len(parts), dtype=np.int32).reshape(-1, 1),
-        }
-        if longest:  # shorter answers have zeros behind their last token
-            rows = [arrays.get("output_log_probs", np.zeros((1, 0), np.float32)) for arrays in parts]
-            padded = [np.pad(row, ((0, 0), (0, longest - row.shape[1]))) for row in rows]
-            merged["output_log_probs"] = np.concatenate(padded)
+        merged = tensors({"byte_range": ranges, "sequence_index": [[index] for index in range(len(parts))]})
         for name in dict.fromkeys(name for arrays in parts for name in arrays if name not in merged):
-            like = next(arrays[name] for arrays in parts if name in arrays)
+            found = [arrays.get(name) for arrays in parts]
+            like = next(array for array in found if array is not None)
             missing = strings("") if like.dtype == np.object_ else np.zeros_like(like)
-            merged[name] = np.concatenate([arrays.get(name, missing) for arrays in parts])
+            of_response = OUTPUTS[name].dims == (1,)
+            merged[name] = like if of_response else stacked([missing if array is None else array for array in found])
         return merged
 
     def _spread(self, row: _Row, member: _Member, arrays: Arrays) -> Arrays:
@@ -171,27 +161,21 @@ class Responses:
         ranges = [byte_ranges(arrays) if one is member else [0, 0, *byte_ranges(arrays)[2:]] for one in members]
         if ranges[own][2] >= 0:  # others' thinking has no more text than they have
             ranges = [found if one is member else [0] * 4 for found, one in zip(ranges, members, strict=True)]
-        spread: Arrays = arrays | {
-            "byte_range": np.array(ranges, np.int32).reshape(-1),
-            "finish_reason": strings(*(vllm_reason(one.reason) for one in members)),
-            "sequence_index": np.array([[own]], np.int32),
-        }
-        for name in ("num_output_tokens", "num_reasoning_tokens"):
-            if name in arrays:
-                spread[name] = np.array([arrays[name][0] if one is member else 0 for one in members], np.uint32)
-        if "logprobs" in arrays:
-            spread["logprobs"] = np.array([arrays["logprobs"][0] if one is member else b"[]" for one in members], np.object_)
-            spread["cum_log_probs"] = np.array([one.answer.logprob for one in members], np.float32)
+        spread = arrays | tensors({
+            "byte_range": [place for places in ranges for place in places],
+            "finish_reason": [vllm_reason(one.reason) for one in members],
+            "sequence_index": own,
+        })  # fmt: skip
+        for name in arrays:
+            if (idle := OUTPUTS[name].idle) is not None:
+                missing = tensors({name: idle})[name]
+                spread[name] = stacked([arrays[name] if one is member else missing for one in members])
+        if "cum_log_probs" in arrays:
+            spread |= tensors({"cum_log_probs": [one.tensors.logprob for one in members]})
         return spread
-
-
-def _prompt_tokens(row: _Row) -> int:
-    return row.members[0].answer.prompt_tokens
 
 
 def _placed(arrays: Arrays, row: _Row, index: int) -> Arrays:
     """With the numbers of its row and sequence, [1, 1] each: old clients read [0][0]."""
-    placed: dict[str, Any] = arrays | {"sequence_index": np.array([[index]], np.int32)}
-    if row.options.batched:
-        placed["batch_index"] = np.array([[row.number]], np.int32)
-    return placed
+    batch = {"batch_index": row.number} if row.options.batched else {}
+    return arrays | tensors({"sequence_index": index} | batch)

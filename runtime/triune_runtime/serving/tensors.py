@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contracts.outputs import OUTPUTS, Output
 from ..errors import RequestError, Status, TriuneError
 
-Tensors = Mapping[str, NDArray[Any]]
+Tensors = Mapping[str, NDArray[Any]]  # as they come in
+Arrays = dict[str, NDArray[Any]]  # as they go out
+_DTYPES = {"INT32": np.int32, "UINT32": np.uint32, "INT64": np.int64, "FP32": np.float32}
 _TRITONS: Mapping[Status, str] = {"INVALID_ARGUMENT": "INVALID_ARG", "UNAVAILABLE": "UNAVAILABLE", "INTERNAL": "INTERNAL"}
 _PARAM = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")  # a client may send any name: of others, the text alone speaks
 _HEAD = re.compile(rf"\b({'|'.join(_TRITONS)})(?: \[\w+(?: {_PARAM.pattern})?\])?: ")
@@ -57,6 +60,17 @@ def flat(array: NDArray[Any]) -> list[Any]:
 def strings(*values: str) -> NDArray[np.object_]:
     """A STRING tensor [len(values)]."""
     return np.array([v.encode("utf-8") for v in values], np.object_)
+
+
+def tensors(values: Mapping[str, Any]) -> Arrays:
+    """Values by the output that has them, each as a tensor of the type and shape declared: of single ones, one element."""
+    return {name: _tensor(OUTPUTS[name], value) for name, value in values.items()}
+
+
+def _tensor(output: Output, value: Any) -> NDArray[Any]:
+    if not isinstance(value, (tuple, list)):
+        value = [value] if len(output.dims) == 1 else [[value]]
+    return strings(*value) if output.type == "STRING" else np.array(value, _DTYPES[output.type])
 
 
 def error_text(error: TriuneError) -> str:

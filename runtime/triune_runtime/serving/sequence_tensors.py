@@ -1,0 +1,102 @@
+"""One sequence's chunks -> tensors: its text's place, counts, log probabilities and times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..contracts.outputs import OF_CHUNK
+from ..options.wire import Options
+from ..request import Chunk, Request, TokenLogprob
+from ..text.vocabulary import TokenBytes
+from .tensors import Arrays, tensors
+
+NOT_APART = (-1, -1)  # in place of the thinking's range, where thinking is not kept apart
+_VLLM_REASONS = {None: "None", "cancelled": "abort", "deadline": "abort"}
+
+
+class SequenceTensors:
+    """What is known of one sequence while its chunks go out."""
+
+    def __init__(self, request: Request, options: Options, token_bytes: TokenBytes, *, first: bool) -> None:
+        """
+        Args:
+            first: of those that share a prompt: the prompt's tokens are counted once.
+        """
+        self.key = request.key
+        self.logprob = 0.0  # of all tokens so far
+        self.prompt_tokens = len(request.prompt) if first else 0
+        self._separate = request.separate_reasoning
+        self._vllm = options.vllm
+        self._tool_format = options.tool_format
+        self._echoed = request.prompt if options.echo else ()
+        self._echoed_bytes = len(token_bytes.join(self._echoed))
+        self._token_bytes = token_bytes
+
+    def of(self, chunk: Chunk) -> Arrays:
+        """The tensors of the next chunk."""
+        self.logprob += sum(t.logprob for t in chunk.logprobs)
+        arrays = chunk_arrays(chunk, key=self.key, prompt_tokens=0 if chunk.index else self.prompt_tokens)
+        cut = chunk.cut
+        if self._vllm:
+            arrays |= tensors({"finish_reason": vllm_reason(chunk.finish_reason)})
+        if self._separate:
+            thought, answer = cut.border or (cut.byte_start, cut.byte_start)
+            apart = (answer, cut.byte_stop, cut.byte_start, thought)
+            arrays |= tensors({"byte_range": apart, "num_reasoning_tokens": cut.reasoning_tokens})
+        if self._tool_format and chunk.index == 0:
+            arrays |= tensors({"tool_format": self._tool_format})
+        if chunk.logprobs:
+            arrays |= tensors({
+                "logprobs": _entries(chunk.logprobs, self._token_bytes, vllm=self._vllm),
+                "output_log_probs": [[t.logprob for t in chunk.logprobs]],
+                "cum_log_probs": self.logprob,
+            })  # fmt: skip
+        if self._echoed:  # one chunk only: an echo is refused with streams
+            whole = (0, self._echoed_bytes + cut.byte_stop)
+            arrays |= tensors({"token_ids": self._echoed + cut.token_ids, "byte_range": whole})
+        return arrays
+
+
+def vllm_reason(reason: str | None) -> str:
+    """vLLM's word for why a sequence has ended, or has not yet."""
+    return _VLLM_REASONS.get(reason, reason or "")
+
+
+def chunk_arrays(chunk: Chunk, *, key: int, prompt_tokens: int) -> Arrays:
+    """The tensors of a chunk; its counts are of this chunk alone, so that they add up."""
+    told = {output.name: value for output, of in OF_CHUNK if (value := of(chunk)) is not None}
+    places = (chunk.cut.byte_start, chunk.cut.byte_stop)
+    return tensors(told | {"byte_range": places, "request_key": key, "num_input_tokens": prompt_tokens})
+
+
+def byte_ranges(arrays: Arrays) -> list[int]:
+    """The four numbers of one sequence's text and thinking."""
+    found = [int(n) for n in arrays["byte_range"]]
+    return found if len(found) == 4 else [*found, *NOT_APART]
+
+
+def _entries(tokens: Sequence[TokenLogprob], token_bytes: TokenBytes, *, vllm: bool) -> str:
+    """Log probabilities as JSON, with each token's bytes: its text may be part of a character."""
+    entries = _vllm_entries(tokens, token_bytes) if vllm else [
+        {
+            "token_id": t.token_id, "logprob": t.logprob, "bytes": list(token_bytes[t.token_id]),
+            "top": t.top, "top_bytes": [list(token_bytes[token]) for token, _ in t.top],
+        }
+        for t in tokens
+    ]  # fmt: skip
+    return json.dumps(entries, separators=(",", ":"))
+
+
+def _vllm_entries(tokens: Sequence[TokenLogprob], token_bytes: TokenBytes) -> list[dict[str, Any]]:
+    """As vLLM's backend gives them; the rank of a chosen token that is not among the best is not known."""
+
+    def entry(token: int, logprob: float, rank: int | None) -> dict[str, Any]:
+        return {"logprob": logprob, "rank": rank, "decoded_token": token_bytes[token].decode("utf-8", "replace")}
+
+    return [
+        {str(t.token_id): entry(t.token_id, t.logprob, None)}
+        | {str(token): entry(token, logprob, rank) for rank, (token, logprob) in enumerate(t.top, 1)}
+        for t in tokens
+    ]
