@@ -108,7 +108,7 @@ def estimate(
 
 def _weight(name: str, tensor: Tensor) -> Weight:
     nbytes = tensor.nbytes + (tensor.scale.nbytes if isinstance(tensor, Fp8Tensor) else 0)
-    return Weight(kind=_kind(name, tensor), size=tensor.size, dtype=tensor.dtype, nbytes=nbytes)
+    return Weight(name=name, kind=_kind(name, tensor), shape=tensor.shape, dtype=tensor.dtype, nbytes=nbytes)
 
 
 def _kind(name: str, tensor: Tensor) -> Kind:

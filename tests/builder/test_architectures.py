@@ -22,6 +22,7 @@ from triune_builder.graph.arch import find_architecture
 from triune_builder.graph.export import export
 from triune_builder.graph.rope import read_rope
 from triune_builder.quantize.smooth import smooth
+from triune_builder.quantize.statistics import MAXIMA
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.lowering import lower
 from triune_builder.verify import reference
@@ -69,7 +70,7 @@ def test_smoothing_changes_no_function(kind: str, tmp_path: Path) -> None:
     """Beside normalized heads and biases too; and it reaches the products that w8a8 needs it for."""
     checkpoint = dense_checkpoint(kind, **SIZES, **BIASED.get(kind, {}))
     plain, smoothed = (export(checkpoint, max_length=64) for _ in range(2))  # type: ignore[arg-type]  # a fake
-    done = smooth(smoothed.model, smoothed.sources, made_up_maxima(checkpoint, 1.0))
+    done = smooth(smoothed.model, smoothed.sources, made_up_maxima(checkpoint, 1.0)[MAXIMA])
     layers = ["self_attn.qkv_proj", "mlp.gate_up_proj"] + (["mlp.down_proj"] if kind != "llama" else [])  # biased up_proj
     names = {f"model.layers.{i}.{name}.weight" for i in range(2) for name in layers}
     assert names <= set(done)

@@ -174,7 +174,7 @@ def test_weights_written_before_an_interruption_are_not_made_again(
 KILLED = """
 import sys
 from pathlib import Path
-from triune_builder.engine import journal
+from triune_builder.targets import journal
 from builder.test_big_build import run
 journal._SYNCED = 1 << 14
 run(Path(sys.argv[1]), precision=sys.argv[2])

@@ -119,7 +119,7 @@ def test_what_a_build_writes_is_what_was_estimated(tmp_path: Path, name: str, fo
             lengths[entries.get("location", onnx_files.DATA) == onnx_files.DATA] += int(
                 entries.get("length", len(tensor.raw_data))
             )
-    assert lengths[True] == pytest.approx(expected.written, rel=0.05, abs=8000)
+    assert lengths[True] == pytest.approx(expected.written, abs=8000)  # constants
     assert lengths[False] == pytest.approx(expected.in_place, rel=0.01, abs=1)
     assert (len(facts.files) > 2) == (expected.in_place > 0)
 
@@ -133,7 +133,6 @@ def model_of_many_numbers(name: str) -> FakeCheckpoint:
 def test_the_promise_is_what_the_fakes_hold() -> None:
     for fake in (tiny_checkpoint(), tiny_checkpoint(tie_word_embeddings=False), tiny_deepseek()):
         promised = promised_weights(fake.config)
-        assert promised is not None
         assert promised.required.items() <= {name: np.shape(t.array) for name, t in fake.weights.items()}.items()
 
 

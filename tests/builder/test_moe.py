@@ -18,6 +18,7 @@ from fakes.tiny_llama import FakeTensor
 from triune_builder.graph.export import GraphBundle
 from triune_builder.graph.ops import Graph, linear
 from triune_builder.quantize.apply import quantize
+from triune_builder.quantize.statistics import MAXIMA
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.lowering import lower
 from triune_builder.targets.cpu.precisions import find_precision
@@ -58,7 +59,7 @@ def session(weights: Weights, route: dict[str, Any], experts: int, precision: st
     model = g.model([x], {"y": y})
     y.type, y.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", "n", HIDDEN])
     bundle = GraphBundle(model, g.sources, (), "experts", 0, g.stacks)
-    bundle = quantize(bundle, find_precision(precision), {}).bundle
+    bundle = quantize(bundle, find_precision(precision), {MAXIMA: {}}).bundle
     onnx_files.write(lower(bundle) if lowered else bundle, folder)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -18,8 +18,10 @@ from triune_builder.checkpoint import Blocks
 from triune_builder.errors import BuildError
 from triune_builder.graph.export import export
 from triune_builder.quantize.apply import quantize
-from triune_builder.quantize.schemes import BLOCK, carry_blocks, quantize_blocks, quantize_rows
+from triune_builder.quantize.schemes.blocks import BLOCK, carry_blocks, quantize_blocks
+from triune_builder.quantize.schemes.rows import quantize_rows
 from triune_builder.quantize.smooth import smooth
+from triune_builder.quantize.statistics import MAXIMA
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.precisions import find_precision
 
@@ -103,7 +105,7 @@ def test_smoothing_changes_the_weights_and_not_the_function(tied: bool, tmp_path
     tokens = [[7, 1, 200, 30, 4, 9]]
     plain = float_logits(export(checkpoint, max_length=16), tmp_path, tokens)  # type: ignore[arg-type]
     bundle = export(checkpoint, max_length=16)  # type: ignore[arg-type]
-    done = smooth(bundle.model, bundle.sources, made_up_maxima(checkpoint, unevenness=2.0))
+    done = smooth(bundle.model, bundle.sources, made_up_maxima(checkpoint, unevenness=2.0)[MAXIMA])
     # Per layer: attention's input, the MLP's input and the down projection's; and the head.
     assert len(done) == 3 * checkpoint.config["num_hidden_layers"] + 1
     np.testing.assert_allclose(float_logits(bundle, tmp_path, tokens), plain, rtol=0, atol=2e-4 * np.abs(plain).max())
@@ -112,7 +114,7 @@ def test_smoothing_changes_the_weights_and_not_the_function(tied: bool, tmp_path
 def test_last_bits_of_the_calibration_do_not_reach_the_weights() -> None:
     """Processors sum in orders of their own: an engine must not tell on which of them it was built."""
     checkpoint, rng, made = tiny_checkpoint(**BLOCK_SIZES), np.random.default_rng(7), []
-    maxima = {name: found.astype(np.float64) for name, found in made_up_maxima(checkpoint, unevenness=2.0).items()}
+    maxima = made_up_maxima(checkpoint, unevenness=2.0)[MAXIMA]
     for _ in range(2):
         bundle = export(checkpoint, max_length=16)  # type: ignore[arg-type]
         smooth(bundle.model, bundle.sources, maxima)

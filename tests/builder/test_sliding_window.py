@@ -19,7 +19,6 @@ from fakes.tiny_llama import FakeCheckpoint
 from triune_builder.errors import BuildError
 from triune_builder.graph.arch import find_architecture
 from triune_builder.graph.export import export
-from triune_builder.graph.windows import with_window
 from triune_builder.verify import reference
 from triune_runtime.manifest import Limits, replace_limits
 from triune_runtime.request import Chunk, Request, SamplingParams
@@ -181,13 +180,10 @@ def test_an_engine_runs_with_fewer_positions_than_its_window(
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
-def test_a_window_of_ones_own_for_any_architecture(kind: str, tmp_path: Path) -> None:
-    plain = (
-        dense_checkpoint(kind, **SIZES, head_dim=16, use_sliding_window=False)
-        if kind.startswith("qwen")
-        else (dense_checkpoint(kind, **SIZES))
-    )
-    checkpoint = dataclasses.replace(plain, config=with_window(plain.config, 7))
+def test_every_dense_architecture_has_windows(kind: str, tmp_path: Path) -> None:
+    switch = {"use_sliding_window": True, "max_window_layers": 0} if kind.startswith("qwen") else {}
+    plain = dense_checkpoint(kind, **SIZES, head_dim=16)
+    checkpoint = dataclasses.replace(plain, config=plain.config | {"sliding_window": 7} | switch)
     assert find_architecture(kind).read(checkpoint.config).windows == (7, 7, 7)
     runner = make_engine(checkpoint, "fp32", tmp_path).runner
     text = TEXTS[0][:60]

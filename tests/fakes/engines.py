@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
+from triune_builder.quantize.statistics import MAXIMA, Statistics
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.lowering import lower
 from triune_builder.targets.cpu.precisions import find_precision
@@ -38,12 +39,13 @@ def float_logits(bundle: GraphBundle, folder: Path, chunks: list[list[int]]) -> 
     return np.asarray(logits[0, -1])
 
 
-def made_up_maxima(checkpoint: FakeCheckpoint, unevenness: float = 0.3) -> dict[str, NDArray[np.float32]]:
+def made_up_maxima(checkpoint: FakeCheckpoint, unevenness: float = 0.3) -> Statistics:
     """Made-up observations of every linear's input, log-normal with deviation `unevenness`."""
     random = np.random.default_rng(5)
     names = [n for n in checkpoint.weights if n.endswith("_proj.weight")]
     sizes = {n: checkpoint.weights[n].shape[1] for n in names} | {"lm_head.weight": checkpoint.config["hidden_size"]}
-    return {n: np.exp(random.normal(size=size) * unevenness).astype(np.float32) for n, size in sizes.items()}
+    sized = {n: np.exp(random.normal(size=size) * unevenness).astype(np.float32) for n, size in sizes.items()}
+    return {MAXIMA: {n: array.astype(np.float64) for n, array in sized.items()}}
 
 
 class Engine(NamedTuple):

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from triune_builder.graph import arch
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
 from triune_builder.targets import onnx_files
 from triune_builder.targets.tensorrt import adapter, graph_files
 from triune_builder.targets.tensorrt.adapter import Network, Shapes
 from triune_builder.targets.tensorrt.compiling import make_network_runner
-from triune_builder.targets.tensorrt.fp8 import quantize_fp8
 from triune_builder.targets.tensorrt.lowering import capacity, lower
 from triune_builder.targets.tensorrt.network_runner import NetworkRunner
 from triune_builder.targets.tensorrt.precisions import PRECISIONS
@@ -30,7 +30,7 @@ from .tiny_llama import FakeCheckpoint
 
 LENGTH = 64
 LIMITS = Limits(max_sequences=4, max_length=LENGTH, prefill_chunk=16)
-ARCHITECTURES = ("llama", "qwen2", "qwen3", "deepseek_v3")
+ARCHITECTURES = tuple(arch.ARCHITECTURES)
 RTX = adapter.RTX
 
 
@@ -43,12 +43,8 @@ def tiny(architecture: str, **changes: Any) -> FakeCheckpoint:
 
 def quantized(checkpoint: FakeCheckpoint, precision: str) -> GraphBundle:
     """The graph before it is lowered: the definition of what the engine is to compute."""
-    rules = PRECISIONS[precision]
     bundle = export(checkpoint, max_length=LENGTH)  # type: ignore[arg-type]  # a fake
-    if rules.fp8:
-        quantize_fp8(bundle, rules.weights)
-        return bundle
-    return quantize(bundle, rules.weights).bundle
+    return quantize(bundle, PRECISIONS[precision].weights).bundle
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,9 @@ def export(checkpoint: Checkpoint, *, max_length: int, with_mtp: bool = False) -
     Raises:
         BuildError: unknown architecture or config key; missing or spare weights.
     """
-    model_type = str(checkpoint.config.get("model_type"))
-    architecture = find_architecture(model_type)
+    architecture = find_architecture(checkpoint.config.get("model_type"))
     cfg = architecture.read(checkpoint.config)
-    weights = checkpoint.weights
+    model_type, weights = str(checkpoint.config["model_type"]), checkpoint.weights
     mtp = None
     if with_mtp and architecture.mtp and any(name.startswith(cfg.mtp_prefix) for name in weights):
         run = _Run(Graph(weights), cfg, cfg.mtp_cache, max_length)

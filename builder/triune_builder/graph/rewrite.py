@@ -96,6 +96,18 @@ class Rewriter:
         self.graph.opset_imports.update(opsets)
 
 
+def constant_array(value: ir.Value) -> NDArray[Any]:
+    """The numbers of an initializer; a lazy one makes them."""
+    assert value.const_value is not None, f"{value.name} is no initializer"
+    return value.const_value.numpy()
+
+
+def constant_shape(value: ir.Value) -> tuple[int, ...]:
+    """The shape of an initializer; makes no numbers."""
+    assert value.const_value is not None, f"{value.name} is no initializer"
+    return tuple(value.const_value.shape.numpy())
+
+
 class Place:
     """Where new nodes go: before `node`, named after its first output."""
 

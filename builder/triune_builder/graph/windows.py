@@ -1,4 +1,4 @@
-"""Which layers see only the latest positions: config.json's ways to say so, and how a build overrides them."""
+"""Which layers see only the latest positions: config.json's ways to say so."""
 
 from __future__ import annotations
 
@@ -45,12 +45,3 @@ def read_windows(config: Mapping[str, Any], *, switched: bool = False) -> tuple[
             "give both, or neither",
         )
     return tuple(window if kind == _WINDOWED else None for kind in kinds)
-
-
-def with_window(config: Mapping[str, Any], window: int) -> dict[str, Any]:
-    """config.json with a window of that many positions in every layer, whatever it says itself."""
-    changed = {key: value for key, value in config.items() if key not in SLIDING | SWITCHED}
-    changed["sliding_window"] = window
-    if SWITCHED & config.keys() or str(config.get("model_type")) in ("qwen2", "qwen3"):
-        changed |= {"use_sliding_window": True, "max_window_layers": 0}
-    return changed

@@ -1,27 +1,22 @@
-"""Float graph -> quantized graph: replaces linears and the embedding by codes and scales, and says what it changed."""
+"""Float graph -> quantized graph: replaces linears, experts and the embedding by codes and scales, and says what it changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
-
-import numpy as np
-import onnx_ir as ir
-from numpy.typing import NDArray
+from typing import Any
 
 from ..errors import BuildError
 from ..graph.export import GraphBundle
-from ..graph.functions import DOMAIN
 from ..graph.rewrite import Rewriter
 from ..graph.weights import WeightSource
 from .change import Change as Change
-from .experts import quantize_experts
-from .policy import Precision, Scheme
-from .schemes import BLOCK, SYMMETRIC, WHOLE_ZEROS, BlockCodes, RowCodes, bands, carry_blocks, quantize_blocks, quantize_rows
-from .smooth import linear_name, smooth
-
-T = TypeVar("T")
+from .coded import Latest, Weight
+from .policy import Precision
+from .schemes import find_scheme, needs
+from .schemes.scheme import Coded, Scheme
+from .smooth import linear_name, observed_name, smooth
+from .statistics import MAXIMA, Array, Statistic, Statistics
 
 
 @dataclass(frozen=True)
@@ -33,31 +28,31 @@ class Quantized:
     smoothed: list[str] = field(default_factory=list)
 
 
-def quantize(bundle: GraphBundle, precision: Precision, maxima: Mapping[str, NDArray[np.float64]] | None = None) -> Quantized:
+def quantize(bundle: GraphBundle, precision: Precision, statistics: Mapping[Statistic, Mapping[str, Array]] = {}) -> Quantized:
     """Apply `precision` to the graph of `bundle`, in place.
 
     Args:
-        maxima: see `smooth`; needed where the precision smooths.
+        statistics: what `needs(precision)` names.
 
     Raises:
-        BuildError: a smoothing precision without maxima, or a weight that the scheme cannot hold.
+        BuildError: a statistic is missing, or a weight that a scheme cannot hold.
     """
-    if precision.smooth and maxima is None:
-        raise BuildError(f"precision {precision.name} smooths activations and was given no calibration", "pass `maxima`")
-    smoothed = smooth(bundle.model, bundle.sources, maxima or {}) if precision.smooth else []
-    pass_ = _Pass(bundle)
-    expected = 0
-    for node in pass_.rewriter.find("Linear"):
-        scheme = precision.scheme(linear_name(node))
-        expected += scheme != "float"
-        pass_.linear(node, scheme)
-    if precision.embedding == "blocks8":
-        pass_.embedding()
-    changes = [*pass_.changes, *quantize_experts(pass_.rewriter, bundle.stacks, precision)]
+    if missing := needs(precision) - statistics.keys():
+        raise BuildError(
+            f"precision {precision.name} needs {', '.join(s.name for s in missing)} and was given no calibration",
+            "pass what `gather` finds",
+        )
+    smoothed = []
+    if MAXIMA in needs(precision):
+        smoothed = smooth(bundle.model, bundle.sources, statistics[MAXIMA], lambda name: _needs_maxima(precision, name))
+    pass_ = _Pass(bundle, precision, statistics)
+    pass_.linears()
+    pass_.embedding()
+    pass_.experts()
     pass_.rewriter.finish({})
-    assert len([c for c in pass_.changes if c.scheme != "embedding blocks8"]) == expected, "a linear was left out"
+    changes = pass_.changes
     if bundle.mtp is not None:
-        inner = quantize(bundle.mtp, precision, maxima)
+        inner = quantize(bundle.mtp, precision, statistics)
         for change in inner.changes:
             change.name = f"mtp: {change.name}"  # it has a head and an embedding of its own
         changes += inner.changes
@@ -65,125 +60,68 @@ def quantize(bundle: GraphBundle, precision: Precision, maxima: Mapping[str, NDA
     return Quantized(bundle, changes, smoothed)
 
 
+def _needs_maxima(precision: Precision, name: str) -> bool:
+    scheme = find_scheme(precision.scheme(name))
+    return scheme is not None and MAXIMA in scheme.needs
+
+
 class _Pass:
-    """One run over one graph: the rewriter, and the activations already quantized (each distinct one once)."""
+    """One run over one graph."""
 
-    def __init__(self, bundle: GraphBundle) -> None:
+    def __init__(self, bundle: GraphBundle, precision: Precision, statistics: Statistics) -> None:
         self.rewriter = Rewriter(bundle.model)
-        self.sources = bundle.sources
         self.changes: list[Change] = []
-        self._latest = _Latest()
-        self._rows: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        self._bundle, self._precision, self._statistics = bundle, precision, statistics
+        self._latest = Latest()
 
-    def linear(self, node: ir.Node, scheme: Scheme) -> None:
-        if scheme == "w8a8":
-            self._linear_w8a8(node)
-        elif scheme != "float":
-            self._linear_blocks(node, bits=8 if scheme.startswith("blocks8") else 4, symmetric=scheme.endswith("symmetric"))
-
-    def _linear_w8a8(self, node: ir.Node) -> None:
-        x, weight = node.inputs
-        assert x is not None and weight is not None and weight.name is not None
-        name, source = linear_name(node), self.sources[weight.name]
-        rows, columns = source.shape
-        change = self._change(name, "w8a8", source, rows * columns + 4 * rows)
-
-        def make() -> RowCodes:
-            weight = source.float32()
-            result = quantize_rows(weight)
-            _measure(change, weight, result)
-            return result
-
-        codes = self._latest.keep(make)
-        if x not in self._rows:
-            quantized = self.rewriter.insert(node, "QuantizeRows", x, name=f"{x.name}.codes", outputs=2, domain=DOMAIN)
-            self._rows[x] = quantized[0], quantized[1]
-        transposed = self.rewriter.initializer(
-            f"{name}.codes", lambda: np.ascontiguousarray(codes().codes.T), ir.DataType.INT8, (columns, rows)
-        )
-        scale = self.rewriter.initializer(f"{name}.scale", lambda: codes().scale, ir.DataType.FLOAT, (rows,))
-        y = self.rewriter.insert(node, "LinearW8A8", *self._rows[x], transposed, scale, name=f"{name}.product", domain=DOMAIN)
-        self.rewriter.replace(node, y)
-
-    def _linear_blocks(self, node: ir.Node, *, bits: int, symmetric: bool) -> None:
-        x, weight = node.inputs
-        assert weight is not None and weight.name is not None
-        name = linear_name(node)
-        blocks = self._blocks(name, self.sources[weight.name], bits, symmetric, scheme=f"blocks{bits}")
-        y = self.rewriter.insert(
-            node, "LinearBlocks", x, *blocks, name=f"{name}.product", domain=DOMAIN, bits=bits, block_size=BLOCK
-        )
-        self.rewriter.replace(node, y)
+    def linears(self) -> None:
+        """Weights of products, each in the scheme of the first rule that its name matches."""
+        for node in self.rewriter.find("Linear"):
+            name, weight = linear_name(node), node.inputs[1]
+            assert weight is not None and weight.name is not None
+            if scheme := find_scheme(self._precision.scheme(name)):
+                sources, inputs = [self._bundle.sources[weight.name]], [observed_name(self._bundle.sources, name)]
+                scheme.rewrite(self.rewriter, node, [self._coded(name, scheme, sources, inputs)])
 
     def embedding(self) -> None:
-        """Tables that are read by Gather: eight-bit blocks, symmetric, as GGUF's Q8_0."""
+        """Tables that are read by Gather."""
+        scheme = find_scheme(self._precision.embedding)
         for node in self.rewriter.find("Gather", domain=""):
             table = node.inputs[0]
-            if table is None or table.name not in self.sources:
+            if scheme and table is not None and table.name in self._bundle.sources:
+                sources = [self._bundle.sources[table.name]]
+                scheme.rewrite(self.rewriter, node, [self._coded(f"{table.name}.table", scheme, sources, [])])
+
+    def experts(self) -> None:
+        """Both stacks of a node, in what holds experts under the scheme of the first."""
+        for node in self.rewriter.find("Experts"):
+            gate_up, down = node.inputs[3:]
+            assert gate_up is not None and gate_up.name is not None and down is not None and down.name is not None
+            if (linear := find_scheme(self._precision.scheme(gate_up.name))) is None:
                 continue
-            name, source = table.name, self.sources[table.name]
-            codes, scale, _ = self._blocks(f"{name}.table", source, 8, symmetric=True, scheme="embedding blocks8")
-            y = self.rewriter.insert(node, "EmbeddingBlocks", codes, scale, node.inputs[1], name=f"{name}.rows", domain=DOMAIN)
-            self.rewriter.replace(node, y)
+            scheme = linear.experts
+            assert scheme is not None, f"a rule names {linear.name}, which holds no linears"
+            stacks = [self._bundle.stacks[name] for name in (gate_up.name, down.name)]
+            coded = [
+                self._coded(s.name, scheme, s.experts, [expert.part_names[0] for expert in s.experts], is_stack=True)
+                for s in stacks
+            ]
+            scheme.rewrite(self.rewriter, node, coded)
 
-    def _blocks(
-        self, name: str, source: WeightSource, bits: int, symmetric: bool, scheme: str
-    ) -> tuple[ir.Value, ir.Value, ir.Value]:
-        rows, columns = source.shape
-        if columns % BLOCK:
-            raise BuildError(
-                f"{name} has {columns} columns, which blocks of {BLOCK} do not divide",
-                "build with PRECISION=w8a8 or fp32",
-            )
-        change = self._change(name, scheme, source, rows * columns * bits // 8 + 4 * rows * columns // BLOCK)
-
-        def make() -> BlockCodes:
-            weight, own = source.float32(), source.blocks()
-            carried = carry_blocks(own, bits) if own else None
-            result = carried or quantize_blocks(weight, bits, symmetric=symmetric)
-            _measure(change, weight, result)
-            change.note = result.note
-            return result
-
-        codes = self._latest.keep(make)
-        shape = (rows, columns // BLOCK)
-        unsigned = self.rewriter.initializer(f"{name}.codes", lambda: codes().codes, ir.DataType.UINT8, (rows, columns))
-        scale = self.rewriter.initializer(f"{name}.scale", lambda: codes().scale, ir.DataType.FLOAT, shape)
-        offset = self.rewriter.initializer(f"{name}.offset", lambda: codes().offset, ir.DataType.FLOAT, shape)
-        offset.meta[WHOLE_ZEROS] = not source.has_blocks  # of our own blocks, known without making them
-        if not source.has_blocks:
-            offset.meta[SYMMETRIC] = symmetric
-        return unsigned, scale, offset
-
-    def _change(self, name: str, scheme: str, source: WeightSource, bytes_after: int) -> Change:
-        change = Change(name, scheme, bytes_before=4 * int(np.prod(source.shape)), bytes_after=bytes_after)
+    def _coded(
+        self,
+        name: str,
+        scheme: Scheme[Any],
+        sources: Sequence[WeightSource],
+        inputs: Sequence[str],
+        *,
+        is_stack: bool = False,
+    ) -> Coded:
+        """The weight in the graph; `inputs` has the names under which the inputs of `sources` were observed."""
+        (rows, columns), count = sources[0].shape, len(sources)
+        after = count * scheme.bytes(rows, columns, self._precision.scale_bytes)
+        change = Change(name, scheme.name, bytes_before=4 * count * rows * columns, bytes_after=after)
+        found = [{s: self._statistics[s][n] for s in scheme.needs if n in self._statistics[s]} for n in inputs]
+        weight = Weight(change, scheme, sources, found or [{}], self._latest, is_stack=is_stack)
         self.changes.append(change)
-        return change
-
-
-class _Latest:
-    """The value that was made last. A weight's parts are written one after the other: one weight in memory, not a model."""
-
-    def __init__(self) -> None:
-        self._held: tuple[object, object] = (None, None)
-
-    def keep(self, make: Callable[[], T]) -> Callable[[], T]:
-        """`make`, or what it made if nothing else was made since."""
-        key = object()
-
-        def value() -> T:
-            if self._held[0] is not key:
-                self._held = (None, None)  # let go of it before the next one is made
-                self._held = key, make()
-            return cast(T, self._held[1])
-
-        return value
-
-
-def _measure(change: Change, weight: NDArray[np.float32], codes: RowCodes | BlockCodes) -> None:
-    """Set the change's error: the root mean square of the difference over that of the weight."""
-    difference = size = 0.0
-    for band in bands(len(weight)):
-        difference += float(np.square(codes.values(band) - weight[band]).sum(dtype=np.float64))
-        size += float(np.square(weight[band]).sum(dtype=np.float64))
-    change.error = float(np.sqrt(difference / max(size, 1e-30)))
+        return weight.put(self.rewriter)

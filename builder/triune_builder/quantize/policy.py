@@ -6,23 +6,29 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-Scheme = Literal["float", "blocks4", "blocks4_symmetric", "blocks8", "blocks8_symmetric", "w8a8"]
 Stored = Literal["BF16", "F16", "F8_E4M3"]
+FLOAT = "float"  # what a rule says of weights that stay as they are; the schemes' names are in schemes/__init__.py
 
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Rules over the names of linear weights, the scheme of the embedding table, and whether to smooth activations."""
+    """Rules over the names of linear weights and of stacks of experts, and the scheme of the embedding table."""
 
     name: str
-    linear: tuple[tuple[str, Scheme], ...]
-    embedding: Literal["float", "blocks8"]
-    smooth: bool = False
+    linear: tuple[tuple[str, str], ...]  # pattern, scheme
+    embedding: str = FLOAT
     stored: Stored | None = None  # float weights are kept in this form of the checkpoint's; None: written as float32
+    scale_bytes: int = 4  # of a scale in the engine
 
-    def scheme(self, weight: str) -> Scheme:
+    def scheme(self, weight: str) -> str:
         """The scheme of the linear weight of that name."""
         return next(scheme for pattern, scheme in self.linear if fnmatchcase(weight, pattern))
 
+    @property
+    def schemes(self) -> frozenset[str]:
+        """Every scheme that a rule names."""
+        return frozenset(scheme for _, scheme in self.linear) | {self.embedding}
 
-ROUTERS: tuple[str, Scheme] = ("*.mlp.gate.weight", "float")  # tiny, and they decide which experts are asked
+
+HEAD = "lm_head.weight"  # its name as a linear, tied to the embedding table or not
+ROUTERS = ("*.mlp.gate.weight", FLOAT)  # tiny, and they decide which experts are asked

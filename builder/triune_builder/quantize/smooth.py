@@ -7,7 +7,7 @@ computes the same function and has the same nodes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..graph.rewrite import Rewriter
 from ..graph.weights import WeightSource
+from .policy import HEAD
 
 _SMOOTHED = ".smoothed"
 STRENGTH = 0.45  # a: how much of the range goes into the weights; docs/quantization.md
@@ -45,12 +46,18 @@ class ScaledPart:
         return None
 
 
-def smooth(model: ir.Model, sources: dict[str, WeightSource], maxima: Mapping[str, NDArray[np.float64]]) -> list[str]:
-    """Smooth every linear whose input can be rescaled at its origin; returns their weights' names. Edits `sources`.
+def smooth(
+    model: ir.Model,
+    sources: dict[str, WeightSource],
+    maxima: Mapping[str, NDArray[np.float64]],
+    wanted: Callable[[str], bool] = lambda name: True,
+) -> list[str]:
+    """Smooth every wanted linear whose input can be rescaled at its origin; returns their weights' names. Edits `sources`.
 
     Args:
         maxima: name of a linear's weight in the checkpoint -> max |x_j| of its input over a calibration text, float64 [in];
             "lm_head.weight" for the head, tied or not.
+        wanted: whether the linear of that name is to be smoothed.
     """
     rewriter = Rewriter(model)
     done = []
@@ -59,8 +66,8 @@ def smooth(model: ir.Model, sources: dict[str, WeightSource], maxima: Mapping[st
         assert x is not None and weight is not None and weight.name is not None
         name = linear_name(node)
         origin = _origin(x)
-        observed = sources[name].part_names[0] if name in sources else name  # parts of one product share their input
-        if observed not in maxima or origin is None or len(x.uses()) != 1:
+        observed = observed_name(sources, name)
+        if not wanted(name) or observed not in maxima or origin is None or len(x.uses()) != 1:
             continue
         numbers = sources[weight.name].float32()
         tallest = np.maximum(np.maximum(numbers.max(axis=0), -numbers.min(axis=0)), 1e-8).astype(np.float64)
@@ -83,7 +90,12 @@ def linear_name(node: ir.Node) -> str:
     weight = node.inputs[1]
     assert weight is not None and weight.name is not None
     name = weight.name.split(_SMOOTHED)[0]
-    return "lm_head.weight" if name.endswith("embed_tokens.weight") else name
+    return HEAD if name.endswith("embed_tokens.weight") else name
+
+
+def observed_name(sources: Mapping[str, WeightSource], name: str) -> str:
+    """The checkpoint's name under which the input of the linear `name` is observed: parts of one product share it."""
+    return sources[name].part_names[0] if name in sources else name
 
 
 def _rounded(numbers: NDArray[np.float64]) -> NDArray[np.float64]:

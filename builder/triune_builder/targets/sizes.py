@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +13,16 @@ Kind = Literal["vector", "table", "head", "router", "expert", "expanded", "linea
 class Weight:
     """One tensor of the checkpoint, as far as sizes go."""
 
+    name: str
     kind: Kind
-    size: int  # numbers
+    shape: tuple[int, ...]
     dtype: str
     nbytes: int  # in the checkpoint, scales included
+
+    @property
+    def size(self) -> int:
+        """How many numbers."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)

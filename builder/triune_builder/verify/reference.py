@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import BuildError
 from .reference_deepseek import deepseek_layer, mtp_states, positions
 from .reference_parts import Array as Array
-from .reference_parts import Scope, Texts, gated_mlp, linear, rms_norm, rotate
+from .reference_parts import Observe, Scope, Texts, gated_mlp, linear, rms_norm, rotate
 from .reference_parts import Tensor as Tensor
 
 BLOCK = 128  # positions whose logits are computed at once: 128 x 49,152 float32 are 25 MB
@@ -54,28 +55,23 @@ def score(
             yield Scored(number, block, x[span][block] @ head.T)
 
 
-def input_maxima(
-    config: Mapping[str, Any], weights: Mapping[str, Tensor], texts: Sequence[Sequence[int]]
-) -> dict[str, NDArray[np.float64]]:
-    """Largest |x_j| of every linear's input over `texts`: weight name -> float64 [in]; the head is always "lm_head.weight".
+def observe_inputs(
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], texts: Sequence[Sequence[int]], observe: Observe
+) -> None:
+    """Tell `observe` once of every linear the weight's name and its input over `texts`, float64 [tokens of all texts, in].
 
-    In float64, so that hardly more than the last of its bits depends on the processor's own order of summing.
+    The head is always "lm_head.weight"; an expert's input has the tokens that chose it. In float64, so that hardly more
+    than the last of its bits depends on the processor's own order of summing.
 
     Raises:
         BuildError: as `score`.
     """
-    maxima: dict[str, NDArray[np.float64]] = {}
-
-    def observe(name: str, x: Array) -> None:
-        maxima[name] = np.abs(x).max(0).astype(np.float64)
-
     root = Scope(weights, observe=observe)
     hidden = final_states(config, root, texts, np.float64)
-    maxima["lm_head.weight"] = np.abs(hidden).max(0).astype(np.float64)
+    observe("lm_head.weight", hidden)
     if f"model.layers.{config['num_hidden_layers']}.eh_proj.weight" in weights:  # the layer of multi-token prediction
         followers = np.concatenate([np.roll(np.asarray(t, np.int64), -1) for t in texts])
         mtp_states(config, root, hidden, followers, Texts.of(texts))
-    return maxima
 
 
 def final_states(
@@ -105,20 +101,28 @@ def head_name(config: Mapping[str, Any], root: Scope) -> str:
     return "model.embed_tokens.weight" if tied else "lm_head.weight"
 
 
-def dense_layer(config: Mapping[str, Any], w: Scope, x: Array, texts: Texts, number: int) -> Array:
+class Silent(NamedTuple):
+    """What a dense model's config.json means where it says nothing."""
+
+    head_dim: int | None = None  # numbers a head; None: the hidden size shared among the heads
+    use_sliding_window: bool = True
+    max_window_layers: int = 0  # the first layer with a window
+
+
+def dense_layer(silent: Silent, config: Mapping[str, Any], w: Scope, x: Array, texts: Texts, number: int) -> Array:
     """One layer of Llama, Mistral or Qwen: pre-norm grouped-query attention, then a pre-norm gated MLP, each added to its
     input."""
     eps = float(config["rms_norm_eps"])
+    dim = config.get("head_dim") or silent.head_dim or config["hidden_size"] // config["num_attention_heads"]
     h = rms_norm(x, w["input_layernorm.weight"], eps)
-    x = x + grouped_attention(config, w / "self_attn", h, texts, window_of(config, number))
+    x = x + grouped_attention(config, w / "self_attn", h, texts, int(dim), window_of(silent, config, number))
     return x + gated_mlp(config, w / "mlp", rms_norm(x, w["post_attention_layernorm.weight"], eps))
 
 
-def grouped_attention(config: Mapping[str, Any], w: Scope, x: Array, texts: Texts, window: int | None) -> Array:
-    """Causal attention in which every `heads / kv_heads` query heads share one key and value head."""
+def grouped_attention(config: Mapping[str, Any], w: Scope, x: Array, texts: Texts, dim: int, window: int | None) -> Array:
+    """Causal attention in which every `heads / kv_heads` query heads of `dim` numbers share one key and value head."""
     heads = int(config["num_attention_heads"])
     kv_heads = int(config.get("num_key_value_heads") or heads)
-    dim = head_dim(config)
     query = linear(w, "q_proj", x).reshape(-1, kv_heads, heads // kv_heads, dim)
     key = linear(w, "k_proj", x).reshape(-1, kv_heads, dim)
     value = linear(w, "v_proj", x).reshape(-1, kv_heads, dim)
@@ -135,12 +139,12 @@ def grouped_attention(config: Mapping[str, Any], w: Scope, x: Array, texts: Text
     return linear(w, "o_proj", mixed.reshape(len(x), heads * dim))
 
 
-def window_of(config: Mapping[str, Any], number: int) -> int | None:
-    """How many positions a query of layer `number` sees; None: all. Qwen has a switch, and its first layers see all."""
-    size, qwen = config.get("sliding_window"), str(config["model_type"]).startswith("qwen")
-    if size is None or not config.get("use_sliding_window", not qwen):
+def window_of(silent: Silent, config: Mapping[str, Any], number: int) -> int | None:
+    """How many positions a query of layer `number` sees; None: all."""
+    size, kinds = config.get("sliding_window"), config.get("layer_types")
+    if size is None or not config.get("use_sliding_window", silent.use_sliding_window):
         return None
-    kinds, first = config.get("layer_types"), int(config.get("max_window_layers", 28 if qwen else 0))
+    first = int(config.get("max_window_layers", silent.max_window_layers))
     windowed = kinds[number] == "sliding_attention" if kinds else number >= first
     return int(size) if windowed else None
 
@@ -160,17 +164,12 @@ def attend(query: Array, key: Array, value: Array, window: int | None = None) ->
     return mixed.reshape(kv_heads, group, n, dim).transpose(2, 0, 1, 3)
 
 
-def head_dim(config: Mapping[str, Any]) -> int:
-    """Numbers a head; where config.json is silent, the hidden size shared among the heads, but 128 for Qwen3."""
-    silent = 128 if config["model_type"] == "qwen3" else int(config["hidden_size"]) // int(config["num_attention_heads"])
-    return int(config.get("head_dim") or silent)
-
-
 Layer = Callable[[Mapping[str, Any], Scope, Array, Texts, int], Array]
+_QWEN = Silent(use_sliding_window=False, max_window_layers=28)
 LAYERS: dict[str, Layer] = {
     "deepseek_v3": deepseek_layer,
-    "llama": dense_layer,
-    "mistral": dense_layer,
-    "qwen2": dense_layer,
-    "qwen3": dense_layer,
+    "llama": partial(dense_layer, Silent()),
+    "mistral": partial(dense_layer, Silent()),
+    "qwen2": partial(dense_layer, _QWEN),
+    "qwen3": partial(dense_layer, _QWEN._replace(head_dim=128)),
 }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import BuildError
 
 Array = NDArray[np.float32]
+Observe = Callable[[str, NDArray[Any]], None]
 
 
 class Tensor(Protocol):
@@ -30,7 +31,7 @@ class Scope:
 
     tensors: Mapping[str, Tensor]
     prefix: str = ""
-    observe: Callable[[str, Array], None] = lambda name, x: None  # told of every linear weight and its input
+    observe: Observe = lambda name, x: None  # told of every linear weight and its input
 
     def __truediv__(self, name: str) -> Scope:
         return Scope(self.tensors, f"{self.prefix}{name}.", self.observe)

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from ...errors import BuildError
-from . import decoder, deepseek_v3, llama, qwen2, qwen3
+from . import decoder, deepseek_config, deepseek_v3, llama, qwen2, qwen3
+from .promised import Promised
 
 
 class Architecture(NamedTuple):
-    """How to read config.json, and what to compute with what was read."""
+    """How to read config.json, which weights it promises, and what to compute with what was read."""
 
     read: Callable[[Mapping[str, Any]], Any]
+    promises: Callable[[Any], Promised]
     forward: Callable[..., Any]
     mtp: Callable[..., Any] | None = None  # the graph that predicts the token after the next, where there is one
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "deepseek_v3": Architecture(deepseek_v3.read, deepseek_v3.forward, deepseek_v3.mtp_forward),
-    "llama": Architecture(llama.read, decoder.forward),
-    "mistral": Architecture(llama.read, decoder.forward),
-    "qwen2": Architecture(qwen2.read, decoder.forward),
-    "qwen3": Architecture(qwen3.read, decoder.forward),
+    "deepseek_v3": Architecture(
+        deepseek_config.Config.read, deepseek_config.promises, deepseek_v3.forward, deepseek_v3.mtp_forward
+    ),
+    "llama": Architecture(llama.read, decoder.promises, decoder.forward),
+    "mistral": Architecture(llama.read, decoder.promises, decoder.forward),
+    "qwen2": Architecture(qwen2.read, decoder.promises, decoder.forward),
+    "qwen3": Architecture(qwen3.read, decoder.promises, decoder.forward),
 }
 
 
-def find_architecture(model_type: str) -> Architecture:
-    """The architecture of `model_type`.
+def find_architecture(model_type: object) -> Architecture:
+    """The architecture that config.json's `model_type` names.
 
     Raises:
         BuildError: there is none.
     """
-    if model_type not in ARCHITECTURES:
-        raise BuildError(
-            f"no architecture for model_type {model_type!r}; known: {', '.join(sorted(ARCHITECTURES))}",
-            f"add graph/arch/{model_type}.py and one line in graph/arch/__init__.py",
-        )
-    return ARCHITECTURES[model_type]
+    if isinstance(model_type, str) and model_type in ARCHITECTURES:
+        return ARCHITECTURES[model_type]
+    said = "config.json has no model_type" if model_type is None else f"no architecture for model_type {model_type!r}"
+    near = get_close_matches(str(model_type), ARCHITECTURES, n=1)
+    raise BuildError(
+        f"{said}; known: {', '.join(sorted(ARCHITECTURES))}",
+        (f"did you mean {near[0]!r}? " if near else "")
+        + "A new architecture is a file in graph/arch/, a row in graph/arch/__init__.py and a layer in verify/reference.py",
+    )

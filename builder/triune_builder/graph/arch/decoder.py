@@ -3,7 +3,7 @@ that only some of them have."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,31 +13,25 @@ from triune_runtime.manifest import CacheTensor
 
 from ..blocks import attention, gated_mlp
 from ..cache import KeyValue, key_value_tensors
+from ..config import ModelConfig, common_keys
 from ..ops import Graph, linear, rms_norm
-from ..rope import Rope, read_rope
+from .promised import Promised
 
-READS = frozenset(
-    """
-    head_dim hidden_size intermediate_size num_attention_heads num_hidden_layers num_key_value_heads rms_norm_eps
-    rope_parameters rope_scaling rope_theta tie_word_embeddings vocab_size
-    """.split()
-)
+READS = frozenset({"head_dim", "intermediate_size", "num_key_value_heads"})
+NEEDS = frozenset({"intermediate_size"})
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """What config.json says of such a model, and the two things in which its members differ: windows and normalized heads."""
+class Config(ModelConfig):
+    """What config.json says of such a model, and in what its members differ: windows, normalized heads, biases."""
 
-    hidden_size: int
-    num_attention_heads: int
+    intermediate_size: int
     num_key_value_heads: int
     head_dim: int
-    vocab_size: int
-    rms_norm_eps: float
-    tie_word_embeddings: bool
-    rope: Rope
     windows: tuple[int | None, ...]  # of each layer, how many positions a query sees; None: all
     head_norms: bool  # each query and key head is normalized before it is rotated
+    biases: frozenset[str]  # of `ATTENTION` and promised.MLP, those whose bias must be in the checkpoint; the others' may be
 
     @property
     def cache(self) -> tuple[CacheTensor, ...]:
@@ -45,8 +39,10 @@ class Config:
         return key_value_tensors(self.windows, self.num_key_value_heads, self.head_dim)
 
 
-def read(config: Mapping[str, Any], *, windows: Sequence[int | None], head_norms: bool = False) -> Config:
-    """The keys `READS`; an architecture checks the others.
+def read(
+    config: Mapping[str, Any], *, windows: Sequence[int | None], biases: Iterable[str], head_norms: bool = False
+) -> Config:
+    """The keys `READS` and the common ones; an architecture checks all of them and the others.
 
     Raises:
         BuildError: a rope scaling that is not understood.
@@ -54,17 +50,30 @@ def read(config: Mapping[str, Any], *, windows: Sequence[int | None], head_norms
     heads = config["num_attention_heads"]
     dim = config.get("head_dim") or config["hidden_size"] // heads
     return Config(
-        hidden_size=config["hidden_size"],
-        num_attention_heads=heads,
+        **common_keys(config, rope_dim=dim),
+        intermediate_size=config["intermediate_size"],
         num_key_value_heads=config.get("num_key_value_heads") or heads,
         head_dim=dim,
-        vocab_size=config["vocab_size"],
-        rms_norm_eps=config["rms_norm_eps"],
-        tie_word_embeddings=config.get("tie_word_embeddings", False),
-        rope=read_rope(config, dim),
         windows=tuple(windows),
         head_norms=head_norms,
+        biases=frozenset(biases),
     )
+
+
+def promises(cfg: Config) -> Promised:
+    """The weights that a checkpoint of that config.json holds."""
+    promised = Promised.around_layers(cfg)
+    hidden, queries, keys = cfg.hidden_size, cfg.num_attention_heads * cfg.head_dim, cfg.num_key_value_heads * cfg.head_dim
+    shapes = dict(zip(ATTENTION, ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries)), strict=True))
+    for number in range(cfg.num_hidden_layers):
+        layer = f"model.layers.{number}"
+        promised.layer_norms(hidden, layer)
+        for name, (rows, columns) in shapes.items():
+            promised.linear(f"{layer}.self_attn.{name}", rows, columns, bias=name in cfg.biases)
+        promised.gated_mlp(f"{layer}.mlp", hidden, cfg.intermediate_size, biases=cfg.biases)
+        if cfg.head_norms:
+            promised.vectors(cfg.head_dim, f"{layer}.self_attn.q_norm.weight", f"{layer}.self_attn.k_norm.weight")
+    return promised
 
 
 def forward(

@@ -11,23 +11,26 @@ from triune_runtime.manifest import CacheTensor
 
 from ...errors import BuildError
 from ..cache import latent_tensors
-from ..config import check_config
-from ..rope import Rope, YarnScaling, read_rope
+from ..config import ModelConfig, check_config, common_keys
+from ..rope import YarnScaling
+from .promised import Promised
 
-_READS = frozenset(
+NEEDS = frozenset(
     """
-    first_k_dense_replace head_dim hidden_size kv_lora_rank moe_layer_freq n_group n_routed_experts n_shared_experts
-    norm_topk_prob num_attention_heads num_experts_per_tok num_hidden_layers num_key_value_heads num_mtp_layers
-    num_nextn_predict_layers q_lora_rank qk_head_dim qk_nope_head_dim qk_rope_head_dim rms_norm_eps rope_interleave
-    rope_parameters rope_scaling rope_theta routed_scaling_factor scoring_func tie_word_embeddings topk_group v_head_dim
-    vocab_size
+    first_k_dense_replace intermediate_size kv_lora_rank moe_intermediate_size n_routed_experts num_experts_per_tok
+    qk_nope_head_dim qk_rope_head_dim v_head_dim
+    """.split()
+)
+_READS = NEEDS | frozenset(
+    """
+    head_dim moe_layer_freq n_group n_shared_experts norm_topk_prob num_key_value_heads num_mtp_layers
+    num_nextn_predict_layers q_lora_rank qk_head_dim rope_interleave routed_scaling_factor scoring_func topk_group
     """.split()
 )
 _HARMLESS = """
-    aux_loss_alpha ep_size intermediate_size moe_intermediate_size num_local_experts output_router_logits quantization_config
-    router_aux_loss_coef seq_aux
-    """.split()  # training, placement, sizes that the weights themselves have, and how the checkpoint stores them
-_FIXED: dict[str, tuple[Any, ...]] = {  # biases need no key: a weight is in the checkpoint or it is not
+    aux_loss_alpha ep_size num_local_experts output_router_logits quantization_config router_aux_loss_coef seq_aux
+    """.split()  # training, placement, and how the checkpoint stores its weights
+_FIXED: dict[str, tuple[Any, ...]] = {
     "hidden_act": ("silu",),
     "pretraining_tp": (1,),
     "attention_bias": (True, False),
@@ -36,16 +39,12 @@ _FIXED: dict[str, tuple[Any, ...]] = {  # biases need no key: a weight is in the
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(ModelConfig):
     """What this architecture reads of config.json."""
 
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    vocab_size: int
-    rms_norm_eps: float
-    tie_word_embeddings: bool
-    rope: Rope
+    intermediate_size: int
+    moe_intermediate_size: int
+    attention_bias: bool  # the checkpoint must hold biases; else it may
     rope_interleave: bool
     q_lora_rank: int | None
     kv_lora_rank: int
@@ -66,27 +65,24 @@ class Config:
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self:
-        heads, rope = config["num_attention_heads"], config["qk_rope_head_dim"]
+        heads, nope, rope = (config.get(name, 0) for name in ("num_attention_heads", "qk_nope_head_dim", "qk_rope_head_dim"))
         derived = {
             "num_key_value_heads": (heads, None),
             "head_dim": (rope, None),
-            "qk_head_dim": (config["qk_nope_head_dim"] + rope, None),
+            "qk_head_dim": (nope + rope, None),
             "scoring_func": ("sigmoid", "softmax"),
         }
         understood = {key: value for key, value in config.items() if key not in _HARMLESS}
-        check_config(understood, reads=_READS, fixed=_FIXED | derived)
+        check_config(understood, reads=_READS, needs=NEEDS, fixed=_FIXED | derived)
         cfg = cls(
-            hidden_size=config["hidden_size"],
-            num_hidden_layers=config["num_hidden_layers"],
-            num_attention_heads=heads,
-            vocab_size=config["vocab_size"],
-            rms_norm_eps=config["rms_norm_eps"],
-            tie_word_embeddings=config.get("tie_word_embeddings", False),
-            rope=read_rope(config, rope),
+            **common_keys(config, rope_dim=rope),
+            intermediate_size=config["intermediate_size"],
+            moe_intermediate_size=config["moe_intermediate_size"],
+            attention_bias=config.get("attention_bias", False),
             rope_interleave=config.get("rope_interleave", True),
             q_lora_rank=config.get("q_lora_rank"),
             kv_lora_rank=config["kv_lora_rank"],
-            qk_nope_head_dim=config["qk_nope_head_dim"],
+            qk_nope_head_dim=nope,
             qk_rope_head_dim=rope,
             v_head_dim=config["v_head_dim"],
             first_k_dense_replace=config["first_k_dense_replace"],
@@ -142,3 +138,53 @@ class Config:
     def has_experts(self, layer: int) -> bool:
         """Whether that layer is a mixture of experts; the others are dense."""
         return layer >= self.first_k_dense_replace and layer % self.moe_layer_freq == 0
+
+
+def promises(cfg: Config) -> Promised:
+    """The weights that a checkpoint of that config.json holds, those of layers that predict further tokens included."""
+    promised = Promised.around_layers(cfg)
+    for number in range(cfg.num_hidden_layers + cfg.num_nextn_predict_layers):
+        layer = f"model.layers.{number}"
+        promised.layer_norms(cfg.hidden_size, layer)
+        _promise_attention(promised, cfg, f"{layer}.self_attn")
+        if cfg.has_experts(number):
+            _promise_mixture(promised, cfg, f"{layer}.mlp")
+        else:
+            promised.gated_mlp(f"{layer}.mlp", cfg.hidden_size, cfg.intermediate_size)
+        if number >= cfg.num_hidden_layers:
+            _promise_predictor(promised, cfg, layer)
+    return promised
+
+
+def _promise_attention(promised: Promised, cfg: Config, name: str) -> None:
+    hidden, heads, lora, bias = cfg.hidden_size, cfg.num_attention_heads, cfg.kv_lora_rank, cfg.attention_bias
+    queries = heads * (cfg.qk_nope_head_dim + cfg.qk_rope_head_dim)
+    if cfg.q_lora_rank is None:
+        promised.linear(f"{name}.q_proj", queries, hidden)
+    else:
+        promised.linear(f"{name}.q_a_proj", cfg.q_lora_rank, hidden, bias=bias)
+        promised.vectors(cfg.q_lora_rank, f"{name}.q_a_layernorm.weight")
+        promised.linear(f"{name}.q_b_proj", queries, cfg.q_lora_rank)
+    promised.linear(f"{name}.kv_a_proj_with_mqa", lora + cfg.qk_rope_head_dim, hidden, bias=bias)
+    promised.vectors(lora, f"{name}.kv_a_layernorm.weight")
+    promised.linear(f"{name}.kv_b_proj", heads * (cfg.qk_nope_head_dim + cfg.v_head_dim), lora)
+    promised.linear(f"{name}.o_proj", hidden, heads * cfg.v_head_dim, bias=bias)
+
+
+def _promise_mixture(promised: Promised, cfg: Config, name: str) -> None:
+    hidden, inner = cfg.hidden_size, cfg.moe_intermediate_size
+    promised.required[f"{name}.gate.weight"] = (cfg.n_routed_experts, hidden)
+    promised.optional[f"{name}.gate.e_score_correction_bias"] = (cfg.n_routed_experts,)
+    for expert in range(cfg.n_routed_experts):
+        promised.gated_mlp(f"{name}.experts.{expert}", hidden, inner)
+    if cfg.n_shared_experts:
+        promised.gated_mlp(f"{name}.shared_experts", hidden, inner * cfg.n_shared_experts)
+
+
+def _promise_predictor(promised: Promised, cfg: Config, name: str) -> None:
+    """What a layer of multi-token prediction has besides a layer's own; table and head may be copies of the model's."""
+    hidden = cfg.hidden_size
+    promised.vectors(hidden, f"{name}.enorm.weight", f"{name}.hnorm.weight", f"{name}.shared_head.norm.weight")
+    promised.linear(f"{name}.eh_proj", hidden, 2 * hidden)
+    copies = (f"{name}.embed_tokens.weight", f"{name}.shared_head.head.weight")
+    promised.optional |= dict.fromkeys(copies, (cfg.vocab_size, hidden))

@@ -14,8 +14,6 @@ from ..cache import Latent
 from ..ops import Graph, linear, rms_norm
 from .deepseek_config import Config
 
-read = Config.read
-
 
 def forward(
     g: Graph,

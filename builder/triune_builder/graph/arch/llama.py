@@ -8,8 +8,9 @@ from typing import Any
 from ..config import check_config
 from ..windows import SLIDING, read_windows
 from . import decoder
+from .promised import MLP
 
-_FIXED = {  # biases need no key: a weight is in the checkpoint or it is not
+_FIXED = {
     "hidden_act": ("silu",),
     "pretraining_tp": (1,),
     "rope_interleaved": (False,),
@@ -25,5 +26,6 @@ def read(config: Mapping[str, Any]) -> decoder.Config:
     Raises:
         BuildError: a key that may change the maths is not understood.
     """
-    check_config(config, reads=decoder.READS | SLIDING, fixed=_FIXED)
-    return decoder.read(config, windows=read_windows(config))
+    check_config(config, reads=decoder.READS | SLIDING, needs=decoder.NEEDS, fixed=_FIXED)
+    biases = (decoder.ATTENTION if config.get("attention_bias") else ()) + (MLP if config.get("mlp_bias") else ())
+    return decoder.read(config, windows=read_windows(config), biases=biases)

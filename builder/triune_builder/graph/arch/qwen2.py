@@ -18,5 +18,5 @@ def read(config: Mapping[str, Any]) -> decoder.Config:
     Raises:
         BuildError: a key that may change the maths is not understood.
     """
-    check_config(config, reads=decoder.READS | SLIDING | SWITCHED, fixed=_FIXED)
-    return decoder.read(config, windows=read_windows(config, switched=True))
+    check_config(config, reads=decoder.READS | SLIDING | SWITCHED, needs=decoder.NEEDS, fixed=_FIXED)
+    return decoder.read(config, windows=read_windows(config, switched=True), biases=("q_proj", "k_proj", "v_proj"))

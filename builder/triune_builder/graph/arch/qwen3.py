@@ -9,7 +9,7 @@ from ..config import check_config
 from ..windows import SLIDING, SWITCHED, read_windows
 from . import decoder
 
-_FIXED = {"hidden_act": ("silu",), "attention_bias": (True, False)}  # a bias is in the checkpoint or it is not
+_FIXED = {"hidden_act": ("silu",), "attention_bias": (True, False)}
 _HEAD_DIM = 128  # where config.json is silent
 
 
@@ -19,6 +19,7 @@ def read(config: Mapping[str, Any]) -> decoder.Config:
     Raises:
         BuildError: a key that may change the maths is not understood.
     """
-    check_config(config, reads=decoder.READS | SLIDING | SWITCHED, fixed=_FIXED)
+    check_config(config, reads=decoder.READS | SLIDING | SWITCHED, needs=decoder.NEEDS, fixed=_FIXED)
     with_dim = {**config, "head_dim": config.get("head_dim") or _HEAD_DIM}
-    return decoder.read(with_dim, windows=read_windows(config, switched=True), head_norms=True)
+    biases = decoder.ATTENTION if config.get("attention_bias") else ()
+    return decoder.read(with_dim, windows=read_windows(config, switched=True), biases=biases, head_norms=True)

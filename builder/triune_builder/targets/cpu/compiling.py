@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from triune_runtime.manifest import MtpEngine, Speculation
 
 from ...checkpoint import Checkpoint
@@ -17,9 +14,8 @@ from ...graph.promises import check_weights
 from ...plan import BuildPlan
 from ...progress import StageClock
 from ...quantize.apply import Change, quantize
-from ...verify.reference import input_maxima
-from ...verify.texts import texts_of, token_ids
 from .. import onnx_files
+from ..calibration import calibrate, forget
 from ..facts import EngineFacts, record
 from ..target import StageFactory
 from . import drafts, lowering, stored
@@ -27,7 +23,6 @@ from .precisions import find_precision
 
 # Tokens of a run that checks drafts. An MTP layer's second draft, made of its first, is rarely right: docs/speculation.md.
 _CHECKED_WITH_MTP, _CHECKED = 2, 4
-_CALIBRATION = ".calibration.npz"  # in the engine's folder while it is being made
 
 
 def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
@@ -38,7 +33,7 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         speculates = _speculates(plan, bundle)
     with stage("quantize"):
         precision = find_precision(plan.precision)
-        quantized = quantize(bundle, precision, _calibrate(checkpoint, folder) if precision.smooth else None)
+        quantized = quantize(bundle, precision, calibrate(checkpoint, precision, folder))
     with stage("lower"):
         bundle = lowering.lower(quantized.bundle)
         if precision.stored:
@@ -47,7 +42,7 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         written = onnx_files.write(bundle, folder, clock.count, changes=quantized.changes)
         speculation = _write_speculation(bundle, folder, quantized.changes, written) if speculates else None
         _tell_links(written, clock)
-        (folder / _CALIBRATION).unlink(missing_ok=True)
+        forget(folder)
     return EngineFacts(
         architecture=bundle.architecture,
         vocab_size=bundle.vocab_size,
@@ -97,17 +92,3 @@ def _tell_links(written: onnx_files.Written, clock: StageClock) -> None:
         if files:
             name = f"{len(files)} files" if len(files) > 1 else next(iter(files))
             clock.show.say(f"{'write':<10} {name}: {sum(files.values()) / 1e6:,.0f} MB {what}")
-
-
-def _calibrate(checkpoint: Checkpoint, folder: Path) -> dict[str, NDArray[np.float64]]:
-    """How large the inputs of each linear get over the calibration texts; minutes of work that `folder` keeps."""
-    kept = folder / _CALIBRATION
-    if kept.exists():
-        with np.load(kept) as arrays:
-            return dict(arrays)
-    texts = token_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification).calibration)
-    maxima = input_maxima(checkpoint.config, checkpoint.weights, texts)
-    beside = kept.with_suffix(".tmp.npz")
-    np.savez(beside, **maxima)
-    beside.replace(kept)
-    return maxima

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...errors import BuildError
-from ...graph.rewrite import Place, Rewriter
+from ...graph.rewrite import Place, Rewriter, constant_array, constant_shape
 from .rows import CONTRIB
 
 _HEAD_UNIT = 8  # GroupQueryAttention's head sizes are multiples of it
@@ -49,7 +49,7 @@ def _lower(rewriter: Rewriter, node: ir.Node, shared: _Shared) -> tuple[ir.Value
     """
     query, latent, key_rope, key_up, value_up, past, _, cos, sin = node.inputs
     assert key_up is not None and value_up is not None and past is not None and past.shape is not None
-    (heads, nope, lora), dim = _shape(key_up), past.shape[3]
+    (heads, nope, lora), dim = constant_shape(key_up), past.shape[3]
     assert isinstance(dim, int)
     if dim % _HEAD_UNIT:
         raise BuildError(
@@ -82,11 +82,10 @@ def _lower(rewriter: Rewriter, node: ir.Node, shared: _Shared) -> tuple[ir.Value
 
 def _padded(rewriter: Rewriter, value_up: ir.Value, dim: int) -> ir.Value:
     """value_up [heads, dim, v] with zero rows for the rotary part, which the op mixes too: cheaper than to cut it off."""
-    heads, lora, v = _shape(value_up)
+    heads, lora, v = constant_shape(value_up)
 
     def make() -> NDArray[np.float32]:
-        assert value_up.const_value is not None
-        return np.pad(value_up.const_value.numpy(), ((0, 0), (0, dim - lora), (0, 0)))
+        return np.pad(constant_array(value_up), ((0, 0), (0, dim - lora), (0, 0)))
 
     return rewriter.initializer(f"{value_up.name}.padded", make, ir.DataType.FLOAT, (heads, dim, v))
 
@@ -107,8 +106,3 @@ class _Shared:
         )
         first = place.op("Sub", total, n, part="first")  # [batch, 1]
         self.positions = place.op("Add", first, place.op("Range", zero, n, one, part="steps"), part="positions")
-
-
-def _shape(value: ir.Value) -> tuple[int, ...]:
-    assert value.const_value is not None
-    return tuple(value.const_value.shape.numpy())

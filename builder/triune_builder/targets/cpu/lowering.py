@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from ...errors import BuildError
 from ...graph.export import GraphBundle
-from ...graph.rewrite import Rewriter
-from ...quantize.schemes import WHOLE_ZEROS
+from ...graph.rewrite import Rewriter, constant_array, constant_shape
+from ...quantize.schemes.blocks import WHOLE_ZEROS
 from ..packing import pack
-from .constants import array_of, static_shape
 from .latent import lower_latent
 from .moe import lower_experts
 from .rows import CONTRIB, lower_rows
@@ -147,7 +146,7 @@ def _blocks(rewriter: Rewriter) -> None:
         x, codes, scale, offset = node.inputs
         assert codes is not None and scale is not None and offset is not None and codes.name is not None
         bits, block = node.attributes["bits"].as_int(), node.attributes["block_size"].as_int()
-        rows, columns = static_shape(codes)
+        rows, columns = constant_shape(codes)
         name = codes.name.removesuffix(".codes")
         parts = _Parts(codes, scale, offset, bits)
         packed = rewriter.initializer(
@@ -182,12 +181,12 @@ class _Parts:
 
     def packed(self) -> NDArray[np.uint8]:
         """Codes [rows, blocks, bytes]; four bits: the even column in the low half."""
-        codes = array_of(self._codes).reshape(*array_of(self._scale).shape, -1)
+        codes = constant_array(self._codes).reshape(*constant_array(self._scale).shape, -1)
         return pack(codes, self._bits)
 
     def whole_zeros(self) -> NDArray[np.uint8] | None:
         """Zero points [rows, blocks] if every offset is a whole number of steps within the codes' range, else None."""
-        scale, offset = array_of(self._scale), array_of(self._offset)
+        scale, offset = constant_array(self._scale), constant_array(self._offset)
         with np.errstate(divide="ignore", invalid="ignore"):
             zeros = np.where(scale != 0, -offset / scale, 0)
         whole = np.rint(zeros)
@@ -201,5 +200,5 @@ class _Parts:
 
     def rest(self) -> NDArray[np.float32]:
         """What the middle zero point, 2^(bits-1), leaves of the offsets: [blocks, rows]."""
-        rest = array_of(self._offset) + array_of(self._scale) * np.float32(2 ** (self._bits - 1))
+        rest = constant_array(self._offset) + constant_array(self._scale) * np.float32(2 ** (self._bits - 1))
         return np.ascontiguousarray(rest.T.astype(np.float32))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...errors import BuildError
-from ...quantize.policy import ROUTERS, Precision
+from ...quantize.policy import FLOAT, HEAD, ROUTERS, Precision
 from ...verify.budget import Budget
 from ..sizes import Kind, PrecisionSize, Weight
 
@@ -19,7 +19,7 @@ class CpuPrecision:
 
     weights: Precision  # which weight gets which scheme, and how float weights are stored
     budget: Budget
-    bytes: Mapping[Kind, float]  # that a build writes for each number of a weight
+    float_bytes: int = 4  # bytes that a build writes for each number of a matrix that stays floats
     in_place: frozenset[str] = frozenset()  # types of the checkpoint's weights that are read where they lie
     widened: bool = False  # whether a server's memory holds float32, whatever the files hold
 
@@ -35,89 +35,83 @@ class CpuPrecision:
             slots: bytes of all KV slots.
         """
         in_place = [w for w in weights if self._in_place(w)]
-        written = sum(w.size * self.bytes[w.kind] for w in weights if not self._in_place(w))
+        written = sum(self._bytes(w, w.kind) for w in weights if not self._in_place(w))
         if tied and not self.widened:
-            written += sum(w.size * self.bytes["head"] for w in weights if w.kind == "table")
-        loaded = 4 * sum(w.size for w in weights) if self.widened else round(written)
+            written += sum(self._bytes(w, "head") for w in weights if w.kind == "table")
+        loaded = 4 * sum(w.size for w in weights) if self.widened else written
         return PrecisionSize(
-            written=round(written),
+            written=written,
             in_place=sum(w.nbytes for w in in_place),
             loaded=loaded,
             serving=loaded + slots,
         )
 
+    def _bytes(self, weight: Weight, kind: Kind) -> int:
+        """What a build writes of a weight that is read as `kind`."""
+        from ...quantize.schemes import find_scheme
+
+        if kind == "vector":
+            return 4 * weight.size  # whatever the form of matrices
+        apart = {"table": self.weights.embedding, "head": self.weights.scheme(HEAD), "expanded": FLOAT}
+        scheme = find_scheme(apart[kind] if kind in apart else self.weights.scheme(weight.name))
+        if scheme is not None and kind == "expert":
+            scheme = scheme.experts
+        if scheme is None:
+            return self.float_bytes * weight.size
+        rows, columns = weight.shape
+        return scheme.bytes(rows, columns, self.weights.scale_bytes)
+
     def _in_place(self, weight: Weight) -> bool:
         return bool(self.in_place) and weight.kind != "expanded" and (weight.dtype in self.in_place or weight.kind == "vector")
-
-
-def _floats(number: float) -> dict[Kind, float]:
-    """Bytes of weights of which all but the vectors take `number` bytes a number."""
-    return {
-        "vector": 4, "router": number, "expanded": number, "table": number, "head": number, "expert": number, "linear": number,
-    }  # fmt: skip
-
-
-def _codes(*, head: float, expert: float, linear: float) -> dict[Kind, float]:
-    """Bytes where vectors, routers and what is expanded stay float32, and the table has blocks of eight bits without zero."""
-    return {
-        "vector": 4, "router": 4, "expanded": 4, "table": 1 + 4 / 32, "head": head, "expert": expert, "linear": linear,
-    }  # fmt: skip
 
 
 _EXACT = Budget(logits_error=1e-3, mean_kl=1e-5, greedy_agreement=1.0, perplexity_ratio=1.001, chunk_error=1e-3)
 _HALVES = Budget(mean_kl=0.01, greedy_agreement=0.97, perplexity_ratio=1.01)  # exact where the checkpoint has that form
 _ROUGH = Budget(mean_kl=0.08, greedy_agreement=0.88, perplexity_ratio=1.03)
-_BLOCK8 = 1 + 4 / 32 + 1 / 32  # bytes a weight: its code, and its share of a block's float32 scale and zero point
-_BLOCK4 = 1 / 2 + 4 / 32 + 1 / 64
 
 PRECISIONS = {
     row.weights.name: row
     for row in (
         CpuPrecision(
-            weights=Precision(name="fp32", linear=(("*", "float"),), embedding="float"),
+            weights=Precision(name="fp32", linear=(("*", FLOAT),)),
             budget=_EXACT,
-            bytes=_floats(4),
             widened=True,
         ),
         # Nothing is quantized in these three: they say how float weights are stored. The engine computes with float32.
         CpuPrecision(
-            weights=Precision(name="bf16", linear=(("*", "float"),), embedding="float", stored="BF16"),
+            weights=Precision(name="bf16", linear=(("*", FLOAT),), stored="BF16"),
             budget=_HALVES,
-            bytes=_floats(2),
+            float_bytes=2,
             in_place=frozenset({"BF16"}),
             widened=True,
         ),
         CpuPrecision(
-            weights=Precision(name="fp16", linear=(("*", "float"),), embedding="float", stored="F16"),
+            weights=Precision(name="fp16", linear=(("*", FLOAT),), stored="F16"),
             budget=_HALVES,
-            bytes=_floats(2),
+            float_bytes=2,
             in_place=frozenset({"F16"}),
             widened=True,
         ),
         CpuPrecision(
-            weights=Precision(name="fp8", linear=(("*", "float"),), embedding="float", stored="F8_E4M3"),
+            weights=Precision(name="fp8", linear=(("*", FLOAT),), stored="F8_E4M3"),
             budget=_EXACT,
-            bytes=_floats(4),
             in_place=frozenset({"F32", "F16", "BF16", "F8_E4M3"}),
             widened=True,
         ),
         CpuPrecision(
-            weights=Precision(name="int8", linear=(ROUTERS, ("*", "blocks8")), embedding="blocks8"),
+            weights=Precision(name="int8", linear=(ROUTERS, ("*", "blocks8")), embedding="embedding_blocks8"),
             budget=Budget(mean_kl=0.03, greedy_agreement=0.93, perplexity_ratio=1.03),
-            bytes=_codes(head=_BLOCK8, expert=_BLOCK8, linear=_BLOCK8),
         ),
         # The head decides every token and is read once a step: it keeps eight bits.
         CpuPrecision(
             weights=Precision(
-                name="int4", linear=(ROUTERS, ("lm_head.weight", "blocks8"), ("*", "blocks4")), embedding="blocks8"
+                name="int4", linear=(ROUTERS, (HEAD, "blocks8"), ("*", "blocks4")), embedding="embedding_blocks8"
             ),
             budget=_ROUGH,
-            bytes=_codes(head=_BLOCK8, expert=_BLOCK4, linear=_BLOCK4),
         ),
         CpuPrecision(
-            weights=Precision(name="w8a8", linear=(ROUTERS, ("*", "w8a8")), embedding="blocks8", smooth=True),
+            weights=Precision(name="w8a8", linear=(ROUTERS, ("*", "w8a8")), embedding="embedding_blocks8"),
             budget=_ROUGH,
-            bytes=_codes(head=1.0, expert=_BLOCK8, linear=1.0),
         ),
     )
 }

@@ -8,8 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...graph.rewrite import Rewriter
-from .constants import array_of, static_shape
+from ...graph.rewrite import Rewriter, constant_array, constant_shape
 
 CONTRIB = "com.microsoft"
 
@@ -68,17 +67,17 @@ def _even_split(y: ir.Value) -> ir.Node | None:
 
 def _equal_parts(rewriter: Rewriter, weight: ir.Value, scale: ir.Value, count: int) -> list[tuple[ir.Value, ir.Value]]:
     """The columns of `weight` [in, out] and of its scale [out] in `count` equal parts."""
-    rows, columns = static_shape(weight)
+    rows, columns = constant_shape(weight)
     size = columns // count
     parts = []
     for i in range(count):
         part = slice(i * size, (i + 1) * size)
 
         def codes(part: slice = part) -> NDArray[Any]:
-            return np.ascontiguousarray(array_of(weight)[:, part])
+            return np.ascontiguousarray(constant_array(weight)[:, part])
 
         def scales(part: slice = part) -> NDArray[Any]:
-            return array_of(scale)[part]
+            return constant_array(scale)[part]
 
         parts.append(
             (

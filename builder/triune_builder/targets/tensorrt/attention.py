@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...graph.rewrite import Place, Rewriter
+from ...graph.rewrite import Place, Rewriter, constant_shape
 from .halves import keep_float
 from .run_inputs import RunInputs
 
@@ -43,8 +43,8 @@ def lower_latent(rewriter: Rewriter, run: RunInputs) -> None:
     masks = Masks(rewriter, run)
     for node in rewriter.find("LatentAttention"):
         query, latent, key_rope, key_up, value_up, past, _, cos, sin = node.inputs
-        assert key_up is not None and key_up.const_value is not None and past is not None and past.shape is not None
-        heads, nope, lora = (int(n) for n in key_up.const_value.shape.numpy())
+        assert key_up is not None and past is not None and past.shape is not None
+        heads, nope, lora = constant_shape(key_up)
         size = int(past.shape[3])  # type: ignore[arg-type]  # static
         rope, scale = size - lora, node.attributes["scale"].as_float()
         turn = {"interleaved": node.attributes["interleaved"].as_int()}

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...graph.rewrite import Place, Rewriter
-from ...quantize.schemes import SYMMETRIC
+from ...graph.rewrite import Place, Rewriter, constant_array, constant_shape
+from ...quantize.schemes.blocks import SYMMETRIC
 
 INTS = {4: ir.DataType.INT4, 8: ir.DataType.INT8}
 
@@ -30,10 +30,10 @@ def _linear_blocks(rewriter: Rewriter, node: ir.Node) -> None:
     x, codes, scale, offset = node.inputs
     assert codes is not None and codes.name is not None and scale is not None and offset is not None
     bits, block = node.attributes["bits"].as_int(), node.attributes["block_size"].as_int()
-    rows, columns = (int(n) for n in _tensor(codes).shape.numpy())
+    rows, columns = constant_shape(codes)
     name, place = codes.name.removesuffix(".codes"), Place(rewriter, node)
     signed = rewriter.initializer(
-        f"{name}.int{bits}", lambda: around_zero(_tensor(codes).numpy(), bits), INTS[bits], (rows, columns)
+        f"{name}.int{bits}", lambda: around_zero(constant_array(codes), bits), INTS[bits], (rows, columns)
     )
     weight = place.op("DequantizeLinear", signed, scale, part="weight", axis=1, block_size=block)
     y = place.op("MatMul", x, place.op("Transpose", weight, part="transposed", perm=[1, 0]), part="matmul")
@@ -63,10 +63,5 @@ def is_symmetric(scale: ir.Value, offset: ir.Value, bits: int) -> bool:
 
 def _rest(scale: ir.Value, offset: ir.Value, bits: int) -> NDArray[np.float32]:
     """What the middle code leaves of the offsets: [blocks, rows]."""
-    rest = _tensor(offset).numpy() + _tensor(scale).numpy() * np.float32(1 << (bits - 1))
+    rest = constant_array(offset) + constant_array(scale) * np.float32(1 << (bits - 1))
     return np.ascontiguousarray(rest.T.astype(np.float32))
-
-
-def _tensor(value: ir.Value) -> ir.TensorProtocol:
-    assert value.const_value is not None
-    return value.const_value

@@ -17,10 +17,10 @@ from ...plan import BuildPlan
 from ...quantize.apply import quantize
 from ...verify.verification import Note, Verification
 from .. import onnx_files
+from ..calibration import calibrate, forget
 from ..facts import EngineFacts, record
 from ..target import StageFactory
 from . import adapter, engine_report, gpus, graph_files
-from .fp8 import quantize_fp8
 from .interpreter import Interpreter
 from .lowering import capacity, lower
 from .network_runner import NetworkRunner
@@ -48,11 +48,12 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         check_weights(checkpoint.config, checkpoint.weights)
         bundle = export(checkpoint, max_length=limits.max_length)
     with stage("quantize"):
-        changes = quantize_fp8(bundle, precision.weights) if precision.fp8 else quantize(bundle, precision.weights).changes
+        changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder)).changes
     with stage("lower"):
         bundle = lower(bundle, max_length=limits.max_length, dtype=precision.dtype)
     with stage("write") as clock:
         written = onnx_files.write(bundle, graph.parent, clock.count, changes=changes)
+        forget(folder)
     with stage("compile") as clock:
         began = time.monotonic()
         graph_files.lint(graph)

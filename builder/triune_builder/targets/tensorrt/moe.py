@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...graph.rewrite import Place, Rewriter
+from ...graph.rewrite import Place, Rewriter, constant_shape
 from ...graph.weights import StackedTensor
 from .blocks import INTS, around_zero
 from .halves import keep_float
@@ -117,8 +117,8 @@ def _hot(rewriter: Rewriter, place: Place, values: ir.Value, count: int, size: i
 
 def _experts(route: ir.Node) -> int:
     bias = route.inputs[1]
-    assert bias is not None and bias.const_value is not None
-    return int(bias.const_value.shape.numpy()[0])
+    assert bias is not None
+    return constant_shape(bias)[0]
 
 
 def _ints(rewriter: Rewriter, *values: int) -> ir.Value:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...errors import BuildError
-from ...quantize.policy import ROUTERS, Precision, Scheme
+from ...quantize.policy import FLOAT, HEAD, ROUTERS, Precision
 from ...verify.budget import Budget
 from .gpus import FP8_CAPABILITIES, FROM_AMPERE
 
@@ -19,8 +19,7 @@ class TrtPrecision:
     """One row. How weights are kept; arithmetic and cache are in `dtype`, whatever the weights are."""
 
     dtype: str  # float16 or bfloat16
-    weights: Precision  # rules; "fp8" below says that what they do not keep as floats becomes FP8, not blocks
-    fp8: bool = False
+    weights: Precision
     capabilities: tuple[str, ...]  # GPUs that take it; the first is the least
     network: Budget  # of the network computed in NumPy with every value rounded as declared
     engine: Budget  # of the engine run on a GPU
@@ -30,8 +29,8 @@ class TrtPrecision:
         return {FULL: self.engine, NETWORK: self.network}
 
 
-def _rules(name: str, *linear: tuple[str, Scheme]) -> Precision:
-    return Precision(name=name, linear=(ROUTERS, *linear), embedding="float")
+def _rules(name: str, *linear: tuple[str, str]) -> Precision:
+    return Precision(name=name, linear=(ROUTERS, *linear), scale_bytes=2)
 
 
 # The order of sums is the only freedom of a network that is computed as declared.
@@ -48,14 +47,14 @@ PRECISIONS = {
     for row in (
         TrtPrecision(
             dtype="float16",
-            weights=_rules("fp16", ("*", "float")),
+            weights=_rules("fp16", ("*", FLOAT)),
             capabilities=("7.5", *FROM_AMPERE),
             network=_NETWORK,
             engine=_ENGINE,
         ),
         TrtPrecision(
             dtype="bfloat16",
-            weights=_rules("bf16", ("*", "float")),
+            weights=_rules("bf16", ("*", FLOAT)),
             capabilities=FROM_AMPERE,
             network=dataclasses.replace(_ROUGH, mean_kl=0.01, greedy_agreement=0.93, perplexity_ratio=1.02),
             engine=dataclasses.replace(_ROUGH_ENGINE, greedy_agreement=0.93, perplexity_ratio=1.02),
@@ -70,15 +69,14 @@ PRECISIONS = {
         # The head decides every token: it keeps eight bits beside four, and halves beside FP8.
         TrtPrecision(
             dtype="float16",
-            weights=_rules("int4", ("lm_head.weight", "blocks8_symmetric"), ("*", "blocks4_symmetric")),
+            weights=_rules("int4", (HEAD, "blocks8_symmetric"), ("*", "blocks4_symmetric")),
             capabilities=FROM_AMPERE,
             network=dataclasses.replace(_ROUGH, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05),
             engine=dataclasses.replace(_ROUGH_ENGINE, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05),
         ),
         TrtPrecision(
             dtype="float16",
-            weights=_rules("fp8", ("lm_head.weight", "float"), ("*", "blocks8_symmetric")),
-            fp8=True,
+            weights=_rules("fp8", (HEAD, FLOAT), ("*", "fp8")),
             capabilities=FP8_CAPABILITIES,
             network=dataclasses.replace(_ROUGH, mean_kl=0.05, greedy_agreement=0.88, perplexity_ratio=1.08),
             engine=dataclasses.replace(_ROUGH_ENGINE, mean_kl=0.05, greedy_agreement=0.88, perplexity_ratio=1.08),
