@@ -100,7 +100,7 @@ def test_a_key_that_is_missing_is_named_or_has_a_meaning(name: str) -> None:
     for key in config:
         rest = {k: v for k, v in config.items() if k != key}
         if key in needed:
-            with pytest.raises(BuildError, match=f"lacks {key}\n"):
+            with pytest.raises(BuildError, match=f"lacks {key};"):
                 ARCHITECTURES[name].read(rest)
         else:
             with contextlib.suppress(BuildError):  # which says what does not fit
