@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any
 
-import httpx
 import pytest
 
+from fakes.http_replies import event, replies
 from triune_client import (
     AsyncClient,
     Cancelled,
@@ -20,23 +19,6 @@ from triune_client import (
 from triune_client.testing import MockTransport
 
 Generate = Callable[..., Completion]
-
-
-def event(text: str, reason: str = "", **more: Any) -> str:
-    return f"data: {json.dumps({'text_output': text, 'finish_reason': reason, **more})}\n\n"
-
-
-def replies(*bodies: str | httpx.Response) -> httpx.MockTransport:
-    """Answers the n-th request with the n-th body; cancel requests with 200."""
-    waiting = list(bodies)
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        if b'"cancel"' in request.content:
-            return httpx.Response(200, json={})
-        body = waiting.pop(0)
-        return body if isinstance(body, httpx.Response) else httpx.Response(200, content=body.encode())
-
-    return httpx.MockTransport(handle)
 
 
 def test_generate_joins_the_chunks_and_sums_the_counts(generate: Generate) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +101,3 @@ def small_model() -> ModelRecipe:
         hidden_size=128, intermediate_size=256, moe_intermediate_size=32, num_hidden_layers=4, num_attention_heads=4,
         q_lora_rank=64, kv_lora_rank=32,
     )  # fmt: skip
-
-
-def as_dict(recipe: ModelRecipe | DataRecipe | TrainRecipe) -> dict[str, object]:
-    return {f.name: getattr(recipe, f.name) for f in fields(recipe)}

@@ -20,7 +20,7 @@ EOS = "<｜end▁of▁sentence｜>"
 PAD = "<｜▁pad▁｜>"
 THINK, END_THINK = "<think>", "</think>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
-EOS_ID, PAD_ID = 1, 2
+PAD_ID = 2
 _CONTROL = (BOS, EOS, PAD)
 _VISIBLE = (THINK, END_THINK, USER, ASSISTANT)  # as in R1: added tokens that are not special, so that they are decoded
 
