@@ -16,7 +16,8 @@ from triune_gateway.endpoints.completions import CompletionRequest
 from triune_gateway.errors import MEANINGS
 from triune_runtime.errors import CODES
 
-PAGE = (Path(__file__).parents[2] / "docs" / "openai.md").read_text("utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, OPTIONS = ((DOCS / name).read_text("utf-8") for name in ("openai.md", "options.md"))
 HERE = "http://127.0.0.1:8003"
 
 
@@ -24,8 +25,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
-def test_every_field_is_on_the_page() -> None:
+def test_every_field_is_on_the_page_or_on_that_of_options() -> None:
     named = set(re.findall(r"`([a-z_]+)(?:`|:|\.)", PAGE))
+    named |= set(re.findall(r"^\| `(\w+)`.* \| yes \| (?:yes)? *\|$", OPTIONS, re.MULTILINE))
     fields = set(ChatRequest.model_fields) | set(CompletionRequest.model_fields)
     assert fields - {"messages"} <= named, fields - named
 
