@@ -20,7 +20,7 @@ from .answers import EVERYONE, Answers
 from .scheduler import Scheduler
 from .sequence import Sequence
 from .step import Step
-from .stepping import Chosen, Drafts, Launched, NoDrafts, Stepper
+from .stepping import Drafts, Launched, NoDrafts, Stepper
 
 LOG = logging.getLogger(__name__)
 _NONE: list[TokenLogprob] = []
@@ -189,7 +189,12 @@ class StepLoop:
             chosen = self._stepper.land(launched, lambda key: answers[key].stop_token_ids)
         except Exception as error:
             return self._failed(step, error)
-        events = self._without_tokens(step, chosen)
+        events = list[Event]()
+        for key in chosen.failed:
+            events += self._fail([key], _engine_failed(self.sampler.error(key) or "its logits are not numbers"))
+        for part in launched.drafted:
+            if part.sequence.key in chosen.tokens:
+                answers.drafted(part.sequence.key, len(part.drafts), len(chosen.tokens[part.sequence.key]) - 1)
         self.scheduler.commit(step, chosen.tokens)
         now, count = self._clock(), 0
         for key, tokens in chosen.tokens.items():
@@ -199,18 +204,6 @@ class StepLoop:
                 events.append(last)
                 self._forget(key)
         self.metrics.generated(count)
-        return events
-
-    def _without_tokens(self, step: Step, chosen: Chosen) -> list[Event]:
-        """Fail the sequences of a step that have got no token; count the drafts of the others."""
-        events = list[Event]()
-        for part in step.slices:
-            if part.drafts and part.sequence.key in chosen.tokens:
-                self.answers.drafted(part.sequence.key, len(part.drafts), len(chosen.tokens[part.sequence.key]) - 1)
-            for taker in part.takers if part.samples else ():
-                if taker.request.key not in chosen.tokens and part.counts_for(taker):
-                    why = self.sampler.error(taker.key) or "its logits are not numbers"
-                    events += self._fail([taker.key], _engine_failed(why))
         return events
 
     def _finish(self, key: int, reason: FinishReason) -> Event:

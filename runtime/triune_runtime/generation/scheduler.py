@@ -114,8 +114,8 @@ class Scheduler:
         Slices of sequences that have been removed, or sent back to wait, since the plan count for nothing.
         """
         for part in step.slices:
-            for taker in part.takers if part.samples else ():
-                if not part.counts_for(taker):
+            for taker in (part.takers if part.siblings else (part.sequence,)) if part.samples else ():
+                if taker.slot is None or taker.turn != part.turn:
                     continue
                 tokens = chosen[taker.key]
                 assert 0 < len(tokens) <= 1 + len(part.drafts), f"{len(tokens)} tokens of {len(part.drafts)} drafts"

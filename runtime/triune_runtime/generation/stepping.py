@@ -68,6 +68,11 @@ class Launched:
     orders: tuple[Order, ...]  # that are still to be given
     began: float
 
+    @property
+    def drafted(self) -> list[Slice]:
+        """The slices with drafts."""
+        return [part for part in self.step.slices if part.drafts] if len(self.plain) < len(self.step.slices) else []
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -75,6 +80,7 @@ class Chosen:
 
     tokens: dict[int, Items[int]] = field(default_factory=dict)
     logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)
+    failed: list[int] = field(default_factory=list)  # who should have got a token, but none can be chosen
 
     def add(self, keys: Items[int], tokens: Items[int], logprobs: Mapping[int, TokenLogprob]) -> None:
         """One token for each of `keys`."""
@@ -88,6 +94,7 @@ class Stepper:
 
     def __init__(self, runner: Runner, sampler: Sampler, drafts: Drafts, clock: Callable[[], float]) -> None:
         self._runner, self._sampler, self._drafts, self._clock = runner, sampler, drafts, clock
+        self._chooses = runner.chooses
         self._draws = bool(runner.chooses - {"greedy"})
 
     def launch(self, step: Step) -> Launched:
@@ -110,8 +117,7 @@ class Stepper:
             self._choose(launched, launched.flight.collect(), chosen)
             if all(part.length == 1 for part in plain):
                 self._drafts.ran_plain(len(plain), self._clock() - launched.began)
-        if len(plain) < len(launched.step.slices):
-            drafted = [part for part in launched.step.slices if part.drafts]
+        if drafted := launched.drafted:
             self._check(drafted, launched.orders, endings, chosen)
         return chosen
 
@@ -124,23 +130,24 @@ class Stepper:
         return self._sampler.columns([part.sequence.request.key for part in parts], ahead)
 
     def _choose(self, launched: Launched, made: Rows, chosen: Chosen) -> None:
-        keys, rows, drawn = list[int](), list[int](), list[bool]()
-        for row, (part, item) in enumerate(zip(launched.plain, launched.work, strict=True)):
+        keys, rows = list[int](), list[int]()
+        for row, part in enumerate(launched.plain):
             if part.samples:
-                for taker in part.takers:
-                    if part.counts_for(taker):
+                for taker in part.takers if part.siblings else (part.sequence,):
+                    if taker.slot is not None and taker.turn == part.turn:
                         keys.append(taker.request.key)
                         rows.append(row)
-                        drawn.append(item.wants is Want.TOKEN)
         if not keys:
             return
-        mask = np.array(drawn) if self._draws else None
+        at = None if len(rows) == len(launched.work) and not any(part.siblings for part in launched.plain) else rows
+        drawn = np.array([launched.work[row].wants is Want.TOKEN for row in rows]) if self._draws else None
         try:
-            chosen.add(keys, *self._sampler.sample(keys, made, rows, mask))
+            chosen.add(keys, *self._sampler.sample(keys, made, at, drawn))
         except SamplingError as error:
+            chosen.failed.extend(error.keys)
             if usable := [i for i, key in enumerate(keys) if key not in error.keys]:
                 keys, rows = [keys[i] for i in usable], [rows[i] for i in usable]
-                chosen.add(keys, *self._sampler.sample(keys, made, rows, None if mask is None else mask[usable]))
+                chosen.add(keys, *self._sampler.sample(keys, made, rows, None if drawn is None else drawn[usable]))
 
     def _check(
         self,
@@ -173,10 +180,12 @@ class Stepper:
             if tokens[0] != draft or draft in endings or self._sampler.complete(key):
                 break
         self._drafts.checked(key, len(part.drafts), max(0, len(accepted) - 1))
-        if accepted:
-            chosen.tokens[key] = accepted
-            if entries:
-                chosen.logprobs[key] = entries
+        if not accepted:
+            chosen.failed.append(key)
+            return
+        chosen.tokens[key] = accepted
+        if entries:
+            chosen.logprobs[key] = entries
 
     def _work(self, part: Slice) -> Work:
         sequence, drafts = part.sequence, part.drafts
@@ -192,8 +201,10 @@ class Stepper:
 
     def _wants(self, part: Slice) -> Want:
         """A token, if the runner can choose it, and it is the same for all who take it: the best one. Else logits."""
-        chooses = self._runner.chooses if not part.siblings else self._runner.chooses & {"greedy"}
+        chooses, chosen_by = self._chooses, self._sampler.chosen_by
         if not chooses:
             return Want.LOGITS
-        theirs = all(self._sampler.chosen_by(taker.request.key, chooses, len(part.drafts)) for taker in part.takers)
+        if not part.siblings:
+            return Want.TOKEN if chosen_by(part.sequence.request.key, chooses, len(part.drafts)) else Want.LOGITS
+        theirs = all(chosen_by(taker.request.key, chooses & {"greedy"}) for taker in part.takers)
         return Want.TOKEN if theirs else Want.LOGITS

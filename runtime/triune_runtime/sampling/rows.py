@@ -25,7 +25,7 @@ class SampleRow:
 
     __slots__ = (
         "_after", "_recent", "_seen", "_singles", "_stops",
-        "bare", "biases", "constraint", "depends", "limit", "needs", "numbers", "params", "position",
+        "bare", "biases", "constraint", "depends", "limit", "needs", "numbers", "params", "position", "simple",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +61,7 @@ class SampleRow:
         # Whether what may come next depends on which token came last, so that no step may begin before that is known.
         self.depends = bool(counts or self._after or limit is not None or constraint is not None)
         self.bare = not (self.depends or params.logit_bias or params.bad_words or params.min_tokens)  # nothing adjusts it, ever
+        self.simple = self.bare and params.temperature == 0 and params.logprobs is None  # it is plain, and will be
         self.numbers = _numbers(params)
         self.needs = frozenset(_needs(params, limit, constraint))  # of `Runner.chooses`
 

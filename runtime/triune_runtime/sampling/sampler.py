@@ -73,6 +73,8 @@ class Sampler:
     def chosen_by(self, key: int, chooses: frozenset[str], drafts: int = 0) -> bool:
         """Whether a runner that serves `chooses` can choose the next 1 + `drafts` tokens of a request itself."""
         row = self._rows[key]
+        if row.simple:
+            return "greedy" in chooses
         if row.plain and "greedy" in chooses:
             return not (drafts and row.constraint is not None)  # which may begin behind an accepted draft
         return row.needs <= chooses
