@@ -250,7 +250,7 @@ def test_many_threads_may_submit_and_abort_while_it_closes() -> None:
 
 def wake_ups() -> dict[str, str]:
     """How often each of a worker's threads has run, as the system counts it."""
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith("triune-")]
+    threads = [thread for thread in threading.enumerate() if thread.name in ("triune-step", "triune-send")]
     status = {t.name: Path(f"/proc/self/task/{t.native_id}/status").read_text() for t in threads}
     return {name: line for name, text in status.items() for line in text.splitlines() if line.startswith("voluntary_ctxt")}
 
