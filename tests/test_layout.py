@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-AREAS = ("builder", "runtime", "server", "clients")
+AREAS = ("builder", "runtime", "server", "clients", "load")
 LONGEST = 300  # lines
 
 # module prefix -> what of our own it may import; the longest prefix counts
@@ -45,15 +45,19 @@ ALLOWED: dict[str, set[str]] = {
     },
     "triune_server": {
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets.tensorrt.preflight",
-        "triune_builder.cli", "triune_builder.errors",
+        "triune_builder.cli", "triune_builder.errors", "triune_load.__main__",
     },
     "triune_client": {"triune_client"},
+    "triune_load": {"triune_load"},
+    "triune_load.core": {"triune_load.core", "triune_load.errors"},
+    "triune_load.protocols": {"triune_load.protocols", "triune_load.core", "triune_load.errors"},
+    "triune_load.report": {"triune_load.report", "triune_load.core"},
 }  # fmt: skip
 # package -> the only modules that may import it
 ADAPTERS = {
     "onnxruntime": {"triune_runtime.targets.cpu", "triune_builder"},
     "cuda": {"triune_runtime.targets.device.cuda"},
-    "tritonclient": {"triune_client.grpc"},
+    "tritonclient": {"triune_client.grpc", "triune_load.transports.grpc"},
     "llguidance": {"triune_runtime.constraints.grammar"},
     "torch": set(),
     "transformers": set(),
@@ -117,7 +121,7 @@ def test_model_files_are_thin() -> None:
 
 
 def test_generic_folder_names_are_not_importable() -> None:
-    for folder in ("builder", "clients", "docker", "runtime", "server", "model_repository/tokenize"):
+    for folder in ("builder", "clients", "docker", "load", "runtime", "server", "model_repository/tokenize"):
         assert not (ROOT / folder / "__init__.py").exists(), folder
 
 
