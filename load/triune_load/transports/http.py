@@ -18,6 +18,7 @@ from .http_parser import HttpError, ResponseParser
 from .sse import SseSplitter
 
 Now = Callable[[], float]
+_IDLE_S = 2.0  # servers close connections that are idle for longer, the most impatient after some seconds
 
 
 class HttpTransport:
@@ -44,7 +45,7 @@ class HttpTransport:
         lines = {"Host": parts.netloc, "Content-Type": "application/json", "Accept": "*/*"} | dict(headers or {})
         self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self._adapter, self._now = adapter, now
-        self._idle: list[_Connection] = []
+        self._idle: list[tuple[float, _Connection]] = []
 
     def prepare(self, request: Request) -> bytes:
         """The bytes of a request, made before it is due."""
@@ -53,30 +54,34 @@ class HttpTransport:
 
     async def send(self, prepared: bytes, answer: Answer) -> None:
         """Sends and fills the answer; what goes wrong is in the answer. Cancelling it closes the connection."""
-        while True:
-            reused = bool(self._idle)
-            connection = self._idle.pop() if reused else await self._connect(answer)
-            if connection is None:
-                return
-            try:
-                exchange = _Exchange(answer, self._adapter, self._now)
-                answer.sent = answer.seen = self._now()
-                connection.begin(prepared, exchange)
-                await exchange.over.wait()
-            except BaseException:
-                connection.abort()
-                raise
-            if reused and exchange.stale:
-                continue  # the server had closed it since the last answer: nothing was asked yet
-            if connection.usable:
-                self._idle.append(connection)
-            else:
-                connection.abort()
+        connection = self._free() or await self._connect(answer)
+        if connection is None:
             return
+        try:
+            exchange = _Exchange(answer, self._adapter, self._now)
+            answer.sent = answer.seen = self._now()
+            connection.begin(prepared, exchange)
+            await exchange.over.wait()
+        except BaseException:
+            connection.abort()
+            raise
+        if connection.usable:
+            self._idle.append((self._now(), connection))
+        else:
+            connection.abort()
+
+    def _free(self) -> _Connection | None:
+        """An open connection that was used a moment ago: nothing is sent twice, so none is risked that a server may close."""
+        while self._idle:
+            since, connection = self._idle.pop()
+            if connection.usable and self._now() - since < _IDLE_S:
+                return connection
+            connection.abort()
+        return None
 
     async def close(self) -> None:
         """Closes the idle connections."""
-        for connection in self._idle:
+        for _, connection in self._idle:
             connection.abort()
         self._idle.clear()
 
@@ -138,7 +143,6 @@ class _Exchange:
 
     def __init__(self, answer: Answer, adapter: HttpAdapter, now: Now) -> None:
         self.over = asyncio.Event()
-        self.stale = False  # the connection ended before a byte came
         self.connection: asyncio.Transport | None = None
         self._answer, self._adapter, self._now = answer, adapter, now
         self._parser, self._events = ResponseParser(), SseSplitter()
@@ -178,9 +182,8 @@ class _Exchange:
         self._parser.end()
         if self._parser.complete:
             self._complete(self._now())
-        elif not self._touched and error is None:
-            self.stale = True
-            self._fail("broken", "the connection ended before an answer came")
+        elif not self._touched:
+            self._fail("broken", f"the connection ended before an answer came: {error or 'closed by the server'}")
         else:
             self._fail("broken", f"the connection ended inside the answer: {error or 'closed by the server'}")
 
