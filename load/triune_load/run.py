@@ -44,7 +44,7 @@ async def run(settings: Settings, clock: Clock | None = None) -> Json:
     found = await look_at(settings.target, clock, chat=any(part.kind != "text" for part in settings.parts))
     workload = Workload(settings.parts, seed=settings.seed, name=f"load-{os.getpid()}-{time.time_ns() // 1_000_000 % 10**8}")
     checks = RunChecks(settings.checks, found.promises, stall_s=settings.stall_s)
-    transport = make_transport(settings.target, found.dialect, clock)
+    transport = make_transport(settings.target, found.dialect, clock, reuse=found.reuse)
     began = datetime.now(UTC)
     display = Display(settings.display)
     try:

@@ -27,10 +27,10 @@ class Found:
 
     dialect: Dialect
     promises: Promises
-    probe: Answer
+    reuse: bool  # of connections
 
 
-def make_transport(target: Target, dialect: Dialect, clock: Clock) -> Transport:
+def make_transport(target: Target, dialect: Dialect, clock: Clock, *, reuse: bool = True) -> Transport:
     """The transport for a target's protocol.
 
     Raises:
@@ -38,7 +38,7 @@ def make_transport(target: Target, dialect: Dialect, clock: Clock) -> Transport:
     """
     info = PROTOCOLS[target.protocol]
     if info.adapter is not None:
-        return HttpTransport(target.url, info.adapter(dialect), headers=target.headers, now=clock.now)
+        return HttpTransport(target.url, info.adapter(dialect), headers=target.headers, reuse=reuse, now=clock.now)
     from .transports.grpc import GrpcTransport
 
     return GrpcTransport(target.url, dialect, streams=info.streams, headers=target.headers, now=clock.now)
@@ -63,10 +63,10 @@ async def look_at(target: Target, clock: Clock, *, chat: bool) -> Found:
     answer = None
     for dialect in (full, plain, replace(plain, sampling=False)):
         for _ in range(_TRIES):
-            answer = await _ask(target, dialect, clock, request)
+            answer, reuse = await _ask(target, dialect, clock, request)
             if answer.failure is None:
                 marked = answer.dones > 0
-                return Found(dialect, Promises.of(answer, marked=marked), answer)
+                return Found(dialect, Promises.of(answer, marked=marked), reuse)
             if answer.failure.kind == "refused":
                 break  # it does not take a field, perhaps
     assert answer is not None and answer.failure is not None
@@ -76,11 +76,11 @@ async def look_at(target: Target, clock: Clock, *, chat: bool) -> Found:
     )
 
 
-async def _ask(target: Target, dialect: Dialect, clock: Clock, request: Request) -> Answer:
+async def _ask(target: Target, dialect: Dialect, clock: Clock, request: Request) -> tuple[Answer, bool]:
     transport = make_transport(target, dialect, clock)
     driver = Driver(transport, clock, Limits(timeout_s=30.0), streams=PROTOCOLS[target.protocol].streams, ended=lambda _: None)
     try:
-        return await driver.one(request)
+        return await driver.one(request), await transport.stays_open()
     finally:
         await transport.close()
 

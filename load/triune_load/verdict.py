@@ -36,7 +36,7 @@ def judge_run(result: Mapping[str, Any], settings: Settings) -> Json:
         if step["interrupted"]:
             reasons.append(f"{step['load']}: interrupted")
         elif not step["figures"]["requests"]:
-            reasons.append(f"{step['load']}: no request counts: none was to start after the warm-up")
+            reasons.append(f"{step['load']}: no request counts: none started after the warm-up; make --duration longer")
     reasons += [f"{t['load']}: {t['threshold']} is not kept: {t['value']}" for t in thresholds if not t["kept"]]
     if not asked:
         reasons.append("nothing was asked")

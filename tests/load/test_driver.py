@@ -64,6 +64,9 @@ class Server:
         finally:
             self.now -= 1
 
+    async def stays_open(self) -> bool:
+        return True
+
     async def close(self) -> None:
         pass
 

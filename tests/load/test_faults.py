@@ -77,6 +77,11 @@ def test_nobody_is_blamed_for_a_clean_run(protocol: str) -> None:
     assert result["repeats_compared"] == 40
 
 
+def test_a_server_that_closes_connections_after_answers_and_does_not_say_so_is_no_fault() -> None:
+    result, _ = through_proxy("chat", "close", share=0.0)
+    assert result["verdict"] == {"passed": True, "reasons": []}
+
+
 def over_grpc(protocol: str, fault: str, **changes: Any) -> tuple[Json, int]:
     async def scenario() -> tuple[Json, int]:
         fake = FakeKserve(fault, skip=1)

@@ -19,7 +19,7 @@ class FaultProxy:
 
     Args:
         upstream: port of the server.
-        fault: a key of `FAULTS`, or `cut`, `lose`, `delay`.
+        fault: a key of `FAULTS`, or `cut`, `lose`, `delay`; `close` ends the connection after every answer, which is no fault.
         share: of streams that get it.
         skip: requests before the first that may get it.
     """
@@ -48,7 +48,7 @@ class FaultProxy:
         parser, body = await self._ask(request)
         if b'"stream": true' not in request or self._skipped() or self._rng.random() >= self._share:
             writer.write(_head(parser) + _chunks(body))
-            return True
+            return self._fault != "close"
         self.applied += 1
         if self._fault == "lose":
             return False

@@ -67,10 +67,10 @@ def figures(answers: Sequence[Answer], *, begin: float, slo: Slo | None, violati
         "output_tokens": _rounded(describe([a.token_count for a in whole])), "output_tokens_in_all": tokens,
     }  # fmt: skip
     if slo is not None:
-        kept = [_good(a, one, slo, violating) for a, one in zip(answers, own, strict=True)]
+        kept = [_good(a, one, slo, violating) for a, one in zip(answers, own, strict=True) if not a.cancelled]
         found |= {
-            "good_share": round(sum(kept) / max(1, len(answers)), 6), "goodput_per_s": round(sum(kept) / seconds, 4),
-            "good_share_ci95": [round(x, 6) for x in interval_of_share(sum(kept), len(answers))],
+            "good_share": round(sum(kept) / max(1, len(kept)), 6), "goodput_per_s": round(sum(kept) / seconds, 4),
+            "good_share_ci95": [round(x, 6) for x in interval_of_share(sum(kept), len(kept))],
         }  # fmt: skip
     found["latencies"] = _distributions(answers, own)
     found["errors"] = _errors(answers)

@@ -25,7 +25,9 @@ def find_saturation(steps: Sequence[Mapping[str, Any]], *, slo_share: float) -> 
     With objectives it is the highest load at which enough requests kept them. Without, of streams the fewest that give nine
     tenths of the most tokens a second; of rates the highest that the server kept up with.
     """
-    ranked = sorted((s for s in steps if s["kind"] in ("streams", "rate")), key=lambda s: float(s["value"]))
+    ranked = sorted(
+        (s for s in steps if s["kind"] in ("streams", "rate") and s["figures"]["requests"]), key=lambda s: float(s["value"])
+    )
     if len(ranked) < 2:
         return None
     if "good_share" in ranked[0]["figures"]:

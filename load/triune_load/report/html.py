@@ -22,7 +22,7 @@ def render_html(result: Json) -> str:
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="dim">{escape(target["url"])}, {escape(str(result["began"]))}, {escape(result["tool"])}, '
-        f"{result['machine']['cpus']} processors beside it or shared with it</p>",
+        f"asked from a machine of {result['machine']['cpus']} processors</p>",
         _verdict(result), _tiles(result), _saturation(result), _steps_table(steps), _checks(result), _thresholds(result),
         *(step_section(step, opened=len(steps) == 1) for step in steps), _settings(result),
     ]  # fmt: skip
@@ -70,7 +70,10 @@ def _at_saturation(result: Json) -> Json | None:
 
 
 def _saturation(result: Json) -> str:
-    steps = sorted((s for s in result["steps"] if s["kind"] in ("streams", "rate")), key=lambda s: float(s["value"]))
+    steps = sorted(
+        (s for s in result["steps"] if s["kind"] in ("streams", "rate") and s["figures"]["requests"]),
+        key=lambda s: float(s["value"]),
+    )
     if len(steps) < 2:
         return ""
     x = [float(s["value"]) for s in steps]
@@ -88,7 +91,8 @@ def _saturation(result: Json) -> str:
             x_name=x_name, y_name="tokens/s", marks=marks, x_ticks=x,
         )
     ]  # fmt: skip
-    for name, words, key in (("first_token_ms", "First token", "first token"), ("between_ms", "Between tokens", "between")):
+    shown = (("first_token_ms", "First token"), ("between_ms", "Between tokens"), ("end_to_end_ms", "End to end"))
+    for (name, words), key in zip(shown, ("first token", "between", "end to end"), strict=True):
         lines = [
             Line("median", x, latency(name, "p50"), "var(--one)", dots=True),
             Line("p95", x, latency(name, "p95"), "var(--two)", dots=True),
@@ -139,11 +143,12 @@ def _steps_table(steps: Sequence[Json]) -> str:
     return f"<h2>Loads</h2>{table(heads, rows)}"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells that are HTML already."""
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> str:
+    """Rows of cells that are HTML already; numbers but for the first, or all of them `words`."""
+    css = ' class="words"' if words else ""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll"><table{css}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _checks(result: Json) -> str:
@@ -164,8 +169,11 @@ def _checks(result: Json) -> str:
     words = table(
         ["load", "check", "what", "request"],
         [[escape(str(c)) for c in (a, v["check"], v["message"], v["request"])] for a, v in told],
+        words=True,
     )
-    return f"<h2>Whether answers were right</h2>{table(['check', 'what must be', ''], rows)}" + (words if told else "")
+    return f"<h2>Whether answers were right</h2>{table(['check', 'what must be', ''], rows, words=True)}" + (
+        words if told else ""
+    )
 
 
 def _thresholds(result: Json) -> str:
@@ -180,7 +188,7 @@ def _thresholds(result: Json) -> str:
         ]
         for t in result["thresholds"]
     ]
-    return f"<h2>Thresholds</h2>{table(['load', 'threshold', 'value', ''], rows)}"
+    return f"<h2>Thresholds</h2>{table(['load', 'threshold', 'value', ''], rows, words=True)}"
 
 
 def _settings(result: Json) -> str:
@@ -194,4 +202,6 @@ def _settings(result: Json) -> str:
         for part in settings["parts"]
     ]
     command = f"<pre>{escape(result['command'])}</pre>"
-    return f"<details><summary>How it was made</summary>{command}{table(['setting', 'value'], rows + parts)}</details>"
+    return (
+        f"<details><summary>How it was made</summary>{command}{table(['setting', 'value'], rows + parts, words=True)}</details>"
+    )

@@ -31,7 +31,8 @@ svg text { fill: var(--dim); font: 11px system-ui, sans-serif } svg .told { fill
 .scroll { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: 13px;
   font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--rule); vertical-align: top }
-th { color: var(--dim); font-weight: 500 } th:first-child, td:first-child, td:nth-child(2):not(:last-child) { text-align: left }
+th { color: var(--dim); font-weight: 500 } th:first-child, td:first-child { text-align: left; white-space: nowrap }
+.words th, .words td { text-align: left }
 details { margin: 14px 0; border-top: 1px solid var(--rule); padding-top: 10px } summary { cursor: pointer; font-weight: 600 }
 pre { background: var(--card); padding: 10px; border-radius: 8px; white-space: pre-wrap; font-size: 12px }
 """

@@ -52,7 +52,7 @@ def plot(
     y_ticks = ticks(max(ys))
     at_y = Scale(0.0, y_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
     body = [_axes(at_x, at_y, x_ticks or ticks(max(xs), 6), y_ticks, x_name, y_name)]
-    body += [_mark(mark, at_x, at_y) for mark in marks]
+    body += [_mark(mark, at_x, at_y, row) for row, mark in enumerate(marks)]
     body += [_line(line, at_x, at_y, x_name, y_name, steps) for line in lines]
     return _figure(title, "".join(body), lines if len(lines) > 1 else ())
 
@@ -79,7 +79,7 @@ def histogram(title: str, values: Sequence[float], *, x_name: str, marks: Sequen
                 f'<rect class="bar" x="{x + 0.75}" y="{y}" width="{max(1.0, at_x((n + 1) * width) - x - 1.5):.1f}" '
                 f'height="{_HEIGHT - _BOTTOM - y:.1f}" rx="2"><title>{told}</title></rect>'
             )
-    body += [_mark(mark, at_x, at_y) for mark in marks]
+    body += [_mark(mark, at_x, at_y, row) for row, mark in enumerate(marks)]
     return _figure(title, "".join(body), ())
 
 
@@ -112,7 +112,7 @@ def _axes(at_x: Scale, at_y: Scale, x_ticks: Sequence[float], y_ticks: Sequence[
     return "".join(found)
 
 
-def _mark(mark: Mark, at_x: Scale, at_y: Scale) -> str:
+def _mark(mark: Mark, at_x: Scale, at_y: Scale, row: int) -> str:
     if mark.horizontal:
         y = at_y(mark.at)
         place = f'x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"'
@@ -122,7 +122,7 @@ def _mark(mark: Mark, at_x: Scale, at_y: Scale) -> str:
     anchor, shift = ("end", -6) if left else ("start", 6)
     return (
         f'<line class="mark" x1="{x}" x2="{x}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>'
-        f'<text class="told" x="{x + shift}" y="{_TOP + 10}" text-anchor="{anchor}">{escape(mark.words)}</text>'
+        f'<text class="told" x="{x + shift}" y="{_TOP + 10 + 14 * row}" text-anchor="{anchor}">{escape(mark.words)}</text>'
     )
 
 

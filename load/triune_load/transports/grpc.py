@@ -109,6 +109,10 @@ class GrpcTransport:
         except Garbled as garbled:
             answer.malformed.append((garbled.check, str(garbled)))
 
+    async def stays_open(self) -> bool:
+        """Channels stay open."""
+        return True
+
     async def close(self) -> None:
         """Closes the channels."""
         for channel in self._channels:

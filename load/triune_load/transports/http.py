@@ -18,6 +18,7 @@ from .http_parser import HttpError, ResponseParser
 from .sse import SseSplitter
 
 Now = Callable[[], float]
+_CLOSES_WITHIN_S = 0.25
 _IDLE_S = 2.0  # servers close connections that are idle for longer, the most impatient after some seconds
 
 
@@ -27,6 +28,7 @@ class HttpTransport:
     Args:
         url: of the server, without a path of the protocol's.
         headers: sent with every request.
+        reuse: whether a connection takes another request after its answer.
         now: the run's clock, in seconds.
 
     Raises:
@@ -34,8 +36,9 @@ class HttpTransport:
     """
 
     def __init__(
-        self, url: str, adapter: HttpAdapter, *, headers: Mapping[str, str] | None = None, now: Now = time.monotonic
-    ) -> None:
+        self, url: str, adapter: HttpAdapter, *, headers: Mapping[str, str] | None = None, reuse: bool = True,
+        now: Now = time.monotonic,
+    ) -> None:  # fmt: skip
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise LoadError(f"url is {url!r}; expected something like http://127.0.0.1:8003")
@@ -44,7 +47,7 @@ class HttpTransport:
         self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
         lines = {"Host": parts.netloc, "Content-Type": "application/json", "Accept": "*/*"} | dict(headers or {})
         self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        self._adapter, self._now = adapter, now
+        self._adapter, self._now, self._reuse = adapter, now, reuse
         self._idle: list[tuple[float, _Connection]] = []
 
     def prepare(self, request: Request) -> bytes:
@@ -65,7 +68,7 @@ class HttpTransport:
         except BaseException:
             connection.abort()
             raise
-        if connection.usable:
+        if connection.usable and self._reuse:
             self._idle.append((self._now(), connection))
         else:
             connection.abort()
@@ -78,6 +81,11 @@ class HttpTransport:
                 return connection
             connection.abort()
         return None
+
+    async def stays_open(self) -> bool:
+        """Whether the server leaves the connection of the last answer open. Some close it after a stream and do not say so."""
+        await asyncio.sleep(_CLOSES_WITHIN_S)
+        return any(connection.usable for _, connection in self._idle)
 
     async def close(self) -> None:
         """Closes the idle connections."""

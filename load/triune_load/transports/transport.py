@@ -19,6 +19,10 @@ class Transport(Protocol):
         """Sends it and fills the answer; what goes wrong is in the answer. It may be cancelled."""
         ...
 
+    async def stays_open(self) -> bool:
+        """Whether the connection of the last answer takes another request; waits a moment to see."""
+        ...
+
     async def close(self) -> None:
         """Gives back the connections."""
         ...
