@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def configure(args: argparse.Namespace, command: str, environment: Mapping[str, 
         parts=_parts(args), seed=args.seed, checks=_checks(args), stall_s=parse_duration(args.stall, "--stall"),
         free_within_s=parse_duration(args.free_within, "--free-within"), slo=parse_slo(args.slo) if args.slo else None,
         slo_share=args.slo_share, max_errors=args.max_errors, thresholds=tuple(parse_thresholds(_thresholds(args))),
-        json_file=args.json, html_file=args.html, junit_file=args.junit, display=not args.quiet, command=command,
+        json_file=args.json, html_file=args.html, junit_file=args.junit, command=command,
+        display=not args.quiet and sys.stderr.isatty(),
     )  # fmt: skip
 
 

@@ -58,8 +58,8 @@ def script(asked: Asked) -> Script:
         return Script((), [_triton(asked, n, t, words if n == 0 else 0, 1, n == last) for n, t in enumerate(texts)], ())
     if asked.protocol == "responses":
         return _responses(asked, texts, words)
-    ids = {"id": asked.identity, "object": "chunk", "model": "fake"}
     chat = asked.protocol == "chat"
+    ids = {"id": asked.identity, "object": "chat.completion.chunk" if chat else "text_completion", "model": "fake"}
 
     def event(content: str | None, finish: str | None) -> str:
         said: Json = {"delta": {} if content is None else {"content": content}} if chat else {"text": content or ""}
@@ -87,7 +87,11 @@ def whole(asked: Asked) -> str:
         return _json(_response(asked, text, words, len(texts)))
     said: Json = {"message": {"role": "assistant", "content": text}} if asked.protocol == "chat" else {"text": text}
     choice = {"index": 0, "finish_reason": "length", **said}
-    return _json({"id": asked.identity, "object": "whole"} | _usage(words, len(texts)) | {"choices": [choice]})
+    return _json(
+        {"id": asked.identity, "object": "chat.completion" if asked.protocol == "chat" else "text_completion"}
+        | _usage(words, len(texts))
+        | {"choices": [choice]}
+    )
 
 
 def _triton(asked: Asked, index: int, text: str, input_tokens: int, output_tokens: int, last: bool) -> str:
