@@ -151,6 +151,15 @@ def test_objectives_say_where_it_is_full() -> None:
     assert find_saturation(steps[:1], slo_share=0.95) is None
 
 
+def test_a_load_that_is_not_full_is_not_said_to_be() -> None:
+    steps = [step(str(n), "streams", n, tokens_per_s=t) for n, t in ((1, 100), (4, 300), (8, 460))]
+    found = find_saturation(steps, slo_share=0.95)
+    assert found is not None and (found.value, found.reached) == (8, False)
+    lucky = [step(str(n), "rate", n, tokens_per_s=n, good_share=s) for n, s in ((1, 1.0), (2, 0.5), (4, 1.0))]
+    found = find_saturation(lucky, slo_share=0.95)
+    assert found is not None and (found.value, found.reached) == (1, True)
+
+
 def test_rates_saturate_where_the_server_falls_behind() -> None:
     def at(rate: float, served: float) -> dict[str, Any]:
         samples = {"intended_s": [n / rate for n in range(101)]}

@@ -28,14 +28,14 @@ def test_a_seed_and_a_number_give_one_request(seed: int, number: int) -> None:
 
 
 def test_requests_differ_but_for_the_repeats() -> None:
-    workload = Workload([Part(repeats=0.25, repeated=3)], seed=1)
+    workload = Workload([Part(repeats=0.25, repeated=3, temperature=0.7)], seed=1)
     asked = [workload.session(n).request(0, ()) for n in range(400)]
     repeated = [r for r in asked if r.repeat]
     assert 60 < len(repeated) < 140
     assert len({r.text for r in repeated}) == 3
     assert len({r.text for r in asked if not r.repeat}) == 400 - len(repeated)
     assert len({r.identity for r in asked}) == 400
-    assert all(r.temperature == 0 for r in repeated)
+    assert all((r.temperature == 0) == (r.repeat is not None) for r in asked)
 
 
 def test_repeats_to_expect_are_those_that_come_later() -> None:

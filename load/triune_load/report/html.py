@@ -47,7 +47,8 @@ def _tiles(result: Json) -> str:
     best = max(steps, key=lambda s: float(s["figures"]["tokens_per_s"]))
     tiles = []
     if (full := result["saturation"]) is not None:
-        tiles.append(("saturation point", escape(full["load"]), escape(full["why"])))
+        name = "saturation point" if full["reached"] else "not full yet at"
+        tiles.append((name, escape(full["load"]), escape(full["why"])))
     tiles.append(("most tokens/s", f"{best['figures']['tokens_per_s']:,.0f}", f"at {escape(best['load'])}"))
     shown = _at_saturation(result) or best
     latencies = shown["figures"]["latencies"]
@@ -79,7 +80,7 @@ def _saturation(result: Json) -> str:
     x = [float(s["value"]) for s in steps]
     x_name = "streams" if steps[0]["kind"] == "streams" else "requests/s asked for"
     full = result["saturation"]
-    marks = [Mark(full["value"], f"full at {full['load']}")] if full and full["value"] else []
+    marks = [Mark(full["value"], f"full at {full['load']}")] if full and full["value"] and full["reached"] else []
     limits = _limits(result["settings"]["slo"])
 
     def latency(name: str, share: str) -> list[float | None]:

@@ -36,7 +36,8 @@ def print_result(result: Json, console: Console | None = None) -> None:
                 )
             )
     if (full := result["saturation"]) is not None:
-        console.print(Text.assemble(("saturation point: ", "dim"), (full["load"], "bold"), (f"  {full['why']}", "dim")))
+        name = "saturation point: " if full["reached"] else "not full yet at: "
+        console.print(Text.assemble((name, "dim"), (full["load"], "bold"), (f"  {full['why']}", "dim")))
     _print_verdict(result, console)
 
 
