@@ -14,6 +14,8 @@ from .core.workload import Session
 from .transports.transport import Transport
 
 Sessions = Iterator[Session]
+_TICK_S = 1e-3  # timers of an event loop on Linux end up to so much late
+_WORTH_S = 10 * _TICK_S  # shorter waits are not made exact: that takes a processor for up to a tick
 
 
 class Clock(Protocol):
@@ -35,7 +37,11 @@ class LoopClock:
         return asyncio.get_running_loop().time()
 
     async def sleep_until(self, at: float) -> None:
-        await asyncio.sleep(max(0.0, at - self.now()))
+        wait = at - self.now()
+        exact = wait > _WORTH_S
+        await asyncio.sleep(max(0.0, wait - _TICK_S if exact else wait))
+        while exact and self.now() < at:  # the rest of a tick; others are served meanwhile
+            await asyncio.sleep(0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,7 +138,9 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stall", default="30s", metavar="TIME", help="longest silence that is not wrong (default %(default)s)")
     group.add_argument("--free-within", default="10s", metavar="TIME", help="after a step (default %(default)s)")
     group.add_argument(
-        "--slo", metavar="NAME=TIME,...", help="what a good request keeps: first_token=500ms,between=50ms,end_to_end=5s"
+        "--slo",
+        metavar="NAME=TIME,...",
+        help="what a good request keeps: first_token=500ms,between=50ms (its mean time per token),end_to_end=5s",
     )
     group.add_argument(
         "--slo-share", type=float, default=0.95, metavar="SHARE", help="good requests that --search wants (default %(default)s)"

@@ -13,7 +13,7 @@ import pytest
 from triune_load.core.answer import Answer, Event
 from triune_load.core.request import Request
 from triune_load.core.workload import Part, Session, Workload
-from triune_load.driver import Driver, Limits, LoopClock
+from triune_load.driver import Driver, Limits
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -40,6 +40,16 @@ def virtually(work: Coroutine[Any, Any, None]) -> None:
         loop.run_until_complete(work)
     finally:
         loop.close()
+
+
+class VirtualClock:
+    """The time of the loop that runs."""
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def sleep_until(self, at: float) -> None:
+        await asyncio.sleep(max(0.0, at - self.now()))
 
 
 class Server:
@@ -81,7 +91,7 @@ def drive(server: Server, limits: Limits, load: Callable[[Driver], Coroutine[Any
     begin = []
 
     async def work() -> None:
-        driver = Driver(server, LoopClock(), limits, streams=True, ended=ended.append)
+        driver = Driver(server, VirtualClock(), limits, streams=True, ended=ended.append)
         await load(driver)
         begin.append(driver.begin)
 

@@ -92,7 +92,11 @@ def _saturation(result: Json) -> str:
             x_name=x_name, y_name="tokens/s", marks=marks, x_ticks=x,
         )
     ]  # fmt: skip
-    shown = (("first_token_ms", "First token"), ("between_ms", "Between tokens"), ("end_to_end_ms", "End to end"))
+    shown = (
+        ("first_token_ms", "First token"),
+        ("time_per_token_ms", "Time per token, a request's mean"),
+        ("end_to_end_ms", "End to end"),
+    )
     for (name, words), key in zip(shown, ("first token", "between", "end to end"), strict=True):
         lines = [
             Line("median", x, latency(name, "p50"), "var(--one)", dots=True),
@@ -129,7 +133,7 @@ def _steps_table(steps: Sequence[Json]) -> str:
     ]
     heads += ["within objectives", "goodput/s"] if good else []
     rows = []
-    for step in steps:
+    for step in sorted(steps, key=lambda s: float(s["value"])):  # a search goes back and forth
         figures, latencies = step["figures"], step["figures"]["latencies"]
         cells = [
             escape(step["load"]), f"{figures['requests']:,}", f"{figures['failed']:,}", f"{figures['requests_per_s']:,.2f}",

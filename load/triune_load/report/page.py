@@ -18,7 +18,7 @@ h1 { font-size: 24px; margin: 0 } h2 { font-size: 18px; margin: 32px 0 10px } .d
 .verdict.bad b, .no { color: var(--bad) }
 .verdict ul { margin: 4px 0 }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(180px, 1fr)); gap: 12px; margin: 16px 0 }
-.tiles div { background: var(--card); border-radius: 8px; padding: 10px 14px } .tiles strong { display: block; font-size: 24px;
+.tiles div { background: var(--card); border-radius: 8px; padding: 10px 14px } .tiles strong { display: block; font-size: 21px;
   font-weight: 600 }
 small { color: var(--dim); font-size: 12px } td small { display: block; font-size: 11px }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 14px 24px; margin: 12px 0 }

@@ -73,7 +73,7 @@ def _loads(result: Json) -> Table:
         table.add_column(name, justify="right")
     if good:
         table.add_column("good", justify="right")
-    for step in result["steps"]:
+    for step in sorted(result["steps"], key=lambda s: float(s["value"])):  # a search goes back and forth
         figures = step["figures"]
         row = [
             step["load"], f"{figures['requests']:,}", f"{figures['failed']:,}", f"{figures['requests_per_s']:.2f}",
