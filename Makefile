@@ -9,6 +9,8 @@ METRICS_PORT ?= 8002
 OPENAI_PORT  ?= 8003
 PYTHON       ?= python3
 FUZZ_CASES   ?= 300
+LOAD         ?= --streams 1,4,16 --duration 8s
+LOAD_PROFILE ?= load/profiles/acceptance.toml
 
 BIN        := .venv/bin
 PIP        := $(BIN)/python -m pip --disable-pip-version-check
@@ -21,7 +23,7 @@ PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install engine verify up serve down status logs chat lint format test test-slow test-clients test-gpu test-page fuzz \
-        bench contracts lock clean
+        bench contracts load load-test lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,12 +31,13 @@ help: ## list the verbs
 
 install: .venv/installed ## set up .venv: builder, runtime, server, clients
 
-.venv/installed: requirements/base.txt requirements/server.txt pyproject.toml clients/pyproject.toml models/r1-nano/pyproject.toml
+.venv/installed: requirements/base.txt requirements/server.txt pyproject.toml clients/pyproject.toml models/r1-nano/pyproject.toml \
+                 load/pyproject.toml
 	@echo "installing into .venv ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(LOCKED) -r requirements/base.txt
 	@$(LOCKED) --upgrade --target .venv/tritonserver -r requirements/server.txt
-	@$(PIP) install --quiet --no-deps --editable . --editable clients --editable models/r1-nano
+	@$(PIP) install --quiet --no-deps --editable . --editable clients --editable load --editable models/r1-nano
 	@touch $@
 
 $(NEED_MORE:%=.venv/installed-%): .venv/installed-%: .venv/installed requirements/%.txt
@@ -133,6 +136,12 @@ bench: engine ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI 
 	@test -x .venvs/bench/bin/python || $(PYTHON) -m venv .venvs/bench
 	@.venvs/bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
 	@$(BIN)/python -m bench --repository $(REPOSITORY)
+
+load: .venv/installed ## a short load on the running server, every answer checked; LOAD="--streams 8 --duration 1m", report in build/load
+	@$(BIN)/triune load --running --html build/load/report.html --json build/load/result.json $(LOAD)
+
+load-test: .venv/installed ## acceptance: a mixture of requests on the running server, with thresholds; LOAD_PROFILE=FILE
+	@$(BIN)/triune load --running --profile $(LOAD_PROFILE)
 
 contracts: .venv/installed ## write what is made from the declared options and models: configs, fields, the client's table, docs
 	@$(BIN)/python -m triune_runtime.contracts.render

@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 UV = "uv==0.13.9"
 PYTHONS = ("3.11", "3.12")  # the oldest first: its versions must do for the others
-OURS = ("r1-nano", "triune", "triune-client")
+OURS = ("r1-nano", "triune", "triune-client", "triune-load")
 
 
 def main(*options: str) -> None:

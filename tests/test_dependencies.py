@@ -20,16 +20,18 @@ from triune_server import binaries, extras
 
 ROOT = Path(__file__).parents[1]
 TRIUNE, CLIENT, R1_NANO = "pyproject.toml", "clients/pyproject.toml", "models/r1-nano/pyproject.toml"
+LOAD = "load/pyproject.toml"
 
 # project's file -> its extras, and its packages with the extras that each may import from besides the base
 PROJECTS: dict[str, dict[str, tuple[str, ...]]] = {
     TRIUNE: {
         "runtime/triune_runtime": ("server", "cpu", "tensorrt"),
         "builder/triune_builder": ("builder", "cpu", "tensorrt"),
-        "server/triune_server": ("server",),
+        "server/triune_server": ("server", "load"),
         "gateway/triune_gateway": ("gateway",),
     },
     CLIENT: {"clients/triune_client": ("chat", "grpc")},
+    LOAD: {"load/triune_load": ("grpc",)},
     R1_NANO: {"models/r1-nano/r1_nano": ("train",)},
 }
 # Not installed, run in an environment of all projects: folder -> what lists what it imports besides theirs
@@ -86,7 +88,7 @@ def imported(folder: str) -> set[tuple[str, str]]:
 def distributions(module: str) -> set[str]:
     """What brings the module: one of our projects, or the distributions that hold it; of one not installed, its own name."""
     if module.startswith("triune_"):
-        return {"triune-client" if module == "triune_client" else "triune"}
+        return {{"triune_client": "triune-client", "triune_load": "triune-load"}.get(module, "triune")}
     return {normal(name) for name in INSTALLED.get(module, [module])}
 
 

@@ -56,13 +56,14 @@ def test_the_wheels_hold_the_packages_and_nothing_else(wheels: Wheels) -> None:
     repository = [name for name in source_files("model_repository") if not name.endswith("/.gitkeep")]
     assert packed(wheels.triune) == {n.partition("/")[2] for n in files} | {f"triune_builder/{n}" for n in repository}
     assert packed(wheels.client) == {name.partition("/")[2] for name in source_files("clients/triune_client")}
+    assert packed(wheels.load) == {name.partition("/")[2] for name in source_files("load/triune_load")}
 
 
 def test_the_base_names_the_extra_that_a_command_needs(environment: CleanEnvironment) -> None:
     told = environment.run("triune", "--help").stdout
     assert '`triune build` can be used after: pip install "triune[builder]"' in told
     assert '`triune serve` and `triune up` can be used after: pip install "triune[server]"' in told
-    for command, extra in (("build", "builder"), ("up", "server")):
+    for command, extra in (("build", "builder"), ("up", "server"), ("load", "load")):
         error, _, hint = environment.run("triune", command, exit_code=1).stderr.partition("\n\n")
         assert error.startswith("error: ") and "not installed" in error and "\n" not in error
         assert hint == f'hint: pip install "triune[{extra}]"\n'
@@ -96,6 +97,15 @@ def test_an_extra_alone_brings_all_that_its_packages_import(extra: str, wheels: 
     packages, left_out = EXTRAS[extra]
     assert clean.import_all(*packages, left_out=left_out)
     clean.run("triune", "--help")
+
+
+@pytest.mark.slow
+def test_the_load_test_needs_no_more_than_its_extra(wheels: Wheels, tmp_path: Path) -> None:
+    clean = CleanEnvironment(tmp_path)
+    clean.install(f"{wheels.triune}[load]", wheels.load)
+    assert clean.import_all("triune_load")
+    for command in ("triune-load", "triune"):
+        assert "--streams" in clean.run(command, *(["load"] if command == "triune" else []), "--help").stdout
 
 
 @pytest.mark.slow

@@ -27,6 +27,14 @@ app.command()(report)
 app.add_typer(server)
 
 
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def load(context: typer.Context) -> None:
+    """Load-test a server and check every answer; `triune load --help` lists the options."""
+    from triune_load.__main__ import main as run_load  # only here: a server has no use for it
+
+    raise typer.Exit(run_load(context.args, prog="triune load"))
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         print(f"triune {__version__}")

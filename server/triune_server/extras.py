@@ -9,7 +9,8 @@ from importlib import metadata
 from .errors import ServerError
 
 # command -> the extra with the packages that it needs; a command that is not here needs none
-EXTRAS = {"build": "builder", "serve": "server", "up": "server"}
+EXTRAS = {"build": "builder", "serve": "server", "up": "server", "load": "load"}
+_OWN = ("triune_builder", "triune_runtime", "triune_server", "triune_gateway")  # of this wheel
 _REQUIREMENT = re.compile(r'([\w.-]+)[^;]*; extra == "([\w.-]+)"')  # as setuptools writes them
 
 
@@ -62,7 +63,7 @@ def tell_missing(error: ModuleNotFoundError, command: str) -> None:
     """
     package = (error.name or "").partition(".")[0]
     extra = EXTRAS.get(command)
-    if extra is None or package in sys.stdlib_module_names or package.startswith("triune_"):
+    if extra is None or package in sys.stdlib_module_names or package in _OWN:
         raise error
     print(f"error: `triune {command}` needs the package {package}, which is not installed", file=sys.stderr)
     print(f"\nhint: {_install(extra)}", file=sys.stderr)

@@ -31,10 +31,11 @@ for name in sys.argv[1:]:
 
 @dataclass(frozen=True, kw_only=True)
 class Wheels:
-    """Both wheels."""
+    """All wheels."""
 
     triune: Path
     client: Path
+    load: Path
 
 
 def source_files(folder: str = ".") -> list[str]:
@@ -45,15 +46,26 @@ def source_files(folder: str = ".") -> list[str]:
 
 
 def build_wheels(folder: Path) -> Wheels:
-    """Both wheels, built in `folder` as from a fresh clone: what lies about in a checkout must not get into them."""
+    """All wheels, built in `folder` as from a fresh clone: what lies about in a checkout must not get into them."""
     sources = folder / "sources"
     for name in source_files():
         (sources / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, sources / name, follow_symlinks=False)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", ".", "./clients"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        f"--wheel-dir={folder}",
+        ".",
+        "./clients",
+        "./load",
+    ]
     subprocess.run(command, cwd=sources, check=True)
-    (triune,), (client,) = folder.glob("triune-*.whl"), folder.glob("triune_client-*.whl")
-    return Wheels(triune=triune, client=client)
+    (triune,), (client,), (load,) = (folder.glob(f"{name}-*.whl") for name in ("triune", "triune_client", "triune_load"))
+    return Wheels(triune=triune, client=client, load=load)
 
 
 class CleanEnvironment:

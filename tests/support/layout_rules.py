@@ -13,6 +13,7 @@ PACKAGES = {
     "triune_server": "server",
     "triune_gateway": "gateway",
     "triune_client": "clients",
+    "triune_load": "load",
     "r1_nano": "models/r1-nano",
     "bench": ".",
 }
@@ -20,13 +21,17 @@ PACKAGES = {
 # Of our own, what each may import.
 ALLOWED: dict[str, set[str]] = {
     "triune_client": {"triune_client"},
+    "triune_load": {"triune_load"},
+    "triune_load.core": {"triune_load.core", "triune_load.errors"},
+    "triune_load.protocols": {"triune_load.protocols", "triune_load.core", "triune_load.errors"},
+    "triune_load.report": {"triune_load.report", "triune_load.core"},
     "triune_gateway": {"triune_gateway", "triune_client"},
     # A server holds nothing of the builder in memory, nor of what the engine needs: its supervisor runs for as long as it does.
     "triune_server": {
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets",
         "triune_runtime.command_line",
     },
-    "triune_server.command": {"triune_server", "triune_builder.cli"},
+    "triune_server.command": {"triune_server", "triune_builder.cli", "triune_load.__main__"},
     "triune_runtime": {"triune_runtime"},
     "triune_builder": {
         "triune_builder", "triune_runtime.manifest", "triune_runtime.runner", "triune_runtime.targets", "triune_runtime.errors",
@@ -99,8 +104,8 @@ ADAPTERS: dict[str, set[str]] = {
         "triune_runtime.text", "triune_builder.checkpoint.gguf_tokenizer", "triune_builder.reasoning",
         "triune_builder.verify.texts", "r1_nano", "bench.big_build",
     },
-    "tritonclient": {"triune_client.grpc", "bench.gateway"},
-    "grpc": {"triune_client.grpc", "bench.gateway"},
+    "tritonclient": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway"},
+    "grpc": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway"},
     "fastapi": {"triune_gateway"},
     "uvicorn": {"triune_gateway.__main__"},
     "torch": {"r1_nano"},
