@@ -15,7 +15,7 @@ from .transports.transport import Transport
 
 Sessions = Iterator[Session]
 _TICK_S = 1e-3  # timers of an event loop on Linux end up to so much late
-_WORTH_S = 10 * _TICK_S  # shorter waits are not made exact: that takes a processor for up to a tick
+_WORTH_S = 3 * _TICK_S  # shorter waits are not made exact: that takes a processor for up to a tick
 
 
 class Clock(Protocol):

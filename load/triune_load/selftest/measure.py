@@ -22,6 +22,7 @@ from ..run import run
 from ..settings import Load, Settings, Target
 
 Json = dict[str, Any]
+FIRST_S = 0.3  # of the pretended server
 LAG_LIMIT_MS = 2.0
 ERROR_LIMIT = 0.01
 
@@ -59,7 +60,7 @@ class Outcome:
 
 def self_test(*, streams: int, tokens_per_s: float, tokens: int, seconds: float, protocol: str, seed: int = 0) -> Outcome:
     """Has the tool ask a pretended server in a process of its own, at the rate that keeps about so many streams open."""
-    first_s, gap_s = 0.1, 1 / tokens_per_s
+    first_s, gap_s = FIRST_S, 1 / tokens_per_s
     command = [sys.executable, "-m", "triune_load.selftest.server", "0", str(first_s), str(gap_s)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
