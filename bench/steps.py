@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from triune_runtime.generation.answers import EVERYONE
+from triune_runtime.generation.answers import everyone
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.request import Request, SamplingParams
 from triune_runtime.runner import Best, Immediate, Rows, Work
@@ -23,7 +23,11 @@ from triune_runtime.text.vocabulary import TokenBytes
 VOCABULARY = 151_936  # of DeepSeek-R1-Distill-Qwen
 STREAMS = (1, 16, 64, 256)
 KINDS: dict[str, dict[str, Any]] = {"greedy": {}, "temperature 0.6, top-p 0.95": {"temperature": 0.6, "top_p": 0.95}}
-NOBODY: frozenset[int] = frozenset()
+
+
+def nobody() -> frozenset[int]:
+    """Nothing is handed out."""
+    return frozenset()
 
 
 class Free(Immediate):
@@ -59,7 +63,7 @@ def step_seconds(streams: int, params: dict[str, Any], steps: int, *, handed_out
     loop = step_loop(manifest, Free(streams), table)
     for key in range(streams):
         loop.submit(Request(key=key, prompt=(key,), params=SamplingParams(max_tokens=90_000, seed=key, **params)))
-    wanted = EVERYONE if handed_out else NOBODY
+    wanted = everyone if handed_out else nobody
     while loop.snapshot().decoding < streams:
         loop.step(wanted)
     taken = []

@@ -11,7 +11,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from .constraints import Constraint
 from .errors import Overloaded, TriuneError
@@ -118,9 +118,7 @@ class Worker:
         try:
             self._generator.start()
             while self._take_commands():
-                with self._changed:
-                    wanted = self._outbox.wanted(time.monotonic())
-                self._put(self._generator.step(wanted))
+                self._put(self._generator.step(self._wanted))
                 self._set_gauges()
             self._put(self._generator.close())
             self._set_gauges()
@@ -128,6 +126,10 @@ class Worker:
         except BaseException as error:
             LOG.exception("the stepping thread has failed; every request is answered with an error")
             self._end(TriuneError(f"the engine has failed: {error}", "restart the server", code="engine_failed"))
+
+    def _wanted(self) -> Container[int]:
+        with self._changed:
+            return self._outbox.wanted(time.monotonic())
 
     def _end(self, error: TriuneError) -> None:
         """Answer whoever has no answer, among them requests that were on their way to the engine."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 
 from fakes.runtime import TOKENS, make_manifest
 from triune_runtime.constraints import Constraint
 from triune_runtime.errors import Overloaded
-from triune_runtime.generation.answers import EVERYONE, Answers
+from triune_runtime.generation.answers import Answers, Wanted, everyone
 from triune_runtime.kv.store import KvUsage
 from triune_runtime.manifest import Limits
 from triune_runtime.metrics import Metrics, Snapshot
@@ -55,7 +55,7 @@ class FedGenerator:
     def abort_id(self, request_id: str) -> list[Event]:
         return [event for key in self._answers.named(request_id) for event in self.abort(key)]
 
-    def step(self, wanted: Container[int] = EVERYONE) -> list[Event]:
+    def step(self, wanted: Wanted = everyone) -> list[Event]:
         events = [event for key in self._answers.late() for event in self.abort(key, "deadline")]
         for key in self._answers.keys:
             served = self._answers[key]
@@ -65,7 +65,7 @@ class FedGenerator:
                 if key in self._answers and (last := self._answers.take_in(served, self._left[key][:1], self._clock())):
                     events.append(last)
                 self._left[key] = self._left[key][1:]
-        return events + self._answers.pieces(wanted)
+        return events + self._answers.pieces(wanted())
 
     def snapshot(self) -> Snapshot:
         return Snapshot(slots=1, kv=KvUsage(blocks=1, used=0, block_tokens=1))

@@ -28,6 +28,12 @@ class Everyone(Container[int]):
 
 
 EVERYONE = Everyone()
+Wanted = Callable[[], Container[int]]  # asked when a step is over: whose pieces can go out now
+
+
+def everyone() -> Container[int]:
+    """See `Wanted`: all of them."""
+    return EVERYONE
 
 
 @dataclass(eq=False, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from collections.abc import Sequence as Items
 from typing import Protocol
 
@@ -10,7 +9,7 @@ from ..constraints import Constraint
 from ..manifest import Limits
 from ..metrics import Metrics, Snapshot
 from ..request import Event, FinishReason, Request
-from .answers import EVERYONE
+from .answers import Wanted, everyone
 
 
 class Generator(Protocol):
@@ -52,7 +51,7 @@ class Generator(Protocol):
         """End every request that its client named `request_id`: one event each."""
         ...
 
-    def step(self, wanted: Container[int] = EVERYONE) -> list[Event]:
+    def step(self, wanted: Wanted = everyone) -> list[Event]:
         """Go on: every answer that has ended, and pieces of those that are streams and `wanted`."""
         ...
 

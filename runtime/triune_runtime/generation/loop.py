@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
 
 from ..constraints import Constraint
@@ -16,7 +16,7 @@ from ..request import Event, FinishReason, Request, TokenLogprob
 from ..runner import Runner
 from ..sampling.sampler import Sampler
 from ..text.vocabulary import TokenBytes
-from .answers import EVERYONE, Answers
+from .answers import Answers, Wanted, everyone
 from .scheduler import Scheduler
 from .sequence import Sequence
 from .step import Step
@@ -120,7 +120,7 @@ class StepLoop:
         self.runner.close()
         return events
 
-    def step(self, wanted: Container[int] = EVERYONE) -> list[Event]:
+    def step(self, wanted: Wanted = everyone) -> list[Event]:
         """See `Generator.step`. Where the runner works beside the host, one step is planned while another is computed."""
         events = [self._finish(key, "deadline") for key in self.answers.late()]
         landing = self._launch(events)
@@ -128,7 +128,7 @@ class StepLoop:
             landing, self._flying = self._flying, landing
         if landing is not None:
             events += self._land(landing)
-        return events + self.answers.pieces(wanted)
+        return events + self.answers.pieces(wanted())
 
     def snapshot(self) -> Snapshot:
         """See `Generator.snapshot`."""
