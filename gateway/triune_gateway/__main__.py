@@ -36,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    server = uvicorn.Server(_config(settings))
+    try:
+        server = uvicorn.Server(_config(settings))
+    except OSError as error:
+        print(f"error: the access log cannot be written: {error}", file=sys.stderr)
+        return 2
     server.run()
     return 0 if server.started else 1
 
@@ -87,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             option, type=int, default=getattr(default, name), metavar=metavar, help=f"{what} (default %(default)s)"
         )
+    parser.add_argument(
+        "--access-log", default=default.access_log, metavar="FILE",
+        help="gets a JSON line for every request; -: the standard output (default: none)",
+    )  # fmt: skip
     parser.add_argument(
         "--allow-origin", dest="allowed_origins", action="append", default=[], metavar="URL",
         help="a web page elsewhere that may call this (CORS); may be repeated",

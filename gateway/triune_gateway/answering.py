@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import accumulate
 from typing import Any
@@ -19,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from triune_client import AsyncClient, AsyncStream, Chunk, TriuneError
 from triune_client.grpc import AsyncGrpcClient
 
+from . import access_log
 from .calls import Call
 from .errors import ApiError, invalid, of_server
 from .metrics import Metrics
@@ -47,6 +49,8 @@ class Answer(Response):
         self._seen: set[int] = set()  # choices that something has come of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        access = self._access = access_log.of(scope)
+        access.model, access.stream = self._shape.model, self._stream
         work = self._send_events(send) if self._stream else self._send_whole(scope, receive, send)
         try:
             with self._metrics.open_answer(stream=self._stream):
@@ -54,9 +58,13 @@ class Answer(Response):
         except ClientLeft:
             scope["triune.left"] = True  # for whoever counts how requests end
         except ApiError as error:  # nothing has been sent
+            access.error = error.code or error.kind
             await error_response(error)(scope, receive, send)
         finally:
-            self._metrics.count_tokens(self._counts)
+            counts = self._counts
+            access.prompt_tokens, access.completion_tokens = counts.prompt, counts.completion
+            access.reasoning_tokens = counts.reasoning
+            self._metrics.count_tokens(counts)
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         gathered = [Gathered() for call in self._calls for _ in range(call.choices)]
@@ -81,13 +89,17 @@ class Answer(Response):
         except ApiError as error:
             if not sender.started:
                 raise  # its status can still be told
+            self._access.error = error.code or error.kind
             LOG.warning("a stream ended early: %s", error.message)
             await sender.end([error.body])
 
     def _count(self, index: int, chunk: Chunk) -> bool:
         """Counts a piece; whether it is the first of its choice."""
         if not self._seen:
-            self._metrics.first_chunk(time.monotonic() - self._begun)
+            self._access.first_chunk_s = round(time.monotonic() - self._begun, 6)
+            self._metrics.first_chunk(self._access.first_chunk_s)
+        if chunk.finish_reason is not None:
+            self._access.finish_reasons.append(chunk.finish_reason)
         self._counts.take(chunk)
         first = index not in self._seen
         self._seen.add(index)
@@ -99,7 +111,9 @@ class Answer(Response):
         Raises:
             ApiError: a call failed; the others are cancelled.
         """
-        streams = [_open(self._client, call) for call in self._calls]
+        # Ids of the server are by what it ends answers, so two clients that send one id must not meet.
+        name = f"{self._access.request_id}/{uuid.uuid4().hex[:12]}"
+        streams = [_open(self._client, call, f"{name}/{number}") for number, call in enumerate(self._calls)]
         firsts = accumulate((call.choices for call in self._calls), initial=0)
         try:
             if len(streams) == 1:  # as almost always: without the cost of a task
@@ -119,8 +133,8 @@ class Answer(Response):
             raise cause from group_error
 
 
-def _open(client: TextClient, call: Call) -> AsyncStream:
-    options: Any = call.options
+def _open(client: TextClient, call: Call, request_id: str) -> AsyncStream:
+    options: Any = call.options | {"request_id": request_id}
     try:
         return client.stream(call.prompt, **options) if call.messages is None else client.stream_chat(call.messages, **options)
     except (TypeError, ValueError) as error:  # what the schemas let through does not fit the server's tensors

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from . import __version__, page
+from .access_log import AccessLog
 from .answering import TextClient
 from .endpoints import ENDPOINTS
 from .endpoints.endpoint import ERRORS, Endpoint
@@ -28,6 +29,9 @@ def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints:
 
     Args:
         connect: makes the client of the server behind; called once, in the event loop that serves.
+
+    Raises:
+        OSError: the access log cannot be written.
     """
     serving = Serving(settings)
 
@@ -52,11 +56,12 @@ def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints:
         )  # fmt: skip
     app.include_router(page.router())
     labels = {one.label for one in endpoints if one.guarded}
-    app.add_middleware(Front, settings=settings, metrics=serving.metrics, endpoints=sorted(labels))
+    log = AccessLog(settings.access_log)
+    app.add_middleware(Front, settings=settings, metrics=serving.metrics, log=log, endpoints=sorted(labels))
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+            allow_headers=["*"], expose_headers=["x-request-id", "retry-after"],
         )  # fmt: skip
     return app
 

@@ -7,9 +7,12 @@ import hmac
 import time
 from collections.abc import Sequence
 
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from . import access_log
+from .access_log import Access, AccessLog
 from .errors import RETRY_AFTER_S, ApiError
 from .metrics import LEFT, Metrics
 from .sending import error_response
@@ -38,30 +41,34 @@ def _digest(key: bytes) -> bytes:
 
 
 class Front:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application. Every response tells the request's id, which the log has too."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, endpoints: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, log: AccessLog, endpoints: Sequence[str]) -> None:
         """
         Args:
             endpoints: beginnings of the paths that are counted each by itself.
         """
+        self._log = log
         self._app, self._settings, self._metrics = app, settings, metrics
         self._endpoints = sorted(endpoints, key=len, reverse=True)  # the longest that fits counts
         self._keys = Keys(settings.api_keys)
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(GUARDED):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.monotonic(), 500
+        began, access = time.monotonic(), access_log.begin(scope)
 
         async def watched(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                access.status = message["status"]
+                MutableHeaders(raw=message["headers"]).append("x-request-id", access.request_id)
             await send(message)
 
+        if not scope["path"].startswith(GUARDED):
+            await self._app(scope, receive, watched)
+            return
         self._open += 1
         try:
             if (refusal := self._refusal(scope)) is not None:
@@ -70,9 +77,14 @@ class Front:
                 await self._app(scope, _limited(receive, self._settings.max_body_bytes), watched)
         finally:
             self._open -= 1
-            ended = LEFT if scope.get("triune.left") else status
-            endpoint = next((known for known in self._endpoints if scope["path"].startswith(known)), "other")
-            self._metrics.request(endpoint, ended, time.monotonic() - began)
+            access.seconds = time.monotonic() - began
+            self._count(access, left=bool(scope.get("triune.left")))
+
+    def _count(self, access: Access, *, left: bool) -> None:
+        access.status = LEFT if left else access.status
+        endpoint = next((known for known in self._endpoints if access.path.startswith(known)), "other")
+        self._metrics.request(endpoint, access.status, access.seconds)
+        self._log.write(access)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = dict(scope["headers"])

@@ -18,6 +18,8 @@ _EVENT_STREAM = [
     (b"x-accel-buffering", b"no"),  # proxies of nginx's kind hold events back otherwise
 ]
 _DONE = b"data: [DONE]\n\n"
+# Those that JSON leaves as they are; it can only have them inside strings.
+_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 
 
 class ClientLeft(Exception):
@@ -32,8 +34,10 @@ class JsonResponse(JSONResponse):
 
 
 def to_json(value: Any) -> bytes:
-    """Compact UTF-8; half a surrogate pair becomes a question mark."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+    """Compact UTF-8 without any line end, also of Unicode's: some clients split events at those; half a surrogate pair becomes
+    a question mark."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return (text if text.isascii() else text.translate(_LINE_ENDS)).encode("utf-8", "replace")
 
 
 def error_response(error: ApiError) -> JsonResponse:

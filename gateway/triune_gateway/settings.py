@@ -12,6 +12,7 @@ class Settings:
     Attributes:
         aliases: further names that clients may call the model by.
         timeout_s: longest silence of the server behind, the wait for a free slot included.
+        access_log: the file that gets a JSON line for every request, "-" for the standard output, None for none.
         api_keys: whoever sends one of them is served; without any, everyone is.
     """
 
@@ -25,6 +26,7 @@ class Settings:
     max_body_bytes: int = 4_000_000
     max_requests: int = 1024  # served at once; more are refused with status 429
     max_choices: int = 32  # answers of one request: prompts times `n`
+    access_log: str | None = None
     allowed_origins: tuple[str, ...] = ()  # of web pages elsewhere (CORS); "*" for all
 
     @property

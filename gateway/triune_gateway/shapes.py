@@ -69,6 +69,7 @@ class Shape(ABC):
         """
         self.id = f"{self.prefix}-{uuid.uuid4().hex}"
         self._running_usage = bool(options and options.continuous_usage_stats)
+        self.model = model
         self._usage = self._running_usage or bool(options and options.include_usage)
         self._common: Json = {"id": self.id, "created": int(time.time()), "model": model, "system_fingerprint": None}
 

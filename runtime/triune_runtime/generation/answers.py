@@ -146,6 +146,8 @@ class Answers:
             logprobs: of the tokens, if they are asked for.
         """
         request, pending, clocking = served.request, served.pending, served.clocking
+        if clocking.latest is not None:
+            self._metrics.next_token(now - clocking.latest)
         clocking.latest = now
         if clocking.first is None:
             self._metrics.first_token(clocking, now)
