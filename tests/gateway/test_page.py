@@ -166,7 +166,7 @@ def test_a_rate_needs_tokens_and_time() -> None:
         ("python", "def f(x): # no\n  return 'a#b'",
          [("word", "def"), ("text", " f(x): "), ("comment", "# no"), ("text", "\n  "), ("word", "return"), ("text", " "),
           ("string", "'a#b'")]),
-        ("js", "let a = 1.5; //if", [("word", "let"), ("text", " a = "), ("number", "1.5"), ("text", "; "), ("comment", "//if")]),
+        ("js", "let a=1.5; //if", [("word", "let"), ("text", " a="), ("number", "1.5"), ("text", "; "), ("comment", "//if")]),
         ("cpp", "/* a\n b */int x", [("comment", "/* a\n b */"), ("word", "int"), ("text", " x")]),
         ("SQL", "SELECT 1 -- x", [("word", "SELECT"), ("text", " "), ("number", "1"), ("text", " "), ("comment", "-- x")]),
         ("json", '{"a": true}', [("text", "{"), ("string", '"a"'), ("text", ": "), ("word", "true"), ("text", "}")]),
