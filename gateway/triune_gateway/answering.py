@@ -10,20 +10,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from triune_client import AsyncClient, AsyncStream, Chunk, TriuneError
+from triune_client import AsyncClient, AsyncStream, BadRequest, Chunk, TriuneError
 from triune_client.grpc import AsyncGrpcClient
 
 from .calls import Call
 from .errors import ApiError, invalid, of_server
 from .metrics import Metrics
 from .sending import ClientLeft, EventSender, JsonResponse, error_response, while_connected
-from .shapes import Gathered, Shape
+from .shapes import AnswerShape
 from .usage import Counts
 
 LOG = logging.getLogger(__name__)
@@ -34,7 +35,9 @@ OnChunk = Callable[[int, Chunk], Awaitable[None]]
 class Answer(Response):
     """The answer to one request, made while it is sent."""
 
-    def __init__(self, client: TextClient, calls: Sequence[Call], shape: Shape, metrics: Metrics, *, stream: bool) -> None:
+    def __init__(
+        self, client: TextClient, calls: Sequence[Call], shape: AnswerShape, metrics: Metrics, *, stream: bool
+    ) -> None:
         """
         Args:
             calls: at least one, in the order of their choices.
@@ -54,22 +57,20 @@ class Answer(Response):
         except ClientLeft:
             scope["triune.left"] = True  # for whoever counts how requests end
         except ApiError as error:  # nothing has been sent
-            await error_response(error)(scope, receive, send)
+            await error_response(error, scope["path"])(scope, receive, send)
         finally:
             self._metrics.count_tokens(self._counts)
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gathered = [Gathered() for call in self._calls for _ in range(call.choices)]
-
         async def take(index: int, chunk: Chunk) -> None:
             self._count(index, chunk)
-            gathered[index].take(chunk)
+            self._shape.take(index, chunk)
 
         await self._run(take)
-        await JsonResponse(self._shape.whole(gathered, self._counts))(scope, receive, send)
+        await JsonResponse(self._shape.whole(self._counts))(scope, receive, send)
 
     async def _send_events(self, send: Send) -> None:
-        sender = EventSender(send)
+        sender = EventSender(send, named=self._shape.named_events)
 
         async def take(index: int, chunk: Chunk) -> None:
             first = self._count(index, chunk)
@@ -82,7 +83,7 @@ class Answer(Response):
             if not sender.started:
                 raise  # its status can still be told
             LOG.warning("a stream ended early: %s", error.message)
-            await sender.end([error.body])
+            await sender.end(list(self._shape.failed_events(error, self._counts)))
 
     def _count(self, index: int, chunk: Chunk) -> bool:
         """Counts a piece; whether it is the first of its choice."""
@@ -103,11 +104,11 @@ class Answer(Response):
         firsts = accumulate((call.choices for call in self._calls), initial=0)
         try:
             if len(streams) == 1:  # as almost always: without the cost of a task
-                await _read(0, streams[0], on_chunk)
+                await self._read(0, self._calls[0], streams[0], on_chunk)
                 return
             async with asyncio.TaskGroup() as group:
-                for first, stream in zip(firsts, streams, strict=False):  # the last sum is of all
-                    group.create_task(_read(first, stream, on_chunk))
+                for first, call, stream in zip(firsts, self._calls, streams, strict=False):  # the last sum is of all
+                    group.create_task(self._read(first, call, stream, on_chunk))
         except TriuneError as error:
             raise of_server(error, self._calls[0].fields) from error
         except BaseExceptionGroup as group_error:
@@ -117,6 +118,17 @@ class Answer(Response):
             if isinstance(cause, TriuneError):
                 cause = of_server(cause, self._calls[0].fields)
             raise cause from group_error
+
+    async def _read(self, first: int, call: Call, stream: AsyncStream, on_chunk: OnChunk) -> None:
+        """Reads the choices of one call, of which `first` is the number of the first."""
+        try:
+            await _read(first, stream, on_chunk)
+        except BadRequest as error:
+            if error.code != "unsupported" or error.param not in call.wishes:
+                raise
+            # The model cannot follow a wish, so it is asked without; a refusal comes before anything is generated.
+            options = {name: value for name, value in call.options.items() if name not in call.wishes}
+            await _read(first, _open(self._client, replace(call, options=options)), on_chunk)
 
 
 def _open(client: TextClient, call: Call) -> AsyncStream:
