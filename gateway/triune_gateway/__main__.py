@@ -86,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         ("max_body_bytes", "BYTES", "longest body of a request"),
         ("max_requests", "N", "requests served at once"),
         ("max_choices", "N", "answers to one request"),
+        ("max_responses", "N", "answers of /v1/responses that are kept to go on from; 0: none"),
+        ("max_responses_bytes", "BYTES", "most that they take"),
     ):
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(
@@ -94,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--access-log", default=default.access_log, metavar="FILE",
         help="gets a JSON line for every request; -: the standard output (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--responses-file", default=default.responses_file, metavar="FILE",
+        help="the SQLite database they are kept in (default: memory, gone with the process)",
     )  # fmt: skip
     parser.add_argument(
         "--allow-origin", dest="allowed_origins", action="append", default=[], metavar="URL",

@@ -27,6 +27,7 @@ class Call:
     prompt: str = ""
     messages: tuple[Message, ...] | None = None  # None: continue `prompt` as it is
     fields: Mapping[str, str] = field(default_factory=dict)  # what the server calls an input -> the field that the client sent
+    wishes: frozenset[str] = frozenset()  # options that are left out for a model that cannot follow them
 
 
 def check(request: Generation, *, prompts: int, most: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -34,6 +34,13 @@ class Keys:
         # All are compared, so that the time does not tell which one was right.
         found = [hmac.compare_digest(sent, digest) for digest in self._digests]
         return not found or (scheme.lower() == b"bearer" and any(found))
+
+
+def sent_key(headers: Mapping[bytes, bytes]) -> bytes:
+    """The key of a request as an Authorization header: what it has, or the one that Anthropic's clients send."""
+    if (key := headers.get(b"x-api-key")) is not None and b"authorization" not in headers:
+        return b"Bearer " + key
+    return headers.get(b"authorization", b"")
 
 
 def _digest(key: bytes) -> bytes:
@@ -72,7 +79,7 @@ class Front:
         self._open += 1
         try:
             if (refusal := self._refusal(scope)) is not None:
-                await error_response(refusal)(scope, receive, watched)
+                await error_response(refusal, scope["path"])(scope, receive, watched)
             else:
                 await self._app(scope, _limited(receive, self._settings.max_body_bytes), watched)
         finally:
@@ -88,7 +95,7 @@ class Front:
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = dict(scope["headers"])
-        if scope["method"] != "OPTIONS" and not self._keys.admit(headers.get(b"authorization", b"")):
+        if scope["method"] != "OPTIONS" and not self._keys.admit(sent_key(headers)):
             message = "Incorrect or missing API key: send a header Authorization: Bearer KEY."
             return ApiError(401, message, kind="authentication_error", code="invalid_api_key")
         if self._open > self._settings.max_requests:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from .errors import not_supported
 from .schemas import Generation
 
@@ -23,9 +25,14 @@ def refuse_unserved(request: Generation, fields: Unserved) -> None:
     Raises:
         ApiError: it does; names the field.
     """
+    refuse_fields(request, fields)
+    if request.best_of not in (None, request.n or 1) or isinstance(request.best_of, bool):
+        raise not_supported("best_of", "best_of is not supported: this server returns every answer that it generates; use n.")
+
+
+def refuse_fields(request: BaseModel, fields: Unserved) -> None:
+    """Check that none of these fields asks for what this server does not do. Raises as `refuse_unserved`."""
     for name, (harmless, why) in fields.items():
         value = getattr(request, name)
         if value is not None and not any(value == one and type(value) is type(one) for one in harmless):
             raise not_supported(name, f"{name} is not supported: {why}.")
-    if request.best_of not in (None, request.n or 1) or isinstance(request.best_of, bool):
-        raise not_supported("best_of", "best_of is not supported: this server returns every answer that it generates; use n.")

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Send
 
 from .errors import ApiError
+from .messages.errors import MESSAGES, anthropic_error
 
 _EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -40,27 +41,36 @@ def to_json(value: Any) -> bytes:
     return (text if text.isascii() else text.translate(_LINE_ENDS)).encode("utf-8", "replace")
 
 
-def error_response(error: ApiError) -> JsonResponse:
-    """An error as an answer of its own."""
-    return JsonResponse(error.body, error.status, error.headers)
+def error_response(error: ApiError, path: str) -> JsonResponse:
+    """An error as an answer of its own, as the clients of `path` expect it."""
+    body = anthropic_error(error) if path.startswith(MESSAGES) else error.body
+    return JsonResponse(body, error.status, error.headers)
 
 
 class EventSender:
     """One event stream; its head goes out with the first event, so that a failure before it can have a status of its own."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, *, named: bool) -> None:
+        """
+        Args:
+            named: events are named after their type, and none says that there are no more; otherwise they end in [DONE].
+        """
+        self._send, self._named = send, named
         self._lock = asyncio.Lock()  # several choices share the stream
         self.started = False
 
     async def send(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Sends events; none is fine."""
         if events:
-            await self._write(b"".join(b"data: %b\n\n" % to_json(event) for event in events), more=True)
+            await self._write(b"".join(map(self._event, events)), more=True)
 
     async def end(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Sends the last events and closes the stream."""
-        await self._write(b"".join([*(b"data: %b\n\n" % to_json(event) for event in events), _DONE]), more=False)
+        await self._write(b"".join([*map(self._event, events), b"" if self._named else _DONE]), more=False)
+
+    def _event(self, event: Mapping[str, Any]) -> bytes:
+        name = b"event: %b\n" % event["type"].encode() if self._named else b""
+        return b"%bdata: %b\n\n" % (name, to_json(event))
 
     async def _write(self, body: bytes, *, more: bool) -> None:
         async with self._lock:

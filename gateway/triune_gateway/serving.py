@@ -11,8 +11,9 @@ from .answering import Answer, TextClient
 from .calls import Call
 from .errors import ApiError
 from .metrics import Metrics
+from .responses.store import Store
 from .settings import Settings
-from .shapes import Shape
+from .shapes import AnswerShape
 
 
 class Serving:
@@ -23,6 +24,9 @@ class Serving:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.responses = Store(
+            most=settings.max_responses, most_bytes=settings.max_responses_bytes, file=settings.responses_file
+        )
 
     def check_model(self, name: str) -> None:
         """Check that the model is served under a name.
@@ -34,7 +38,7 @@ class Serving:
             known = ", ".join(self.settings.models)
             raise ApiError(404, f"The model '{name}' does not exist; served here: {known}.", code="model_not_found")
 
-    def answer(self, calls: Sequence[Call], shape: Shape, *, stream: bool) -> Answer:
+    def answer(self, calls: Sequence[Call], shape: AnswerShape, *, stream: bool) -> Answer:
         """The answer that these calls make, which they do when it is sent."""
         return Answer(self.client, calls, shape, self.metrics, stream=stream)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,8 +55,43 @@ class Gathered:
         self.finish_reason = finish_reason(chunk)
 
 
-class Shape(ABC):
-    """One answer's looks: everything its JSON objects have in common."""
+class AnswerShape(ABC):
+    """One answer's looks, whole or as events. Its pieces are taken, or made into events; not both."""
+
+    model: str  # as the client called it
+    named_events = False  # whether an event is named after its type, as in protocols that do not end in [DONE]
+
+    @abstractmethod
+    def take(self, index: int, chunk: Chunk) -> None:
+        """The next piece of choice `index` of a whole answer.
+
+        Raises:
+            ApiError: see `finish_reason`.
+        """
+
+    @abstractmethod
+    def whole(self, counts: Counts) -> Json:
+        """The answer as one object, when all pieces have been taken."""
+
+    @abstractmethod
+    def events(self, index: int, chunk: Chunk, counts: Counts, *, first: bool) -> Iterator[Json]:
+        """The events of a piece of choice `index`.
+
+        Raises:
+            ApiError: see `finish_reason`.
+        """
+
+    @abstractmethod
+    def last_events(self, counts: Counts) -> Iterator[Json]:
+        """What follows when all choices have ended."""
+
+    def failed_events(self, error: ApiError, counts: Counts) -> Iterator[Json]:
+        """What ends a stream that has begun and cannot go on."""
+        yield error.body
+
+
+class Shape(AnswerShape):
+    """The looks of an answer that is made of choices: everything its JSON objects have in common."""
 
     prefix: str
     object: str
@@ -67,29 +103,26 @@ class Shape(ABC):
             model: the name the client called the model by.
             options: say whether a stream ends with token counts, and whether every event has them.
         """
+        self._gathered: defaultdict[int, Gathered] = defaultdict(Gathered)
         self.id = f"{self.prefix}-{uuid.uuid4().hex}"
         self._running_usage = bool(options and options.continuous_usage_stats)
         self.model = model
         self._usage = self._running_usage or bool(options and options.include_usage)
         self._common: Json = {"id": self.id, "created": int(time.time()), "model": model, "system_fingerprint": None}
 
-    def whole(self, choices: list[Gathered], counts: Counts) -> Json:
-        """The answer as one object."""
-        shaped = [self._choice(index, choice) for index, choice in enumerate(choices)]
+    def take(self, index: int, chunk: Chunk) -> None:
+        self._gathered[index].take(chunk)
+
+    def whole(self, counts: Counts) -> Json:
+        shaped = [self._choice(index, choice) for index, choice in sorted(self._gathered.items())]
         return self._common | {"object": self.object, "choices": shaped, "usage": counts.shape()}
 
     def events(self, index: int, chunk: Chunk, counts: Counts, *, first: bool) -> Iterator[Json]:
-        """The events of a piece of choice `index`.
-
-        Raises:
-            ApiError: see `finish_reason`.
-        """
         reason = finish_reason(chunk)
         for choice in self._event_choices(index, chunk, reason, first=first):
             yield self._event([choice], counts.shape() if self._running_usage else None)
 
     def last_events(self, counts: Counts) -> Iterator[Json]:
-        """What follows when all choices have ended."""
         if self._usage:
             yield self._event([], counts.shape())
 

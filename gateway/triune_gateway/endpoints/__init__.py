@@ -5,12 +5,17 @@ To add one: its file, and its row here.
 
 from __future__ import annotations
 
-from . import chat, completions, health, metrics, models
+from . import chat, completions, health, metrics, models, responses
 from .endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     chat.ENDPOINT,
     completions.ENDPOINT,
+    responses.CREATE,
+    responses.ONE,
+    responses.FORGET,
+    responses.INPUT_ITEMS,
+    responses.CANCEL,
     models.LIST,
     models.ONE,
     health.ENDPOINT,

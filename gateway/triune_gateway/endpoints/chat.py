@@ -19,6 +19,7 @@ from ..refusals import Unserved, refuse_unserved
 from ..schemas import INT32, Generation, StreamOptions, Strict, Whole
 from ..serving import Served
 from ..shapes import Gathered, Json, Shape
+from ..thinking import Thinking, thinking
 from .endpoint import STREAMED, Endpoint
 
 _FUNCTIONS = "it was replaced by tools and tool_choice, which are served"
@@ -29,6 +30,7 @@ _SENT_AS = {
     "prompt": ("messages",),
     "max_tokens": ("max_completion_tokens", "max_tokens"),
     "enable_thinking": ("enable_thinking", "chat_template_kwargs", "reasoning_effort"),
+    "thinking_budget": ("thinking_budget", "reasoning_effort"),
 }
 UNSERVED: Unserved = {
     "functions": (([],), _FUNCTIONS),
@@ -39,7 +41,6 @@ UNSERVED: Unserved = {
     "store": ((False,), "this server keeps no answers"),
     "verbosity": ((), "the model knows no such setting; ask for it in a message"),
     "web_search_options": ((), "this server does not search the web"),
-    "reasoning_effort": (("none",), 'only "none" is served; thinking_budget bounds the tokens of thinking'),
 }
 
 
@@ -78,7 +79,7 @@ class ChatRequest(Generation):
     tool_choice: str | dict[str, Any] | None = Field(None, description="none, auto, required, or one function")
     parallel_tool_calls: bool | None = Field(None, description="false: at most one call in an answer")
     # thinking
-    reasoning_effort: Any = Field(None, description='"none": answer without thinking; other values are refused')
+    reasoning_effort: Any = Field(None, description="none, minimal, low, medium, high, xhigh or max: how much to think")
     enable_thinking: bool | None = Field(None, description="an extension")
     thinking_budget: Annotated[Whole, Field(ge=0, le=INT32)] | None = Field(None, description="an extension: tokens")
     chat_template_kwargs: TemplateArguments | None = Field(None, description="an extension")
@@ -102,15 +103,15 @@ class ChatRequest(Generation):
 async def chat(body: ChatRequest, serving: Served) -> Response:
     """Answers a conversation."""
     serving.check_model(body.model)
-    calls = _calls(body, most=serving.settings.max_choices)
+    made = calls(body, most=serving.settings.max_choices)
     top = (body.top_logprobs or 0) if body.logprobs else None
-    return serving.answer(calls, ChatShape(body.model, body.stream_options, logprobs=top), stream=bool(body.stream))
+    return serving.answer(made, ChatShape(body.model, body.stream_options, logprobs=top), stream=bool(body.stream))
 
 
 ENDPOINT = Endpoint(method="POST", path="/v1/chat/completions", answer=chat, responses=STREAMED)
 
 
-def _calls(request: ChatRequest, *, most: int) -> list[Call]:
+def calls(request: ChatRequest, *, most: int) -> list[Call]:
     """The call of a chat.
 
     Raises:
@@ -127,12 +128,13 @@ def _calls(request: ChatRequest, *, most: int) -> list[Call]:
     if request.top_logprobs is not None and not request.logprobs:
         raise invalid("top_logprobs is only allowed when logprobs is true.", "top_logprobs")
     options["logprobs"] = (request.top_logprobs or 0) if request.logprobs else None
-    options["enable_thinking"] = _thinking(request)
-    options["thinking_budget"] = request.thinking_budget
+    thought = _thinking(request)
+    options |= thought.options
     options |= tool_options(request.tools, request.tool_choice, request.parallel_tool_calls)
     messages = tuple(_message(f"messages[{index}]", message) for index, message in enumerate(request.messages))
     fields = sent_fields(request, _SENT_AS)
-    return [Call(messages=messages, options=given(options), choices=request.n or 1, fields=fields)]
+    choices = request.n or 1
+    return [Call(messages=messages, options=given(options), choices=choices, fields=fields, wishes=thought.wishes)]
 
 
 def _refuse_unserved_message(where: str, message: ChatMessage) -> None:
@@ -143,18 +145,15 @@ def _refuse_unserved_message(where: str, message: ChatMessage) -> None:
             raise not_supported(f"{where}.content[{index}]", f"{where}.content[{index}] is not text: {_TEXT_ONLY}.")
 
 
-def _thinking(request: ChatRequest) -> bool | None:
+def _thinking(request: ChatRequest) -> Thinking:
     template = request.chat_template_kwargs
-    asked = {
-        "reasoning_effort": False if request.reasoning_effort == "none" else None,
+    switches = {
         "enable_thinking": request.enable_thinking,
         "chat_template_kwargs.enable_thinking": template.enable_thinking if template else None,
         "chat_template_kwargs.thinking": template.thinking if template else None,
     }
-    said = {name: value for name, value in asked.items() if value is not None}
-    if len(set(said.values())) > 1:
-        raise invalid(f"{' and '.join(said)} contradict each other; send one of them.", next(iter(said)))
-    return next(iter(said.values()), None)
+    budget = ("thinking_budget", request.thinking_budget)
+    return thinking(effort=("reasoning_effort", request.reasoning_effort), switches=switches, budget=budget)
 
 
 def _message(where: str, message: ChatMessage) -> Message:

@@ -42,7 +42,7 @@ class Endpoint:
         responses: what the description says of its answers besides what holds for all under /v1/.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     answer: Callable[..., Awaitable[Response]]
     response: type[Response] = JsonResponse
