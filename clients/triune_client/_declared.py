@@ -18,6 +18,7 @@ SCALARS = {  # option -> datatype
     "ignore_eos": "BOOL",
     "separate_reasoning": "BOOL",
     "logprobs": "INT32",
+    "prompt_logprobs": "INT32",
 }
 LISTS = (  # of strings
     "bad_words",

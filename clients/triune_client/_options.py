@@ -42,6 +42,7 @@ class OptionParams(TypedDict, total=False):
     bad_words: str | Sequence[str] | None
     logit_bias: Mapping[int, float] | None
     logprobs: int | None
+    prompt_logprobs: int | None
     ignore_eos: bool | None
     enable_thinking: bool | None
     thinking_budget: int | None
@@ -91,6 +92,7 @@ class Options:
     bad_words: str | Sequence[str] | None = None  # strings that must not appear
     logit_bias: Mapping[int, float] | None = None  # token id -> added to its logit
     logprobs: int | None = None  # 0: of the chosen tokens; k: and of the k best
+    prompt_logprobs: int | None = None  # the same for the prompt's tokens; costs more than the prompt itself
     ignore_eos: bool | None = None
     enable_thinking: bool | None = None  # whether a model that can think does so before it answers; for chats
     thinking_budget: int | None = None  # most tokens of thinking; then the model must answer
@@ -164,6 +166,19 @@ def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is {value!r}; expected an int")
     return value
+
+
+def check_token_ids(ids: Sequence[Any]) -> tuple[int, ...]:
+    """The ids of a prompt.
+
+    Raises:
+        TypeError: one is no int; a conversation is not a prompt.
+        ValueError: one does not fit.
+    """
+    for place, token in enumerate(ids):
+        if not 0 <= _whole(f"prompt[{place}]", token) <= 2**31 - 1:
+            raise ValueError(f"prompt[{place}] is {token}; expected 0 to {2**31 - 1}")
+    return tuple(ids)
 
 
 def _check_scalar(name: str, datatype: str, value: Any) -> None:

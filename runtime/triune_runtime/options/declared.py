@@ -57,6 +57,7 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
         Elsewhere("text_input", "STRING", "a text, continued as it is"),
         Elsewhere(VLLM_PROMPT, "STRING", "the same, with vLLM's contract", inner=True),
         Elsewhere("messages", "STRING", "a conversation as JSON, rendered with the model's own template"),
+        Elsewhere("prompt_token_ids", "INT32", "tokens of the model's own, continued as they are", dims=(-1,)),
     ),
     "whether and how long to think": (
         Option("enable_thinking", "BOOL", FLAG, "whether a model that can think does so before it answers; with `messages`",
@@ -120,6 +121,8 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
         Option("separate_reasoning", "BOOL", FLAG, "thinking apart from the answer; absent: with `messages` only", client=True),
         Option("top_logprobs", "INT32", Whole(0, 20), "0: log probabilities of the chosen tokens; k: and of the k best",
                field="logprobs", sampling=True, openai=True, client=True),
+        Option("prompt_logprobs", "INT32", Whole(0, 20), "the same of the prompt's tokens, all computed anew", sampling=True,
+               openai=True, client=True),
         Option("return_log_probs", "BOOL", FLAG, "log probabilities of the chosen tokens", field=None),
         Alias("return_logprobs", "BOOL", "return_log_probs"),
         Alias("return_cumulative_logprob", "BOOL", "return_log_probs"),
@@ -158,7 +161,7 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
         Only("spaces_between_special_tokens", "", _ANY),  # there are none in an answer
         Only("include_stop_str_in_output", "", _NO),
         *(Refused(name, "") for name in (
-            "image_input", "lora_name", "use_draft_logits", "prompt_logprobs", "logits_post_processor_name",
+            "image_input", "lora_name", "use_draft_logits", "logits_post_processor_name",
         )),
     ),
 }  # fmt: skip
