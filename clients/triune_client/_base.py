@@ -59,7 +59,7 @@ class ClientBase:
         if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
             raise TypeError(f"prompt is a {type(prompt).__name__}; expected a str or token ids (for a conversation, use chat)")
         if not isinstance(prompt, str):
-            prompt = check_token_ids(prompt)
+            prompt = check_token_ids("prompt", prompt)
         return self._call(params, prompt=prompt, messages=None)
 
     def _call_of_chat(self, messages: str | Sequence[Message], params: Any) -> Call:

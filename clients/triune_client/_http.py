@@ -235,7 +235,10 @@ def _refusal(response: httpx.Response) -> TriuneError:
 def _outputs(response: httpx.Response) -> Mapping[str, Any]:
     if response.status_code != 200:
         raise _refusal(response)
-    found: Any = response.json()
+    try:
+        found: Any = response.json()
+    except json.JSONDecodeError as error:
+        raise ServerError(f"the server sent outputs that are not JSON: {response.text[:200]!r}") from error
     return found if isinstance(found, dict) else {}
 
 

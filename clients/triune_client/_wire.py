@@ -54,12 +54,16 @@ def encode_call(call: Call, *, deadline_s: float | None) -> list[Tensor]:
         value = getattr(options, name)
         if value is not None:
             tensors.append(_scalar(TENSORS.get(name, name), datatype, float(value) if datatype == "FP32" else value))
-    for name in LISTS:
-        if words := getattr(options, name):
-            tensors.append(Tensor(name=name, datatype="BYTES", values=list(words), is_list=True))
+    for name, datatype in LISTS.items():
+        if values := getattr(options, name):
+            kind = "BYTES" if datatype == "STRING" else datatype
+            tensors.append(Tensor(name=name, datatype=kind, values=list(values), is_list=True))
     if options.logit_bias:
         bias = {str(token): float(value) for token, value in options.logit_bias.items()}
         tensors.append(_scalar("logit_bias", "BYTES", json.dumps(bias)))
+    if options.chat_template_kwargs:
+        variables = json.dumps(dict(options.chat_template_kwargs), ensure_ascii=False)
+        tensors.append(_scalar("chat_template_kwargs", "BYTES", variables))
     if options.response_format is not None:
         tensors.append(_scalar("response_format", "BYTES", _structured.format_json(options.response_format)))
     if options.tools:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -100,6 +101,8 @@ class Answer(Response):
             ApiError: a call failed; the others are cancelled.
         """
         streams = [_open(self._client, call) for call in self._calls]
+        if not self._calls[0].answers:
+            on_chunk = _without_answers(on_chunk)
         firsts = accumulate((call.choices for call in self._calls), initial=0)
         try:
             if len(streams) == 1:  # as almost always: without the cost of a task
@@ -117,6 +120,17 @@ class Answer(Response):
             if isinstance(cause, TriuneError):
                 cause = of_server(cause, self._calls[0].fields)
             raise cause from group_error
+
+
+def _without_answers(on_chunk: OnChunk) -> OnChunk:
+    """For calls whose answers nobody wants: of the one token that there must be, nothing is told."""
+
+    async def take(index: int, chunk: Chunk) -> None:
+        reason = chunk.finish_reason and ("length" if chunk.finish_reason == "stop" else chunk.finish_reason)
+        usage = replace(chunk.usage, output_tokens=0, reasoning_tokens=0)
+        await on_chunk(index, replace(chunk, text="", reasoning="", logprobs=(), usage=usage, finish_reason=reason))
+
+    return take
 
 
 def _open(client: TextClient, call: Call) -> AsyncStream:

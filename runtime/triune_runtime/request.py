@@ -32,11 +32,11 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()  # token id -> added to its logit
     bad_words: tuple[tuple[int, ...], ...] = ()  # what must not appear
     stop: tuple[str, ...] = ()  # strings that end the answer; not part of it
+    stop_token_ids: tuple[int, ...] = ()  # tokens that end the answer, besides the model's own
     ignore_eos: bool = False  # go on after the model's own end
     max_drafts: int | None = None  # most tokens guessed ahead at once; absent: as many as pay
     logprobs: int | None = None  # 0: log probabilities of the chosen tokens; k: and of the k best
     prompt_logprobs: int | None = None  # the same of the prompt's tokens, all computed anew
-    stop_token_ids: tuple[int, ...] = ()  # tokens that end the answer, besides the model's own
     guide: tuple[str, str] | None = None  # what the answer must look like: see `constraints/guide.py`
     # written by `make contracts` from options/declared.py: end
 

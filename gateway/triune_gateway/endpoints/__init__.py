@@ -5,12 +5,14 @@ To add one: its file, and its row here.
 
 from __future__ import annotations
 
-from . import chat, completions, health, metrics, models
+from . import chat, completions, health, metrics, models, tokens
 from .endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     chat.ENDPOINT,
     completions.ENDPOINT,
+    tokens.TOKENIZE,
+    tokens.DETOKENIZE,
     models.LIST,
     models.ONE,
     health.ENDPOINT,

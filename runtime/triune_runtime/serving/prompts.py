@@ -16,10 +16,10 @@ from ..constraints.tools import with_tools
 from ..errors import RequestCode, RequestError, TooLong
 from ..manifest import EngineManifest
 from ..options.declared import CLIENT_NAMES, VLLM_PROMPT
-from ..options.parsing import parse
+from ..options.parsing import json_object, parse
 from ..options.values import FLAG, Real, text
 from ..options.wire import Options
-from ..text.chat import ChatTemplate, parse_messages
+from ..text.chat import ChatTemplate, Ending, Message, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
 from ..text.tokenizer import TextTokenizer
 from ..text.tools import ToolUse, read_tools
@@ -134,6 +134,10 @@ class PromptService:
         if thinking is not None and not inputs.get("messages"):
             said = "enable_thinking is given without messages; other prompts are sent to the model as they are"
             raise RequestError(said, "send messages, or omit it", code="conflict", param="enable_thinking")
+        for name in ("continue_final_message", "chat_template_kwargs"):
+            if inputs.get(name) and inputs[name][0] and not inputs.get("messages"):
+                said = f"{name} is given without messages; other prompts are sent to the model as they are"
+                raise RequestError(said, "send messages, or omit it", code="conflict", param=name)
         sent, values = _sent(inputs)
         name = CLIENT_NAMES.get(sent, sent)
         if name == "prompt_token_ids":
@@ -146,12 +150,26 @@ class PromptService:
         content = text(name, values[0])
         if name == "messages":
             self._check_size(name, content, self._max_bytes * _JSON_OVERHEAD)
-            content = text(name, self._template.render(parse_messages(content), thinking=thinking, tools=use))
+            content = text(name, self._rendered(parse_messages(content), inputs, thinking, use))
             if markers is not None and thinking is False:
                 content = without_thinking(content, markers)
         self._check_size(name, content, self._max_bytes)
-        encode = self._tokenizer.encode_rendered if name == "messages" else self._tokenizer.encode
+        special = (
+            FLAG.read("add_special_tokens", given[0]) if (given := inputs.get("add_special_tokens")) else name != "messages"
+        )
+        encode = self._tokenizer.encode if special else self._tokenizer.encode_rendered
         return encode(content), markers is not None and ends_in_thinking(content, markers)
+
+    def _rendered(
+        self, messages: list[Message], inputs: Mapping[str, list[Any]], thinking: bool | None, use: ToolUse | None
+    ) -> str:
+        variables = dict(json_object("chat_template_kwargs", inputs))
+        for name in ("enable_thinking", "thinking"):  # the template is told of these by `thinking`
+            if variables.get(name) is not None and variables[name] != thinking:
+                said = f"chat_template_kwargs.{name} is {variables[name]}, which enable_thinking does not say"
+                raise RequestError(said, "send enable_thinking", code="conflict", param="chat_template_kwargs")
+            variables.pop(name, None)
+        return self._template.render(messages, thinking=thinking, tools=use, ending=_ending(inputs), variables=variables)
 
     def _checked(self, ids: list[Any]) -> list[int]:
         """Token ids of a prompt, which must be the vocabulary's."""
@@ -172,6 +190,18 @@ class PromptService:
                 "shorten the prompt",
                 param=name,
             )
+
+
+def _ending(inputs: Mapping[str, list[Any]]) -> Ending:
+    """How the prompt of a conversation is to end."""
+    turn, same = (
+        FLAG.read(name, values[0]) if (values := inputs.get(name, [])) else None
+        for name in ("add_generation_prompt", "continue_final_message")
+    )
+    if turn and same:
+        said = "add_generation_prompt and continue_final_message are both true; a prompt ends in one way"
+        raise RequestError(said, "send one of them", code="conflict", param="continue_final_message")
+    return Ending.SAME_TURN if same else Ending.LAST_TURN if turn is False else Ending.NEXT_TURN
 
 
 def _sent(inputs: Mapping[str, list[Any]]) -> tuple[str, list[Any]]:
