@@ -113,6 +113,8 @@ class Answer(Response):
             ApiError: a call failed; the others are cancelled.
         """
         streams = [_open(self._client, call, self._request_id()) for call in self._calls]
+        if not self._calls[0].answers:
+            on_chunk = _without_answers(on_chunk)
         firsts = accumulate((call.choices for call in self._calls), initial=0)
         try:
             if len(streams) == 1:  # as almost always: without the cost of a task
@@ -145,6 +147,17 @@ class Answer(Response):
     def _request_id(self) -> str:
         """A name for a call. The server ends answers by it, so two clients that send one id must not meet."""
         return f"{self._access.request_id}/{uuid.uuid4().hex}"
+
+
+def _without_answers(on_chunk: OnChunk) -> OnChunk:
+    """For calls whose answers nobody wants: of the one token that there must be, nothing is told."""
+
+    async def take(index: int, chunk: Chunk) -> None:
+        reason = chunk.finish_reason and ("length" if chunk.finish_reason == "stop" else chunk.finish_reason)
+        usage = replace(chunk.usage, output_tokens=0, reasoning_tokens=0)
+        await on_chunk(index, replace(chunk, text="", reasoning="", logprobs=(), usage=usage, finish_reason=reason))
+
+    return take
 
 
 def _open(client: TextClient, call: Call, request_id: str) -> AsyncStream:

@@ -18,7 +18,7 @@ from .metrics import LEFT, Metrics
 from .sending import error_response
 from .settings import Settings
 
-GUARDED = "/v1/"
+GUARDED = ("/v1/", "/tokenize", "/detokenize")
 
 
 class Keys:
@@ -101,6 +101,9 @@ class Front:
         if self._open > self._settings.max_requests:
             message = f"{self._settings.max_requests} requests are being served; try again later."
             return ApiError(429, message, kind="rate_limit_error", code="too_many_requests", retry_after_s=RETRY_AFTER_S)
+        if (coding := headers.get(b"content-encoding", b"identity").decode("latin-1").strip()).lower() not in ("identity", ""):
+            message = f"The header Content-Encoding is {coding!r}; a body without compression is expected."
+            return ApiError(415, message, code="unsupported_encoding")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._settings.max_body_bytes:
             return ApiError(413, _too_large(self._settings.max_body_bytes))

@@ -43,6 +43,7 @@ class Gathered:
     texts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
+    prompt_logprobs: list[Any] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)
     finish_reason: str | None = None
 
@@ -51,6 +52,7 @@ class Gathered:
         self.texts.append(chunk.text)
         self.thoughts.append(chunk.reasoning)
         self.logprobs += chunk.logprobs
+        self.prompt_logprobs += chunk.prompt_logprobs
         self.tool_calls += chunk.tool_calls
         self.finish_reason = finish_reason(chunk)
 
@@ -97,14 +99,15 @@ class Shape(AnswerShape):
     object: str
     event_object: str
 
-    def __init__(self, model: str, options: StreamOptions | None) -> None:
+    def __init__(self, model: str, options: StreamOptions | None, request_id: str | None = None) -> None:
         """
         Args:
             model: the name the client called the model by.
             options: say whether a stream ends with token counts, and whether every event has them.
+            request_id: the end of the answer's id, if the client chose one.
         """
         self._gathered: defaultdict[int, Gathered] = defaultdict(Gathered)
-        self.id = f"{self.prefix}-{uuid.uuid4().hex}"
+        self.id = f"{self.prefix}-{request_id or uuid.uuid4().hex}"
         self._running_usage = bool(options and options.continuous_usage_stats)
         self.model = model
         self._usage = self._running_usage or bool(options and options.include_usage)
@@ -115,7 +118,12 @@ class Shape(AnswerShape):
 
     def whole(self, counts: Counts) -> Json:
         shaped = [self._choice(index, choice) for index, choice in sorted(self._gathered.items())]
-        return self._common | {"object": self.object, "choices": shaped, "usage": counts.shape()}
+        beside = self._beside(self._gathered[0]) if self._gathered else {}
+        return self._common | {"object": self.object, "choices": shaped, "usage": counts.shape()} | beside
+
+    def _beside(self, first: Gathered) -> Json:
+        """What a whole answer has besides its choices, of which `first` is the first."""
+        return {}
 
     def events(self, index: int, chunk: Chunk, counts: Counts, *, first: bool) -> Iterator[Json]:
         reason = finish_reason(chunk)

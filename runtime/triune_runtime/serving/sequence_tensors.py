@@ -30,6 +30,8 @@ class SequenceTensors:
         self._separate = request.separate_reasoning
         self._vllm = options.vllm
         self._tool_format = options.tool_format
+        self._scored = request.prompt[0] if request.prompt and request.params.prompt_logprobs is not None else None
+        self._alone = len(request.prompt) == 1
         self._echoed = request.prompt if options.echo else ()
         self._echoed_bytes = len(token_bytes.join(self._echoed))
         self._token_bytes = token_bytes
@@ -53,10 +55,18 @@ class SequenceTensors:
                 "output_log_probs": [[t.logprob for t in chunk.logprobs]],
                 "cum_log_probs": self.logprob,
             })  # fmt: skip
+        if self._scored is not None and (chunk.scores or (self._alone and not chunk.index)):
+            arrays |= tensors({"prompt_logprobs": self._scores(self._scored, chunk.scores)})
         if self._echoed:  # one chunk only: an echo is refused with streams
             whole = (0, self._echoed_bytes + cut.byte_stop)
             arrays |= tensors({"token_ids": self._echoed + cut.token_ids, "byte_range": whole})
         return arrays
+
+    def _scores(self, begin: int, scores: Sequence[TokenLogprob]) -> str:
+        """Those of the prompt as JSON: its first token, `begin`, has none."""
+        first = None if self._vllm else {"token_id": begin, "bytes": list(self._token_bytes[begin])}
+        others = _listed(scores, self._token_bytes, vllm=self._vllm)
+        return json.dumps([first, *others], separators=(",", ":"))
 
 
 def vllm_reason(reason: str | None) -> str:
@@ -78,15 +88,20 @@ def byte_ranges(arrays: Arrays) -> list[int]:
 
 
 def _entries(tokens: Sequence[TokenLogprob], token_bytes: TokenBytes, *, vllm: bool) -> str:
-    """Log probabilities as JSON, with each token's bytes: its text may be part of a character."""
-    entries = _vllm_entries(tokens, token_bytes) if vllm else [
+    """Log probabilities as JSON."""
+    return json.dumps(_listed(tokens, token_bytes, vllm=vllm), separators=(",", ":"))
+
+
+def _listed(tokens: Sequence[TokenLogprob], token_bytes: TokenBytes, *, vllm: bool) -> list[dict[str, Any]]:
+    """With each token's bytes: its text may be part of a character."""
+    return _vllm_entries(tokens, token_bytes) if vllm else [
         {
             "token_id": t.token_id, "logprob": t.logprob, "bytes": list(token_bytes[t.token_id]),
             "top": t.top, "top_bytes": [list(token_bytes[token]) for token, _ in t.top],
+            **({} if t.rank is None else {"rank": t.rank}),
         }
         for t in tokens
     ]  # fmt: skip
-    return json.dumps(entries, separators=(",", ":"))
 
 
 def _vllm_entries(tokens: Sequence[TokenLogprob], token_bytes: TokenBytes) -> list[dict[str, Any]]:
@@ -96,7 +111,7 @@ def _vllm_entries(tokens: Sequence[TokenLogprob], token_bytes: TokenBytes) -> li
         return {"logprob": logprob, "rank": rank, "decoded_token": token_bytes[token].decode("utf-8", "replace")}
 
     return [
-        {str(t.token_id): entry(t.token_id, t.logprob, None)}
+        {str(t.token_id): entry(t.token_id, t.logprob, t.rank)}
         | {str(token): entry(token, logprob, rank) for rank, (token, logprob) in enumerate(t.top, 1)}
         for t in tokens
     ]
