@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..contracts.outputs import OF_CHUNK
@@ -12,6 +12,7 @@ from ..request import Chunk, Request, TokenLogprob
 from ..text.vocabulary import TokenBytes
 from .tensors import Arrays, tensors
 
+BytesOf = Callable[[int], bytes]
 NOT_APART = (-1, -1)  # in place of the thinking's range, where thinking is not kept apart
 _VLLM_REASONS = {None: "None", "cancelled": "abort", "deadline": "abort"}
 
@@ -33,6 +34,7 @@ class SequenceTensors:
         self._echoed = request.prompt if options.echo else ()
         self._echoed_bytes = len(token_bytes.join(self._echoed))
         self._token_bytes = token_bytes
+        self._at_beginning = not request.continues  # no token with text has come yet
 
     def of(self, chunk: Chunk) -> Arrays:
         """The tensors of the next chunk."""
@@ -49,14 +51,23 @@ class SequenceTensors:
             arrays |= tensors({"tool_format": self._tool_format})
         if chunk.logprobs:
             arrays |= tensors({
-                "logprobs": _entries(chunk.logprobs, self._token_bytes, vllm=self._vllm),
+                "logprobs": _entries(chunk.logprobs, self._bytes_of(chunk.logprobs), vllm=self._vllm),
                 "output_log_probs": [[t.logprob for t in chunk.logprobs]],
                 "cum_log_probs": self.logprob,
             })  # fmt: skip
         if self._echoed:  # one chunk only: an echo is refused with streams
-            whole = (0, self._echoed_bytes + cut.byte_stop)
-            arrays |= tensors({"token_ids": self._echoed + cut.token_ids, "byte_range": whole})
+            tokens = self._echoed + cut.token_ids
+            whole = (self._token_bytes.dropped(tokens), self._echoed_bytes + cut.byte_stop)
+            arrays |= tensors({"token_ids": tokens, "byte_range": whole})
         return arrays
+
+    def _bytes_of(self, tokens: Sequence[TokenLogprob]) -> list[BytesOf]:
+        """What gives the bytes of each token and of those that might have stood in its place."""
+        found = []
+        for token in tokens:
+            found.append(self._token_bytes.at_beginning if self._at_beginning else self._token_bytes.__getitem__)
+            self._at_beginning = self._at_beginning and not self._token_bytes[token.token_id]
+        return found
 
 
 def vllm_reason(reason: str | None) -> str:
@@ -77,26 +88,26 @@ def byte_ranges(arrays: Arrays) -> list[int]:
     return found if len(found) == 4 else [*found, *NOT_APART]
 
 
-def _entries(tokens: Sequence[TokenLogprob], token_bytes: TokenBytes, *, vllm: bool) -> str:
+def _entries(tokens: Sequence[TokenLogprob], bytes_of: Sequence[BytesOf], *, vllm: bool) -> str:
     """Log probabilities as JSON, with each token's bytes: its text may be part of a character."""
-    entries = _vllm_entries(tokens, token_bytes) if vllm else [
+    entries = _vllm_entries(tokens, bytes_of) if vllm else [
         {
-            "token_id": t.token_id, "logprob": t.logprob, "bytes": list(token_bytes[t.token_id]),
-            "top": t.top, "top_bytes": [list(token_bytes[token]) for token, _ in t.top],
+            "token_id": t.token_id, "logprob": t.logprob, "bytes": list(of(t.token_id)),
+            "top": t.top, "top_bytes": [list(of(token)) for token, _ in t.top],
         }
-        for t in tokens
+        for t, of in zip(tokens, bytes_of, strict=True)
     ]  # fmt: skip
     return json.dumps(entries, separators=(",", ":"))
 
 
-def _vllm_entries(tokens: Sequence[TokenLogprob], token_bytes: TokenBytes) -> list[dict[str, Any]]:
+def _vllm_entries(tokens: Sequence[TokenLogprob], bytes_of: Sequence[BytesOf]) -> list[dict[str, Any]]:
     """As vLLM's backend gives them; the rank of a chosen token that is not among the best is not known."""
 
-    def entry(token: int, logprob: float, rank: int | None) -> dict[str, Any]:
-        return {"logprob": logprob, "rank": rank, "decoded_token": token_bytes[token].decode("utf-8", "replace")}
+    def entry(of: BytesOf, token: int, logprob: float, rank: int | None) -> dict[str, Any]:
+        return {"logprob": logprob, "rank": rank, "decoded_token": of(token).decode("utf-8", "replace")}
 
     return [
-        {str(t.token_id): entry(t.token_id, t.logprob, None)}
-        | {str(token): entry(token, logprob, rank) for rank, (token, logprob) in enumerate(t.top, 1)}
-        for t in tokens
+        {str(t.token_id): entry(of, t.token_id, t.logprob, None)}
+        | {str(token): entry(of, token, logprob, rank) for rank, (token, logprob) in enumerate(t.top, 1)}
+        for t, of in zip(tokens, bytes_of, strict=True)
     ]
