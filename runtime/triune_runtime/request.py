@@ -53,6 +53,7 @@ class Request:
     stream: bool = True  # False: one chunk at the end
     thinking_open: bool = False  # the prompt holds the opening marker, so the answer begins with thinking
     separate_reasoning: bool = False  # thinking is kept apart from the answer
+    continues: bool = False  # its text goes on with the prompt's, which comes back with it
     timed: bool = False  # chunks say when things happened
 
 

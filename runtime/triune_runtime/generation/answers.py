@@ -121,7 +121,7 @@ class Answers:
         """
         params, markers = request.params, self._manifest.reasoning
         divider = Divider(markers, opened=request.thinking_open) if markers and request.separate_reasoning else None
-        cutter = TextCutter(self._token_bytes, params.stop, params.min_tokens, divider)
+        cutter = TextCutter(self._token_bytes, params.stop, params.min_tokens, divider, continues=request.continues)
         clocking = Clocking(self._clock())
         stops = self.stop_token_ids(request)
         watched = bool(params.stop) or constraint is not None

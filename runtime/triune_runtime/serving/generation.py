@@ -121,6 +121,7 @@ class GenerationService:
             stream=options.stream,
             thinking_open=options.thinking_open,
             separate_reasoning=bool(options.separate_reasoning) and self._thinks,
+            continues=bool(options.echo),
             timed=options.timed,
         )
         seeds = (derived_seed(options.params.seed, index) for index in range(1, options.best_of))
