@@ -86,7 +86,7 @@ class Display:
     def say(self, line: str) -> None:
         """One line for the user."""
         if not self._quiet:
-            self._console.print(line, markup=False)
+            self._console.print(line, markup=False, soft_wrap=True)
 
 
 def peak_bytes() -> int:

@@ -98,7 +98,7 @@ def ends_of_transformers(folder: Path) -> set[int]:
 def test_answers_end_where_transformers_ends_them_and_at_the_tokenizers_own_end(
     tmp_path: Path, config: Any, generation: Any
 ) -> None:
-    more = {} if generation is None else {
+    more: dict[str, Any] = {} if generation is None else {
         "generation_config": generation if isinstance(generation, dict) else {"eos_token_id": generation}
     }  # fmt: skip
     folder = write(tmp_path / "m", config={"model_type": "llama", "eos_token_id": config}, **more)
