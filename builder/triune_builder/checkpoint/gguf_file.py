@@ -13,7 +13,7 @@ from .gguf_architectures import architecture_of, hugging_face_name, read_config
 from .gguf_header import Header, read_header
 from .gguf_tokenizer import read_vocabulary
 from .sampling import recommended
-from .tensor import BLOCKED, PLAIN, Tensor
+from .tensor import BLOCKED, PLAIN, SUPER, Tensor
 from .token_ids import SILENT
 
 _INCONSISTENT = "the file is inconsistent; fetch another"
@@ -92,10 +92,10 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
 
 
 def _tensors(path: Path, header: Header) -> dict[str, Tensor]:
-    strange = sorted({t.dtype for t in header.tensors} - PLAIN.keys() - BLOCKED.keys())
+    strange = sorted({t.dtype for t in header.tensors} - PLAIN.keys() - BLOCKED.keys() - SUPER.keys())
     if strange:
         raise BuildError(
-            f"{path} holds tensors of type {', '.join(strange)}; read are {', '.join([*PLAIN, *BLOCKED])}",
+            f"{path} holds tensors of type {', '.join(strange)}; read are {', '.join([*PLAIN, *BLOCKED, *SUPER])}",
             "take the model's Q8_0, Q4_1, Q4_0, F16 or BF16 file",
         )
     return {
