@@ -135,6 +135,7 @@ class _Build:
             clock.note("hashing")
             self.inputs.checkpoint(checkpoint.files)
             self.inputs.remember(checkpoint.files)
+        self.display.notes(checkpoint.notes)
         return checkpoint
 
     def _compile(self, checkpoint: Checkpoint, key: str) -> tuple[Path, EngineFacts]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from .errors import printable
 
 _PLAIN_INTERVAL = 10.0  # seconds between the lines of one stage where there is no terminal
 
@@ -76,10 +78,15 @@ class Display:
             parts = f" {count[0]:,} of {count[1]:,}" if count and count[1] else ""
             self.say(f"{clock.name:<10} {words or 'under way'}{parts}, {self._last_line - clock.started:.0f} s so far")
 
+    def notes(self, notes: Iterable[str]) -> None:
+        """What the user should know of the checkpoint, a line each."""
+        for note in notes:
+            self.say(f"{'note':<10} {printable(note)}")
+
     def say(self, line: str) -> None:
         """One line for the user."""
         if not self._quiet:
-            self._console.print(line, markup=False)
+            self._console.print(line, markup=False, soft_wrap=True)
 
 
 def peak_bytes() -> int:

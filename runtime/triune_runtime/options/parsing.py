@@ -152,6 +152,7 @@ class _Given:
             "temperature": self._temperature(defaults),
             "top_k": max(get("top_k", defaults.top_k or 0), 0),
             "top_p": get("top_p", defaults.top_p) or 1.0,  # TensorRT-LLM's clients send 0 for "off"
+            "min_p": get("min_p", defaults.min_p or 0.0),
             "repetition_penalty": get("repetition_penalty", defaults.repetition_penalty or 1.0),
             "logit_bias": self._biases(encode_word),
             "bad_words": tuple(tuple(encode_word(word)) for word in self._listed("bad_words")),
@@ -237,7 +238,9 @@ class _Given:
             return float(self.values["temperature"])
         if defaults.temperature is not None:
             return defaults.temperature
-        return 1.0 if get("top_k", 0) > 1 or 0 < get("top_p", 1) < 1 or get("min_p", 0) > 0 else 0.0
+        draws = get("top_k", 0) > 1 or 0 < get("top_p", 1) < 1 or get("min_p", 0) > 0
+        several = max(get("n", 1), get("best_of", 1)) > 1  # greedy ones would all be the same
+        return 1.0 if draws or several else 0.0
 
 
 def _same(value: Value, allowed: Any) -> bool:
