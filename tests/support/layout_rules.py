@@ -16,6 +16,7 @@ PACKAGES = {
     "triune_load": "load",
     "r1_nano": "models/r1-nano",
     "bench": ".",
+    "triune_setup": "requirements",
 }
 
 # Of our own, what each may import.
@@ -66,6 +67,8 @@ ALLOWED: dict[str, set[str]] = {
         "triune_builder.targets.tensorrt.network_runner", "triune_runtime",
     },
     "r1_nano": {"r1_nano"},
+    # It runs before anything is installed, and asks of the machine what the server will.
+    "triune_setup": {"triune_setup", "triune_server.binaries", "triune_runtime.errors"},
     "bench": {"bench", "triune_builder", "triune_runtime", "triune_client"},
     "bench.accuracy": {"bench", "r1_nano"},
 }  # fmt: skip
