@@ -75,7 +75,7 @@ def build(
 def _open_checkpoint(model: str, cache: Path, clock: StageClock) -> Checkpoint:
     from .checkpoint import open_checkpoint
 
-    return open_checkpoint(model, cache=cache, progress=clock.note)
+    return open_checkpoint(model, cache=cache, progress=clock.note, count=clock.count_bytes)
 
 
 class _Build:
@@ -133,7 +133,8 @@ class _Build:
             checkpoint = self._open_checkpoint(self.plan.model, self.settings.cache_dir / "checkpoints", clock)
             self.plan.check_length(checkpoint.config)
             clock.note("hashing")
-            self.inputs.checkpoint(checkpoint.files)
+            tell = clock.adder(sum(path.stat().st_size for path in checkpoint.files))
+            self.inputs.checkpoint(checkpoint.files, tell)
             self.inputs.remember(checkpoint.files)
         return checkpoint
 
