@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from triune_runtime.manifest import EngineManifest, SamplingDefaults
 
+from . import disk
 from .errors import BuildError
 from .fingerprint import sha256, source_files
 from .inputs import REPORTS, Inputs, Settings, named
@@ -69,7 +70,15 @@ def build(
         BuildError: whatever stops the build; what was published before stays as it was.
     """
     target, opened = target or find_target(plan.target), open_checkpoint or _open_checkpoint
-    return _Build(plan, settings or Settings(), display or Display(), force, target, opened).run()
+    settings = settings or Settings()
+    try:
+        return _Build(plan, settings, display or Display(), force, target, opened).run()
+    except BuildError:
+        raise
+    except Exception as error:
+        if (told := disk.explained(error, settings.build_dir)) is not None:
+            raise told from error
+        raise
 
 
 def _open_checkpoint(model: str, cache: Path, clock: StageClock) -> Checkpoint:
