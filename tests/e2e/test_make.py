@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from fakes.tiny_folders import write_folder
-from fakes.tiny_llama import tiny_llama
+from fakes.tiny_llama import tiny_checkpoint
 from support.real_server import ROOT, free_port
 
 pytestmark = [
@@ -63,7 +63,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def test_a_users_folder_is_built_proved_served_and_switched(make: Make, tmp_path: Path) -> None:
-    model = write_folder(tmp_path / "my (own) model", tiny_llama(), "F32")
+    model = write_folder(tmp_path / "my (own) model", tiny_checkpoint(head_dim=16), "F32")
     other = shutil.copytree(model, tmp_path / "another")
     choices = [f"MODEL={model}", "PRECISION=fp32", "MAX_LENGTH=128", "MAX_SEQUENCES=4"]
     started = make("up", *choices, *make.asked_ports).stdout
