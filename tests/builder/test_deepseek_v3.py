@@ -110,6 +110,19 @@ def test_sparse_experts_have_the_same_bits_alone_and_in_a_batch(tmp_path: Path) 
             assert np.array_equal(runner.run([Work(0, 10, (slot,))])[0], together[slot]), (precision, slot)
 
 
+@pytest.mark.parametrize("rank", [None, 32])
+def test_a_single_head_has_the_same_bits_alone_and_in_a_batch(rank: int | None, tmp_path: Path) -> None:
+    """Its products with the up-projections are no batch of products, but one over the rows of all sequences."""
+    runner = make_engine(tiny_checkpoint(num_attention_heads=1, q_lora_rank=rank), "fp32", tmp_path, slots=8).runner
+    for start in (1, 10, 23):
+        for slot in range(8):
+            runner.run([Work(slot, 0, TOKENS[slot : slot + start])])
+        alone = runner.run([Work(0, start, (7,))])[0]
+        for mates in range(2, 9):
+            together = runner.run([Work(slot, start, (7 + slot,)) for slot in range(mates)])[0]
+            assert np.array_equal(alone, together), (start, mates)
+
+
 def test_a_token_keeps_its_latent_and_nothing_else(engine: Engine) -> None:
     config = tiny_config(**BLOCK_SIZES)
     per_layer = (config["kv_lora_rank"] + config["qk_rope_head_dim"]) * 4

@@ -107,7 +107,7 @@ def read_config(
             "one that can be built here",
         )
     said = read_keys(config, keys)
-    set_though = {name: config[name] for name in ignored if not _says_nothing(config.get(name))}
+    set_though = {name: config[name] for name in ignored if not _says_nothing(name, config.get(name))}
     read_keys(config, {name: Key(kind=ignored[name]) for name in set_though})
     remarks = tuple(
         f"config.json: {name} = {shown(value)} is ignored: transformers' {kind} reads no such key"
@@ -137,5 +137,8 @@ def _unbuilt(key: Key, value: Any) -> bool:
     return not key.kind.holds(value) and not (value is None and key.null is not REFUSED)
 
 
-def _says_nothing(value: Any) -> bool:
-    return value is None or value is False or (isinstance(value, list) and all(v == "full_attention" for v in value))
+def _says_nothing(name: str, value: Any) -> bool:
+    """Whether an ignored key asks for nothing; max_window_layers does so by itself."""
+    if value is None or value is False or name == "max_window_layers":
+        return True
+    return isinstance(value, list) and all(kind == "full_attention" for kind in value)

@@ -78,7 +78,7 @@ def is_number(value: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value as an error quotes it: on one line, and not without end."""
-    if is_whole(value) and value.bit_length() > 128:  # Python writes no integer of thousands of digits
+    if is_whole(value) and value.bit_length() > 128:
         return "an integer of more than 38 digits"
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -69,6 +69,10 @@ class Rope:
         frequencies = self.theta ** -(np.arange(0, self.dim, 2, dtype=np.float64) / self.dim)
         if self.scaling:
             frequencies = self.scaling.apply(frequencies, self.theta)
+        if not np.isfinite(frequencies * max_length).all():
+            raise BuildError(
+                "config.json: rotary frequencies are beyond all numbers", "correct rope_theta and the rope scaling"
+            )
         angles = np.arange(max_length, dtype=np.float64)[:, None] * frequencies
         amplitude = self.scaling.amplitude if isinstance(self.scaling, YarnScaling | LongRopeScaling) else 1.0
         return (amplitude * np.cos(angles)).astype(np.float32), (amplitude * np.sin(angles)).astype(np.float32)
