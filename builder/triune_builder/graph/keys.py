@@ -58,7 +58,8 @@ def number(*, above: float | None = None, least: float | None = None) -> Kind:
 
 def one_of(*values: Any) -> Kind:
     """One of `values`, by value and type."""
-    return Kind(" or ".join(map(repr, values)), lambda value: any(type(value) is type(v) and value == v for v in values), True)
+    words = " or ".join(str(v).lower() if isinstance(v, bool) else repr(v) for v in values)
+    return Kind(words, lambda value: any(type(value) is type(v) and value == v for v in values), True)
 
 
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))

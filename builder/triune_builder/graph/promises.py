@@ -57,7 +57,8 @@ def check_weights(config: Mapping[str, Any], weights: Mapping[str, Source]) -> N
         said = "".join(f"; {flag} is {shown(value)} in config.json" for flag, value in flags.items())
         raise BuildError(
             f"the weights are not those that config.json promises of {config.get('model_type')}: {'; '.join(problems)}{said}",
-            "is the checkpoint complete, and of the model and version of its config.json?",
+            "is the checkpoint complete, and of the model and version of its config.json?"
+            + (" If these biases are the model's own, correct the key" if flags else ""),
         )
 
 

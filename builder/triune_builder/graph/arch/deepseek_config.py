@@ -113,8 +113,8 @@ class Config(ModelConfig):
         if there < layers:
             cfg = replace(cfg, num_nextn_predict_layers=there, remarks=(
                 *cfg.remarks,
-                f"config.json promises {layers} layers of multi-token prediction (num_nextn_predict_layers), the checkpoint "
-                f"has the weights of {there or 'none'}: built with {there or 'none'}",
+                f"config.json promises {layers} of the layers that predict further tokens (num_nextn_predict_layers), the "
+                f"checkpoint has the weights of {there or 'none'}: built with {there or 'none'}",
             ))  # fmt: skip
         mixed = range(self.first_k_dense_replace, last)
         if self.moe_layer_freq > 1 and all(f"{prefix}{i}.mlp.gate.weight" in stored for i in mixed):
