@@ -14,6 +14,8 @@ from support.golden_cases import BASES
 from triune_builder.errors import BuildError
 from triune_builder.graph.arch import ARCHITECTURES
 from triune_builder.graph.rope_scalings import YarnScaling
+from triune_builder.plan import BuildPlan
+from triune_runtime.manifest import Limits
 
 KINDS = sorted(BASES)
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
@@ -209,6 +211,13 @@ def test_lengths_at_which_frequencies_would_change_are_refused_with_the_length_t
     rope.tables(512)
     with pytest.raises(BuildError, match=r"--max-length is 513; .*choose --max-length 512 or less"):
         rope.tables(513)
+
+
+@pytest.mark.parametrize("value", [True, 0, -5, 2.5, "512", 10**30])
+def test_a_malformed_number_of_positions_is_refused_as_such_and_not_as_a_length(value: Any) -> None:
+    BuildPlan(limits=Limits(max_length=256)).check_length({"max_position_embeddings": value})
+    with pytest.raises(BuildError, match=r"max_position_embeddings is .*; expected a whole number"):
+        read("llama", max_position_embeddings=value)
 
 
 def test_attn_factor_of_r1_0528_takes_yarns_gain_back_to_one() -> None:
