@@ -60,7 +60,9 @@ def _write(plan: BuildPlan, settings: Settings, checkpoint: Checkpoint, display:
     folder = plan.folder(settings.build_dir) / PLAN
     folder.mkdir(parents=True, exist_ok=True)
     with display.stage("export"):
-        bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=True)
+        bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=True, reads_head=False)
+        for remark in bundle.remarks:
+            display.say(f"{'export':<10} {remark}")
         for name, graph in ((onnx_files.MODEL, bundle), (onnx_files.MTP, bundle.mtp)):
             (folder / name).unlink(missing_ok=True)
             if graph is not None:
