@@ -30,4 +30,5 @@ LISTS = {  # the same of those with several values
 }
 TENSORS = {  # options whose tensor has another name
     "logprobs": "top_logprobs",
+    "prompt_logprobs": "top_prompt_logprobs",
 }

@@ -45,14 +45,10 @@ def _of_field(errors: Sequence[Mapping[str, Any]]) -> ApiError:
             f"Invalid value for '{param}': it has {entries:,} entries; at most {most:,} are taken.", param, "invalid_value"
         )
     code = "invalid_type" if kind.endswith("_type") else "invalid_value"
-    expected = " or ".join(dict.fromkeys(map(_expected, errors)))
+    types = [_TYPES.get(one["type"].removesuffix("_type")) for one in errors if one["type"].endswith("_type")]
+    named = " or ".join(dict.fromkeys(name for name in types if name))
+    expected = f"{named} is expected" if named else first["msg"]
     return invalid(f"Invalid value for '{param}': {expected}, not {shown(first['input'])}.", param, code)
-
-
-def _expected(error: Mapping[str, Any]) -> str:
-    """What is expected in the place of a value, in our words where it is a type."""
-    named = _TYPES.get(error["type"].removesuffix("_type"))
-    return f"{named} is expected" if named and error["type"].endswith("_type") else str(error["msg"])
 
 
 def _closest(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

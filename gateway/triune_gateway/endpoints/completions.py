@@ -89,6 +89,7 @@ def _calls(request: CompletionRequest, *, most: int) -> list[Call]:
     }
     fields = sent_fields(request, {
         "text_input": ("prompt",), "prompt_token_ids": ("prompt",), "prompt_logprobs": ("prompt_logprobs", "logprobs"),
+        "top_prompt_logprobs": ("prompt_logprobs", "logprobs"),
         "top_logprobs": ("logprobs",),
     })  # fmt: skip
     said, choices = given(options), request.n or 1

@@ -130,8 +130,8 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
         Option("separate_reasoning", "BOOL", FLAG, "thinking apart from the answer; absent: with `messages` only", client=True),
         Option("top_logprobs", "INT32", Whole(0, 20), "0: log probabilities of the chosen tokens; k: and of the k best",
                field="logprobs", sampling=True, openai=True, client=True),
-        Option("prompt_logprobs", "INT32", Whole(0, 20), "the same of the prompt's tokens, all computed anew", sampling=True,
-               openai=True, client=True),
+        Option("top_prompt_logprobs", "INT32", Whole(0, 20), "the same of the prompt's tokens, all computed anew",
+               field="prompt_logprobs", sampling=True, client=True),
         Option("return_log_probs", "BOOL", FLAG, "log probabilities of the chosen tokens", field=None),
         Alias("return_logprobs", "BOOL", "return_log_probs"),
         Alias("return_cumulative_logprob", "BOOL", "return_log_probs"),
@@ -159,6 +159,7 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
     ),
     "no tensors: in `sampling_parameters` and among request parameters": (
         Alias("logprobs", "", "top_logprobs"),  # as a tensor the name is that of the output
+        Alias("prompt_logprobs", "", "top_prompt_logprobs", openai=True),  # likewise
         Alias("streaming", "", "stream"),
         Prescribes("guided_decoding", "", of_vllm, "vLLM's object with json, json_object, regex, choice or grammar"),
         Prescribes("structured_outputs", "", of_vllm, "the same under vLLM's newer name", openai=True),
