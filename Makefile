@@ -98,7 +98,7 @@ test: lint engine ## everything CI runs: lint, unit, property and real-server te
 test-slow: .venv/installed-test engine ## the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow and not gpu" -rs
 
-CLIENTS := tritonclient openai litellm langchain-openai langchain-nvidia-trt llama-index genai-perf aiperf
+CLIENTS := tritonclient openai openai-agents pydantic-ai anthropic litellm langchain-openai langchain-nvidia-trt llama-index genai-perf aiperf
 
 .venvs/client-%/installed: requirements/clients/%.txt
 	@echo "installing the client $* ..."

@@ -1,4 +1,4 @@
-"""/v1/messages, Anthropic's protocol: what is asked of the server, and what comes back. Run: pytest tests/gateway/test_messages.py"""
+"""/v1/messages, Anthropic's protocol: what is asked, and what comes back. Run: pytest tests/gateway/test_messages.py"""
 
 from __future__ import annotations
 
