@@ -106,12 +106,18 @@ CLIENTS := tritonclient openai openai-agents pydantic-ai anthropic litellm langc
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+# The clients in JavaScript are skipped where there is no npm.
+.venvs/client-javascript/installed: tests/clients_real/js/package.json tests/clients_real/js/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@! command -v npm > /dev/null || npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
+	@touch $@
+
 # Perf Analyzer, which GenAI-Perf runs, is a program in the wheels of an older tritonclient; only that is used.
 .venvs/perf-analyzer/installed: requirements/clients/perf-analyzer.txt
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) -r $<
 	@chmod +x $(@D)/bin/* && touch $@
 
-test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIENTS:%=.venvs/client-%/installed) ## the real clients, each in an environment of its own
+test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIENTS:%=.venvs/client-%/installed) .venvs/client-javascript/installed ## the real clients, each in an environment of its own
 	@TRIUNE_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients_real -rs
 
 test-gpu: .venv/installed-test ## the tests that need a GPU

@@ -9,12 +9,13 @@ from common import ADDRESSES, QUESTION, main
 
 CLIENT = anthropic.Anthropic(base_url=ADDRESSES["OPENAI"].removesuffix("/v1"), api_key="none", max_retries=0)
 MESSAGES: Any = [{"role": "user", "content": QUESTION}]
+GREEDY = {"temperature": 0}
 CITY = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
 TOOLS: Any = [{"name": "weather", "description": "The weather of a city.", "input_schema": CITY}]
 
 
 def message() -> dict[str, Any]:
-    ask: Any = {"model": "triune", "max_tokens": 8192, "messages": MESSAGES}
+    ask: Any = {"model": "triune", "max_tokens": 8192, "messages": MESSAGES, "extra_body": GREEDY}
     whole = CLIENT.messages.create(**ask)
     with CLIENT.messages.stream(**ask) as stream:
         pieces = list(stream.text_stream)
@@ -30,7 +31,7 @@ def message() -> dict[str, Any]:
 def tools() -> dict[str, Any]:
     ask: Any = {
         "model": "triune", "max_tokens": 200, "messages": MESSAGES, "tools": TOOLS, "tool_choice": {"type": "any"},
-        "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "thinking": {"type": "enabled", "budget_tokens": 1024}, "extra_body": GREEDY,
     }  # fmt: skip
     whole = CLIENT.messages.create(**ask)
     with CLIENT.messages.stream(**ask) as stream:

@@ -26,7 +26,7 @@ def agent() -> dict[str, Any]:
 
 
 async def _agent() -> dict[str, Any]:
-    plain = Agent(name="plain", model=MODEL)
+    plain = Agent(name="plain", model=MODEL, model_settings=ModelSettings(temperature=0))
     whole = await Runner.run(plain, QUESTION)
     stream = Runner.run_streamed(plain, QUESTION)
     pieces = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from common import ADDRESSES, QUESTION, main
 from pydantic import BaseModel
-from pydantic_ai import Agent
+from pydantic_ai import Agent, ModelSettings
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
@@ -22,6 +22,9 @@ MODELS = {
 }
 
 
+GREEDY = ModelSettings(temperature=0)
+
+
 class City(BaseModel):
     city: str
 
@@ -33,11 +36,11 @@ def agent() -> dict[str, Any]:
 async def _agent() -> dict[str, Any]:
     found = {}
     for name, model in MODELS.items():
-        whole = await Agent(model).run(QUESTION)
-        async with Agent(model).run_stream(QUESTION) as stream:
+        whole = await Agent(model, model_settings=GREEDY).run(QUESTION)
+        async with Agent(model, model_settings=GREEDY).run_stream(QUESTION) as stream:
             streamed = await stream.get_output()
-        more = await Agent(model).run("And of Spain?", message_history=whole.all_messages())
-        typed = await Agent(model, output_type=City).run(QUESTION)
+        more = await Agent(model, model_settings=GREEDY).run("And of Spain?", message_history=whole.all_messages())
+        typed = await Agent(model, output_type=City, model_settings=GREEDY).run(QUESTION)
         found[name] = {"text": whole.output, "streamed": streamed, "more": more.output, "city": typed.output.city}
     return found
 
