@@ -98,16 +98,22 @@ test: lint engine ## everything CI runs: lint, unit, property and real-server te
 test-slow: .venv/installed-test engine ## the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow and not gpu" -rs
 
-CLIENTS := tritonclient openai litellm langchain-openai langchain-nvidia-trt llama-index genai-perf aiperf
+CLIENTS := tritonclient openai openai-agents pydantic-ai anthropic litellm langchain-openai langchain-nvidia-trt llama-index genai-perf aiperf
 
 .venvs/client-%/installed: FORCE
 	@$(SET_UP) $(@D) clients/$*
+
+# The clients in JavaScript are skipped where there is no npm.
+.venvs/client-javascript/installed: tests/clients_real/js/package.json tests/clients_real/js/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@! command -v npm > /dev/null || npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
+	@touch $@
 
 # Perf Analyzer, which GenAI-Perf runs, is a program in the wheels of an older tritonclient; only that is used.
 .venvs/perf-analyzer/installed .venvs/bench/installed: .venvs/%/installed: FORCE
 	@$(SET_UP) $(@D) $(if $(filter bench,$*),bench,clients/$*)
 
-test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIENTS:%=.venvs/client-%/installed) ## the real clients, each in an environment of its own
+test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIENTS:%=.venvs/client-%/installed) .venvs/client-javascript/installed ## the real clients, each in an environment of its own
 	@TRIUNE_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients_real -rs
 
 test-gpu: .venv/installed-test ## the tests that need a GPU

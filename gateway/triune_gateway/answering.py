@@ -31,6 +31,7 @@ from .usage import Counts
 
 LOG = logging.getLogger(__name__)
 TextClient = AsyncClient | AsyncGrpcClient
+_NOT_FOLLOWED = ("unsupported", "too_long")  # the server's codes of what a model cannot do; a wish is left out then
 OnChunk = Callable[[int, Chunk], Awaitable[None]]
 
 
@@ -135,14 +136,16 @@ class Answer(Response):
 
     async def _read(self, first: int, call: Call, stream: AsyncStream, on_chunk: OnChunk) -> None:
         """Reads the choices of one call, of which `first` is the number of the first."""
-        try:
-            await _read(first, stream, on_chunk)
-        except BadRequest as error:
-            if error.code != "unsupported" or error.param not in call.wishes:
-                raise
-            # The model cannot follow a wish, so it is asked without; a refusal comes before anything is generated.
-            options = {name: value for name, value in call.options.items() if name not in call.wishes}
-            await _read(first, _open(self._client, replace(call, options=options), self._request_id()), on_chunk)
+        while True:
+            try:
+                await _read(first, stream, on_chunk)
+                return
+            except BadRequest as error:  # which comes before anything is generated
+                name = error.param
+                if error.code not in _NOT_FOLLOWED or name not in call.wishes or name not in call.options:
+                    raise
+            call = replace(call, options={other: value for other, value in call.options.items() if other != name})
+            stream = _open(self._client, call, self._request_id())
 
     def _request_id(self) -> str:
         """A name for a call. The server ends answers by it, so two clients that send one id must not meet."""

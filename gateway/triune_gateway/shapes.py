@@ -60,8 +60,14 @@ class Gathered:
 class AnswerShape(ABC):
     """One answer's looks, whole or as events. Its pieces are taken, or made into events; not both."""
 
-    model: str  # as the client called it
     named_events = False  # whether an event is named after its type, as in protocols that do not end in [DONE]
+
+    def __init__(self, model: str) -> None:
+        """
+        Args:
+            model: the name the client called the model by.
+        """
+        self.model = model
 
     @abstractmethod
     def take(self, index: int, chunk: Chunk) -> None:
@@ -106,10 +112,10 @@ class Shape(AnswerShape):
             options: say whether a stream ends with token counts, and whether every event has them.
             request_id: the end of the answer's id, if the client chose one.
         """
+        super().__init__(model)
         self._gathered: defaultdict[int, Gathered] = defaultdict(Gathered)
         self.id = f"{self.prefix}-{request_id or uuid.uuid4().hex}"
         self._running_usage = bool(options and options.continuous_usage_stats)
-        self.model = model
         self._usage = self._running_usage or bool(options and options.include_usage)
         self._common: Json = {"id": self.id, "created": int(time.time()), "model": model, "system_fingerprint": None}
 

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from support.real_server import RealServer
 from triune_gateway.endpoints import chat, completions
 from triune_gateway.endpoints.chat import ChatRequest
 from triune_gateway.endpoints.completions import CompletionRequest
 from triune_gateway.errors import MEANINGS
+from triune_gateway.messages.schemas import MessagesRequest
 from triune_gateway.responses.schemas import ResponseRequest
 from triune_gateway.thinking import BUDGETS
 from triune_runtime.errors import CODES
@@ -34,9 +36,10 @@ def test_every_field_is_on_the_page_or_on_that_of_options() -> None:
     assert fields - {"messages"} <= named, fields - named
 
 
-def test_every_field_of_responses_is_on_its_page() -> None:
-    page = (DOCS / "responses.md").read_text("utf-8")
-    assert not {name for name in ResponseRequest.model_fields if not re.search(rf"`{name}(?:`|:)", page)}
+@pytest.mark.parametrize(("name", "schema"), [("responses", ResponseRequest), ("messages", MessagesRequest)])
+def test_every_field_of_a_protocol_is_on_its_page(name: str, schema: type[BaseModel]) -> None:
+    page = (DOCS / f"{name}.md").read_text("utf-8")
+    assert not {field for field in schema.model_fields if not re.search(rf"`{field}(?:`|:)", page)}
 
 
 def test_the_table_of_efforts_is_that_of_the_sources() -> None:

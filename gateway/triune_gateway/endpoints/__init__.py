@@ -5,7 +5,7 @@ To add one: its file, and its row here.
 
 from __future__ import annotations
 
-from . import chat, completions, health, metrics, models, responses, tokens
+from . import chat, completions, health, messages, metrics, models, responses, tokens
 from .endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -16,6 +16,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     responses.FORGET,
     responses.INPUT_ITEMS,
     responses.CANCEL,
+    messages.ENDPOINT,
     tokens.TOKENIZE,
     tokens.DETOKENIZE,
     models.LIST,

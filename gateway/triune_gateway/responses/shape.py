@@ -65,7 +65,7 @@ class ResponseShape(AnswerShape):
             top: how many of the best tokens log probabilities are wanted of; None: of none at all.
             keep: is given the whole answer before the client gets the last of it.
         """
-        self.model = request.model
+        super().__init__(request.model)
         self._response = response_of(request, store=store)
         self._summarized = _summary(request) is not None
         self._carried = ENCRYPTED in (request.include or ())
