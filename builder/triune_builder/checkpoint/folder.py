@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
 from ..errors import BuildError
+from .chat_templates import TEMPLATE_FILES, read_chat_templates
 from .checkpoint import Checkpoint, stop_ids
 from .fp8 import join_scales
 from .safetensors_files import read_weights
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 VERIFICATION = "verification.json"
-OPTIONAL = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", VERIFICATION)
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+OPTIONAL = (
+    "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", *TEMPLATE_FILES, VERIFICATION,
+)  # fmt: skip
+_LARGEST = 1 << 30  # bytes of a file of text; the largest published are some 40 MB
 _COMPUTED = ".rotary_emb.inv_freq"  # older checkpoints store this buffer; it follows from the config
 
 
@@ -29,11 +33,11 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
     tokenizer_json = _text(tokenizer)
     generation = _json(folder / "generation_config.json", optional=True)
     tokenizer_config = _json(folder / "tokenizer_config.json", optional=True)
-    named_tokens = _json(folder / "special_tokens_map.json", optional=True) | tokenizer_config
     special = _special_ids(tokenizer, tokenizer_json)
     stored, weight_files = read_weights(folder)
     weights, config = join_scales(stored, config)
-    special_tokens = {key: text for key in _SPECIAL if (text := _token_text(named_tokens.get(key))) is not None}
+    special_tokens = _named_tokens(tokenizer_config, _json(folder / "special_tokens_map.json", optional=True))
+    chat_template, tool_template = read_chat_templates(folder, tokenizer_config, _text)
     named_end = special.get(special_tokens.get("eos_token", ""))
     bos = config.get("bos_token_id")
     return Checkpoint(
@@ -41,7 +45,8 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
         config=config,
         weights={n: t for n, t in weights.items() if not n.endswith(_COMPUTED)},
         tokenizer_json=tokenizer_json,
-        chat_template=_chat_template(folder, tokenizer_config),
+        chat_template=chat_template,
+        tool_template=tool_template,
         special_tokens=special_tokens,
         stop_token_ids=stop_ids([config.get("eos_token_id"), generation.get("eos_token_id"), named_end], special),
         bos_token_id=bos if isinstance(bos, int) else special.get(special_tokens.get("bos_token", "")),
@@ -50,7 +55,7 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
         files=(
             folder / CONFIG,
             tokenizer,
-            *(folder / n for n in OPTIONAL if (folder / n).is_file()),
+            *(path for name in OPTIONAL for path in sorted(folder.glob(name)) if path.is_file()),
             *weight_files,
         ),
     )
@@ -58,6 +63,11 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
 
 def _text(path: Path) -> str:
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise BuildError(f"{path} is no regular file", "put the file itself there")
+        if found.st_size > _LARGEST:
+            raise BuildError(f"{path} has {found.st_size:,} bytes; at most {_LARGEST:,} are read", "fetch the file again")
         return path.read_text("utf-8")
     except FileNotFoundError as error:
         raise BuildError(f"{path.parent} has no {path.name}", _missing_hint(path)) from error
@@ -94,29 +104,23 @@ def _special_ids(path: Path, tokenizer_json: str) -> dict[str, int]:
         raise BuildError(f"{path} is not a readable tokenizer: {error!r}", "fetch the file again") from error
 
 
+def _named_tokens(config: dict[str, Any], older: dict[str, Any]) -> dict[str, str]:
+    """Special tokens by name, the publisher's own among them, as templates know them.
+
+    Args:
+        config: tokenizer_config.json.
+        older: special_tokens_map.json, which counts for more where `config` is of the time before it listed added tokens.
+    """
+    named = older | config if "added_tokens_decoder" in config else config | older
+    own = {key: value for key, value in named.items() if key.endswith("_token")}
+    for key in ("extra_special_tokens", "model_specific_special_tokens"):
+        if isinstance(named.get(key), dict):
+            own |= named[key]
+    return {key: text for key, value in own.items() if (text := _token_text(value)) is not None}
+
+
 def _token_text(entry: Any) -> str | None:
     """A token as its text, or as an object that has its text."""
     if isinstance(entry, dict):
         entry = entry.get("content")
     return entry if isinstance(entry, str) else None
-
-
-def _chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str | None:
-    """The file's own if there is one; else a string, or the one named default (or the only one) of a list."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return _text(path)
-    entry = tokenizer_config.get("chat_template")
-    if not isinstance(entry, list):
-        return entry if isinstance(entry, str) else None
-    try:
-        named: dict[str, str] = {e["name"]: e["template"] for e in entry}
-    except (KeyError, TypeError) as error:
-        raise BuildError(f"{folder / 'tokenizer_config.json'} has a chat_template list that is not understood: {error!r}",
-                         "each entry should have a name and a template") from error  # fmt: skip
-    if "default" not in named and len(named) != 1:
-        raise BuildError(
-            f"{folder / 'tokenizer_config.json'} names its chat templates {', '.join(named) or 'nothing'}; none is default",
-            "put the one to use into chat_template.jinja",
-        )
-    return named.get("default", next(iter(named.values())))

@@ -37,7 +37,7 @@ class PromptService:
     def __init__(self, manifest: EngineManifest, tokenizer: TextTokenizer) -> None:
         self._manifest = manifest
         self._tokenizer = tokenizer
-        self._template = ChatTemplate(manifest.chat_template, manifest.special_tokens)
+        self._template = ChatTemplate(manifest.chat_template, manifest.special_tokens, manifest.tool_template)
         longest = max(map(len, tokenizer.token_bytes()))
         self._max_bytes = manifest.limits.max_length * max(longest, _SPECIAL_BYTES)  # a longer text cannot fit
 
