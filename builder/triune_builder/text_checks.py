@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .checkpoint import Checkpoint
 
 _WAIT_S = 180.0  # the trial ends itself long before, unless it waits for something
+_ENVIRONMENT = {"RUST_BACKTRACE": "0", "RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}  # threads reserve memory unused
 _HINT = "take these files from a publisher that you trust; every published model takes a few seconds"
 
 
@@ -36,7 +37,7 @@ def check_text(checkpoint: Checkpoint) -> None:
         "special_tokens": checkpoint.special_tokens,
     }
     command = [sys.executable, "-m", f"{__package__}.text_trial"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RUST_BACKTRACE": "0"}
+    environment = os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         ended = subprocess.run(
             command, input=json.dumps(job).encode(), capture_output=True, timeout=_WAIT_S, env=environment, check=False

@@ -24,7 +24,7 @@ from triune_runtime.text.vocabulary import TokenBytes
 
 from .errors import BuildError
 
-_MEMORY, _SECONDS = 6 << 30, 90  # of the whole trial
+_MEMORY, _SECONDS = 2 << 30, 60  # of the whole trial
 _SAMPLES = ("Hello, world", "The capital of France is Paris.\n\n1 + 1 = 2", " \t\n", "世界 😀 é", "def f(x):\n    return x")
 _MOST_TOKENS = 64  # of one byte of a text
 _ANSWERS, _LENGTH = 200, 12  # made of random tokens
