@@ -73,19 +73,20 @@ def _try_decoding(tokenizer: Tokenizer, table: TokenBytes) -> None:
     ids = sorted(token for token in tokenizer.get_vocab(with_added_tokens=True).values() if token not in special)
     letters = next((token for token in ids if table[token].isalpha() and table[token].isascii()), None)
     beside = [] if letters is None else [*([letters, token] for token in ids), *([token, letters] for token in ids)]
+    few = [[token] for token in ids] + beside
     chance = random.Random(0)
     single = sorted(table.single)
-    answers = [
+    many = [
         [chance.choice(single if single and chance.random() < 0.3 else ids) for _ in range(_LENGTH)]
         for _ in range(_ANSWERS if ids else 0)
     ]
-    for answer in itertools.chain(([token] for token in ids), beside, answers):
-        expected, found = tokenizer.decode(answer), _streamed(table, answer)
-        if found != expected:
+    found = itertools.chain((table.text(answer, table.dropped(answer)) for answer in few), (_streamed(table, a) for a in many))
+    for answer, expected, text in zip(few + many, tokenizer.decode_batch(few + many), found, strict=True):
+        if text != expected:
             names = ", ".join(repr(tokenizer.id_to_token(token)) for token in answer)
             raise BuildError(
                 f"the tokenizer cannot be served exactly: the text of the tokens {names[:200]} is {expected[:100]!r}, but put "
-                f"together piece by piece it is {found[:100]!r}",
+                f"together piece by piece it is {text[:100]!r}",
                 "take a model with another tokenizer",
             )
 
