@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from fakes.spellings import byte_level, every, llama
 from fakes.tiny_llama import byte_tokenizer, tiny_checkpoint
-from triune_builder.checkpoint.folder import open_folder
 from triune_builder.errors import BuildError
 from triune_builder.text_checks import check_text
 
@@ -93,22 +90,6 @@ def test_a_template_that_cannot_be_served_is_refused_by_its_line(template: str, 
     if "compile" in said:
         with pytest.raises(BuildError, match=f"tool_use {said}"):
             tried(template="fine", tool_template=template)
-
-
-def test_only_regular_files_are_read(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    os.mkfifo(tmp_path / "tokenizer.json")
-    with pytest.raises(BuildError, match=r"tokenizer\.json is no regular file"):
-        open_folder(tmp_path)
-    (tmp_path / "tokenizer.json").unlink()
-    (tmp_path / "tokenizer.json").symlink_to("/dev/zero")
-    with pytest.raises(BuildError, match=r"tokenizer\.json is no regular file"):
-        open_folder(tmp_path)
-    (tmp_path / "tokenizer.json").unlink()
-    with (tmp_path / "tokenizer.json").open("wb") as file:
-        file.truncate(2 << 30)
-    with pytest.raises(BuildError, match=r"has 2,147,483,648 bytes; at most"):
-        open_folder(tmp_path)
 
 
 def test_pre_tokenizers_do_not_matter_for_what_is_served() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from triune_runtime.errors import ManifestError, RequestError
-from triune_runtime.text.chat import ChatTemplate
+from triune_runtime.text.chat import ChatTemplate, Ending
 from triune_runtime.text.tools import ToolUse, read_tools
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "image_token": "<image>"}
@@ -169,15 +169,15 @@ def test_an_answer_is_continued_as_transformers_continues_it(name: str, answer: 
     expected = reference().apply_chat_template(
         messages, chat_template=TEMPLATES[name], tokenize=False, continue_final_message=True
     )
-    assert ChatTemplate(TEMPLATES[name], TOKENS).render(messages, continue_final_message=True) == expected
+    assert ChatTemplate(TEMPLATES[name], TOKENS).render(messages, ending=Ending.SAME_TURN) == expected
 
 
 def test_a_final_message_that_the_template_does_not_show_is_not_continued() -> None:
     messages = [{"role": "assistant", "content": "x"}]
-    with pytest.raises(RequestError, match="does not show the last message as it is"):
-        ChatTemplate("{{ messages[0].content|upper }}", {}).render(messages, continue_final_message=True)
+    with pytest.raises(RequestError, match="changes the last message"):
+        ChatTemplate("{{ messages[0].content|upper }}", {}).render(messages, ending=Ending.SAME_TURN)
     with pytest.raises(RequestError, match="the last message has no text"):
-        ChatTemplate(HEADER, TOKENS).render([{"role": "assistant", "content": " "}], continue_final_message=True)
+        ChatTemplate(HEADER, TOKENS).render([{"role": "assistant", "content": " "}], ending=Ending.SAME_TURN)
 
 
 def test_the_template_for_tools_is_used_where_there_are_tools() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import BuildError
+from .files import exists, parse_object
 
 DEFAULT, TOOL_USE = "default", "tool_use"
 _FILE, _OLD_FILE, _MORE = "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"
@@ -29,12 +29,12 @@ def read_chat_templates(
         BuildError: the templates are not understood, or none is the default.
     """
     config = folder / "tokenizer_config.json"
-    files = [path for pattern in (_FILE, _MORE) for path in sorted(folder.glob(pattern))]
+    files = [*([folder / _FILE] if exists(folder / _FILE) else []), *sorted(folder.glob(_MORE))]
     if files:
         named = {DEFAULT if path.name == _FILE else path.stem: text_of(path) for path in files}
         return _chosen(folder, named)
     entry = tokenizer_config.get("chat_template")
-    if entry is None and (folder / _OLD_FILE).exists():
+    if entry is None and exists(folder / _OLD_FILE):
         config = folder / _OLD_FILE
         entry = _old(config, text_of(config))
     if entry is None or isinstance(entry, str):
@@ -64,7 +64,7 @@ def _chosen(where: Path, named: Mapping[str, str]) -> tuple[str | None, str | No
 
 
 def _old(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)["chat_template"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise BuildError(f"{path} has no chat_template: {error!r}", "fetch the file again") from error
+    found = parse_object(path, text)
+    if "chat_template" not in found:
+        raise BuildError(f"{path} has no chat_template", "fetch the file again")
+    return found["chat_template"]

@@ -61,7 +61,7 @@ class GenerationService:
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._keys = itertools.count(1)
         self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge)
-        self._metrics = MetricsBridge(generator.metrics, families)
+        self._metrics = MetricsBridge(generator.metrics, families, manifest.model)
         self._closed = threading.Event()
         self._on_failure = on_failure
         threading.Thread(target=self._watch_worker, name="triune-watch", daemon=True).start()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..contracts.outputs import OF_CHUNK
 from ..options.wire import Options
 from ..request import Chunk, Request, TokenLogprob
-from ..text.vocabulary import TokenBytes
+from ..text.vocabulary import BytesOf, TokenBytes
 from .tensors import Arrays, tensors
 
-BytesOf = Callable[[int], bytes]
 NOT_APART = (-1, -1)  # in place of the thinking's range, where thinking is not kept apart
 _VLLM_REASONS = {None: "None", "cancelled": "abort", "deadline": "abort"}
 
@@ -31,6 +30,8 @@ class SequenceTensors:
         self._separate = request.separate_reasoning
         self._vllm = options.vllm
         self._tool_format = options.tool_format
+        self._scored = request.prompt[0] if request.prompt and request.params.prompt_logprobs is not None else None
+        self._alone = len(request.prompt) == 1
         self._echoed = request.prompt if options.echo else ()
         self._echoed_bytes = len(token_bytes.join(self._echoed))
         self._token_bytes = token_bytes
@@ -55,18 +56,25 @@ class SequenceTensors:
                 "output_log_probs": [[t.logprob for t in chunk.logprobs]],
                 "cum_log_probs": self.logprob,
             })  # fmt: skip
+        if self._scored is not None and (chunk.scores or (self._alone and not chunk.index)):
+            arrays |= tensors({"prompt_logprobs": self._scores(self._scored, chunk.scores)})
         if self._echoed:  # one chunk only: an echo is refused with streams
             tokens = self._echoed + cut.token_ids
             whole = (self._token_bytes.dropped(tokens), self._echoed_bytes + cut.byte_stop)
             arrays |= tensors({"token_ids": tokens, "byte_range": whole})
         return arrays
 
+    def _scores(self, begin: int, scores: Sequence[TokenLogprob]) -> str:
+        """Those of the prompt as JSON: its first token, `begin`, has none."""
+        bytes_of = self._token_bytes.in_order((begin, *(t.token_id for t in scores)))
+        first = None if self._vllm else {"token_id": begin, "bytes": list(bytes_of[0](begin))}
+        others = _listed(scores, bytes_of[1:], vllm=self._vllm)
+        return json.dumps([first, *others], separators=(",", ":"))
+
     def _bytes_of(self, tokens: Sequence[TokenLogprob]) -> list[BytesOf]:
         """What gives the bytes of each token and of those that might have stood in its place."""
-        found = []
-        for token in tokens:
-            found.append(self._token_bytes.at_beginning if self._at_beginning else self._token_bytes.__getitem__)
-            self._at_beginning = self._at_beginning and not self._token_bytes[token.token_id]
+        found = self._token_bytes.in_order([t.token_id for t in tokens], at_beginning=self._at_beginning)
+        self._at_beginning = self._at_beginning and not any(self._token_bytes[t.token_id] for t in tokens)
         return found
 
 
@@ -89,15 +97,20 @@ def byte_ranges(arrays: Arrays) -> list[int]:
 
 
 def _entries(tokens: Sequence[TokenLogprob], bytes_of: Sequence[BytesOf], *, vllm: bool) -> str:
-    """Log probabilities as JSON, with each token's bytes: its text may be part of a character."""
-    entries = _vllm_entries(tokens, bytes_of) if vllm else [
+    """Log probabilities as JSON."""
+    return json.dumps(_listed(tokens, bytes_of, vllm=vllm), separators=(",", ":"))
+
+
+def _listed(tokens: Sequence[TokenLogprob], bytes_of: Sequence[BytesOf], *, vllm: bool) -> list[dict[str, Any]]:
+    """With each token's bytes: its text may be part of a character."""
+    return _vllm_entries(tokens, bytes_of) if vllm else [
         {
             "token_id": t.token_id, "logprob": t.logprob, "bytes": list(of(t.token_id)),
             "top": t.top, "top_bytes": [list(of(token)) for token, _ in t.top],
+            **({} if t.rank is None else {"rank": t.rank}),
         }
         for t, of in zip(tokens, bytes_of, strict=True)
     ]  # fmt: skip
-    return json.dumps(entries, separators=(",", ":"))
 
 
 def _vllm_entries(tokens: Sequence[TokenLogprob], bytes_of: Sequence[BytesOf]) -> list[dict[str, Any]]:
@@ -107,7 +120,7 @@ def _vllm_entries(tokens: Sequence[TokenLogprob], bytes_of: Sequence[BytesOf]) -
         return {"logprob": logprob, "rank": rank, "decoded_token": of(token).decode("utf-8", "replace")}
 
     return [
-        {str(t.token_id): entry(of, t.token_id, t.logprob, None)}
+        {str(t.token_id): entry(of, t.token_id, t.logprob, t.rank)}
         | {str(token): entry(of, token, logprob, rank) for rank, (token, logprob) in enumerate(t.top, 1)}
         for t, of in zip(tokens, bytes_of, strict=True)
     ]

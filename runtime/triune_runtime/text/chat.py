@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
 
 import jinja2
@@ -15,12 +16,21 @@ from .sandbox import TemplateEnvironment
 from .tools import ToolFormat, ToolText, ToolUse, check_calls
 
 Message = dict[str, Any]
+_NOTHING: Mapping[str, Any] = {}
 _HINT = 'send messages as JSON: [{"role": "user", "content": "..."}]'
 _SECONDS, _MEMORY = 2.0, 256 << 20  # what rendering one chat may take: some hundred times what the longest ones take
 _SHOWN = 300  # letters of what a template says
 _REASONINGS = ("reasoning_content", "thinking", "reasoning")  # names of a message's thinking; templates read the first
 _REASONING = frozenset(_REASONINGS)
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+
+
+class Ending(Enum):
+    """How a rendered conversation ends."""
+
+    NEXT_TURN = "the beginning of the assistant's next turn"
+    LAST_TURN = "the end of the last message"
+    SAME_TURN = "inside the last message, which the answer goes on with"
 
 
 class ChatTemplate:
@@ -51,8 +61,8 @@ class ChatTemplate:
         *,
         thinking: bool | None = None,
         tools: ToolUse | None = None,
-        add_generation_prompt: bool = True,
-        continue_final_message: bool = False,
+        ending: Ending = Ending.NEXT_TURN,
+        variables: Mapping[str, Any] = _NOTHING,
     ) -> str:
         """The prompt for the assistant's next turn.
 
@@ -61,32 +71,42 @@ class ChatTemplate:
                 DeepSeek-V3.1's); None tells them nothing. What a template does with earlier thinking, which messages carry
                 as `reasoning_content`, is its own affair.
             tools: what the model may call. A template that knows no tools is helped with words in the system message.
-            add_generation_prompt: end with what begins the assistant's turn.
-            continue_final_message: end with the last message, its turn left open, in place of that.
+            ending: how the prompt ends.
+            variables: what else the template is told; nothing that is told it anyway.
 
         Raises:
             RequestError: the model has no template, its template refuses these messages or takes too much, or the last of
                 them cannot be continued.
         """
-        template, tool_text = self._plain if tools is None else self._with_tools
+        template, tool_text, read = self._plain if tools is None else self._with_tools
         if template is None:
             hint = "send the whole prompt as text_input"
             raise RequestError("this model has no chat template", hint, code="unsupported", param="messages")
-        known: dict[str, Any] = dict(self._special_tokens)
+        self._check_variables(variables, read)
+        known: dict[str, Any] = {"documents": None, **variables, **self._special_tokens}
         if thinking is not None:
             known |= {"enable_thinking": thinking, "thinking": thinking}
         messages, listed = tool_text.prepare(messages, tools)
         messages = [message if _REASONING.isdisjoint(message) else _with_reasoning(message) for message in messages]
-        known |= {"messages": messages, "tools": listed, "documents": None}
-        if not continue_final_message:
-            return self._rendered(template, known | {"add_generation_prompt": add_generation_prompt})
+        known |= {"messages": messages, "tools": listed, "add_generation_prompt": ending is Ending.NEXT_TURN}
+        if ending is not Ending.SAME_TURN:
+            return self._rendered(template, known)
         final = messages[-1].get("content")
         if not isinstance(final, str) or not final.strip():
-            raise _refusal("continue_final_message is true, but the last message has no text", f"messages[{len(messages) - 1}]")
+            said = "continue_final_message is true, but the last message has no text"
+            raise RequestError(
+                said, "send a last message that has a text", code="invalid_value", param="continue_final_message"
+            )
         tagged = [*messages[:-1], messages[-1] | {"content": final + _TAG}]
-        return _up_to_tag(
-            self._rendered(template, known | {"messages": tagged, "add_generation_prompt": False}), final, len(messages) - 1
-        )
+        return _up_to_tag(self._rendered(template, known | {"messages": tagged}), final)
+
+    def _check_variables(self, variables: Mapping[str, Any], read: frozenset[str]) -> None:
+        if taken := sorted(variables.keys() & {"messages", "tools", "add_generation_prompt", *self._special_tokens}):
+            said = f"chat_template_kwargs has {taken[0]}, which the template is told by other inputs"
+            raise RequestError(said, f"omit {taken[0]}", code="conflict", param="chat_template_kwargs")
+        if variables.get("documents") and "documents" not in read:
+            said = "documents are given, but this model's chat template does not read them"
+            raise RequestError(said, "put them into a message", code="unsupported", param="documents")
 
     def _rendered(self, template: jinja2.Template, known: dict[str, Any]) -> str:
         try:
@@ -97,10 +117,10 @@ class ChatTemplate:
         except Exception as error:  # whatever a template does, it is these messages that it does not take
             raise _refusal(f"the model's chat template refuses these messages: {_said(error)}") from error
 
-    def _compile(self, name: str, source: str | None) -> tuple[jinja2.Template | None, ToolText]:
+    def _compile(self, name: str, source: str | None) -> tuple[jinja2.Template | None, ToolText, frozenset[str]]:
         environment = TemplateEnvironment()
         if source is None:
-            return None, ToolText("", frozenset())
+            return None, ToolText("", frozenset()), frozenset()
 
         def work() -> tuple[jinja2.Template, set[str]]:
             return environment.from_string(source), jinja2.meta.find_undeclared_variables(environment.parse(source))
@@ -113,7 +133,7 @@ class ChatTemplate:
         except Exception as error:
             said = f"the {name} does not compile: {_said(error)}"
             raise ManifestError(said, "correct the template, or take the model's newest one") from error
-        return template, ToolText(source, frozenset(variables))
+        return template, ToolText(source, frozenset(variables)), frozenset(variables)
 
 
 def _with_reasoning(message: Message) -> Message:
@@ -122,11 +142,11 @@ def _with_reasoning(message: Message) -> Message:
     return message if thinking is None else {"thinking": thinking, **message, "reasoning_content": thinking}
 
 
-def _up_to_tag(text: str, final: str, index: int) -> str:
+def _up_to_tag(text: str, final: str) -> str:
     """A text rendered with the tag behind its last message, without the tag and what follows it."""
     if _TAG.strip() not in text or final.strip() not in text:
-        said = "continue_final_message is true, but the model's chat template does not show the last message as it is"
-        raise _refusal(said, f"messages[{index}]", "unsupported")
+        said = "continue_final_message is true, but the model's chat template changes the last message"
+        raise RequestError(said, "send the prompt as text_input", code="unsupported", param="continue_final_message")
     at = text.rindex(_TAG.strip())
     return text[:at] if text.startswith(_TAG, at) else text[:at].rstrip()  # else the template trims messages
 

@@ -9,7 +9,7 @@ A token's bytes are its text wherever it stands, with two exceptions, and both a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tokenizers import Tokenizer
@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from ..errors import ManifestError
 from .decoder import Spelling, read_decoder
 
+BytesOf = Callable[[int], bytes]
 _NO_TEXT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -70,6 +71,18 @@ class TokenBytes(Sequence[bytes]):
         """The bytes of a token that is the first of a text."""
         raw = self._table[token_id]
         return raw[self.beginning.length(token_id, raw) :] if self.beginning else raw
+
+    def in_order(self, token_ids: Iterable[int], *, at_beginning: bool = True) -> list[BytesOf]:
+        """What gives the bytes of each token, and of those that might have stood in its place.
+
+        Args:
+            at_beginning: no token with text comes before these.
+        """
+        found: list[BytesOf] = []
+        for token in token_ids:
+            found.append(self.at_beginning if at_beginning else self.__getitem__)
+            at_beginning = at_beginning and not self._table[token]
+        return found
 
     def dropped(self, token_ids: Sequence[int]) -> int:
         """The bytes that go off the beginning of these tokens' text."""
