@@ -85,7 +85,7 @@ class PromptService:
         makers: Mapping[str, Callable[[], NDArray[Any]]] = {
             "tokens": lambda: strings(*self._tokenizer.names(listed)),
             "text": lambda: strings(self._tokenizer.decode(listed)),
-            "shown_text": lambda: strings(self._token_bytes.join(listed).decode("utf-8", "replace")),
+            "shown_text": lambda: strings(self._token_bytes.text(listed, self._token_bytes.dropped(listed))),
             "max_length": lambda: np.array([self._manifest.limits.max_length], np.int32),
         }
         return {name: make() for name, make in makers.items() if name in wanted}
