@@ -19,6 +19,7 @@ from .inputs import Settings
 from .plan import BuildPlan
 from .progress import Display
 from .targets import every_target, find_target, onnx_files
+from .text_checks import check_text
 
 PLAN = "plan"  # beside the repository
 _JSON = "plan.json"
@@ -53,6 +54,7 @@ def dry_run(plan: BuildPlan, settings: Settings | None = None, *, display: Displ
     display.notes(checkpoint.notes)
     with display.stage("check"):
         check_weights(checkpoint.config, checkpoint.weights)
+        check_text(checkpoint)
     return _write(plan, settings, checkpoint, display)
 
 

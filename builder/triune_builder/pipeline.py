@@ -29,6 +29,7 @@ from .stage_cache import StageCache, locked
 from .targets import find_target
 from .targets.facts import EngineFacts
 from .targets.target import Proof, Target, VerifyJob, budget_of
+from .text_checks import check_text
 from .verify.report import TEXT_NAME, BuildReport, Source, StageRun, verification_from
 from .verify.verification import Verification
 
@@ -116,8 +117,8 @@ class _Build:
         checkpoint = self._fetch()
         if built := self._unchanged():
             return built
-        engine_key = self.inputs.engine_key(checkpoint.files)
-        engine, facts = self._compile(checkpoint, engine_key)
+        check_text(checkpoint)
+        engine, facts = self._compile(checkpoint, engine_key := self.inputs.engine_key(checkpoint.files))
         manifest = self._manifest(checkpoint, facts)
         found, proof = self._verify(checkpoint, engine_key, engine, facts, manifest)
         manifest = dataclasses.replace(manifest, verified=proof.how)
@@ -287,6 +288,7 @@ class _Build:
             stop_token_ids=tuple(checkpoint.stop_token_ids),
             bos_token_id=checkpoint.bos_token_id,
             chat_template=checkpoint.chat_template,
+            tool_template=checkpoint.tool_template,
             special_tokens=dict(checkpoint.special_tokens),
             defaults=SamplingDefaults(**{k: v for k, v in checkpoint.generation_config.items() if k in known}),
             reasoning=reasoning_markers(checkpoint.tokenizer_json, checkpoint.chat_template),

@@ -207,7 +207,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
         ({"raw": {"blk.0.ffn_gate_exps.weight": np.zeros((4, 4), np.float32)}}, "ffn_gate_exps"),
         ({"raw": {"extra.weight": np.zeros((2, 2), np.int32)}}, "type I32"),
         ({"raw": {"rope_freqs.weight": np.full(DIM // 2, 3, np.float32)}}, "rope_freqs"),
-        ({"tokenizer": {"model": "llama"}}, "tokenizer model 'llama'"),
+        ({"tokenizer": {"model": "bert"}}, "tokenizer model 'bert'"),
         ({"tokenizer": {"pre": "default"}}, "pre-tokenizer 'default'"),
         ({"tokenizer": {"merges": ["h zz"]}}, "'h zz'"),
         ({"tokenizer": {"bos_token_id": 9999}}, r"bos_token_id = 9999; a whole number from 0 to 260"),

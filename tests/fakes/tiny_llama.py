@@ -50,6 +50,7 @@ class FakeCheckpoint:
     weights: Mapping[str, FakeTensor]
     tokenizer_json: str
     chat_template: str | None = None
+    tool_template: str | None = None
     special_tokens: dict[str, str] = field(default_factory=dict)
     stop_token_ids: tuple[int, ...] = (0,)
     bos_token_id: int | None = None

@@ -45,6 +45,7 @@ ALLOWED: dict[str, set[str]] = {
         "triune_runtime.machine", "triune_runtime.command_line", "triune_runtime.interruption",
     },
     "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
+    "triune_builder.text_trial": {"triune_builder.errors", "triune_runtime"},  # tries what the server does
     "triune_builder.checkpoint": {"triune_builder.checkpoint", "triune_builder.errors", "triune_builder.project_models"},
     "triune_builder.graph": {
         "triune_builder.graph", "triune_builder.checkpoint", "triune_builder.errors", "triune_runtime.manifest",
@@ -110,10 +111,10 @@ ADAPTERS: dict[str, set[str]] = {
     "gguf": {"triune_builder.checkpoint.gguf_header"},
     "huggingface_hub": {"triune_builder.checkpoint.hub"},
     "llguidance": {"triune_runtime.constraints.grammar"},
-    "jinja2": {"triune_runtime.text.chat"},
+    "jinja2": {"triune_runtime.text"},
     "tokenizers": {
         "triune_runtime.text", "triune_builder.checkpoint.gguf_tokenizer", "triune_builder.reasoning",
-        "triune_builder.verify.texts", "r1_nano", "bench.big_build",
+        "triune_builder.verify.texts", "triune_builder.text_trial", "r1_nano", "bench.big_build",
     },
     "tritonclient": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway"},
     "grpc": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway"},

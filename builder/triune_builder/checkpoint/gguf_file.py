@@ -85,6 +85,7 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
         weights=weights,
         tokenizer_json=vocabulary.tokenizer_json,
         chat_template=vocabulary.chat_template,
+        tool_template=metadata.get("tokenizer.chat_template.tool_use"),
         special_tokens=vocabulary.special_tokens,
         stop_token_ids=vocabulary.stop_token_ids,
         bos_token_id=vocabulary.token_ids.get("bos_token_id"),

@@ -38,7 +38,7 @@ class PromptService:
     def __init__(self, manifest: EngineManifest, tokenizer: TextTokenizer) -> None:
         self._manifest = manifest
         self._tokenizer = tokenizer
-        self._template = ChatTemplate(manifest.chat_template, manifest.special_tokens)
+        self._template = ChatTemplate(manifest.chat_template, manifest.special_tokens, manifest.tool_template)
         self._token_bytes = tokenizer.token_bytes()
         longest = max(map(len, self._token_bytes))
         self._max_bytes = manifest.limits.max_length * max(longest, _SPECIAL_BYTES)  # a longer text cannot fit
@@ -85,7 +85,7 @@ class PromptService:
         makers: Mapping[str, Callable[[], NDArray[Any]]] = {
             "tokens": lambda: strings(*self._tokenizer.names(listed)),
             "text": lambda: strings(self._tokenizer.decode(listed)),
-            "shown_text": lambda: strings(self._token_bytes.join(listed).decode("utf-8", "replace")),
+            "shown_text": lambda: strings(self._token_bytes.text(listed, self._token_bytes.dropped(listed))),
             "max_length": lambda: np.array([self._manifest.limits.max_length], np.int32),
         }
         return {name: make() for name, make in makers.items() if name in wanted}

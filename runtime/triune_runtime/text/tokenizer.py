@@ -41,7 +41,7 @@ class TextTokenizer:
             raise ManifestError(f"cannot load {path}: {error}", "build the engine again") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return cls(tokenizer, manifest.vocab_size, manifest.reasoning, manifest.chat_template)
+        return cls(tokenizer, manifest.vocab_size, manifest.reasoning, manifest.tool_template or manifest.chat_template)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a raw prompt, with whatever the tokenizer puts before it (a beginning-of-sequence token, say)."""
