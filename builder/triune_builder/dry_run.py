@@ -50,6 +50,7 @@ def dry_run(plan: BuildPlan, settings: Settings | None = None, *, display: Displ
         cache = settings.cache_dir / "checkpoints"
         checkpoint = open_checkpoint(plan.model, cache=cache, progress=clock.note, headers_only=True)
         plan.check_length(checkpoint.config)
+    display.notes(checkpoint.notes)
     with display.stage("check"):
         check_weights(checkpoint.config, checkpoint.weights)
     return _write(plan, settings, checkpoint, display)

@@ -89,7 +89,7 @@ def estimate(
     for tensor in weights.values():
         by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.nbytes
         if isinstance(tensor, Fp8Tensor):
-            by_dtype["F32"] = by_dtype.get("F32", 0) + tensor.scale.nbytes
+            by_dtype[tensor.scale.dtype] = by_dtype.get(tensor.scale.dtype, 0) + tensor.scale.nbytes
     return Estimate(
         model=plan.model,
         target=plan.target,

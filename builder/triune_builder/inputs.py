@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,9 @@ class Inputs:
         published = [BUILDER, _RUNTIME / "manifest.py", _RUNTIME / "runner.py", _RUNTIME / "targets", settings.model_repository]
         self._all_code = code_hash(published)
 
-    def checkpoint(self, files: Sequence[Path]) -> dict[str, str]:
-        """Name -> content hash."""
-        return {name: self.files.sha256(path) for name, path in named(files).items()}
+    def checkpoint(self, files: Sequence[Path], tell: Callable[[int], None] = lambda count: None) -> dict[str, str]:
+        """Name -> content hash; `tell` gets the bytes of each piece that had to be read."""
+        return {name: self.files.sha256(path, tell) for name, path in named(files).items()}
 
     def remember(self, files: Sequence[Path]) -> None:
         """Note which files the model was read from, so that the next build need not open it to see them unchanged."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from triune_runtime.manifest import EngineManifest, SamplingDefaults
 
+from . import disk
 from .errors import BuildError
 from .fingerprint import sha256, source_files
 from .inputs import REPORTS, Inputs, Settings, named
@@ -69,13 +70,21 @@ def build(
         BuildError: whatever stops the build; what was published before stays as it was.
     """
     target, opened = target or find_target(plan.target), open_checkpoint or _open_checkpoint
-    return _Build(plan, settings or Settings(), display or Display(), force, target, opened).run()
+    settings = settings or Settings()
+    try:
+        return _Build(plan, settings, display or Display(), force, target, opened).run()
+    except BuildError:
+        raise
+    except Exception as error:
+        if (told := disk.explained(error, settings.build_dir)) is not None:
+            raise told from error
+        raise
 
 
 def _open_checkpoint(model: str, cache: Path, clock: StageClock) -> Checkpoint:
     from .checkpoint import open_checkpoint
 
-    return open_checkpoint(model, cache=cache, progress=clock.note)
+    return open_checkpoint(model, cache=cache, progress=clock.note, count=clock.count_bytes)
 
 
 class _Build:
@@ -133,8 +142,10 @@ class _Build:
             checkpoint = self._open_checkpoint(self.plan.model, self.settings.cache_dir / "checkpoints", clock)
             self.plan.check_length(checkpoint.config)
             clock.note("hashing")
-            self.inputs.checkpoint(checkpoint.files)
+            tell = clock.adder(sum(path.stat().st_size for path in checkpoint.files))
+            self.inputs.checkpoint(checkpoint.files, tell)
             self.inputs.remember(checkpoint.files)
+        self.display.notes(checkpoint.notes)
         return checkpoint
 
     def _compile(self, checkpoint: Checkpoint, key: str) -> tuple[Path, EngineFacts]:

@@ -18,7 +18,7 @@ from rich.text import Text
 from ..errors import BuildError
 from .budget import Budget
 from .drafts import DraftFigures
-from .verification import Disagreement, LogitsError, Verification, problems, shown
+from .verification import Disagreement, LogitsError, TextLoss, Verification, problems, shown
 
 JSON_NAME, TEXT_NAME = "report.json", "report.txt"
 FORMAT = 1
@@ -77,6 +77,18 @@ class BuildReport:
     def problems(self) -> list[str]:
         """What is over the budget."""
         return problems(self.verification, self.budget) if self.verification else []
+
+    @property
+    def summary(self) -> str:
+        """What was proved of the engine, in one line."""
+        found = self.verification
+        if found is None:
+            return "nothing: verification was left out, as VERIFY=none asked"
+        line = (
+            f"perplexity {found.perplexity_engine:.2f}, float weights {found.perplexity_reference:.2f};"
+            f" {found.agreement(self.budget.tie):.1%} of {found.greedy_tokens} greedy tokens as the float weights choose"
+        )
+        return f"{line}; in part: {found.left_out}" if found.left_out else line
 
     def write(self, folder: Path) -> None:
         """Write report.json and report.txt into `folder`."""
@@ -147,6 +159,7 @@ def verification_from(raw: dict[str, Any]) -> Verification:
         raw["drafts"] = DraftFigures(**drafts)
     for kind in {"decode", "prefill"} - unmeasured.keys():
         raw[kind] = LogitsError(**_numbered(raw[kind]))
+    raw["texts"] = tuple(TextLoss(**_numbered(t)) for t in raw["texts"])
     raw["disagreements"] = tuple(Disagreement(**_numbered(d)) for d in raw["disagreements"])
     return Verification(**raw)
 
@@ -166,8 +179,8 @@ def _numbers(found: Verification, budget: Budget) -> Table:
         ]  # fmt: skip
 
     rows = [
-        ("perplexity, float weights", f"{found.perplexity_reference:.3f} over {found.text_tokens} tokens", ""),
-        ("perplexity, engine", f"{found.perplexity_engine:.3f} (x {found.perplexity_ratio:.5f})",
+        ("perplexity, float weights", f"{found.perplexity_reference:.6g} over {found.text_tokens} tokens", ""),
+        ("perplexity, engine", f"{found.perplexity_engine:.6g} (x {found.perplexity_ratio:.5f})",
          _limit(budget.perplexity_ratio, "x ")),
         *(logits("decode", found.decode) if found.decode else ()),
         *logits("prefill", found.prefill),
