@@ -23,10 +23,12 @@ from .binaries import find_binaries
 from .configuration import configured
 from .errors import ServerError
 from .settings import Setting, Values, server_settings, suggest, with_settings
-from .starting import ENGINE_FOLDER, Builder, Start
+from .several import add_model, remove_model
+from .starting import Builder, Start
 from .state import begin_log, find_running, log_file
 from .supervisor import Supervisor, stop_on_signals
 from .telling import where
+from .view import ENGINE_FOLDER, View
 
 NOT_RUNNING = 3  # exit code of `status`, as of service managers
 SERVER = server_settings()
@@ -73,6 +75,21 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
         with files_told():
             print(Start(values=_one_model(values), builder=builder, build=build, switch=switch).up())
 
+    def add(
+        values: Values, build: Build = False,
+        name: Annotated[str, typer.Option(help="What clients call it; by default its own name.")] = "",
+    ) -> None:  # fmt: skip
+        """Serve one more model with the server that runs; nothing of the others is touched."""
+        with files_told():
+            print(add_model(_one_model(values), builder, name, build=build))
+
+    def remove(
+        values: Values, name: Annotated[str, typer.Argument(help="What clients call it.")]
+    ) -> None:  # fmt: skip
+        """Serve one model less, once what was asked of it is answered; nothing of the others is touched."""
+        with files_told():
+            print(remove_model(values["run_folder"], name))
+
     def down(values: Values) -> None:
         """Stop the server that runs in the background."""
         folder = values["run_folder"]
@@ -100,7 +117,9 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
 
     app.command("serve")(with_settings(serve, table, config) if builder else with_settings(supervise, SERVER))
     app.command("up")(with_settings(up, table, config))
-    for command in (down, status, logs):
+    one_more = {**(builder.settings if builder else {}), **{name: SERVER[name] for name in ("repository", "run_folder")}}
+    app.command("add")(with_settings(add, one_more, config))
+    for command in (remove, down, status, logs):
         app.command(command.__name__)(with_settings(command, run_folder, config))
 
 
@@ -136,11 +155,15 @@ def _status(folder: Path, as_json: bool) -> None:
             "running": True, "ready": health.ready, "pid": running.pid, "model": running.model,
             "repository": str(running.options.repository), "ports": running.options.ports,
             "memory_bytes": health.memory_bytes, "requests": health.requests,
+            "models": {name: one.ensemble for name, one in View(folder).served().items()},
         }))  # fmt: skip
         return
+    served = View(folder).served()
     print(f"{'ready' if health.ready else 'not ready'}: {running.options.repository} (pid {running.pid})")
     requests = ", ".join(f"{n} {k}" for k, n in health.requests.items()) or "its metrics do not answer"
     print(f"memory {health.memory_bytes / 1e6:,.0f} MB; requests: {requests}")
+    if len(served) > 1:
+        print("\n".join(f"  {one.ensemble:<8} {name}, {one.repository}" for name, one in served.items()))
     print(where(running.options))
 
 

@@ -31,6 +31,9 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
     return [
         str(binaries.server),
         f"--model-repository={options.repository.absolute()}",
+        "--model-control-mode=poll",  # models come and go with their folders; nobody can load one by a request
+        "--repository-poll-secs=1",
+        "--strict-readiness=false",  # else nothing is ready while one model comes; the first ones are there before it listens
         f"--backend-directory={binaries.backends}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         # Requests and chunks are small; the default of 64 MB for each model would be most of the server's memory.

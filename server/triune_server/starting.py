@@ -26,8 +26,7 @@ from .options import ServerOptions
 from .settings import Setting, Values
 from .state import RunningServer, find_running
 from .switching import built_otherwise, check_same, plain
-
-ENGINE_FOLDER = Path("generate") / "1"
+from .view import ENGINE_FOLDER
 
 
 class Builder(Protocol):

@@ -43,6 +43,7 @@ class Ensemble:
     def __init__(self) -> None:
         self.reply: Reply = lambda request: answer("Hel", "lo")
         self.requests: list[Json] = []
+        self.asked: list[str] = []  # which model, of each of these
         self.cancelled: list[str] = []
         self.ready = True
 
@@ -57,6 +58,7 @@ class Ensemble:
             self.cancelled.append(body["id"])
             return httpx.Response(200, json={"finish_reason": "cancelled"})
         self.requests.append(body)
+        self.asked.append(request.url.path.split("/")[3])
         replies = [self.reply(one) for one in _sequences(body)]
         for reply in replies:
             if isinstance(reply, tuple):

@@ -1,4 +1,4 @@
-"""/v1/models: the names that the model is served under, and one of them."""
+"""/v1/models: the names that models are served under, and one of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .endpoint import Endpoint
 
 
 async def models(serving: Served) -> Response:
-    """The names that the model is served under."""
-    return JsonResponse({"object": "list", "data": [_model(name) for name in serving.settings.models]})
+    """The names that models are served under."""
+    return JsonResponse({"object": "list", "data": [_model(name) for name in serving.routes.ensembles()]})
 
 
 async def model(model: str, serving: Served) -> Response:
