@@ -26,7 +26,7 @@ def gateway_command(options: ServerOptions, models_file: Path | None = None) -> 
     alias = EngineManifest.load(options.repository / "generate" / "1").model
     return [
         sys.executable, "-m", "triune_gateway", f"--host={options.host}", f"--port={options.openai_port}",
-        f"--grpc-url={options.grpc_url}", f"--alias={alias}",
+        f"--grpc-url={options.grpc_url}", f"--alias={alias}", *([f"--alias={options.name}"] if options.name else []),
         *([f"--models-file={models_file}"] if models_file else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
         *(f"--allow-origin={page}" for page in options.cors),

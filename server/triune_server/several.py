@@ -24,23 +24,25 @@ _OLD_NEWS_S = 10.0
 _LAST_WORDS_S = 1.0  # for answers that are whole and not yet sent
 
 
-def add_model(values: Values, builder: Builder | None, name: str, *, build: bool) -> str:
+def add_model(values: Values, builder: Builder | None, *, build: bool) -> str:
     """Serve one more; what to tell of it.
 
     Raises:
         ServerError: no server runs, the name is taken, or the model cannot be served; the others are served as before.
     """
     folder: Path = values["run_folder"]
-    running, view = _running(folder), View(folder)
+    running, view, name = _running(folder), View(folder), values["name"] or ""
     if name in view.served():
-        raise ServerError(f"{name} is being served already", f"choose another --name, or first: `triune remove {name}`")
+        raise ServerError(f"{name} is being served already", f"choose another: NAME=..., or first: `make remove NAME={name}`")
     repository: Path | None = values["repository"]
     if repository is None:
         if builder is None:
             raise ServerError("no model repository is named", "name it: --repository FOLDER")
         repository = builder.build(values) if build else builder.repository(values)
     if not repository.is_dir():
-        raise ServerError(f"no model repository at {repository}", "build it first: `triune add --build`, or `make add`")
+        raise ServerError(
+            f"no model repository at {repository}", "build it first: `make add MODEL=...`, with `triune add` --build"
+        )
     manifest = EngineManifest.load(repository / ENGINE_FOLDER)
     check_runnable(manifest, repository / ENGINE_FOLDER)
     name = name or name_for(manifest.model)

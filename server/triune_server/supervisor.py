@@ -93,7 +93,7 @@ class Supervisor:
         first = self._options.repository
         if not (first / ENGINE_FOLDER).is_dir():
             return {}
-        name = name_for(EngineManifest.load(first / ENGINE_FOLDER).model)
+        name = self._options.name or name_for(EngineManifest.load(first / ENGINE_FOLDER).model)
         also = dict(one.partition("=")[::2] for one in self._options.also)
         return {name: first, **{other: Path(path) for other, path in also.items()}}
 
