@@ -28,8 +28,8 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up serve down status logs chat add remove config lint format test test-slow test-clients test-gpu test-page \
-        fuzz bench contracts load load-test lock clean
+.PHONY: help install engine verify up serve down status logs chat add remove config lint format test test-slow test-clients test-gpu \
+        test-page fuzz bench contracts load load-test lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def configured(file: Path | None, environment: Mapping[str, str], settings: Mapp
         ServerError: a file that is named is not there or is no TOML, or a value is not what its setting takes.
     """
     if file is None and environment.get(CONFIG_VARIABLE):
-        file = Path(environment[CONFIG_VARIABLE]).expanduser()
+        file = Path(os.path.expanduser(environment[CONFIG_VARIABLE]))  # noqa: PTH111
     if file is None and FILE.exists():
         file = FILE
     values = {} if file is None else read(file, settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,13 +99,13 @@ class Setting:
             raise ServerError(f"{where} is {value}; it can be {self.least} to {self.most}", f"choose another {self.variable}")
         if isinstance(value, str) and not value:
             raise ServerError(f"{where} is empty; expected {_EXPECTED[self.kind]}", "leave it out, or name one")
-        return Path(value).expanduser() if self.kind is Path else value
+        return _path(value) if self.kind is Path else value
 
     def taken(self, value: Any) -> Any:
         """The value of its option as this setting has it."""
         if self.kind is tuple:
             return tuple(value or ())
-        return value.expanduser() if isinstance(value, Path) else value
+        return _path(value) if isinstance(value, Path) else value
 
     def said(self, value: Any) -> str:
         """How to say a value to make, in a shell."""
@@ -250,6 +251,10 @@ def _kind(annotation: Any) -> type:
         annotation = next(one for one in get_args(annotation) if one is not type(None))
     kind: type = get_origin(annotation) or annotation
     return tuple if kind is list else kind
+
+
+def _path(value: str | Path) -> Path:
+    return Path(os.path.expanduser(value))  # noqa: PTH111  # Path's own fails on a user that there is not
 
 
 def _shown(value: Any) -> str:

@@ -33,7 +33,7 @@ def add_model(values: Values, builder: Builder | None, *, build: bool) -> str:
     folder: Path = values["run_folder"]
     running, view, name = _running(folder), View(folder), values["name"] or ""
     if name in view.served():
-        raise ServerError(f"{name} is being served already", f"choose another: NAME=..., or first: `make remove NAME={name}`")
+        raise ServerError(f"{name} is being served already", f"choose another NAME, or `make remove NAME={name}` first")
     repository: Path | None = values["repository"]
     if repository is None:
         if builder is None:

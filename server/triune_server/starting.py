@@ -90,7 +90,8 @@ class Start:
         options = self.prepare(running)
         if running is not None:
             stop_running(running, self._folder)
-        print(telling.served(self._manifest(options), self._proved(options)), file=sys.stderr, flush=True)
+        for repository in (options.repository, *self._others()):
+            print(self._engine(repository), file=sys.stderr, flush=True)
         return serve_command(options, self._folder, self._settings())
 
     @property
@@ -196,17 +197,17 @@ class Start:
         return "its engine is older than what would be built now"
 
     def _told(self, options: ServerOptions) -> str:
+        repositories = [options.repository, *(Path(one.partition("=")[2]) for one in options.also)]
         try:
-            engine = telling.served(self._manifest(options), self._proved(options))
+            engine = "\n".join(self._engine(repository) for repository in repositories)
         except TriuneError:  # of a server that runs: its repository was moved away since
             return telling.where(options)
         return f"{engine}\n{telling.where(options)}"
 
-    def _proved(self, options: ServerOptions) -> str:
-        return self.builder.proved(options.repository) if self.builder is not None else ""
-
-    def _manifest(self, options: ServerOptions) -> EngineManifest:
-        return EngineManifest.load(options.repository / ENGINE_FOLDER)
+    def _engine(self, repository: Path) -> str:
+        """What is in a repository, and what was proved of it."""
+        proved = self.builder.proved(repository) if self.builder is not None else ""
+        return telling.served(EngineManifest.load(repository / ENGINE_FOLDER), proved)
 
     def _way_to_build(self) -> str:
         if self.builder is None or self.values["repository"] is not None:

@@ -72,9 +72,7 @@ class View:
             ServerError: the name is taken, or cannot be one of Triton's models.
         """
         if name in self.served():
-            raise ServerError(
-                f"{name} is being served already", f"choose another: NAME=..., or first: `make remove NAME={name}`"
-            )
+            raise ServerError(f"{name} is being served already", f"choose another NAME, or `make remove NAME={name}` first")
         return self._put(name, repository, plain=False)
 
     def announce(self, name: str, served: Served) -> None:
