@@ -50,6 +50,7 @@ class Supervisor:
             settings, engine: see `RunningServer`.
         """
         self._binaries, self._options, self._folder = binaries, options, folder
+        self._view = View(folder)
         self._settings, self._engine = dict(settings or {}), engine
         self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
         self._stopping = threading.Event()
@@ -75,17 +76,16 @@ class Supervisor:
         RunningServer(
             pid=os.getpid(), created=created, options=self._options, settings=self._settings, engine=self._engine
         ).save(self._folder)
-        view = View(self._folder)
         try:
-            view.begin(self._repositories())
+            self._view.begin(self._repositories())
             self._start_gateway()
-            with mounted(self._binaries, dataclasses.replace(self._options, repository=view.models)) as places:
+            with mounted(self._binaries, dataclasses.replace(self._options, repository=self._view.models)) as places:
                 while not self._stopping.is_set():
                     self._serve_once(places, on_ready)
         finally:
             if self._gateway is not None:
                 self._gateway.stop()
-            view.end()
+            self._view.end()
             forget(self._folder)
 
     def _repositories(self) -> dict[str, Path]:
@@ -99,10 +99,10 @@ class Supervisor:
 
     def _start_gateway(self) -> None:
         if self._options.openai_port:
-            self._gateway = Gateway(self._options, log_file(self._folder), View(self._folder).list)
+            self._gateway = Gateway(self._options, log_file(self._folder), self._view.list)
 
     def _serve_once(self, places: tuple[Binaries, ServerOptions], on_ready: Callable[[], None]) -> None:
-        server = Server(*places, log_file(self._folder))
+        server = Server(*places, log_file(self._folder), self._view.is_served)
         try:
             try:
                 server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
@@ -116,7 +116,11 @@ class Supervisor:
             if not self._stopping.is_set():
                 self._served = True
                 on_ready()
+            served = self._view.served()
             while not self._stopping.wait(self._watch_s):
+                if (now := self._view.served()) != served:
+                    served = now
+                    server.look_again()
                 if (problem := server.problem()) is not None:
                     server.kill()
                     self._count_restart(problem, server)

@@ -39,6 +39,7 @@ class View:
         self.models = run_folder.absolute() / "models"
         self.list = run_folder.absolute() / "models.json"
         self._beside = run_folder.absolute() / "models.new"
+        self._plain: set[str] = {""}  # the folders of the first one's models; and what cannot be told
 
     def begin(self, repositories: Mapping[str, Path]) -> None:
         """Start anew with these, by name; the first one's models get their plain names.
@@ -49,7 +50,10 @@ class View:
         self.end()
         self.models.mkdir(parents=True)
         for name, repository in repositories.items():
-            self.announce(name, self._put(name, repository, plain=not self.served()))
+            first = not self.served()
+            self.announce(name, self._put(name, repository, plain=first))
+            if first:
+                self._plain |= {folder.name for folder in self.models.iterdir()}
 
     def end(self) -> None:
         """Remove it."""
@@ -64,6 +68,11 @@ class View:
             return {name: Served(Path(one["repository"]), one["ensemble"]) for name, one in raw.items()}
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return {}
+
+    def is_served(self, model: str) -> bool:
+        """Whether one of Triton's models, by its folder's name, is of an engine that is served."""
+        name = model.rpartition("__")[0] or model.removesuffix("_infer")
+        return model in self._plain or name in self.served()
 
     def add(self, name: str, repository: Path) -> Served:
         """Put one more in; `announce` it when it is ready.

@@ -122,6 +122,31 @@ def test_what_a_model_was_asked_is_answered_before_it_goes(several: RealServer, 
     assert [answer.json()["usage"]["completion_tokens"] for answer in answers] == [1500] * 4
 
 
+def test_one_that_was_there_from_the_start_goes_and_nothing_is_started_again(folder: Path, tmp_path: Path) -> None:
+    also = f"--also=other={folder / 'other'}"
+    server = start(tmp_path, folder / "first", also)
+    try:
+        assert complete(server, "other").status_code == 200
+        with Load(server, "triune", "triune") as load:
+            triune(tmp_path, "remove", "other")
+            time.sleep(1.5)  # longer than whoever watches needs to see that processes have ended
+        assert load.answers and not load.wrong
+        assert "starting the server again" not in server.log.read_text()
+        server.stubs("generate")[0].kill()
+        wait_until_restarted(server)
+        assert complete(server, "triune").status_code == 200
+        assert complete(server, "other").status_code == 404
+    finally:
+        stop(server)
+
+
+def wait_until_restarted(server: RealServer) -> None:
+    end = time.monotonic() + 60
+    while server.log.read_text().count(server.options.http_url + "/v2/models/triune/generate -d") < 2:
+        assert time.monotonic() < end, server.log.read_text()[-2000:]
+        time.sleep(0.1)
+
+
 def test_what_cannot_be_added_or_removed_is_one_sentence(several: RealServer, folder: Path) -> None:
     first = next(name for name in listed(several) if name != "triune")
     assert "no model repository" in triune(folder, "add", "--repository=nowhere", exit_code=1)
