@@ -18,6 +18,7 @@ from support.real_server import RealServer, start, stop
 from triune_runtime.manifest import EngineManifest, Limits
 
 pytestmark = pytest.mark.triton
+_LONG = 3_000  # tokens: more than are made before a removal has begun
 PROMPT = "the quick brown fox"
 
 
@@ -107,19 +108,21 @@ def test_one_is_added_and_removed_under_load_and_the_other_never_fails(several: 
 
 
 def test_what_a_model_was_asked_is_answered_before_it_goes(several: RealServer, folder: Path) -> None:
-    triune(folder, "add", f"--repository={folder / 'first'}", "--name=other")  # a name that there was before
+    long_winded = fake_repository(folder / "long", Limits(max_length=_LONG + 100))
+    triune(folder, "add", f"--repository={long_winded}", "--name=other")  # a name that there was before
     answers: list[httpx.Response] = []
     long = [
-        threading.Thread(target=lambda: answers.append(complete(several, "other", max_tokens=1500, ignore_eos=True)))
+        threading.Thread(target=lambda: answers.append(complete(several, "other", max_tokens=_LONG, ignore_eos=True)))
         for _ in range(4)
     ]
     for thread in long:
         thread.start()
     time.sleep(0.5)
+    assert not answers
     triune(folder, "remove", "other")
     for thread in long:
         thread.join()
-    assert [answer.json()["usage"]["completion_tokens"] for answer in answers] == [1500] * 4
+    assert [answer.json()["usage"]["completion_tokens"] for answer in answers] == [_LONG] * 4
 
 
 def test_one_that_was_there_from_the_start_goes_and_nothing_is_started_again(folder: Path, tmp_path: Path) -> None:
