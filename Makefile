@@ -1,10 +1,13 @@
 # One verb each; `make help` lists them. CI runs `make test`.
 # Settings, as docs/configuration.md lists them. What is given (make up MODEL=... HTTP_PORT=...) goes to `triune` as it is,
 # whatever is in it; what is not, `triune` looks up in triune.toml or has a default for. So nothing is computed here.
-SETTINGS := MODEL TARGET PRECISION COMPUTE_CAPABILITY WEIGHT_STREAMING MAX_SEQUENCES MAX_LENGTH PREFILL_CHUNK BUILD_DIR VERIFY \
+SETTINGS := MODEL MODELS NAME TARGET PRECISION COMPUTE_CAPABILITY WEIGHT_STREAMING MAX_SEQUENCES MAX_LENGTH PREFILL_CHUNK BUILD_DIR VERIFY \
             SPECULATION REPOSITORY HOST HTTP_PORT GRPC_PORT METRICS_PORT OPENAI_PORT API_KEY_FILE CORS RUN_FOLDER CONFIG
 ifneq ($(filter environment%,$(origin HOST)),)
 HOST := # shells and compilers set it for themselves
+endif
+ifneq ($(filter environment%,$(origin NAME)),)
+NAME := # so do other systems' shells
 endif
 ifdef CAPABILITY
 COMPUTE_CAPABILITY := $(CAPABILITY)
@@ -27,8 +30,8 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up serve down status logs chat config lint format test test-slow test-clients test-gpu test-page \
-        fuzz bench contracts load load-test lock clean FORCE
+.PHONY: help install engine verify up serve down status logs chat add remove config lint format test test-slow test-clients test-gpu \
+        test-page fuzz bench contracts load load-test lock clean FORCE
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +82,12 @@ logs: .venv/installed ## the server's log
 
 chat: .venv/installed ## talk to the server that runs, in the terminal
 	@$(TRIUNE) chat
+
+add: $(INSTALLED) ## build if needed, then serve one more model with the server that runs; NAME=...
+	@$(TRIUNE) add --build
+
+remove: .venv/installed ## serve one model less: NAME=...
+	@$(TRIUNE) remove $(call QUOTED,NAME)
 
 config: .venv/installed ## every setting: its value, and who said it
 	@$(TRIUNE) config

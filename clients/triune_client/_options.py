@@ -62,6 +62,7 @@ class ClientParams(OptionParams, total=False):
     """What `with_options` takes: options of the answer and settings of the client."""
 
     model: str
+    tokenizer: str
     timeout_s: float | None
     deadline_s: float | None
     max_retries: int
@@ -137,6 +138,7 @@ class Settings:
     """What a client does with a call, and the options it sends when a call names none."""
 
     model: str = "triune"
+    tokenizer: str = "tokenize"  # the server's model that turns prompts into tokens, for `tokenize` and `tokenize_chat`
     timeout_s: float | None = 120.0  # longest silence of the server; None: wait for ever
     deadline_s: float | None = None  # seconds for the whole answer; the server enforces it too
     max_retries: int = 2  # of what is safe to try again

@@ -129,11 +129,11 @@ class SyncClient(ClientBase, ABC):
             TriuneError: the call failed.
             TypeError, ValueError: an argument is wrong; nothing was sent.
         """
-        return _wire.tokens_of_outputs(self._infer(_wire.TOKENIZER, self._call_of_prompt(prompt, params)))
+        return _wire.tokens_of_outputs(self._infer(self.settings.tokenizer, self._call_of_prompt(prompt, params)))
 
     def tokenize_chat(self, messages: str | Sequence[Message], **params: Unpack[CallParams]) -> Tokens:
         """The tokens of a conversation, as the model's own template renders it. Raises as `tokenize`."""
-        return _wire.tokens_of_outputs(self._infer(_wire.TOKENIZER, self._call_of_chat(messages, params)))
+        return _wire.tokens_of_outputs(self._infer(self.settings.tokenizer, self._call_of_chat(messages, params)))
 
     def cancel(self, request_id: str) -> None:
         """Aborts the running request of this id; whoever reads it gets the finish reason "cancelled".

@@ -19,7 +19,6 @@ from ._options import Message, Settings
 from ._types import Chunk, FinishReason, ModelInfo, Tokens, Usage
 
 _FINISH_REASONS = frozenset(get_args(FinishReason))
-TOKENIZER = "tokenize"  # the model that turns prompts into tokens
 _STRUCT = {"INT32": "i", "UINT32": "I", "INT64": "q", "UINT64": "Q", "FP32": "f", "BOOL": "?"}
 
 

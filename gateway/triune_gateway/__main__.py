@@ -72,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a further name of the model; may be repeated",
     )
     parser.add_argument(
+        "--models-file",
+        type=Path,
+        metavar="FILE",
+        help='further models, read again when it changes: {"NAME": {"ensemble": ...}}',
+    )
+    parser.add_argument(
         "--timeout-s",
         type=float,
         default=default.timeout_s,

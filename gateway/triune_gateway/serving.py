@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,6 +17,7 @@ from .calls import Call
 from .errors import ApiError
 from .metrics import Metrics
 from .responses.store import Store
+from .routes import Routes
 from .settings import Settings
 from .shapes import AnswerShape
 
@@ -23,7 +25,7 @@ _PATIENCE_S = 2.0  # for what an answer can do without
 
 
 class Serving:
-    """One gateway at work."""
+    """One gateway at work; of each request a copy, whose client is that of the model which was asked for."""
 
     client: TextClient  # while the application runs
 
@@ -31,22 +33,26 @@ class Serving:
         self.settings = settings
         self.started = int(time.time())
         self.metrics = Metrics()
+        self.routes = Routes(settings)
         self.responses = Store(
             most=settings.max_responses, most_bytes=settings.max_responses_bytes, file=settings.responses_file
         )
 
     def check_model(self, name: str) -> None:
-        """Check that the model is served under a name.
+        """Check that a model is served under a name, and go on with that model.
 
         Raises:
-            ApiError: it is not.
+            ApiError: none is.
         """
-        if name not in self.settings.models:
-            known = ", ".join(self.settings.models)
+        routes = self.routes.known()
+        if name not in routes:
+            known = ", ".join(routes)
             raise ApiError(404, f"The model '{name}' does not exist; served here: {known}.", code="model_not_found")
+        if routes[name].ensemble != self.settings.model:
+            self.client = self.client.with_options(model=routes[name].ensemble, tokenizer=routes[name].tokenizer)
 
     async def max_model_len(self) -> int | None:
-        """Most tokens of a prompt and its answer together; None while the server behind cannot say."""
+        """Most tokens of a prompt and its answer together, of the model checked last; None while the server cannot say."""
         try:
             return (await asyncio.wait_for(self.client.tokenize((0,)), _PATIENCE_S)).max_length
         except (TriuneError, TimeoutError):
@@ -59,7 +65,7 @@ class Serving:
 
 async def _serving(request: Request) -> Serving:
     serving: Serving = request.app.state.serving
-    return serving
+    return copy.copy(serving)
 
 
 Served = Annotated[Serving, Depends(_serving)]  # how an endpoint asks for it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,6 +12,7 @@ class Settings:
 
     Attributes:
         aliases: further names that clients may call the model by.
+        models_file: further models, which may come and go: JSON, for each name an object with the `ensemble` behind it.
         timeout_s: longest silence of the server behind, the wait for a free slot included.
         access_log: the file that gets a JSON line for every request, "-" for the standard output, None for none.
         max_responses: answers of /v1/responses that are kept, for clients to go on from; 0: none.
@@ -23,6 +25,7 @@ class Settings:
     grpc_url: str = "127.0.0.1:8001"
     model: str = "triune"  # the ensemble, and the name it is served under
     aliases: tuple[str, ...] = ()
+    models_file: Path | None = None
     timeout_s: float = 120.0
     api_keys: tuple[str, ...] = ()
     max_body_bytes: int = 4_000_000
@@ -36,5 +39,5 @@ class Settings:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names under which the model is served, each once."""
+        """The names under which the first model is served, each once."""
         return tuple(dict.fromkeys((self.model, *self.aliases)))

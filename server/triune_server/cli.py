@@ -22,11 +22,13 @@ from .background import look, stop_running
 from .binaries import find_binaries
 from .configuration import configured
 from .errors import ServerError
-from .settings import Setting, Values, server_settings, suggest, with_settings
-from .starting import ENGINE_FOLDER, Builder, Start
+from .settings import MODELS, Setting, Values, server_settings, suggest, with_settings
+from .several import add_model, remove_model
+from .starting import Builder, Start
 from .state import begin_log, find_running, log_file
 from .supervisor import Supervisor, stop_on_signals
 from .telling import where
+from .view import ENGINE_FOLDER, View
 
 NOT_RUNNING = 3  # exit code of `status`, as of service managers
 SERVER = server_settings()
@@ -43,13 +45,13 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
         builder: None: only repositories that are there can be served.
     """
     config = config_option(settings) if settings else None
-    table = {**(builder.settings if builder else {}), **SERVER}
+    table = for_models(builder.settings) if builder else SERVER
     run_folder = {"run_folder": SERVER["run_folder"]}
 
     def serve(values: Values, switch: Switch = False, build: Build = False) -> None:
         """Serve in the foreground until ctrl-C; a server that dies is started again."""
         with files_told():
-            command = Start(values=_one_model(values), builder=builder, build=build, switch=switch).foreground()
+            command = Start(each=_each_model(values), builder=builder, build=build, switch=switch).foreground()
             sys.stdout.flush()
             os.execv(command[0], command)
 
@@ -60,7 +62,7 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("httpx").setLevel(logging.WARNING)
         with files_told():
-            options = Start(values=values, builder=None).prepare()
+            options = Start(each=(values,), builder=None).prepare()
             folder = values["run_folder"]
             begin_log(folder)
             engine = EngineManifest.load(options.repository / ENGINE_FOLDER).inputs_hash
@@ -71,7 +73,19 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
     def up(values: Values, switch: Switch = False, build: Build = False) -> None:
         """Serve in the background; returns when the server is ready."""
         with files_told():
-            print(Start(values=_one_model(values), builder=builder, build=build, switch=switch).up())
+            print(Start(each=_each_model(values), builder=builder, build=build, switch=switch).up())
+
+    def add(values: Values, build: Build = False) -> None:
+        """Serve one more model with the server that runs; nothing of the others is touched."""
+        with files_told():
+            print(add_model(_one_model(values), builder, build=build))
+
+    def remove(
+        values: Values, name: Annotated[str, typer.Argument(help="What clients call it.")]
+    ) -> None:  # fmt: skip
+        """Serve one model less, once what was asked of it is answered; nothing of the others is touched."""
+        with files_told():
+            print(remove_model(values["run_folder"], name))
 
     def down(values: Values) -> None:
         """Stop the server that runs in the background."""
@@ -100,7 +114,12 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
 
     app.command("serve")(with_settings(serve, table, config) if builder else with_settings(supervise, SERVER))
     app.command("up")(with_settings(up, table, config))
-    for command in (down, status, logs):
+    one_more = {
+        **(builder.settings if builder else {}),
+        **{name: SERVER[name] for name in ("repository", "name", "run_folder")},
+    }
+    app.command("add")(with_settings(add, one_more, config))
+    for command in (remove, down, status, logs):
         app.command(command.__name__)(with_settings(command, run_folder, config))
 
 
@@ -121,6 +140,22 @@ def config_option(settings: Mapping[str, Setting]) -> object:
     ]  # fmt: skip
 
 
+def for_models(building: Mapping[str, Setting]) -> dict[str, Setting]:
+    """The settings of a server of models, where the builder's are `building`."""
+    return {**building, MODELS.name: MODELS, **{name: setting for name, setting in SERVER.items() if name != "also"}}
+
+
+def _each_model(values: Values) -> tuple[Values, ...]:
+    """What is asked for, for each model that is to be served."""
+    if "models" not in values.settings:
+        return (values,)
+    for other in ("model", "repository"):
+        values = values.one_of("models", other)
+    if values["models"]:
+        return tuple(values.of_model(entry) for entry in values["models"])
+    return (_one_model(values),)
+
+
 def _one_model(values: Values) -> Values:
     return values.one_of("model", "repository") if "model" in values.settings else values
 
@@ -136,11 +171,15 @@ def _status(folder: Path, as_json: bool) -> None:
             "running": True, "ready": health.ready, "pid": running.pid, "model": running.model,
             "repository": str(running.options.repository), "ports": running.options.ports,
             "memory_bytes": health.memory_bytes, "requests": health.requests,
+            "models": {name: one.ensemble for name, one in View(folder).served().items()},
         }))  # fmt: skip
         return
+    served = View(folder).served()
     print(f"{'ready' if health.ready else 'not ready'}: {running.options.repository} (pid {running.pid})")
     requests = ", ".join(f"{n} {k}" for k, n in health.requests.items()) or "its metrics do not answer"
     print(f"memory {health.memory_bytes / 1e6:,.0f} MB; requests: {requests}")
+    if len(served) > 1:
+        print("\n".join(f"  {one.ensemble:<8} {name}, {one.repository}" for name, one in served.items()))
     print(where(running.options))
 
 

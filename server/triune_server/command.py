@@ -16,14 +16,14 @@ from triune_builder.cli import build, report
 
 from . import __version__, extras
 from .building import Building
-from .cli import SERVER, commands, config_option, files_told
+from .cli import SERVER, commands, config_option, files_told, for_models
 from .configuration import configured
 from .errors import ServerError
-from .settings import DEFAULT, ENVIRONMENT, Values, with_settings
+from .settings import ENVIRONMENT, Values, with_settings
 from .state import RunningServer, find_running
 
 _BUILDING = Building()
-SETTINGS = {**_BUILDING.settings, **SERVER}
+SETTINGS = for_models(_BUILDING.settings)
 _CONFIG = config_option(SETTINGS)
 _RUN_FOLDER = {"run_folder": SERVER["run_folder"]}
 _NAMING = ("model", "target", "build_dir")  # which repository
@@ -80,7 +80,7 @@ def _show_repository(
     """Where the model's repository lies: the one that is asked for, or else of what runs."""
     with files_told():
         running = find_running(values["run_folder"])
-        if running is not None and values.origins["model"] == values.origins["target"] == DEFAULT:
+        if running is not None and not values.asked((*_NAMING, "models")):
             print(running.options.repository)
         elif build:
             print(_BUILDING.build(values))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from .errors import ServerError
 from .settings import ENVIRONMENT, Setting
 
 FILE = Path("triune.toml")  # where a command runs
+OF_A_MODEL = (  # what each of several models may have of its own
+    "model", "name", "target", "precision", "max_length", "max_sequences", "prefill_chunk", "verify", "speculation",
+)  # fmt: skip
 CONFIG_VARIABLE = "TRIUNE_CONFIG"
 
 
@@ -34,7 +39,7 @@ def configured(file: Path | None, environment: Mapping[str, str], settings: Mapp
         ServerError: a file that is named is not there or is no TOML, or a value is not what its setting takes.
     """
     if file is None and environment.get(CONFIG_VARIABLE):
-        file = Path(environment[CONFIG_VARIABLE]).expanduser()
+        file = Path(os.path.expanduser(environment[CONFIG_VARIABLE]))  # noqa: PTH111
     if file is None and FILE.exists():
         file = FILE
     values = {} if file is None else read(file, settings)
@@ -57,7 +62,23 @@ def read(file: Path, settings: Mapping[str, Setting]) -> dict[str, Any]:
         raise ServerError(f"{file} cannot be read: {error.strerror}", "name a file that is there: --config FILE") from None
     except ValueError as error:  # no TOML, or no UTF-8
         raise ServerError(f"{file} is no TOML: {error}", "docs/configuration.md shows one") from None
+    if "models" in settings and _is_tables(raw.get("models")):
+        raw["models"] = [_entry(table, settings, file) for table in raw["models"]]
     return {name: _known(name, settings, file).check(value, f"{name} in {file}") for name, value in raw.items()}
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
+def _entry(table: Mapping[str, Any], settings: Mapping[str, Setting], file: Path) -> str:
+    """A table of [[models]], checked, as `Values.of_model` takes it."""
+    own = {name: setting for name, setting in settings.items() if name in OF_A_MODEL}
+    for name, value in table.items():
+        _known(name, own, file).check(value, f"{name} in a [[models]] of {file}")
+    if "model" not in table:
+        raise ServerError(f"a [[models]] of {file} has no model", "add: model = ...")
+    return json.dumps(dict(table))
 
 
 def _known(name: str, settings: Mapping[str, Setting], file: Path) -> Setting:

@@ -21,12 +21,13 @@ from .launcher import end_with_parent
 from .options import ServerOptions
 
 
-def gateway_command(options: ServerOptions) -> list[str]:
+def gateway_command(options: ServerOptions, models_file: Path | None = None) -> list[str]:
     """Its command line. API keys come by a file or the environment, where other users cannot read them."""
     alias = EngineManifest.load(options.repository / "generate" / "1").model
     return [
         sys.executable, "-m", "triune_gateway", f"--host={options.host}", f"--port={options.openai_port}",
-        f"--grpc-url={options.grpc_url}", f"--alias={alias}",
+        f"--grpc-url={options.grpc_url}", f"--alias={alias}", *([f"--alias={options.name}"] if options.name else []),
+        *([f"--models-file={models_file}"] if models_file else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
         *(f"--allow-origin={page}" for page in options.cors),
     ]  # fmt: skip
@@ -35,14 +36,18 @@ def gateway_command(options: ServerOptions) -> list[str]:
 class Gateway:
     """A running gateway. It outlives restarts of the server behind it: its clients are told to try again meanwhile."""
 
-    def __init__(self, options: ServerOptions, log: Path) -> None:
-        """Start it; its output goes to the end of `log`."""
+    def __init__(self, options: ServerOptions, log: Path, models_file: Path | None = None) -> None:
+        """Start it; its output goes to the end of `log`.
+
+        Args:
+            models_file: what is served, see `view.View`; None: the one model that `options` name.
+        """
         self._options = options
         self.log = log
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self.process = psutil.Popen(
-                gateway_command(options),
+                gateway_command(options, models_file),
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -31,6 +31,9 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
     return [
         str(binaries.server),
         f"--model-repository={options.repository.absolute()}",
+        "--model-control-mode=poll",  # models come and go with their folders; nobody can load one by a request
+        "--repository-poll-secs=1",
+        "--strict-readiness=false",  # else nothing is ready while one model comes; the first ones are there before it listens
         f"--backend-directory={binaries.backends}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         # Requests and chunks are small; the default of 64 MB for each model would be most of the server's memory.
@@ -121,8 +124,14 @@ def end_with_parent() -> None:
 class Server:
     """A running tritonserver and its stubs."""
 
-    def __init__(self, binaries: Binaries, options: ServerOptions, log: Path) -> None:
-        """Start it; its output goes to the end of `log`."""
+    def __init__(
+        self, binaries: Binaries, options: ServerOptions, log: Path, watched: Callable[[str], bool] = lambda model: True
+    ) -> None:
+        """Start it; its output goes to the end of `log`.
+
+        Args:
+            watched: whether a model, by its folder's name, is to be there: the end of its process is a problem then.
+        """
         self.options = options
         self.log = log
         self._log_start = log.stat().st_size if log.exists() else 0
@@ -137,7 +146,8 @@ class Server:
                 start_new_session=True,  # ctrl-C stops the supervisor, which then stops the server in order
                 preexec_fn=end_with_parent,
             )
-        self._stubs: list[psutil.Process] = []
+        self._stubs: dict[psutil.Process, str] = {}  # and the model of each
+        self._watched = watched
 
     def wait_ready(self, timeout_s: float, given_up: Callable[[], bool] = lambda: False) -> None:
         """Wait until every model is served, or until `given_up`.
@@ -155,18 +165,22 @@ class Server:
                     f"the whole log is {self.log}",
                 )
             if is_ready(self.options):
-                self._stubs = self._find_stubs()
+                self.look_again()
                 return
             time.sleep(0.1)
         raise ServerError(
             f"tritonserver was not ready after {timeout_s:.0f} s:\n{self.reasons()}", f"the whole log is {self.log}"
         )
 
+    def look_again(self) -> None:
+        """Watch the processes of the models that are served now."""
+        self._stubs = {stub: _model_of(stub) for stub in self._find_stubs()}
+
     def problem(self) -> str | None:
         """What is wrong with the server, or None: it has ended, or one of its stubs has."""
         if self.process.poll() is not None:
             return f"tritonserver ended with code {self.process.returncode}"
-        dead = [s.pid for s in self._stubs if not s.is_running() or s.status() == psutil.STATUS_ZOMBIE]
+        dead = [stub.pid for stub, model in self._stubs.items() if _has_ended(stub) and self._watched(model)]
         return f"the Python process of a model died (pid {', '.join(map(str, dead))})" if dead else None
 
     def stop(self, timeout_s: float = 10.0) -> None:
@@ -215,6 +229,18 @@ class Server:
             return [p for p in self.process.children(recursive=True) if p.name().startswith(STUB[:15])]
         except psutil.NoSuchProcess:
             return []
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def _model_of(stub: psutil.Process) -> str:
+    """The folder's name of the model that a stub runs; empty if that cannot be seen."""
+    try:
+        return next((Path(one).parents[1].name for one in stub.cmdline() if one.endswith("/1/model.py")), "")
+    except psutil.Error:
+        return ""
 
 
 def is_ready(options: ServerOptions) -> bool:

@@ -26,7 +26,7 @@ _TAKEN = re.compile(r"[A-Za-z0-9_./+,@%=-]+")  # paths that bash leaves as they 
 @contextmanager
 def mounted(binaries: Binaries, options: ServerOptions) -> Iterator[tuple[Binaries, ServerOptions]]:
     """The same, by paths that Triton can use for as long as the `with` block."""
-    repository = options.repository.resolve()
+    repository = options.repository.absolute()
     if _TAKEN.fullmatch(f"{repository}{binaries.backends.absolute()}{_RUNTIME}{sys.prefix}"):
         yield dataclasses.replace(binaries, backends=binaries.backends.absolute()), options
         return

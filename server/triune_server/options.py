@@ -17,6 +17,10 @@ class ServerOptions:
     """One server: what it serves and where it listens."""
 
     repository: Path = field(metadata=about("A Triton model repository to serve, instead of a model's."))
+    name: str | None = field(
+        default=None, metadata=about("What clients may call the model, beside `triune`; by default its own.")
+    )
+    also: tuple[str, ...] = field(default=(), metadata=about("Further repositories to serve beside it, as NAME=FOLDER."))
     host: str = field(default="127.0.0.1", metadata=about("Address to listen on."))
     http_port: int = field(default=8000, metadata=about("Port of HTTP.", 1, 65535))
     grpc_port: int = field(default=8001, metadata=about("Port of gRPC.", 1, 65535))

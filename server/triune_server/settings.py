@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
+import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,13 +99,13 @@ class Setting:
             raise ServerError(f"{where} is {value}; it can be {self.least} to {self.most}", f"choose another {self.variable}")
         if isinstance(value, str) and not value:
             raise ServerError(f"{where} is empty; expected {_EXPECTED[self.kind]}", "leave it out, or name one")
-        return Path(value).expanduser() if self.kind is Path else value
+        return _path(value) if self.kind is Path else value
 
     def taken(self, value: Any) -> Any:
         """The value of its option as this setting has it."""
         if self.kind is tuple:
             return tuple(value or ())
-        return value.expanduser() if isinstance(value, Path) else value
+        return _path(value) if isinstance(value, Path) else value
 
     def said(self, value: Any) -> str:
         """How to say a value to make, in a shell."""
@@ -134,6 +136,14 @@ class Values:
         """Those that somebody said, of `names` or of all."""
         return {n: self.values[n] for n in (self.values if names is None else names) if self.origins.get(n, DEFAULT) != DEFAULT}
 
+    def of_model(self, entry: str) -> Values:
+        """The same for one of the models that are served side by side: a model, or a JSON object of settings of its own."""
+        own = json.loads(entry) if entry.startswith("{") else {"model": entry}
+        taken = {name: self.settings[name].check(value, name) for name, value in own.items()}
+        named = {"name": None, **taken}  # a name is one model's alone
+        origins = {**self.origins, **dict.fromkeys(named, self.origins["models"])}
+        return Values(self.settings, {**self.values, "repository": None, **named}, origins)
+
     def said_here(self) -> dict[str, Any]:
         """Those that were said with the command: not by a file, nor by default."""
         return {name: self.values[name] for name, origin in self.origins.items() if origin in (OPTION, ENVIRONMENT)}
@@ -157,8 +167,15 @@ class Values:
 
     def server_options(self, **instead: Any) -> ServerOptions:
         """The server's part, with `instead` in the place of some."""
-        known = {field.name: self.values[field.name] for field in dataclasses.fields(ServerOptions)}
+        names = [field.name for field in dataclasses.fields(ServerOptions)]
+        known = {name: self.values[name] for name in names if name in self.settings}
         return ServerOptions(**known | dict(instead))
+
+
+MODELS = Setting(
+    name="models", kind=tuple, default=(),
+    help="Models to serve side by side, in the place of one; the first has the plain names.",
+)  # fmt: skip
 
 
 def server_settings() -> dict[str, Setting]:
@@ -234,6 +251,10 @@ def _kind(annotation: Any) -> type:
         annotation = next(one for one in get_args(annotation) if one is not type(None))
     kind: type = get_origin(annotation) or annotation
     return tuple if kind is list else kind
+
+
+def _path(value: str | Path) -> Path:
+    return Path(os.path.expanduser(value))  # noqa: PTH111  # Path's own fails on a user that there is not
 
 
 def _shown(value: Any) -> str:

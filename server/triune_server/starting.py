@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Mapping
@@ -26,8 +27,7 @@ from .options import ServerOptions
 from .settings import Setting, Values
 from .state import RunningServer, find_running
 from .switching import built_otherwise, check_same, plain
-
-ENGINE_FOLDER = Path("generate") / "1"
+from .view import ENGINE_FOLDER, name_for
 
 
 class Builder(Protocol):
@@ -46,12 +46,13 @@ class Start:
     """One start: what is asked for, and by what.
 
     Attributes:
+        each: what is asked for of each model that is to be served; all but what names and builds it is the same.
         builder: None: only repositories that are there can be served.
         build: whether to build first.
         switch: whether to stop a server that runs.
     """
 
-    values: Values
+    each: tuple[Values, ...]
     builder: Builder | None
     build: bool = False
     switch: bool = False
@@ -89,8 +90,14 @@ class Start:
         options = self.prepare(running)
         if running is not None:
             stop_running(running, self._folder)
-        print(telling.served(self._manifest(options), self._proved(options)), file=sys.stderr, flush=True)
+        for repository in (options.repository, *self._others()):
+            print(self._engine(repository), file=sys.stderr, flush=True)
         return serve_command(options, self._folder, self._settings())
+
+    @property
+    def values(self) -> Values:
+        """Of the first model, and of the server."""
+        return self.each[0]
 
     @property
     def _folder(self) -> Path:
@@ -126,25 +133,48 @@ class Start:
         find_binaries(self._folder)
         check_ports(options, running.options.ports.values() if running else ())
         if build and self.builder is not None:
-            self.builder.build(self.values)
+            for values in self.each:
+                self.builder.build(values)
             self._check_engine(options)
-        return options
+        return dataclasses.replace(options, also=self._also())
 
     def _check_engine(self, options: ServerOptions) -> None:
-        if not options.repository.is_dir():
-            raise ServerError(f"no model repository at {options.repository}", self._way_to_build())
-        check_runnable(self._manifest(options), options.repository / ENGINE_FOLDER)
+        for repository in (options.repository, *self._others()):
+            if not repository.is_dir():
+                raise ServerError(f"no model repository at {repository}", self._way_to_build())
+            check_runnable(EngineManifest.load(repository / ENGINE_FOLDER), repository / ENGINE_FOLDER)
+
+    def _others(self) -> list[Path]:
+        """The repositories of all models but the first."""
+        return [] if self.builder is None else [self.builder.repository(values) for values in self.each[1:]]
+
+    def _also(self) -> tuple[str, ...]:
+        """The others as `ServerOptions` have them, with their names."""
+        if self.builder is None:
+            also: tuple[str, ...] = self.values["also"]
+            return also
+        names = [self.values["name"] or name_for(EngineManifest.load(self._repository() / ENGINE_FOLDER).model)]
+        also = ()
+        for values, repository in zip(self.each[1:], self._others(), strict=True):
+            name = values["name"] or name_for(EngineManifest.load(repository / ENGINE_FOLDER).model)
+            if name in names:
+                raise ServerError(
+                    f"two models are called {name}", "give one another name: [[models]] with name = ... in triune.toml"
+                )
+            names.append(name)
+            also += (f"{name}={repository}",)
+        return also
 
     def _options(self, running: RunningServer | None) -> ServerOptions:
         """What is not asked for stays as it is with the server that is replaced, its keys and ports above all."""
         stays = {} if running is None else vars(running.options)
         asked = self.values.asked(stays)
-        return self.values.server_options(**stays | asked | {"repository": self._repository()})
+        return self.values.server_options(**stays | asked | {"repository": self._repository(), "also": ()})
 
     def _settings(self) -> dict[str, Any]:
         if self.builder is None or self.values["repository"] is not None:
             return {}
-        return plain(self.values, self.builder.settings)
+        return plain(self.values, (*self.builder.settings, "models"))
 
     def _already(self, running: RunningServer) -> str:
         lines = [f"a server is running already (pid {running.pid}, {running.options.repository})"]
@@ -167,17 +197,17 @@ class Start:
         return "its engine is older than what would be built now"
 
     def _told(self, options: ServerOptions) -> str:
+        repositories = [options.repository, *(Path(one.partition("=")[2]) for one in options.also)]
         try:
-            engine = telling.served(self._manifest(options), self._proved(options))
+            engine = "\n".join(self._engine(repository) for repository in repositories)
         except TriuneError:  # of a server that runs: its repository was moved away since
             return telling.where(options)
         return f"{engine}\n{telling.where(options)}"
 
-    def _proved(self, options: ServerOptions) -> str:
-        return self.builder.proved(options.repository) if self.builder is not None else ""
-
-    def _manifest(self, options: ServerOptions) -> EngineManifest:
-        return EngineManifest.load(options.repository / ENGINE_FOLDER)
+    def _engine(self, repository: Path) -> str:
+        """What is in a repository, and what was proved of it."""
+        proved = self.builder.proved(repository) if self.builder is not None else ""
+        return telling.served(EngineManifest.load(repository / ENGINE_FOLDER), proved)
 
     def _way_to_build(self) -> str:
         if self.builder is None or self.values["repository"] is not None:

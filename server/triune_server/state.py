@@ -64,6 +64,7 @@ def find_running(folder: Path) -> RunningServer | None:
             "repository": Path(saved["repository"]),
             "api_key_file": Path(saved["api_key_file"]) if saved.get("api_key_file") else None,
             "cors": tuple(saved.get("cors", ())),
+            "also": tuple(saved.get("also", ())),
         })  # fmt: skip
         found = RunningServer(
             pid=raw["pid"], created=raw["created"], options=options,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ServerError
-from .settings import Setting, Values
+from .settings import Values
 from .state import RunningServer
 
 _NAMING = ("model", "target", "repository", "build_dir")  # they say which repository, and that is what is compared
@@ -78,9 +78,9 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
-def plain(values: Values, settings: Mapping[str, Setting]) -> dict[str, Any]:
+def plain(values: Values, names: Iterable[str]) -> dict[str, Any]:
     """The values of some settings, as the state keeps them."""
-    return {name: _plain(values[name]) for name in settings}
+    return {name: _plain(values[name]) for name in names}
 
 
 def _said(values: Values, some: Mapping[str, Any]) -> str:

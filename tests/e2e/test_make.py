@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -46,12 +46,12 @@ class Make:
     def asked_ports(self) -> list[str]:
         return [f"{name}={port}" for name, port in self.ports.items()]
 
-    def answers(self) -> None:
-        """Make sure that both APIs answer."""
+    def answers(self, model: str = "triune") -> None:
+        """Make sure that both APIs answer for a model."""
         url, openai = (f"http://127.0.0.1:{self.ports[name]}" for name in ("HTTP_PORT", "OPENAI_PORT"))
-        plain = httpx.post(f"{url}/v2/models/triune/generate", json={"text_input": "a", "max_tokens": 3}, timeout=60)
+        plain = httpx.post(f"{url}/v2/models/{model}/generate", json={"text_input": "a", "max_tokens": 3}, timeout=60)
         assert plain.json()["finish_reason"], plain.text
-        body = {"model": "triune", "prompt": "a", "max_tokens": 3}
+        body = {"model": model, "prompt": "a", "max_tokens": 3}
         assert httpx.post(f"{openai}/v1/completions", json=body, timeout=60).json()["choices"], openai
 
 
@@ -84,7 +84,8 @@ def test_a_users_folder_is_built_proved_served_and_switched(make: Make, tmp_path
     assert f"HTTP_PORT={taken}" in make("up", *choices, f"HTTP_PORT={taken}", exit_code=2).stderr
     make.answers()
 
-    switched = make("up", f"MODEL={other}", "PRECISION=fp32", "MAX_LENGTH=64", "SWITCH=1").stdout
-    assert "another" in switched and "up to 64 tokens" in switched
+    both = f"MODELS={shlex.quote(str(other))} {shlex.quote(str(model))}"
+    switched = make("up", both, "PRECISION=fp32", "MAX_LENGTH=64", "SWITCH=1").stdout
+    assert "another" in switched and switched.count("up to 64 tokens") == 2
     make.answers()
-    assert json.loads((make.folder / "run" / "triune.json").read_text())["settings"]["model"] == str(other)
+    make.answers("my-own-model")

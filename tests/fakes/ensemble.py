@@ -51,6 +51,7 @@ class Ensemble:
     def __init__(self) -> None:
         self.reply: Reply = lambda request: answer("Hel", "lo")
         self.requests: list[Json] = []
+        self.asked: list[str] = []  # which model, of each of these
         self.cancelled: list[str] = []
         self.tokenized: list[Json] = []  # what its tokenizer was asked
         self.tokens: Callable[[Json], httpx.Response] = bytes_as_tokens
@@ -70,6 +71,7 @@ class Ensemble:
             self.tokenized.append(body)
             return self.tokens(body)
         self.requests.append(body)
+        self.asked.append(request.url.path.split("/")[3])
         replies = [self.reply(one) for one in _sequences(body)]
         for reply in replies:
             if isinstance(reply, tuple):

@@ -17,6 +17,7 @@ from triune_server.command import SETTINGS
 from triune_server.configuration import configured, read
 from triune_server.errors import ServerError
 from triune_server.gateway import check_key_file
+from triune_server.settings import Values
 
 
 def refused(text: str, tmp_path: Path) -> tuple[str, str]:
@@ -77,6 +78,11 @@ def test_another_file_is_taken_when_it_is_named(tmp_path: Path) -> None:
         ("cors = [1]", "expected a list of texts", ""),
         ("weight_streaming = 1", "expected true or false", ""),
         ("[server]\nhost = 'x'", "'server', which is no setting", ""),
+        ("[[models]]\nprecision = 'w8a8'", "has no model", "add: model"),
+        ("[[models]]\nmodel = 'a'\nhttp_port = 1", "'http_port', which is no setting", ""),
+        ("[[models]]\nmodel = 'a'\nmax_lenght = 1", "'max_lenght'", "did you mean max_length?"),
+        ("[[models]]\nmodel = 'a'\nmax_length = 'x'", "max_length in a [[models]] of", ""),
+        ("models = [1]", "expected a list of texts", ""),
         ("host = ", "is no TOML", "docs/configuration.md"),
         ("host = 'a'\nhost = 'b'", "is no TOML", ""),
     ],
@@ -96,6 +102,18 @@ def test_no_value_gets_in_unchecked(raw: dict[str, object]) -> None:
             except ServerError:
                 continue
             assert isinstance(taken, setting.kind) and not (setting.kind is int and isinstance(taken, bool))
+
+
+def test_models_side_by_side_have_settings_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "triune.toml"
+    file.write_text("max_length = 9\n[[models]]\nmodel = 'a'\n[[models]]\nmodel = 'b c'\nname = 'n'\nmax_length = 7\n")
+    read_values = read(file, SETTINGS)
+    values = Values(
+        SETTINGS, {name: s.default for name, s in SETTINGS.items()} | read_values, dict.fromkeys(SETTINGS, "default")
+    )
+    first, second = (values.of_model(entry) for entry in read_values["models"])
+    assert (first["model"], first["name"], first["max_length"]) == ("a", None, 9)
+    assert (second["model"], second["name"], second["max_length"]) == ("b c", "n", 7)
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

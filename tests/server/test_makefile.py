@@ -79,15 +79,17 @@ def test_each_verb_calls_its_command(checkout: Checkout) -> None:
     verbs = {
         "engine": ["build"], "verify": ["verify"], "up": ["up", "--build"], "serve": ["serve", "--build"], "down": ["down"],
         "status": ["status"], "logs": ["logs"], "chat": ["chat"], "config": ["config"],
+        "add": ["add", "--build"], "remove": ["remove", ""],
     }  # fmt: skip
     for verb, command in verbs.items():
         assert [call for call, _ in checkout.make(verb, INSTALLED)] == [["-m", "triune_server.command", *command]]
     assert checkout.make("up", "SWITCH=1")[0][0][-2:] == ["--build", "--switch"]
+    assert checkout.make("remove", "NAME=it's")[0][0][-1] == "it's"
     assert checkout.make("up", "SWITCH=0")[0][0][-1] == "--build"
 
 
 def test_the_host_that_a_shell_or_a_compiler_sets_is_not_taken(checkout: Checkout) -> None:
-    assert checkout.make("up", HOST="x86_64-conda-linux-gnu")[0][1] == {}
+    assert checkout.make("up", HOST="x86_64-conda-linux-gnu", NAME="a-machine")[0][1] == {}
     assert checkout.make("up", "HOST=0.0.0.0")[0][1] == {"TRIUNE_HOST": "0.0.0.0"}
 
 

@@ -1,33 +1,35 @@
-"""/v1/models: the names that the model is served under, and one of them."""
+"""/v1/models: the names that models are served under, and one of them."""
 
 from __future__ import annotations
 
+import asyncio
+import copy
 from typing import Any
 
 from starlette.responses import Response
 
 from ..sending import JsonResponse
-from ..serving import Served
+from ..serving import Served, Serving
 from .endpoint import Endpoint
 
 
 async def models(serving: Served) -> Response:
-    """The names that the model is served under."""
-    longest = await serving.max_model_len()
-    return JsonResponse({"object": "list", "data": [_model(serving, name, longest) for name in serving.settings.models]})
+    """The names that models are served under."""
+    names = list(serving.routes.known())
+    return JsonResponse({"object": "list", "data": await asyncio.gather(*(_model(name, copy.copy(serving)) for name in names))})
 
 
 async def model(model: str, serving: Served) -> Response:
     """One of them."""
-    serving.check_model(model)
-    return JsonResponse(_model(serving, model, await serving.max_model_len()))
+    return JsonResponse(await _model(model, serving))
 
 
-def _model(serving: Served, name: str, max_model_len: int | None) -> dict[str, Any]:
-    """As vLLM has it: `root` is the name that the others are aliases of."""
+async def _model(name: str, serving: Serving) -> dict[str, Any]:
+    """As vLLM has it: `root` is the name that the others of one model are aliases of."""
+    serving.check_model(name)
     return {
         "id": name, "object": "model", "created": serving.started, "owned_by": "triune",
-        "root": serving.settings.model, "parent": None, "max_model_len": max_model_len,
+        "root": serving.routes.known()[name].ensemble, "parent": None, "max_model_len": await serving.max_model_len(),
     }  # fmt: skip
 
 

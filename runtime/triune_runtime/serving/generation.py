@@ -60,7 +60,7 @@ class GenerationService:
         self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._keys = itertools.count(1)
-        self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge)
+        self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge, engine=folder)
         self._metrics = MetricsBridge(generator.metrics, families, manifest.model)
         self._closed = threading.Event()
         self._on_failure = on_failure
