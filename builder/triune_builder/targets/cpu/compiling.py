@@ -31,9 +31,9 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         check_weights(checkpoint.config, checkpoint.weights)
         bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=plan.speculation == "on")
         speculates = _speculates(plan, bundle)
-    with stage("quantize"):
+    with stage("quantize") as clock:
         precision = find_precision(plan.precision)
-        quantized = quantize(bundle, precision, calibrate(checkpoint, precision, folder))
+        quantized = quantize(bundle, precision, calibrate(checkpoint, precision, folder, clock.count))
     with stage("lower"):
         bundle = lowering.lower(quantized.bundle)
         if precision.stored:

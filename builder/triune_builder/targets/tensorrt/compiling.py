@@ -47,8 +47,8 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
     with stage("export"):
         check_weights(checkpoint.config, checkpoint.weights)
         bundle = export(checkpoint, max_length=limits.max_length)
-    with stage("quantize"):
-        changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder)).changes
+    with stage("quantize") as clock:
+        changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder, clock.count)).changes
     with stage("lower"):
         bundle = lower(bundle, max_length=limits.max_length, dtype=precision.dtype)
     with stage("write") as clock:
