@@ -145,6 +145,7 @@ class _Build:
             tell = clock.adder(sum(path.stat().st_size for path in checkpoint.files))
             self.inputs.checkpoint(checkpoint.files, tell)
             self.inputs.remember(checkpoint.files)
+        self.display.notes(checkpoint.notes)
         return checkpoint
 
     def _compile(self, checkpoint: Checkpoint, key: str) -> tuple[Path, EngineFacts]:

@@ -78,7 +78,7 @@ class BuildPlan:
             BuildError: they are.
         """
         known, asked = config.get("max_position_embeddings"), self.limits.max_length
-        if isinstance(known, int) and asked > known:
+        if isinstance(known, int) and not isinstance(known, bool) and asked > known >= 1:  # else its reader refuses it
             raise BuildError(
                 f"--max-length is {asked:,}; {self.model} is made for {known:,} tokens", f"choose --max-length {known} or less"
             )

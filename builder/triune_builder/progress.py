@@ -6,7 +6,7 @@ On stderr.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
+
+from .errors import printable
 
 _PLAIN_INTERVAL = 10.0  # seconds between the lines of one stage where there is no terminal
 _TELLING = 2.0  # seconds after which the time that is left can be told
@@ -120,10 +122,15 @@ class Display:
             self._last_line = time.monotonic()
             self.say(f"{clock.name:<10} {clock.told or 'under way'}, {self._last_line - clock.started:.0f} s so far")
 
+    def notes(self, notes: Iterable[str]) -> None:
+        """What the user should know of the checkpoint, a line each."""
+        for note in notes:
+            self.say(f"{'note':<10} {printable(note)}")
+
     def say(self, line: str) -> None:
         """One line for the user."""
         if not self._quiet:
-            self._console.print(line, markup=False)
+            self._console.print(line, markup=False, soft_wrap=True)
 
 
 class _Seconds(TextColumn):

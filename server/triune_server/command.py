@@ -143,7 +143,7 @@ def triune(
 def main() -> None:
     """Entry point of the command `triune`."""
     try:
-        app()
+        app(prog_name="triune")  # however it was started
     except ModuleNotFoundError as error:
         extras.tell_missing(error, next((a for a in sys.argv[1:] if not a.startswith("-")), ""))
         sys.exit(1)

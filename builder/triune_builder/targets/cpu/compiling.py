@@ -27,9 +27,11 @@ _CHECKED_WITH_MTP, _CHECKED = 2, 4
 
 def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
     """See `Target.compile`."""
-    with stage("export"):
+    with stage("export") as clock:
         check_weights(checkpoint.config, checkpoint.weights)
         bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=plan.speculation == "on")
+        for remark in bundle.remarks:
+            clock.show.say(f"{'export':<10} {remark}")
         speculates = _speculates(plan, bundle)
     with stage("quantize") as clock:
         precision = find_precision(plan.precision)
