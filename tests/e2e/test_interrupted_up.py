@@ -98,6 +98,8 @@ def test_make_up_is_interrupted_anywhere_and_then_succeeds(checkout: Checkout) -
             assert ended.done or not leftover(checkout.root)
             assert ended.done or not checkout.whole() or checkout.whole() == engine
             began += not ended.done
+            if ended.done:
+                checkout.run("down")
     assert began >= sum(MOMENTS.values()) - 3, "too few were interrupted to say anything"
     checkout.run("down")
     checkout.run("up")
