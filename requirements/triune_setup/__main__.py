@@ -17,7 +17,8 @@ def end(number: int, frame: object) -> None:
     os.kill(os.getpid(), number)
 
 
-signal.signal(signal.SIGINT, end)  # until there is something to clear away; before all other imports
+if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is in the background of a script
+    signal.signal(signal.SIGINT, end)  # until there is something to clear away; before all other imports
 
 import re  # noqa: E402
 import shutil  # noqa: E402

@@ -66,8 +66,8 @@ def check_path(folder: Path) -> None:
         SetupError: its path has a character that they cannot have in theirs.
     """
     path = str(folder.absolute())
-    # A colon separates the folders of PATH; the others mean something in the first line of a program, where its Python stands.
-    bad = sorted({c for c in path if c in ':"\\$`' or not c.isprintable()})
+    # A colon separates the folders of PATH, and `venv` refuses it; a line break ends the first line of a program.
+    bad = sorted({c for c in path if c == ":" or not c.isprintable()})
     if bad:
         shown = " ".join("bytes that are not UTF-8" if "\udc80" <= c <= "\udcff" else repr(c) for c in bad)
         raise SetupError(

@@ -27,7 +27,8 @@ def run(arguments: list[str]) -> int:
     version = f"{sys.version_info.major}.{sys.version_info.minor}" if "--given" in arguments else None
     shown = Shown()
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _interrupt)
+        if signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, _interrupt)
     try:
         make(Environment(Path(folder), ROOT), [find_part(name) for name in names], version, shown)
     except SetupError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from support.interrupting import interrupt, leftover
+from support.interrupting import hears_ctrl_c, interrupt, leftover
 
 QUIET = {name: value for name, value in os.environ.items() if name not in ("MAKELEVEL", "MAKEFLAGS")}
 
@@ -55,8 +55,9 @@ with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], sta
 
 def test_what_a_command_has_started_ends_before_it() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", CHILD], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", CHILD], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=hears_ctrl_c,
+    )  # fmt: skip
     assert process.stdout is not None
     child = int(process.stdout.readline())
     time.sleep(0.1)

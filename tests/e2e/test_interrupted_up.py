@@ -93,12 +93,16 @@ def test_make_up_is_interrupted_anywhere_and_then_succeeds(checkout: Checkout) -
             after = usual[phase] * (number + chance.random()) / count
             ended = interrupt(checkout.command("up"), after, checkout.environment, checkout.root)
             print(f"{phase:<7} after {after:5.1f} of {usual[phase]:5.1f} s: code {ended.code}, ended in {ended.seconds:4.1f} s")
-            print("        " + repr(ended.said.splitlines()[-1:]))
+            print("        " + repr(ended.said.splitlines()[-1:]), flush=True)
             assert ended.quietly, ended
-            assert ended.done or not leftover(checkout.root)
-            assert ended.done or not checkout.whole() or checkout.whole() == engine
-            began += not ended.done
-    assert began >= sum(MOMENTS.values()) - 3, "too few were interrupted to say anything"
+            if ended.done or "ready after" in ended.said:  # it came too late: the server runs, and that was said
+                checkout.run("install")
+                checkout.run("down")
+                continue
+            began += 1
+            assert not leftover(checkout.root)
+            assert not checkout.whole() or checkout.whole() == engine
+    assert began >= sum(MOMENTS.values()) * 2 // 3, "too few were interrupted to say anything"
     checkout.run("down")
     checkout.run("up")
     assert checkout.whole() == engine, "the engine is the same as without interruptions"

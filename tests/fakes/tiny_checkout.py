@@ -76,8 +76,8 @@ class TinyCheckout:
 
 
 def tiny_checkout(folder: Path) -> TinyCheckout:
-    """One in `folder`, in a path with a space."""
-    made = TinyCheckout(folder / "a checkout", folder / "registry")
+    """One in `folder`, in an awkward path."""
+    made = TinyCheckout(folder / "a check out (1) $x 'é", folder / "registry")
     made.registry.mkdir(parents=True)
     for name in NEEDED:
         target = made.root / name

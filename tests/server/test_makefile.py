@@ -82,7 +82,7 @@ def test_each_verb_calls_its_command(checkout: Checkout) -> None:
         "add": ["add", "--build"], "remove": ["remove", ""],
     }  # fmt: skip
     for verb, command in verbs.items():
-        assert [call for call, _ in checkout.make(verb, INSTALLED)] == [["-m", "triune_server.command", *command]]
+        assert [call for call, _ in checkout.make(verb, INSTALLED)] == [["-m", "triune_server.entry", *command]]
     assert checkout.make("up", "SWITCH=1")[0][0][-2:] == ["--build", "--switch"]
     assert checkout.make("remove", "NAME=it's")[0][0][-1] == "it's"
     assert checkout.make("up", "SWITCH=0")[0][0][-1] == "--build"

@@ -133,7 +133,7 @@ def test_another_system_is_refused(
     assert binaries.check_machine is checks.check_machine, "set-up and server ask the same"
 
 
-@pytest.mark.parametrize("name", ["a:b", "a\nb", 'a"b', "a$b", "a\\b", "a\udcffb"])
+@pytest.mark.parametrize("name", ["a:b", "a\nb", "a\x1b[1mb", "a\udcffb"])
 def test_a_path_that_programs_cannot_have_is_refused(tmp_path: Path, name: str) -> None:
     said = refused(tmp_path / name / ".venv")
     assert "no environment of Python can lie in" in said

@@ -41,7 +41,7 @@ def interrupt(command: Sequence[str], after_s: float, env: Mapping[str, str], cw
     """Run a command in a group of its own, and press ctrl-C after so many seconds."""
     process = subprocess.Popen(
         command, env=env, cwd=cwd, start_new_session=True, text=True, errors="replace",
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=hears_ctrl_c,
     )  # fmt: skip
     try:
         said, _ = process.communicate(timeout=after_s)
@@ -56,6 +56,11 @@ def interrupt(command: Sequence[str], after_s: float, env: Mapping[str, str], cw
         os.killpg(process.pid, signal.SIGKILL)
         said = process.communicate()[0] + "\nException: it went on after ctrl-C"
     return Ended(False, process.returncode, said, time.monotonic() - began)
+
+
+def hears_ctrl_c() -> None:
+    """In a new process: tests that run in the background of a script are deaf to it, and so is what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def leftover(folder: Path) -> list[str]:

@@ -33,9 +33,9 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         for remark in bundle.remarks:
             clock.show.say(f"{'export':<10} {remark}")
         speculates = _speculates(plan, bundle)
-    with stage("quantize"):
+    with stage("quantize") as clock:
         precision = find_precision(plan.precision)
-        quantized = quantize(bundle, precision, calibrate(checkpoint, precision, folder))
+        quantized = quantize(bundle, precision, calibrate(checkpoint, precision, folder, clock.count))
     with stage("lower"):
         bundle = lowering.lower(quantized.bundle)
         if precision.stored:

@@ -49,8 +49,8 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         bundle = export(checkpoint, max_length=limits.max_length)
         for remark in bundle.remarks:
             clock.show.say(f"{'export':<10} {remark}")
-    with stage("quantize"):
-        changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder)).changes
+    with stage("quantize") as clock:
+        changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder, clock.count)).changes
     with stage("lower"):
         bundle = lower(bundle, max_length=limits.max_length, dtype=precision.dtype)
     with stage("write") as clock:
