@@ -18,6 +18,7 @@ from triune_runtime.manifest import Limits
 
 from .inputs import Settings
 from .pipeline import build as run_build
+from .places import built, nothing_built
 from .plan import AUTO, NONE, BuildPlan, repository_of
 from .progress import Display
 from .repository.assemble import ENGINE_FOLDER
@@ -135,21 +136,21 @@ def build(
         if dry_run:
             _dry_run(plan, settings, as_json)
             return
-        built = run_build(plan, settings, force=force, display=Display())
+        made = run_build(plan, settings, force=force, display=Display())
         if as_json:
-            report = BuildReport.read(built.repository / ENGINE_FOLDER)
+            report = BuildReport.read(made.repository / ENGINE_FOLDER)
             found = report.verification
             typer.echo(json.dumps({
-                "repository": str(built.repository),
-                "hash": built.inputs_hash,
-                "unchanged": built.unchanged,
+                "repository": str(made.repository),
+                "hash": made.inputs_hash,
+                "unchanged": made.unchanged,
                 "perplexity_reference": found and found.perplexity_reference,
                 "perplexity_engine": found and found.perplexity_engine,
                 "greedy_agreement": found and found.agreement(report.budget.tie),
                 "seconds": round(sum(s.seconds for s in report.stages if not s.reused), 1),
             }))  # fmt: skip
         else:
-            typer.echo(str(built.repository))
+            typer.echo(str(made.repository))
 
 
 def _dry_run(plan: BuildPlan, settings: Settings, as_json: bool) -> None:
@@ -173,9 +174,26 @@ def report(
     """Show what the last published build measured."""
     with errors_told():
         folder = repository_of(model, target, build_dir) / ENGINE_FOLDER
+        if not folder.is_dir():
+            raise nothing_built(model, target, build_dir)
         found = BuildReport.read(folder)
         if as_json:
             raw: Any = json.loads((folder / JSON_NAME).read_text("utf-8"))
             typer.echo(json.dumps(raw, ensure_ascii=False))
         else:
             Console().print(found.tables())
+
+
+@app.command(name="list")
+def list_built(build_dir: BuildDir = _SETTINGS.build_dir, as_json: Json = False) -> None:
+    """Show what is built: models, targets, precisions, limits and where they lie."""
+    with errors_told():
+        found = built(build_dir)
+        if as_json:
+            typer.echo(json.dumps([dataclasses.asdict(one) | {"repository": str(one.repository)} for one in found]))
+            return
+        for one in found:
+            limits = f"{one.max_sequences} sequences of {one.max_length:,} tokens"
+            typer.echo(f"{one.model}  {one.target} {one.precision}, {limits}\n    {one.repository}")
+        if not found:
+            typer.echo(f"nothing is built in {build_dir}; `make engine MODEL=...` builds")

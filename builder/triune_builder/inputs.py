@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import triune_runtime
 
 from .errors import BuildError
 from .fingerprint import FileHashes, code_hash, digest, listing, tool_versions, write_atomically
+from .naming import meaning_of
 from .plan import BuildPlan
-from .project_models import path_of
 from .repository.assemble import ENGINE_FOLDER
 from .repository.check import check
 from .targets.target import Proof, Target
@@ -50,7 +50,7 @@ class Inputs:
 
     def __init__(self, plan: BuildPlan, settings: Settings, target: Target) -> None:
         self._plan, self._settings, self._target = plan, settings, target
-        self._sources = settings.cache_dir / "sources.json"  # model -> the files it was read from
+        self._sources = settings.cache_dir / "sources.json"  # name of a model's folder -> the files it was read from
         self.files = FileHashes(settings.cache_dir / "hashes.json")
         self.tools = tool_versions(target.tools)
         # Hashed once, at the start: sources edited while a build runs belong to the next one.
@@ -65,8 +65,8 @@ class Inputs:
 
     def remember(self, files: Sequence[Path]) -> None:
         """Note which files the model was read from, so that the next build need not open it to see them unchanged."""
-        entry = {"listing": listing(path_of(self._plan.model)), "files": [str(f.absolute()) for f in files]}
-        write_atomically(self._sources, json.dumps(self._known() | {self._plan.model: entry}, indent=1))
+        entry = {"listing": _listing(self._plan.model), "files": [str(f.absolute()) for f in files]}
+        write_atomically(self._sources, json.dumps(self._known() | {meaning_of(self._plan.model).folder_name: entry}, indent=1))
 
     def engine_key(self, files: Sequence[Path]) -> str:
         """Of the engine: checkpoint, the choices that shape the graph, the code that makes it."""
@@ -97,9 +97,9 @@ class Inputs:
     def published(self) -> str | None:
         """The hash of the published repository, if it is whole and what this plan's build would make."""
         repository = self._plan.repository(self._settings.build_dir)
-        entry = self._known().get(self._plan.model)
+        entry = self._known().get(meaning_of(self._plan.model).folder_name)
         try:
-            if entry is None or entry["listing"] != listing(path_of(self._plan.model)):
+            if entry is None or entry["listing"] != _listing(self._plan.model):
                 return None
             report = BuildReport.read(repository / ENGINE_FOLDER)
             if report.inputs_hash != self.everything([Path(f) for f in entry["files"]]):
@@ -116,6 +116,12 @@ class Inputs:
         except (OSError, ValueError):
             return {}
         return known if isinstance(known, dict) else {}
+
+
+def _listing(model: str) -> Mapping[str, list[int]]:
+    """Of the model's own files; empty for one that is fetched."""
+    path = meaning_of(model).path
+    return {} if path is None else listing(path)
 
 
 def _of_target(root: Path, packages: Sequence[str]) -> list[Path]:

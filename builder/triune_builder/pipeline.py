@@ -19,6 +19,7 @@ from triune_runtime.manifest import EngineManifest, SamplingDefaults
 from .errors import BuildError
 from .fingerprint import sha256, source_files
 from .inputs import REPORTS, Inputs, Settings, named
+from .places import note_model
 from .plan import NONE, BuildPlan
 from .progress import Display, StageClock
 from .reasoning import reasoning_markers
@@ -115,6 +116,7 @@ class _Build:
         if found and found.decode is None:  # drafts are decoded with, and that was left out
             manifest = dataclasses.replace(manifest, speculation=None)
         report = self._judge(checkpoint, facts, manifest, found)
+        note_model(self.plan.model, self.settings.build_dir)
         repository = self._assemble(checkpoint, engine, facts, manifest, report)
         shutil.rmtree(self.folder / FAILED, ignore_errors=True)
         for stage, count in KEPT.items():

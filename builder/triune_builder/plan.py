@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,14 @@ from triune_runtime.manifest import Limits
 
 from .errors import BuildError
 from .fingerprint import digest
+from .naming import DEFAULT_MODEL as DEFAULT_MODEL
+from .naming import meaning_of
+from .places import folder_of as folder_of
+from .places import repository_of as repository_of
 from .targets import DEFAULT_TARGET, every_target, find_target
 from .targets.target import Target
 
-DEFAULT_MODEL = "smollm2-135m"
 AUTO, NONE = "auto", "none"  # values of --verify that every target takes beside its proofs
-_LONGEST_NAME = 200  # bytes of a file's name; systems take 255, and ours add a little
 _MAXIMA = {"max_sequences": 1024, "max_length": 1 << 20, "prefill_chunk": 1 << 16, "max_queue": 1 << 20}
 
 
@@ -39,10 +40,7 @@ class BuildPlan:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # values of the target's flags that were given
 
     def __post_init__(self) -> None:
-        if not self.model.strip():
-            raise BuildError("the model's name is empty", f"name a model, e.g. {DEFAULT_MODEL}, or a folder")
-        if "\0" in self.model or max(len(part.encode()) for part in self.model.split("/")) > _LONGEST_NAME:
-            raise BuildError(f"{self.model[:40]!r}... cannot be the name of a file", f"name a model, e.g. {DEFAULT_MODEL}")
+        meaning_of(self.model)  # raises
         target = find_target(self.target)
         if not self.precision:
             object.__setattr__(self, "precision", target.default_precision)
@@ -57,11 +55,6 @@ class BuildPlan:
                 raise BuildError(f"{option} is {value:,}; it can be 1 to {most:,}", f"choose another {option}")
         if self.limits.max_length < 2:
             raise BuildError("--max-length is 1: no room for an answer", "choose at least 2")
-
-    @property
-    def slug(self) -> str:
-        """The model's name as a folder name."""
-        return slug_of(self.model)
 
     def folder(self, build_dir: Path) -> Path:
         """Where the results of this model and target lie."""
@@ -91,33 +84,9 @@ class BuildPlan:
             code: hash of the builder's, the runtime's and the model repository's sources.
             tools: package -> version.
         """
-        choices = dataclasses.asdict(self) | {"model": self.slug}  # where the same files lie changes nothing
+        # Where the same files lie changes nothing.
+        choices = dataclasses.asdict(self) | {"model": meaning_of(self.model).readable}
         return digest({"plan": choices, "checkpoint": dict(checkpoint), "code": code, "tools": dict(tools)})
-
-
-def slug_of(model: str) -> str:
-    """A model's name as a folder name: of a path its last part, of a hub id both parts."""
-    looks_like_path = Path(model).exists() or model.startswith((".", "/"))
-    name = Path(model).resolve().name if looks_like_path else model
-    return re.sub(r"[^A-Za-z0-9._-]+", "--", name.removesuffix(".gguf")).strip(".-") or "model"
-
-
-def folder_of(model: str, target: str, build_dir: Path) -> Path:
-    """Where the results of builds of that model for that target lie, whatever else was chosen.
-
-    Raises:
-        BuildError: no such target.
-    """
-    return build_dir / slug_of(model) / find_target(target).name
-
-
-def repository_of(model: str, target: str, build_dir: Path) -> Path:
-    """The published repository in there.
-
-    Raises:
-        BuildError: no such target.
-    """
-    return folder_of(model, target, build_dir) / "repository"
 
 
 def _choice(what: str, value: str, target: Target, example: str, known: Callable[[Target], Collection[str]]) -> None:

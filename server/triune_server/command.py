@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from triune_builder.cli import build, report
+from triune_builder.cli import build, list_built, report
 
 from . import __version__, extras
 from .cli import app as server
@@ -24,6 +24,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.command()(build)
 app.command()(report)
+app.command(name="list")(list_built)
 app.add_typer(server)
 
 

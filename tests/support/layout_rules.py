@@ -38,7 +38,9 @@ ALLOWED: dict[str, set[str]] = {
         "triune_runtime.machine", "triune_runtime.command_line",
     },
     "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
-    "triune_builder.checkpoint": {"triune_builder.checkpoint", "triune_builder.errors", "triune_builder.project_models"},
+    "triune_builder.checkpoint": {
+        "triune_builder.checkpoint", "triune_builder.errors", "triune_builder.named_models", "triune_builder.naming",
+    },
     "triune_builder.graph": {
         "triune_builder.graph", "triune_builder.checkpoint", "triune_builder.errors", "triune_runtime.manifest",
     },
