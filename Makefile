@@ -1,12 +1,14 @@
 # One verb each; `make help` lists them. CI runs `make test`.
-MODEL        ?= smollm2-135m
-TARGET       ?= cpu
-PRECISION    ?=
-CAPABILITY   ?=
-HTTP_PORT    ?= 8000
-GRPC_PORT    ?= 8001
-METRICS_PORT ?= 8002
-OPENAI_PORT  ?= 8003
+# Settings, as docs/configuration.md lists them. What is given (make up MODEL=... HTTP_PORT=...) goes to `triune` as it is,
+# whatever is in it; what is not, `triune` looks up in triune.toml or has a default for. So nothing is computed here.
+SETTINGS := MODEL TARGET PRECISION COMPUTE_CAPABILITY WEIGHT_STREAMING MAX_SEQUENCES MAX_LENGTH PREFILL_CHUNK BUILD_DIR VERIFY \
+            SPECULATION REPOSITORY HOST HTTP_PORT GRPC_PORT METRICS_PORT OPENAI_PORT API_KEY_FILE CORS RUN_FOLDER CONFIG
+ifneq ($(filter environment%,$(origin HOST)),)
+HOST := # shells and compilers set it for themselves
+endif
+ifdef CAPABILITY
+COMPUTE_CAPABILITY := $(CAPABILITY)
+endif
 PYTHON       ?= python3
 FUZZ_CASES   ?= 300
 LOAD         ?= --streams 1,4,16 --duration 8s
@@ -15,19 +17,20 @@ LOAD_PROFILE ?= load/profiles/acceptance.toml
 BIN        := .venv/bin
 PIP        := $(BIN)/python -m pip --disable-pip-version-check
 LOCKED     := $(PIP) install --quiet --no-deps --require-hashes
-REPOSITORY := build/$(MODEL)/$(TARGET)/repository
+QUOTED     = '$(subst ','\'',$(value $1))'
+TRIUNE     = $(foreach name,$(SETTINGS),$(if $(value $(name)),TRIUNE_$(name)=$(call QUOTED,$(name)))) $(BIN)/triune
 NEED_MORE  := tensorrt # targets with packages of their own: requirements/NAME.txt
 INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE)))
-PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --openai-port $(OPENAI_PORT)
+SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up serve down status logs chat lint format test test-slow test-clients test-gpu test-page fuzz \
-        bench contracts load load-test lock clean
+.PHONY: help install engine verify up serve down status logs chat config lint format test test-slow test-clients test-gpu test-page \
+        fuzz bench contracts load load-test lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo; echo "  MODEL=$(MODEL) TARGET=$(TARGET) PRECISION=$(or $(PRECISION),default) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) OPENAI_PORT=$(OPENAI_PORT)"
+	@echo; echo "  With them, e.g. make up MODEL=FOLDER HTTP_PORT=9000: SWITCH=1 and"; echo "  $(SETTINGS)" | fold -s -w 100
 
 install: .venv/installed ## set up .venv: builder, runtime, server, clients
 
@@ -52,36 +55,39 @@ $(NEED_MORE:%=.venv/installed-%): .venv/installed-%: .venv/installed requirement
 	@touch $@
 
 # The FP8 form of r1-nano is made from its bf16 weights when it is first asked for.
-ifeq ($(MODEL),r1-nano-fp8)
-engine: models/r1-nano/checkpoint-fp8/config.json
+ifeq ($(value MODEL),r1-nano-fp8)
+engine up serve bench: models/r1-nano/checkpoint-fp8/config.json
 endif
 
 models/r1-nano/checkpoint-fp8/config.json: models/r1-nano/checkpoint/model.safetensors models/r1-nano/r1_nano/fp8.py .venv/installed
 	@$(BIN)/python -m r1_nano.fp8
 
 engine: $(INSTALLED) ## build the engine and its Triton repository
-	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) $(PRECISION:%=--precision %) $(CAPABILITY:%=--compute-capability %)
+	@$(TRIUNE) build
 
 verify: $(INSTALLED) ## run the built engine on this machine: numbers against the float weights, speeds, a report
-	@$(BIN)/python -m triune_builder.verify_published --model $(MODEL) --target $(TARGET)
+	@$(TRIUNE) verify
 
-up: engine ## build if needed, then serve in the background
-	@$(BIN)/triune up --repository $(REPOSITORY) $(PORTS)
+up: $(INSTALLED) ## build if needed, then serve in the background; SWITCH=1: in place of the server that runs
+	@$(TRIUNE) up --build $(SWITCHED)
 
-serve: engine ## build if needed, then serve in the foreground
-	@$(BIN)/triune serve --repository $(REPOSITORY) $(PORTS)
+serve: $(INSTALLED) ## build if needed, then serve in the foreground
+	@$(TRIUNE) serve --build $(SWITCHED)
 
 down: .venv/installed ## stop the server that `make up` started
-	@$(BIN)/triune down
+	@$(TRIUNE) down
 
 status: .venv/installed ## what is running, where, and how it is doing
-	@$(BIN)/triune status
+	@$(TRIUNE) status
 
 logs: .venv/installed ## the server's log
-	@$(BIN)/triune logs
+	@$(TRIUNE) logs
 
-chat: .venv/installed ## talk to the server in the terminal
-	@$(BIN)/python -m triune_client chat --url http://127.0.0.1:$(HTTP_PORT)
+chat: .venv/installed ## talk to the server that runs, in the terminal
+	@$(TRIUNE) chat
+
+config: .venv/installed ## every setting: its value, and who said it
+	@$(TRIUNE) config
 
 lint: .venv/installed-test ## ruff and strict mypy
 	@$(BIN)/ruff check .
@@ -129,19 +135,19 @@ test-page: .venv/installed-test .venvs/page/installed ## the chat page in headle
 	@touch $@
 
 fuzz: .venv/installed-test ## some 11,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
-	@$(BIN)/triune build --model r1-nano --precision fp32
-	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY=build/r1-nano/cpu/repository $(BIN)/python -m pytest tests/fuzz
+	@$(BIN)/triune build --config /dev/null --model r1-nano --precision fp32
+	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY="$$($(BIN)/triune repository --config /dev/null --model r1-nano)" $(BIN)/python -m pytest tests/fuzz
 
-bench: engine ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
+bench: $(INSTALLED) ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
 	@test -x .venvs/bench/bin/python || $(PYTHON) -m venv .venvs/bench
 	@.venvs/bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
-	@$(BIN)/python -m bench --repository $(REPOSITORY)
+	@repository="$$($(TRIUNE) repository --build)" && $(BIN)/python -m bench --repository "$$repository"
 
 load: .venv/installed ## a short load on the running server, every answer checked; LOAD="--streams 8 --duration 1m", report in build/load
-	@$(BIN)/triune load --running --html build/load/report.html --json build/load/result.json $(LOAD)
+	@$(TRIUNE) load --running --html build/load/report.html --json build/load/result.json $(LOAD)
 
 load-test: .venv/installed ## acceptance: a mixture of requests on the running server, with thresholds; LOAD_PROFILE=FILE
-	@$(BIN)/triune load --running --profile $(LOAD_PROFILE)
+	@$(TRIUNE) load --running --profile $(call QUOTED,LOAD_PROFILE)
 
 contracts: .venv/installed ## write what is made from the declared options and models: configs, fields, the client's table, docs
 	@$(BIN)/python -m triune_runtime.contracts.render

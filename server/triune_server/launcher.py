@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import httpx
@@ -30,7 +30,7 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
     """The server's command line; `prefix` names its shared memory, so that servers do not meet."""
     return [
         str(binaries.server),
-        f"--model-repository={options.repository.resolve()}",
+        f"--model-repository={options.repository.absolute()}",
         f"--backend-directory={binaries.backends}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         # Requests and chunks are small; the default of 64 MB for each model would be most of the server's memory.
@@ -61,8 +61,11 @@ def environment(binaries: Binaries) -> dict[str, str]:
     }
 
 
-def check_ports(options: ServerOptions) -> None:
+def check_ports(options: ServerOptions, held: Collection[int] = ()) -> None:
     """Make sure that every port is free and used once.
+
+    Args:
+        held: by a server that will be stopped first.
 
     Raises:
         ServerError: names the port, its variable and, where it can be seen, the process that holds it.
@@ -70,7 +73,9 @@ def check_ports(options: ServerOptions) -> None:
     variables: dict[int, str] = {}
     for variable, port in options.ports.items():
         if (other := variables.setdefault(port, variable)) != variable:
-            raise ServerError(f"{other} and {variable} are both {port}", f"choose another port: {variable}={_another(port)}")
+            raise ServerError(f"{other} and {variable} are both {port}", f"choose another port, {_choice(variable, port)}")
+        if port in held:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -78,17 +83,19 @@ def check_ports(options: ServerOptions) -> None:
             except socket.gaierror as error:
                 raise ServerError(
                     f"{options.host} is no IPv4 address of this machine: {error.strerror}",
-                    "choose another address: --host 127.0.0.1, or 0.0.0.0 for all",
+                    "choose another address, with `triune` --host, with make HOST=127.0.0.1, or 0.0.0.0 for all",
                 ) from None
             except OSError as error:
                 raise ServerError(
                     f"port {port} on {options.host} cannot be used{_holder(port)}: {error.strerror}",
-                    f"stop that program, or choose another port: {variable}={_another(port)}",
+                    f"stop that program, or choose another port, {_choice(variable, port)}",
                 ) from None
 
 
-def _another(port: int) -> int:
-    return port + 1000 if port + 1000 < 1 << 16 else port - 1000
+def _choice(variable: str, port: int) -> str:
+    """Another port for it, as make and as `triune` take it."""
+    another = port + 1000 if port + 1000 < 1 << 16 else port - 1000
+    return f"with `triune` --{variable.lower().replace('_', '-')}, with make {variable}={another}"
 
 
 def _holder(port: int) -> str:

@@ -7,9 +7,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -17,6 +18,7 @@ from .binaries import Binaries
 from .errors import ServerError
 from .gateway import Gateway
 from .launcher import Server, check_ports
+from .mounting import mounted
 from .options import ServerOptions
 from .state import RunningServer, forget, log_file
 
@@ -28,9 +30,23 @@ class Supervisor:
     """One server, kept alive until `stop`."""
 
     def __init__(
-        self, binaries: Binaries, options: ServerOptions, folder: Path, *, ready_timeout_s: float = 120.0, watch_s: float = 0.5
+        self,
+        binaries: Binaries,
+        options: ServerOptions,
+        folder: Path,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        engine: str = "",
+        ready_timeout_s: float = 120.0,
+        watch_s: float = 0.5,
     ) -> None:
+        """
+        Args:
+            folder: where its state and log lie.
+            settings, engine: see `RunningServer`.
+        """
         self._binaries, self._options, self._folder = binaries, options, folder
+        self._settings, self._engine = dict(settings or {}), engine
         self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
         self._stopping = threading.Event()
         self._restarted: list[float] = []
@@ -52,11 +68,14 @@ class Supervisor:
         """
         check_ports(self._options)
         created = psutil.Process().create_time()
-        RunningServer(pid=os.getpid(), created=created, options=self._options).save(self._folder)
+        RunningServer(
+            pid=os.getpid(), created=created, options=self._options, settings=self._settings, engine=self._engine
+        ).save(self._folder)
         try:
             self._start_gateway()
-            while not self._stopping.is_set():
-                self._serve_once(on_ready)
+            with mounted(self._binaries, self._options) as places:
+                while not self._stopping.is_set():
+                    self._serve_once(places, on_ready)
         finally:
             if self._gateway is not None:
                 self._gateway.stop()
@@ -66,8 +85,8 @@ class Supervisor:
         if self._options.openai_port:
             self._gateway = Gateway(self._options, log_file(self._folder))
 
-    def _serve_once(self, on_ready: Callable[[], None]) -> None:
-        server = Server(self._binaries, self._options, log_file(self._folder))
+    def _serve_once(self, places: tuple[Binaries, ServerOptions], on_ready: Callable[[], None]) -> None:
+        server = Server(*places, log_file(self._folder))
         try:
             try:
                 server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)

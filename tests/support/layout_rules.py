@@ -31,7 +31,11 @@ ALLOWED: dict[str, set[str]] = {
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets",
         "triune_runtime.command_line",
     },
-    "triune_server.command": {"triune_server", "triune_builder.cli", "triune_load.__main__"},
+    "triune_server.command": {
+        "triune_server", "triune_builder.cli", "triune_builder.verify_published", "triune_load.__main__",
+        "triune_client.__main__",
+    },
+    "triune_server.building": {"triune_server", "triune_runtime.manifest", "triune_builder"},  # `command` alone uses it
     "triune_runtime": {"triune_runtime"},
     "triune_builder": {
         "triune_builder", "triune_runtime.manifest", "triune_runtime.runner", "triune_runtime.targets", "triune_runtime.errors",

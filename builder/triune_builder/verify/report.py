@@ -78,6 +78,18 @@ class BuildReport:
         """What is over the budget."""
         return problems(self.verification, self.budget) if self.verification else []
 
+    @property
+    def summary(self) -> str:
+        """What was proved of the engine, in one line."""
+        found = self.verification
+        if found is None:
+            return "nothing: verification was left out, as VERIFY=none asked"
+        line = (
+            f"perplexity {found.perplexity_engine:.2f}, float weights {found.perplexity_reference:.2f};"
+            f" {found.agreement(self.budget.tie):.1%} of {found.greedy_tokens} greedy tokens as the float weights choose"
+        )
+        return f"{line}; in part: {found.left_out}" if found.left_out else line
+
     def write(self, folder: Path) -> None:
         """Write report.json and report.txt into `folder`."""
         raw = finite(dataclasses.asdict(self))
