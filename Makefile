@@ -9,14 +9,16 @@ endif
 ifdef CAPABILITY
 COMPUTE_CAPABILITY := $(CAPABILITY)
 endif
-PYTHON       ?= python3
+PYTHON       ?= $(firstword $(foreach name,python3 python3.12 python3.11,$(if $(shell command -v $(name)),$(name))) python3)
 FUZZ_CASES   ?= 300
 LOAD         ?= --streams 1,4,16 --duration 8s
 LOAD_PROFILE ?= load/profiles/acceptance.toml
 
 BIN        := .venv/bin
-PIP        := $(BIN)/python -m pip --disable-pip-version-check
-LOCKED     := $(PIP) install --quiet --no-deps --require-hashes
+# Makes an environment that is not there, was left half-made, or was made from other files: FOLDER PART...
+SET_UP      = command -v "$(PYTHON)" > /dev/null || { printf 'error: there is no Python: %s is not on PATH\n\nhint: install it, or \
+                name another: make PYTHON=/path/to/python3.12\n' "$(PYTHON)" >&2; exit 1; }; \
+              exec "$(PYTHON)" -IS requirements/triune_setup $(if $(filter file,$(origin PYTHON)),,--given)
 QUOTED     = '$(subst ','\'',$(value $1))'
 TRIUNE     = $(foreach name,$(SETTINGS),$(if $(value $(name)),TRIUNE_$(name)=$(call QUOTED,$(name)))) $(BIN)/triune
 NEED_MORE  := tensorrt # targets with packages of their own: requirements/NAME.txt
@@ -26,7 +28,7 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install engine verify up serve down status logs chat config lint format test test-slow test-clients test-gpu test-page \
-        fuzz bench contracts load load-test lock clean
+        fuzz bench contracts load load-test lock clean FORCE
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,25 +36,17 @@ help: ## list the verbs
 
 install: .venv/installed ## set up .venv: builder, runtime, server, clients
 
-.venv/installed: requirements/base.txt requirements/server.txt pyproject.toml clients/pyproject.toml models/r1-nano/pyproject.toml \
-                 load/pyproject.toml
-	@echo "installing into .venv ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(LOCKED) -r requirements/base.txt
-	@$(LOCKED) --upgrade --target .venv/tritonserver -r requirements/server.txt
-	@$(PIP) install --quiet --no-deps --editable . --editable clients --editable load --editable models/r1-nano
-	@touch $@
+# Asked for every time: only the set-up knows whether what is there is whole. Quick where it is.
+.venv/installed: FORCE
+	@$(SET_UP) .venv base
 
-$(NEED_MORE:%=.venv/installed-%): .venv/installed-%: .venv/installed requirements/%.txt
-	@echo "installing what target $* needs ..."
-	@$(LOCKED) -r requirements/$*.txt
-	@touch $@
+$(NEED_MORE:%=.venv/installed-%): .venv/installed-%: FORCE
+	@$(SET_UP) .venv base $*
 
-.venv/installed-test: .venv/installed $(NEED_MORE:%=.venv/installed-%) requirements/test.txt requirements/torch.txt
-	@echo "installing what the tests need ..."
-	@$(LOCKED) -r requirements/test.txt
-	@$(PIP) install --quiet -r requirements/torch.txt
-	@touch $@
+.venv/installed-test: FORCE
+	@$(SET_UP) .venv base $(NEED_MORE) test
+
+FORCE:
 
 # The FP8 form of r1-nano is made from its bf16 weights when it is first asked for.
 ifeq ($(value MODEL),r1-nano-fp8)
@@ -106,16 +100,12 @@ test-slow: .venv/installed-test engine ## the tests that take minutes
 
 CLIENTS := tritonclient openai litellm langchain-openai langchain-nvidia-trt llama-index genai-perf aiperf
 
-.venvs/client-%/installed: requirements/clients/%.txt
-	@echo "installing the client $* ..."
-	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
+.venvs/client-%/installed: FORCE
+	@$(SET_UP) $(@D) clients/$*
 
 # Perf Analyzer, which GenAI-Perf runs, is a program in the wheels of an older tritonclient; only that is used.
-.venvs/perf-analyzer/installed: requirements/clients/perf-analyzer.txt
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) -r $<
-	@chmod +x $(@D)/bin/* && touch $@
+.venvs/perf-analyzer/installed .venvs/bench/installed: .venvs/%/installed: FORCE
+	@$(SET_UP) $(@D) $(if $(filter bench,$*),bench,clients/$*)
 
 test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIENTS:%=.venvs/client-%/installed) ## the real clients, each in an environment of its own
 	@TRIUNE_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients_real -rs
@@ -138,9 +128,7 @@ fuzz: .venv/installed-test ## some 11,000 random requests to a real server of r1
 	@$(BIN)/triune build --config /dev/null --model r1-nano --precision fp32
 	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY="$$($(BIN)/triune repository --config /dev/null --model r1-nano)" $(BIN)/python -m pytest tests/fuzz
 
-bench: $(INSTALLED) ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
-	@test -x .venvs/bench/bin/python || $(PYTHON) -m venv .venvs/bench
-	@.venvs/bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
+bench: $(INSTALLED) .venvs/bench/installed ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
 	@repository="$$($(TRIUNE) repository --build)" && $(BIN)/python -m bench --repository "$$repository"
 
 load: .venv/installed ## a short load on the running server, every answer checked; LOAD="--streams 8 --duration 1m", report in build/load

@@ -1,5 +1,9 @@
 """python -m triune_server: a server's commands alone, so that a running server holds nothing of the builder in memory."""
 
-from .cli import app
+from triune_runtime.interruption import end_on_interrupt
+
+end_on_interrupt()
+
+from .cli import app  # noqa: E402  # while this is imported, ctrl-C is heard
 
 app()

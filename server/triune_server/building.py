@@ -22,6 +22,7 @@ from triune_builder.plan import BuildPlan, repository_of
 from triune_builder.repository.assemble import ENGINE_FOLDER
 from triune_builder.targets import find_target
 from triune_builder.verify.report import BuildReport
+from triune_runtime.interruption import SILENT
 from triune_runtime.manifest import Limits
 
 from .settings import Setting, Values, settings_of
@@ -77,19 +78,14 @@ class Building:
         Raises:
             SystemExit: it failed, and has said why.
         """
-        command = [sys.executable, "-m", "triune_server.command", "build", "--config=/dev/null", "--json"]
+        command = [sys.executable, "-m", "triune_server.entry", "build", "--config=/dev/null", "--json"]
         command += self._options(values.asked(self.settings))
         own = {setting.environment for setting in self.settings.values()}  # their values are among the options
         environment = {name: value for name, value in os.environ.items() if name not in own}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-            try:
-                said = process.communicate()[0]
-            except KeyboardInterrupt:  # the build got it too, and ends in order
-                process.wait()
-                raise
-        if process.returncode:
-            raise SystemExit(process.returncode if process.returncode > 0 else 1)
-        return Path(json.loads(said.splitlines()[-1])["repository"])
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment | {SILENT: "1"}, check=False)
+        if done.returncode:
+            raise SystemExit(done.returncode if done.returncode > 0 else 1)
+        return Path(json.loads(done.stdout.splitlines()[-1])["repository"])
 
     def proved(self, repository: Path) -> str:
         """What the build proved of the engine in `repository`, in one line."""

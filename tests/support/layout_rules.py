@@ -16,6 +16,7 @@ PACKAGES = {
     "triune_load": "load",
     "r1_nano": "models/r1-nano",
     "bench": ".",
+    "triune_setup": "requirements",
 }
 
 # Of our own, what each may import.
@@ -29,17 +30,19 @@ ALLOWED: dict[str, set[str]] = {
     # A server holds nothing of the builder in memory, nor of what the engine needs: its supervisor runs for as long as it does.
     "triune_server": {
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets",
-        "triune_runtime.command_line",
+        "triune_runtime.command_line", "triune_runtime.interruption",
     },
     "triune_server.command": {
         "triune_server", "triune_builder.cli", "triune_builder.verify_published", "triune_load.__main__",
         "triune_client.__main__",
     },
-    "triune_server.building": {"triune_server", "triune_runtime.manifest", "triune_builder"},  # `command` alone uses it
+    "triune_server.building": {  # `command` alone uses it
+        "triune_server", "triune_runtime.manifest", "triune_runtime.interruption", "triune_builder",
+    },
     "triune_runtime": {"triune_runtime"},
     "triune_builder": {
         "triune_builder", "triune_runtime.manifest", "triune_runtime.runner", "triune_runtime.targets", "triune_runtime.errors",
-        "triune_runtime.machine", "triune_runtime.command_line",
+        "triune_runtime.machine", "triune_runtime.command_line", "triune_runtime.interruption",
     },
     "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
     "triune_builder.checkpoint": {
@@ -72,6 +75,8 @@ ALLOWED: dict[str, set[str]] = {
         "triune_builder.targets.tensorrt.network_runner", "triune_runtime",
     },
     "r1_nano": {"r1_nano"},
+    # It runs before anything is installed, and asks of the machine what the server will.
+    "triune_setup": {"triune_setup", "triune_server.binaries", "triune_runtime.errors"},
     "bench": {"bench", "triune_builder", "triune_runtime", "triune_client"},
     "bench.accuracy": {"bench", "r1_nano"},
 }  # fmt: skip
@@ -79,7 +84,7 @@ ALLOWED: dict[str, set[str]] = {
 # The runtime, from the bottom up: each may import those of the lines above its own, not its neighbours.
 RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "allocator", "sampling.columns"),
-    ("manifest", "command_line"),
+    ("manifest", "command_line", "interruption"),
     ("runner", "text", "machine", "options.values"),
     ("request",),
     ("kv", "constraints", "targets"),

