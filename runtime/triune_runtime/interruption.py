@@ -1,4 +1,4 @@
-"""Ctrl-C for commands that may end at any moment: what they began lies beside what is whole, and the next run goes on from it."""
+"""Ctrl-C for commands that may end at any moment: what they began lies beside what is whole, and the next run goes on there."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from triune_builder.cli import build, list_built, report
+from triune_runtime.command_line import FAILED, errors_told
 
 from . import __version__, extras
 from .building import Building
@@ -145,11 +146,12 @@ def triune(
 
 def main() -> None:
     """Entry point of the command `triune`."""
-    try:
-        app()
-    except ModuleNotFoundError as error:
-        extras.tell_missing(error, next((a for a in sys.argv[1:] if not a.startswith("-")), ""))
-        sys.exit(1)
+    with errors_told(passing=()):
+        try:
+            app()
+        except ModuleNotFoundError as error:
+            extras.tell_missing(error, next((a for a in sys.argv[1:] if not a.startswith("-")), ""))
+            sys.exit(FAILED)
 
 
 if __name__ == "__main__":
