@@ -19,7 +19,7 @@ from triune_runtime.manifest import Limits
 from .inputs import Settings
 from .pipeline import build as run_build
 from .places import built, nothing_built
-from .plan import AUTO, NONE, BuildPlan, repository_of
+from .plan import AUTO, NONE, BuildPlan, plan_of, repository_of
 from .progress import Display
 from .repository.assemble import ENGINE_FOLDER
 from .targets import TARGETS, every_target
@@ -64,7 +64,12 @@ Speculation = Annotated[
     ),
 ]
 MaxSequences = Annotated[int, typer.Option(help="Sequences computed at once; each has a KV slot.")]
-MaxLength = Annotated[int, typer.Option(help="Tokens of one sequence, prompt and answer together.")]
+MaxLength = Annotated[
+    str,
+    typer.Option(
+        help=f"Tokens of one sequence, prompt and answer together; {AUTO}: the model's own length, as far as memory allows."
+    ),
+]
 PrefillChunk = Annotated[int, typer.Option(help="Prompt tokens computed in one run.")]
 BuildDir = Annotated[Path, typer.Option(help="Where results and caches lie.")]
 Repository = Annotated[Path, typer.Option(help="The checked-in Triton configs and code.")]
@@ -110,7 +115,7 @@ def build(
     precision: Precision = None,
     options: Mapping[str, Any] = MappingProxyType({}),
     max_sequences: MaxSequences = _LIMITS.max_sequences,
-    max_length: MaxLength = _LIMITS.max_length,
+    max_length: MaxLength = AUTO,
     prefill_chunk: PrefillChunk = _LIMITS.prefill_chunk,
     build_dir: BuildDir = _SETTINGS.build_dir,
     model_repository: Repository = _SETTINGS.model_repository,
@@ -122,16 +127,10 @@ def build(
 ) -> None:
     """Build an engine, prove it, and publish a model repository; prints the repository's path last."""
     with errors_told():
-        limits = Limits(max_sequences=max_sequences, max_length=max_length, prefill_chunk=prefill_chunk)
-        plan = BuildPlan(
-            model=model,
-            target=target,
-            precision=precision or "",
-            verify=verify,
-            speculation=speculation,
-            limits=limits,
-            options=options,
-        )
+        plan = plan_of({
+            "model": model, "target": target, "precision": precision, "verify": verify, "speculation": speculation,
+            "max_sequences": max_sequences, "max_length": max_length, "prefill_chunk": prefill_chunk, **options,
+        })  # fmt: skip
         settings = Settings(build_dir=build_dir, model_repository=model_repository)
         if dry_run:
             _dry_run(plan, settings, as_json)

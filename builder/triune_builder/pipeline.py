@@ -85,12 +85,16 @@ class _Build:
     def __init__(
         self, plan: BuildPlan, settings: Settings, display: Display, force: bool, target: Target, opened: OpenCheckpoint
     ) -> None:
-        self.plan, self.settings, self.display, self.force, self.target = plan, settings, display, force, target
+        self.settings, self.display, self.force, self.target = settings, display, force, target
         self.folder = plan.folder(settings.build_dir)
         self.cache = StageCache(settings.cache_dir)
         self.inputs = Inputs(plan, settings, target)
         self.stages: list[StageRun] = []
         self._open_checkpoint = opened
+
+    @property
+    def plan(self) -> BuildPlan:
+        return self.inputs.plan
 
     def run(self) -> Built:
         tidy = not any(leftovers(self.folder)) and not any(self.cache.leftovers())
@@ -131,12 +135,16 @@ class _Build:
         return Built(repository=repository, inputs_hash=inputs_hash, unchanged=True)
 
     def _fetch(self) -> Checkpoint:
+        from .estimate import room_of  # imports what a build that has nothing to do does without
+
         with self._stage("fetch") as clock:
             checkpoint = self._open_checkpoint(self.plan.model, self.settings.cache_dir / "checkpoints", clock)
-            self.plan.check_length(checkpoint.config)
+            self.inputs.size(room_of(self.plan, checkpoint))
             clock.note("hashing")
             self.inputs.checkpoint(checkpoint.files)
             self.inputs.remember(checkpoint.files)
+        limits = self.plan.limits
+        self.display.say(f"{'limits':<10} {limits.max_sequences} sequences of {limits.max_length:,} tokens, {self.inputs.why}")
         return checkpoint
 
     def _compile(self, checkpoint: Checkpoint, key: str) -> tuple[Path, EngineFacts]:
@@ -174,7 +182,7 @@ class _Build:
         self, checkpoint: Checkpoint, facts: EngineFacts, manifest: EngineManifest, found: Verification | None
     ) -> BuildReport:
         """The report, if the engine is within its budget; else the report goes to `failed` and the build stops."""
-        hashes = self.inputs.checkpoint(checkpoint.files)
+        hashes, limits = self.inputs.checkpoint(checkpoint.files), self.plan.limits
         report = BuildReport(
             model=manifest.model,
             target=self.plan.target,
@@ -186,6 +194,10 @@ class _Build:
             ),
             tools=self.inputs.tools,
             stages=tuple(self.stages),
+            limits=(
+                ("sequences at once", f"{limits.max_sequences:,}"),
+                ("tokens of a sequence", f"{limits.max_length:,}, {self.inputs.why}"),
+            ),
             changes=facts.changes,
             verification=found,
             budget=budget_of(self.target.precisions[self.plan.precision], manifest.verified),

@@ -10,8 +10,9 @@ from typing import Any
 
 from triune_runtime.manifest import Limits
 
-from .errors import BuildError
+from .errors import BuildError, option
 from .fingerprint import digest
+from .lengths import Room, choose_length, machine_memory
 from .naming import DEFAULT_MODEL as DEFAULT_MODEL
 from .naming import meaning_of
 from .places import folder_of as folder_of
@@ -19,7 +20,7 @@ from .places import repository_of as repository_of
 from .targets import DEFAULT_TARGET, every_target, find_target
 from .targets.target import Target
 
-AUTO, NONE = "auto", "none"  # values of --verify that every target takes beside its proofs
+AUTO, NONE = "auto", "none"  # values of --verify that every target takes beside its proofs; the first of --max-length, too
 _MAXIMA = {"max_sequences": 1024, "max_length": 1 << 20, "prefill_chunk": 1 << 16, "max_queue": 1 << 20}
 
 
@@ -37,6 +38,7 @@ class BuildPlan:
     verify: str = AUTO
     speculation: str = "off"  # on: drafts of further tokens can be checked
     limits: Limits = dataclasses.field(default_factory=Limits)
+    auto_length: bool = False  # the limits' max_length is to be chosen by the model and this machine's memory: `sized`
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # values of the target's flags that were given
 
     def __post_init__(self) -> None:
@@ -64,17 +66,27 @@ class BuildPlan:
         """What Triton mounts."""
         return repository_of(self.model, self.target, build_dir)
 
-    def check_length(self, config: Mapping[str, Any]) -> None:
-        """Refuse sequences longer than config.json says the model is made for.
+    def sized(self, room: Room, memory: int | None = None) -> tuple[BuildPlan, str]:
+        """The plan with the length that its sequences are to have, and why it is that.
+
+        Args:
+            memory: bytes of the machine; by default of this one.
 
         Raises:
-            BuildError: they are.
+            BuildError: the length that is asked for is more than the model is made for.
         """
-        known, asked = config.get("max_position_embeddings"), self.limits.max_length
-        if isinstance(known, int) and asked > known:
+        if self.auto_length:
+            memory = machine_memory() if memory is None else memory
+            chosen = choose_length(room, self.limits.max_sequences, find_target(self.target), memory)
+            limits = dataclasses.replace(self.limits, max_length=chosen.tokens)
+            return dataclasses.replace(self, limits=limits, auto_length=False), chosen.why
+        asked = self.limits.max_length
+        if room.own is not None and asked > room.own:
             raise BuildError(
-                f"--max-length is {asked:,}; {self.model} is made for {known:,} tokens", f"choose --max-length {known} or less"
+                f"--max-length is {asked:,}; {self.model} is made for {room.own:,} tokens",
+                f"choose {option('max_length', room.own)} or less, or leave it out",
             )
+        return self, "as asked for"
 
     def hash(self, *, checkpoint: Mapping[str, str], code: str, tools: Mapping[str, str]) -> str:
         """Hash of all that decides the result.
@@ -87,6 +99,36 @@ class BuildPlan:
         # Where the same files lie changes nothing.
         choices = dataclasses.asdict(self) | {"model": meaning_of(self.model).readable}
         return digest({"plan": choices, "checkpoint": dict(checkpoint), "code": code, "tools": dict(tools)})
+
+
+def plan_of(chosen: Mapping[str, Any]) -> BuildPlan:
+    """The plan that the options of `triune build` stand for.
+
+    Args:
+        chosen: by the options' names; None or none at all: the default. What is no field of a plan or of its limits is a
+            flag of the target's.
+
+    Raises:
+        BuildError: as `BuildPlan`.
+    """
+    of_plan, of_limits = ({field.name for field in dataclasses.fields(kind)} for kind in (BuildPlan, Limits))
+    given = {name: value for name, value in chosen.items() if value is not None}
+    length = str(given.pop("max_length", AUTO)).strip().lower().replace(",", "").replace("_", "")
+    auto = length == AUTO
+    if not auto:
+        try:
+            given["max_length"] = int(length)
+        except ValueError:
+            raise BuildError(
+                f"--max-length is {length!r}; it is a number of tokens, or {AUTO}",
+                f"choose e.g. {option('max_length', 2048)}, or leave it out",
+            ) from None
+    return BuildPlan(
+        **{name: value for name, value in given.items() if name in of_plan},
+        limits=Limits(**{name: value for name, value in given.items() if name in of_limits}),
+        auto_length=auto,
+        options={name: value for name, value in given.items() if value and name not in of_plan | of_limits},
+    )
 
 
 def _choice(what: str, value: str, target: Target, example: str, known: Callable[[Target], Collection[str]]) -> None:

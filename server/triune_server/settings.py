@@ -90,6 +90,8 @@ class Setting:
             if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
                 raise ServerError(expected, f'e.g. {self.name} = ["...", "..."] in triune.toml')
             return tuple(value)
+        if self.kind is str and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # of a setting that also takes a word, such as max_length = 4096
         kinds: Any = {float: (int, float), Path: str}.get(self.kind, self.kind)
         if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
             raise ServerError(expected, f"{self.name}: {self.help}")

@@ -121,6 +121,7 @@ def test_report_shows_the_table(model: Path) -> None:
         (["build", "--precision", "int3"], "error: unknown precision 'int3'; known: fp32, bf16, fp16, fp8, int8,"),
         (["build", "--target", "abacus"], "error: unknown target 'abacus'; known: cpu, tensorrt\n\nhint: "),
         (["build", "--max-length", "0"], "error: --max-length is 0; it can be 1 to"),
+        (["build", "--max-length", "long"], "error: --max-length is 'long'; it is a number of tokens, or auto"),
         (
             ["report", "--build-dir", "/nonexistent"],
             "error: no engine of smollm2-135m for cpu is built in /nonexistent",
@@ -155,7 +156,7 @@ def test_the_module_runs() -> None:
 
 def test_defaults_are_those_of_the_plan() -> None:
     text = invoke("build", "--help").stdout
-    for default in (BuildPlan().model, str(BuildPlan().limits.max_length), "build"):
+    for default in (BuildPlan().model, "auto", str(BuildPlan().limits.max_sequences), "build"):
         assert f"[default: {default}]" in " ".join(text.split())
     assert f"by default {BuildPlan().precision} for cpu, fp16 for tensorrt" in " ".join(text.split())
 

@@ -104,6 +104,7 @@ class TinyTools:
 
     faults: Mapping[str, float] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    config: Mapping[str, Any] = field(default_factory=dict)  # keys of the checkpoint's that are otherwise
 
     @property
     def target(self) -> Target:
@@ -119,7 +120,7 @@ class TinyTools:
         self.calls.append("fetch")
         cache.mkdir(parents=True, exist_ok=True)
         path = Path(model)
-        return tiny_checkpoint(seed=int(path.read_text()), files=(path,), num_hidden_layers=1)
+        return tiny_checkpoint(seed=int(path.read_text()), files=(path,), num_hidden_layers=1, **self.config)
 
     def compile(self, plan: Any, checkpoint: Any, folder: Path, stage: Any) -> EngineFacts:
         self.calls.append("compile")

@@ -74,6 +74,11 @@ def no_choices(plan: BuildPlan) -> Sequence[object]:
     return ()
 
 
+def asked_length(plan: BuildPlan, own: int | None) -> int:
+    """Of a target whose engines are made for the plan's length alone."""
+    return plan.limits.max_length
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """One target: the TARGET of its folder. Making one imports nothing heavy; its functions import what they need."""
@@ -87,6 +92,8 @@ class Target:
     speculations: tuple[str, ...] = ("off",)
     flags: tuple[Flag, ...] = ()
     tools: tuple[str, ...] = ()  # packages that decide, beside the common ones, what an engine looks like
+    longest_unasked: int = Limits.max_length  # tokens of a sequence, at most, where nobody says how many
+    serves_here: bool = False  # whether the memory of the building machine is that of a server
     chunks_per_s: float = Limits.chunks_per_s  # see there: what a server of such engines can hand out
     code: tuple[str, ...]  # packages of the builder's targets that make its engines
     runtime_code: tuple[str, ...]  # packages of the runtime's targets that run them
@@ -95,7 +102,10 @@ class Target:
     """Raise BuildError if the plan cannot be built, as far as only the target knows. Reads no file."""
 
     engine_choices: Callable[[BuildPlan], Sequence[object]] = no_choices
-    """What of the plan shapes the engine beside precision, speculation and max_length; JSON-like."""
+    """What of the plan shapes the engine beside precision, speculation and `engine_length`; JSON-like."""
+
+    engine_length: Callable[[BuildPlan, int | None], int] = asked_length
+    """Tokens of a sequence that the engine itself is made for: at least the plan's; of the plan and the model's own length."""
 
     compile: Callable[[BuildPlan, Checkpoint, Path, StageFactory], EngineFacts]
     """Write the engine into a folder; every part of the work runs in `with stage(name)`.

@@ -11,6 +11,7 @@ from ...checkpoint import Checkpoint
 from ...errors import BuildError
 from ...graph.export import GraphBundle, export
 from ...graph.promises import check_weights
+from ...lengths import own_length
 from ...plan import BuildPlan
 from ...progress import StageClock
 from ...quantize.apply import Change, quantize
@@ -20,6 +21,7 @@ from ..facts import EngineFacts, record
 from ..target import StageFactory
 from . import drafts, lowering, stored
 from .precisions import find_precision
+from .target import engine_length
 
 # Tokens of a run that checks drafts. An MTP layer's second draft, made of its first, is rarely right: docs/speculation.md.
 _CHECKED_WITH_MTP, _CHECKED = 2, 4
@@ -29,7 +31,8 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
     """See `Target.compile`."""
     with stage("export"):
         check_weights(checkpoint.config, checkpoint.weights)
-        bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=plan.speculation == "on")
+        length = engine_length(plan, own_length(checkpoint.config))
+        bundle = export(checkpoint, max_length=length, with_mtp=plan.speculation == "on")
         speculates = _speculates(plan, bundle)
     with stage("quantize"):
         precision = find_precision(plan.precision)
