@@ -20,7 +20,7 @@ SET_UP      = command -v "$(PYTHON)" > /dev/null || { printf 'error: there is no
                 name another: make PYTHON=/path/to/python3.12\n' "$(PYTHON)" >&2; exit 1; }; \
               exec "$(PYTHON)" -IS requirements/triune_setup $(if $(filter file,$(origin PYTHON)),,--given)
 QUOTED     = '$(subst ','\'',$(value $1))'
-TRIUNE     = $(foreach name,$(SETTINGS),$(if $(value $(name)),TRIUNE_$(name)=$(call QUOTED,$(name)))) $(BIN)/triune
+TRIUNE     = $(foreach name,$(SETTINGS),$(if $(value $(name)),TRIUNE_$(name)=$(call QUOTED,$(name)))) $(BIN)/python -m triune_server.command
 NEED_MORE  := tensorrt # targets with packages of their own: requirements/NAME.txt
 INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE)))
 SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
@@ -125,8 +125,8 @@ test-page: .venv/installed-test .venvs/page/installed ## the chat page in headle
 	@touch $@
 
 fuzz: .venv/installed-test ## some 11,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
-	@$(BIN)/triune build --config /dev/null --model r1-nano --precision fp32
-	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY="$$($(BIN)/triune repository --config /dev/null --model r1-nano)" $(BIN)/python -m pytest tests/fuzz
+	@$(BIN)/python -m triune_server.command build --config /dev/null --model r1-nano --precision fp32
+	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY="$$($(BIN)/python -m triune_server.command repository --config /dev/null --model r1-nano)" $(BIN)/python -m pytest tests/fuzz
 
 bench: $(INSTALLED) .venvs/bench/installed ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
 	@repository="$$($(TRIUNE) repository --build)" && $(BIN)/python -m bench --repository "$$repository"

@@ -23,7 +23,7 @@ from .plan import AUTO, NONE, BuildPlan, plan_of, repository_of
 from .progress import Display
 from .repository.assemble import ENGINE_FOLDER
 from .targets import TARGETS, every_target
-from .verify.report import JSON_NAME, BuildReport
+from .verify.report import JSON_NAME, BuildReport, finite
 
 _PLAN = {f.name: f.default for f in dataclasses.fields(BuildPlan)}
 _LIMITS, _SETTINGS = Limits(), Settings()
@@ -139,7 +139,7 @@ def build(
         if as_json:
             report = BuildReport.read(made.repository / ENGINE_FOLDER)
             found = report.verification
-            typer.echo(json.dumps({
+            typer.echo(json.dumps(finite({
                 "repository": str(made.repository),
                 "hash": made.inputs_hash,
                 "unchanged": made.unchanged,
@@ -147,7 +147,7 @@ def build(
                 "perplexity_engine": found and found.perplexity_engine,
                 "greedy_agreement": found and found.agreement(report.budget.tie),
                 "seconds": round(sum(s.seconds for s in report.stages if not s.reused), 1),
-            }))  # fmt: skip
+            })))  # fmt: skip
         else:
             typer.echo(str(made.repository))
 

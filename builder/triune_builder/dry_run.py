@@ -49,6 +49,7 @@ def dry_run(plan: BuildPlan, settings: Settings | None = None, *, display: Displ
     with display.stage("fetch") as clock:
         cache = settings.cache_dir / "checkpoints"
         checkpoint = open_checkpoint(plan.model, cache=cache, progress=clock.note, headers_only=True)
+    display.notes(checkpoint.notes)
     with display.stage("check"):
         check_weights(checkpoint.config, checkpoint.weights)
         plan, why = plan.sized(room_of(plan, checkpoint))
@@ -59,7 +60,9 @@ def _write(plan: BuildPlan, why: str, settings: Settings, checkpoint: Checkpoint
     folder = plan.folder(settings.build_dir) / PLAN
     folder.mkdir(parents=True, exist_ok=True)
     with display.stage("export"):
-        bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=True)
+        bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=True, reads_head=False)
+        for remark in bundle.remarks:
+            display.say(f"{'export':<10} {remark}")
         for name, graph in ((onnx_files.MODEL, bundle), (onnx_files.MTP, bundle.mtp)):
             (folder / name).unlink(missing_ok=True)
             if graph is not None:

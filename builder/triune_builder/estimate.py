@@ -15,6 +15,7 @@ from rich.text import Text
 from triune_runtime.manifest import CacheTensor, Limits
 
 from .checkpoint import Checkpoint, Fp8Tensor, Tensor
+from .graph.promises import settled_config
 from .lengths import Room, own_length
 from .plan import BuildPlan
 from .targets import find_target
@@ -77,20 +78,21 @@ def estimate(
     """The estimate for a checkpoint whose weights are those that `config` promises; the plan's target has one."""
     sizes = find_target(plan.target).estimate
     assert sizes is not None, f"target {plan.target} estimates nothing"
-    layers = config["num_hidden_layers"]
-    extra = tuple(f"model.layers.{layers + i}." for i in range(config.get("num_nextn_predict_layers") or 0))
+    _, cfg = settled_config(config, weights.keys())
+    layers, predicting = cfg.num_hidden_layers, getattr(cfg, "num_nextn_predict_layers", 0)
+    extra = tuple(f"model.layers.{layers + i}." for i in range(predicting))
     used = [_weight(name, tensor) for name, tensor in weights.items() if not (extra and name.startswith(extra))]
     spare = sum(tensor.size for name, tensor in weights.items() if extra and name.startswith(extra))
-    tied = bool(config.get("tie_word_embeddings", False))
+    tied = bool(cfg.tie_word_embeddings)
     slot = sum(c.bytes_per_position * c.positions(plan.limits.max_length) for c in cache)
-    chosen = config.get("num_experts_per_tok", 0) / (config.get("n_routed_experts") or 1)
+    chosen = getattr(cfg, "num_experts_per_tok", 0) / getattr(cfg, "n_routed_experts", 1)
     idle = sum(w.size for w in used if w.kind == "expert") * (1 - chosen)
     table = 0 if tied else sum(w.size for w in used if w.kind == "table")
     by_dtype: dict[str, int] = {}
     for tensor in weights.values():
         by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.nbytes
         if isinstance(tensor, Fp8Tensor):
-            by_dtype["F32"] = by_dtype.get("F32", 0) + tensor.scale.nbytes
+            by_dtype[tensor.scale.dtype] = by_dtype.get(tensor.scale.dtype, 0) + tensor.scale.nbytes
     return Estimate(
         model=plan.model,
         target=plan.target,
@@ -116,16 +118,13 @@ def room_of(plan: BuildPlan, checkpoint: Checkpoint) -> Room:
     Raises:
         BuildError: config.json is of no architecture that is known, or not understood.
     """
-    from .graph.arch import find_architecture  # imports what builds a graph
-
-    config, target = checkpoint.config, find_target(plan.target)
-    cache = find_architecture(config.get("model_type")).read(config).cache
-    loaded = None
+    target, loaded = find_target(plan.target), None
+    _, cfg = settled_config(checkpoint.config, checkpoint.weights.keys())
     if target.estimate is not None:
         weights = [_weight(name, tensor) for name, tensor in checkpoint.weights.items()]
-        sizes = target.estimate(weights, bool(config.get("tie_word_embeddings", False)), 0)
+        sizes = target.estimate(weights, bool(cfg.tie_word_embeddings), 0)
         loaded = sizes[plan.precision].loaded if plan.precision in sizes else None
-    return Room(own=own_length(config), cache=tuple(cache), loaded=loaded)
+    return Room(own=own_length(checkpoint.config, cfg.rope.longest), cache=tuple(cfg.cache), loaded=loaded)
 
 
 def _weight(name: str, tensor: Tensor) -> Weight:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,9 @@ class Inputs:
         published = [BUILDER, _RUNTIME / "manifest.py", _RUNTIME / "runner.py", _RUNTIME / "targets", settings.model_repository]
         self._all_code = code_hash(published)
 
-    def checkpoint(self, files: Sequence[Path]) -> dict[str, str]:
-        """Name -> content hash."""
-        return {name: self.files.sha256(path) for name, path in named(files).items()}
+    def checkpoint(self, files: Sequence[Path], tell: Callable[[int], None] = lambda count: None) -> dict[str, str]:
+        """Name -> content hash; `tell` gets the bytes of each piece that had to be read."""
+        return {name: self.files.sha256(path, tell) for name, path in named(files).items()}
 
     def size(self, room: Room) -> None:
         """Choose the length of sequences.

@@ -59,10 +59,15 @@ class Length:
     why: str
 
 
-def own_length(config: Mapping[str, Any]) -> int | None:
-    """Tokens that config.json says the model is made for; None: it says nothing that can be one."""
+def own_length(config: Mapping[str, Any], rope_longest: int | None = None) -> int | None:
+    """Tokens that config.json says the model is made for; None: it says nothing that can be one.
+
+    Args:
+        rope_longest: what its rotary embedding allows.
+    """
     known = config.get("max_position_embeddings")
-    return known if isinstance(known, int) and not isinstance(known, bool) and known >= 2 else None
+    said = known if isinstance(known, int) and not isinstance(known, bool) and known >= 2 else None
+    return min((length for length in (said, rope_longest) if length is not None), default=None)
 
 
 def choose_length(room: Room, sequences: int, target: Target, memory: int) -> Length:

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from triune_runtime.manifest import EngineManifest, SamplingDefaults
+from triune_runtime.manifest import EngineManifest
 
+from . import disk
 from .errors import BuildError
 from .fingerprint import sha256, source_files
 from .inputs import REPORTS, Inputs, Settings, named
+from .manifest import manifest_of
 from .places import note_model
 from .plan import NONE, BuildPlan
 from .progress import Display, StageClock
-from .reasoning import reasoning_markers
 from .repository.assemble import ENGINE_FOLDER, assemble, leftovers, repair
 from .repository.check import check
 from .stage_cache import StageCache, locked
@@ -70,13 +71,21 @@ def build(
         BuildError: whatever stops the build; what was published before stays as it was.
     """
     target, opened = target or find_target(plan.target), open_checkpoint or _open_checkpoint
-    return _Build(plan, settings or Settings(), display or Display(), force, target, opened).run()
+    settings = settings or Settings()
+    try:
+        return _Build(plan, settings, display or Display(), force, target, opened).run()
+    except BuildError:
+        raise
+    except Exception as error:
+        if (told := disk.explained(error, settings.build_dir)) is not None:
+            raise told from error
+        raise
 
 
 def _open_checkpoint(model: str, cache: Path, clock: StageClock) -> Checkpoint:
     from .checkpoint import open_checkpoint
 
-    return open_checkpoint(model, cache=cache, progress=clock.note)
+    return open_checkpoint(model, cache=cache, progress=clock.note, count=clock.count_bytes)
 
 
 class _Build:
@@ -114,7 +123,7 @@ class _Build:
             return built
         engine_key = self.inputs.engine_key(checkpoint.files)
         engine, facts = self._compile(checkpoint, engine_key)
-        manifest = self._manifest(checkpoint, facts)
+        manifest = manifest_of(checkpoint, facts, self.plan, self.inputs.tools, self.inputs.everything(checkpoint.files))
         found, proof = self._verify(checkpoint, engine_key, engine, facts, manifest)
         manifest = dataclasses.replace(manifest, verified=proof.how)
         if found and found.decode is None:  # drafts are decoded with, and that was left out
@@ -141,8 +150,10 @@ class _Build:
             checkpoint = self._open_checkpoint(self.plan.model, self.settings.cache_dir / "checkpoints", clock)
             self.inputs.size(room_of(self.plan, checkpoint))
             clock.note("hashing")
-            self.inputs.checkpoint(checkpoint.files)
+            tell = clock.adder(sum(path.stat().st_size for path in checkpoint.files))
+            self.inputs.checkpoint(checkpoint.files, tell)
             self.inputs.remember(checkpoint.files)
+        self.display.notes(checkpoint.notes)
         limits = self.plan.limits
         self.display.say(f"{'limits':<10} {limits.max_sequences} sequences of {limits.max_length:,} tokens, {self.inputs.why}")
         return checkpoint
@@ -276,26 +287,3 @@ class _Build:
         except (OSError, ValueError, KeyError):
             return None
         return kept if same else None
-
-    def _manifest(self, checkpoint: Checkpoint, facts: EngineFacts) -> EngineManifest:
-        known = {f.name for f in dataclasses.fields(SamplingDefaults)}
-        return EngineManifest(
-            model=checkpoint.name,
-            architecture=facts.architecture,
-            target=self.plan.target,
-            precision=self.plan.precision,
-            engine=facts.engine,
-            vocab_size=facts.vocab_size,
-            cache=facts.cache,
-            stop_token_ids=tuple(checkpoint.stop_token_ids),
-            bos_token_id=checkpoint.bos_token_id,
-            chat_template=checkpoint.chat_template,
-            special_tokens=dict(checkpoint.special_tokens),
-            defaults=SamplingDefaults(**{k: v for k, v in checkpoint.generation_config.items() if k in known}),
-            reasoning=reasoning_markers(checkpoint.tokenizer_json, checkpoint.chat_template),
-            speculation=facts.speculation,
-            limits=dataclasses.replace(self.plan.limits, chunks_per_s=self.target.chunks_per_s),
-            plan=facts.plan,
-            built_with=self.inputs.tools,
-            inputs_hash=self.inputs.everything(checkpoint.files),
-        )

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from triune_client import TriuneError
+
 from .answering import Answer, TextClient
 from .calls import Call
 from .errors import ApiError
 from .metrics import Metrics
+from .responses.store import Store
 from .settings import Settings
-from .shapes import Shape
+from .shapes import AnswerShape
+
+_PATIENCE_S = 2.0  # for what an answer can do without
 
 
 class Serving:
@@ -22,7 +29,11 @@ class Serving:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.started = int(time.time())
         self.metrics = Metrics()
+        self.responses = Store(
+            most=settings.max_responses, most_bytes=settings.max_responses_bytes, file=settings.responses_file
+        )
 
     def check_model(self, name: str) -> None:
         """Check that the model is served under a name.
@@ -34,7 +45,14 @@ class Serving:
             known = ", ".join(self.settings.models)
             raise ApiError(404, f"The model '{name}' does not exist; served here: {known}.", code="model_not_found")
 
-    def answer(self, calls: Sequence[Call], shape: Shape, *, stream: bool) -> Answer:
+    async def max_model_len(self) -> int | None:
+        """Most tokens of a prompt and its answer together; None while the server behind cannot say."""
+        try:
+            return (await asyncio.wait_for(self.client.tokenize((0,)), _PATIENCE_S)).max_length
+        except (TriuneError, TimeoutError):
+            return None
+
+    def answer(self, calls: Sequence[Call], shape: AnswerShape, *, stream: bool) -> Answer:
         """The answer that these calls make, which they do when it is sent."""
         return Answer(self.client, calls, shape, self.metrics, stream=stream)
 

@@ -12,6 +12,9 @@ class Settings:
     Attributes:
         aliases: further names that clients may call the model by.
         timeout_s: longest silence of the server behind, the wait for a free slot included.
+        access_log: the file that gets a JSON line for every request, "-" for the standard output, None for none.
+        max_responses: answers of /v1/responses that are kept, for clients to go on from; 0: none.
+        responses_file: the SQLite database that they are kept in; by default memory, gone with the process.
         api_keys: whoever sends one of them is served; without any, everyone is.
     """
 
@@ -25,6 +28,10 @@ class Settings:
     max_body_bytes: int = 4_000_000
     max_requests: int = 1024  # served at once; more are refused with status 429
     max_choices: int = 32  # answers of one request: prompts times `n`
+    access_log: str | None = None
+    max_responses: int = 1000
+    max_responses_bytes: int = 64_000_000
+    responses_file: str = ":memory:"
     allowed_origins: tuple[str, ...] = ()  # of web pages elsewhere (CORS); "*" for all
 
     @property

@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +36,11 @@ def run(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         shown.clear()
-        if "MAKELEVEL" not in os.environ:  # make says so itself
-            print("interrupted", file=sys.stderr, flush=True)
+        if "MAKELEVEL" in os.environ:  # which says so itself, and ends as the interrupted do if we do, after it has heard of it
+            time.sleep(0.1)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        print("interrupted", file=sys.stderr, flush=True)
         return 130
     except OSError as error:
         shown.clear()

@@ -1,4 +1,4 @@
-"""Ctrl-C for commands that may end at any moment: what they began lies beside what is whole, and the next run goes on there."""
+"""Ctrl-C for commands that may end at any moment: what they began lies beside what is whole, and the next run goes on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from pathlib import Path
 SILENT = "TRIUNE_INTERRUPT_SILENT"  # in the environment of a command that another one runs, which speaks for both
 _SHOW_CURSOR = b"\r\x1b[K\x1b[?25h"  # and take away the line of progress that it was hidden for
 _PATIENCE_S = 20.0  # for what was started: a server stops in order
+
+# Make hears ctrl-C, too. It ends as the interrupted do if what it runs does so, too, and not before make has heard it.
+_MAKE_S = 0.1
 
 
 def end_on_interrupt() -> None:
@@ -37,6 +40,10 @@ def _end(number: int, frame: object) -> None:
         if "MAKELEVEL" not in os.environ and SILENT not in os.environ:
             os.write(2, b"interrupted\n")
     _end_children()
+    if "MAKELEVEL" in os.environ:
+        time.sleep(_MAKE_S)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
     os._exit(128 + number)
 
 

@@ -148,7 +148,7 @@ def main() -> None:
     """Entry point of the command `triune`."""
     with errors_told(passing=()):
         try:
-            app()
+            app(prog_name="triune")  # however it was started
         except ModuleNotFoundError as error:
             extras.tell_missing(error, next((a for a in sys.argv[1:] if not a.startswith("-")), ""))
             sys.exit(FAILED)

@@ -22,6 +22,7 @@ from .options import ServerOptions
 from .state import RUN_FOLDER
 
 DEFAULT, OPTION, ENVIRONMENT = "default", "option", "environment"  # who said a value; of a file, its name
+_CHOSEN = "auto"  # the default of what also takes a number, as max_length
 _ORIGINS = "triune.origins"  # where a command's context keeps them
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _EXPECTED = {
@@ -90,8 +91,8 @@ class Setting:
             if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
                 raise ServerError(expected, f'e.g. {self.name} = ["...", "..."] in triune.toml')
             return tuple(value)
-        if self.kind is str and isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)  # of a setting that also takes a word, such as max_length = 4096
+        if self.default == _CHOSEN and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
         kinds: Any = {float: (int, float), Path: str}.get(self.kind, self.kind)
         if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
             raise ServerError(expected, f"{self.name}: {self.help}")

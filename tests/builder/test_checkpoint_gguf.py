@@ -210,7 +210,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
         ({"tokenizer": {"model": "llama"}}, "tokenizer model 'llama'"),
         ({"tokenizer": {"pre": "default"}}, "pre-tokenizer 'default'"),
         ({"tokenizer": {"merges": ["h zz"]}}, "'h zz'"),
-        ({"tokenizer": {"bos_token_id": 9999}}, "bos_token has id 9999"),
+        ({"tokenizer": {"bos_token_id": 9999}}, r"bos_token_id = 9999; a whole number from 0 to 260"),
         ({"tokenizer": {"tokens": ["a", "a"], "token_type": [1, 1]}}, "2 tokens, 1 of them different"),
     ],
 )

@@ -49,6 +49,18 @@ def test_values_are_those_of_the_gguf_package(
     assert tensor.float32().dtype == np.float32
 
 
+@ON_DISK
+@given(st.integers(0, 1 << 30), st.integers(1, 9), st.integers(1, 4), st.integers(0, 500))
+def test_six_bit_values_are_those_of_the_gguf_package(tmp_path: Path, seed: int, rows: int, blocks: int, before: int) -> None:
+    random = np.random.default_rng(seed)  # any bytes are codes; the last two of a block are its scale
+    raw = random.integers(0, 256, (rows, blocks, 210), np.uint8)
+    raw[..., 208:] = random.normal(size=(rows, blocks, 1)).astype(np.float16).view(np.uint8)
+    (tmp_path / "t").write_bytes(b"\xff" * before + raw.tobytes())
+    tensor = Tensor(name="w", shape=(rows, 256 * blocks), dtype="Q6_K", path=tmp_path / "t", offset=before, nbytes=raw.nbytes)
+    assert np.array_equal(tensor.float32(), gguf.dequantize(raw.reshape(rows, -1), GGMLQuantizationType.Q6_K))
+    assert tensor.blocks() is None and tensor.location() is None
+
+
 @pytest.mark.parametrize("dtype", ["Q8_0", "Q4_0", "Q4_1"])
 @ON_DISK
 @given(st.integers(0, 1 << 30), st.integers(1, 9), st.integers(1, 4))

@@ -29,7 +29,7 @@ from triune_builder.targets.cpu.lowering import lower
 from triune_builder.targets.cpu.precisions import PRECISIONS, find_precision
 from triune_builder.verify.drafts import DraftFigures, verify_drafts
 from triune_builder.verify.report import verification_from
-from triune_builder.verify.verification import LogitsError, Verification, problems
+from triune_builder.verify.verification import LogitsError, TextLoss, Verification, problems
 from triune_runtime.drafting.lookup import LookupDrafter
 from triune_runtime.drafting.mtp import MtpDrafter
 from triune_runtime.drafting.speculator import Speculator
@@ -138,8 +138,9 @@ def test_a_window_and_drafts_exclude_each_other() -> None:
 def test_a_difference_between_tokens_and_drafts_is_over_every_budget() -> None:
     error = LogitsError(positions=1, maximum=0.0, median=0.0, mean_kl=0.0, maximum_kl=0.0)
     found = Verification(
-        decode=error, prefill=error, prompts=1, greedy_tokens=1, disagreements=(), text_tokens=1, perplexity_reference=1.0,
-        perplexity_engine=1.0, batch_error=0.0, repeat_error=0.0, chunk_error=0.0, engine_seconds=1.0, reference_seconds=1.0,
+        decode=error, prefill=error, prompts=1, greedy_tokens=1, disagreements=(),
+        texts=(TextLoss(name="a", tokens=1, reference=1.0, engine=1.0),),
+        batch_error=0.0, repeat_error=0.0, chunk_error=0.0, engine_seconds=1.0, reference_seconds=1.0,
         drafts=DraftFigures(checked=5, error=1e-9, mtp_positions=5, mtp_error=0.5, mtp_kl=9.0),
     )  # fmt: skip
     assert verification_from(dataclasses.asdict(found)) == found

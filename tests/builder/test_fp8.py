@@ -21,6 +21,15 @@ from triune_builder.errors import BuildError
 QUANTIZATION = {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
 
 
+def compressed(**weights: Any) -> dict[str, Any]:
+    """As llm-compressor writes it."""
+    own = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True, "dynamic": False, "group_size": None,
+           "actorder": None, "observer": "minmax"} | weights  # fmt: skip
+    group = {"targets": ["Linear"], "weights": own, "input_activations": {"num_bits": 8, "dynamic": True}}
+    return {"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"group_0": group},
+            "ignore": ["lm_head"], "kv_cache_scheme": None, "quantization_status": "compressed"}  # fmt: skip
+
+
 def e4m3(code: int) -> float:
     """The value of a code by the format's definition: 1 sign bit, 4 exponent bits with bias 7, 3 mantissa bits."""
     sign, exponent, mantissa = -1.0 if code & 128 else 1.0, code >> 3 & 15, code & 7
@@ -87,12 +96,12 @@ def test_a_matrix_and_its_scales_are_one_weight(tmp_path: Path) -> None:
 def test_missing_misshapen_and_spare_scales_are_named(tmp_path: Path) -> None:
     codes, scale = to_fp8(np.ones((130, 40), np.float32), (128, 128))
     with pytest.raises(BuildError) as caught:
-        opened(tmp_path / "m", a=codes, b=codes, b_scale_inv=scale[:1], c=codes, c_scale_inv=scale.astype(np.float16),
+        opened(tmp_path / "m", a=codes, b=codes, b_scale_inv=scale[:1], c=codes, c_scale_inv=scale[:, :0],
                d_scale_inv=scale, e=np.ones((130, 40), np.float32), e_scale_inv=scale)  # fmt: skip
     for said in (
         "a is of type F8_E4M3 and has no a_scale_inv",
-        "b_scale_inv is F32 [1, 1]; [130, 40] wants F32 [2, 1]",
-        "c_scale_inv is F16 [2, 1]",
+        "b_scale_inv is F32 [1, 1]; [130, 40] wants [2, 1] of type F32, BF16, F16",
+        "c_scale_inv is F32 [2, 0]",
         "d_scale_inv belongs to nothing",
         "e_scale_inv belongs to a tensor of type F32",
     ):
@@ -111,9 +120,19 @@ def test_many_wrong_scales_are_counted(tmp_path: Path) -> None:
         ({"quant_method": "awq", "bits": 4, "group_size": 128}, r"quant_method = 'awq'"),
         ({"quant_method": "gptq", "bits": 4}, r"quant_method = 'gptq'"),
         ({"quant_method": "mxfp4"}, r"quant_method = 'mxfp4'"),
-        (QUANTIZATION | {"fmt": "e5m2"}, r"fmt = 'e5m2' \(only 'e4m3' is read\)"),
-        (QUANTIZATION | {"activation_scheme": "static"}, r"activation_scheme = 'static'"),
-        (QUANTIZATION | {"weight_block_size": None}, r"weight_block_size = None"),
+        (QUANTIZATION | {"fmt": "e5m2"}, r"fmt = 'e5m2' \(only 'e4m3' or"),
+        (QUANTIZATION | {"fmt": ["e4m3"]}, r"fmt = \['e4m3'\]"),
+        (QUANTIZATION | {"expert_dtype": "fp4"}, r"expert_dtype = 'fp4' \(only 'fp8' is read\)"),
+        (QUANTIZATION | {"weight_block_size": [128]}, r"weight_block_size = \[128\] \(two numbers are expected\)"),
+        (QUANTIZATION | {"weight_block_size": [128, True]}, r"weight_block_size = \[128, True\]"),
+        (QUANTIZATION | {"weight_block_size": [0, 128]}, r"weight_block_size = \[0, 128\]"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, r"quant_algo = 'NVFP4' \(only 'FP8' is read\)"),
+        ({"quant_method": ["fp8"]}, r"quant_method = \['fp8'\] \(read are 'fp8', 'fbgemm_fp8', 'compressed-tensors'"),
+        ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, r"format = 'pack-quantized'"),
+        (compressed(num_bits=4, type="int", strategy="group"), r"num_bits = 4 .*type = 'int' .*strategy = 'group'"),
+        (compressed(strategy="block"), r"block_structure = None"),
+        (compressed(symmetric=False), r"symmetric = False \(only True is read\)"),
+        ({"quant_method": "compressed-tensors"}, r"config_groups = None \(groups with weights are expected\)"),
         (QUANTIZATION | {"act_scale": 2}, r"act_scale = 2 \(not understood\)"),
         ("fp8", r"is 'fp8', not an object"),
     ],

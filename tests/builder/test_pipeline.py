@@ -194,7 +194,7 @@ def test_only_the_newest_results_are_kept(workshop: Workshop) -> None:
 def test_the_stages_are_shown_as_plain_lines_without_a_terminal(workshop: Workshop) -> None:
     workshop.build()
     shown = [line.split()[0] for line in workshop.lines.getvalue().splitlines()]
-    assert shown == ["fetch", "quantize", "export", "write", "verify", "assemble"]
+    assert shown == ["fetch", "limits", "quantize", "export", "write", "verify", "assemble"]
     assert "peak" in workshop.lines.getvalue()
 
 

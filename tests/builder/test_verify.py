@@ -15,10 +15,9 @@ from fakes.tiny_llama import TinyRunner, tiny_checkpoint
 from triune_builder.errors import BuildError
 from triune_builder.targets.cpu.precisions import PRECISIONS
 from triune_builder.verify.budget import Budget
-from triune_builder.verify.comparison import perplexity
 from triune_builder.verify.measure import Sizes, answer_prompts, cut, difference, log_softmax, read_windows
 from triune_builder.verify.reference import observe_inputs
-from triune_builder.verify.report import BuildReport, Source, StageRun, WeightChange
+from triune_builder.verify.report import BuildReport, Source, StageRun, WeightChange, verification_from
 from triune_builder.verify.verification import Disagreement, Verification, problems
 from triune_builder.verify.verify import verify
 from triune_runtime.manifest import Limits
@@ -105,7 +104,25 @@ def test_perplexity_of_the_engine_is_that_of_its_logits() -> None:
         for i in range(start, min(start + 16, 40)):
             row = runner.step(past, tokens[i])
             losses.append(math.log(sum(math.exp(v) for v in row)) - row[tokens[i + 1]])
-    assert perplexity([loss for w in windows for loss in w.losses]) == pytest.approx(math.exp(np.mean(losses)), rel=1e-6)
+    assert sum(loss for w in windows for loss in w.losses) == pytest.approx(sum(losses), rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [300.0, 3000.0])
+def test_an_engine_is_judged_where_logits_are_thousands(scale: float) -> None:
+    checkpoint = tiny_checkpoint(tie_word_embeddings=False)
+    head = checkpoint.weights["lm_head.weight"]
+    weights = dict(checkpoint.weights) | {"lm_head.weight": dataclasses.replace(head, array=head.array * np.float32(scale))}
+    large = dataclasses.replace(checkpoint, weights=weights)
+    found = verify(TinyRunner(large.config, weights), LIMITS, large, sizes=SIZES)
+    assert found.whole_text.reference > 700 and found.perplexity_reference == math.inf
+    assert found.perplexity_ratio == pytest.approx(1, abs=1e-2)
+    assert not any("perplexity" in problem for problem in problems(found, PRECISIONS["fp32"].budget))
+    (text,) = found.texts
+    worse = dataclasses.replace(found, texts=(dataclasses.replace(text, engine=text.engine * 1.0001),))
+    assert any("perplexity" in problem for problem in problems(worse, PRECISIONS["fp32"].budget))
+    lost = dataclasses.replace(found, texts=(dataclasses.replace(text, engine=math.nan),))
+    assert any("perplexity over the reference's is nan" in problem for problem in problems(lost, PRECISIONS["fp32"].budget))
+    assert verification_from(json.loads(json.dumps(dataclasses.asdict(found)))) == found
 
 
 def test_greedy_answers_are_the_argmax_of_each_step() -> None:

@@ -59,6 +59,7 @@ class FakeCheckpoint:
     bos_token_id: int | None = None
     generation_config: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
 
 

@@ -239,7 +239,7 @@ def test_a_client_of_vllm_finds_its_inputs_and_outputs_and_no_others() -> None:
     assert {n: kind for n, (kind, _) in kinds(parsed.output).items()} == {
         "text_output": "TYPE_STRING", "finish_reason": "TYPE_STRING", "cumulative_logprob": "TYPE_FP32",
         "logprobs": "TYPE_STRING", "num_input_tokens": "TYPE_UINT32", "num_output_tokens": "TYPE_UINT32",
-        "sequence_index": "TYPE_INT32",
+        "sequence_index": "TYPE_INT32", "prompt_logprobs": "TYPE_STRING",
     }  # fmt: skip
 
 

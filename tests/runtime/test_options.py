@@ -122,6 +122,18 @@ def test_the_publishers_defaults_hold_until_the_request_says_otherwise() -> None
     assert read(R1, top_k=1).params.temperature == 0.0
 
 
+def test_several_answers_differ_unless_the_client_or_the_publisher_says_greedy() -> None:
+    assert read(n=2).params.temperature == 1.0 and read(best_of=2).params.temperature == 1.0
+    assert read(n=1).params.temperature == 0.0 and read(n=2, temperature=0.0).params.temperature == 0.0
+    assert read(R1, n=2).params.temperature == 0.6 and read(n=2, top_k=1).params.temperature == 0.0
+
+
+def test_the_publishers_min_p_is_used_where_the_client_says_none() -> None:
+    publisher = SamplingDefaults(temperature=0.6, min_p=0.05)
+    assert read(publisher).params.min_p == 0.05 and read(publisher, min_p=0.0).params.min_p == 0.0
+    assert read(publisher, min_p=0.2).params.min_p == 0.2 and read().params.min_p == 0.0
+
+
 def test_request_parameters_count_where_no_tensor_of_their_name_does() -> None:
     assert read(parameters={"max_tokens": 7}).params.max_tokens == 7
     assert read(parameters={"max_tokens": 7}, max_tokens=5).params.max_tokens == 5

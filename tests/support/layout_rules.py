@@ -58,13 +58,15 @@ ALLOWED: dict[str, set[str]] = {
         "triune_builder.repository", "triune_builder.errors", "triune_builder.fingerprint", "triune_runtime.manifest",
         "triune_runtime.errors",
     },
-    # A proof shares no code with what it proves: nothing of graph, quantize, targets or checkpoint.
+    # A proof shares no code with what it proves: nothing of graph (whose readers of config.json it would repeat the mistakes
+    # of), quantize, targets or checkpoint.
     "triune_builder.verify": {
         "triune_builder.verify", "triune_builder.errors", "triune_builder.progress", "triune_runtime.manifest",
         "triune_runtime.runner", "triune_runtime.targets", "triune_runtime.errors",
     },
     "triune_builder.verify.reference*": {  # nor with how it is compared
-        "triune_builder.verify.reference_deepseek", "triune_builder.verify.reference_parts", "triune_builder.errors",
+        "triune_builder.verify.reference_config", "triune_builder.verify.reference_deepseek",
+        "triune_builder.verify.reference_parts", "triune_builder.verify.reference_rope", "triune_builder.errors",
     },
     "triune_builder.targets.tensorrt.interpreter*": {
         "triune_builder.targets.tensorrt.interpreter", "triune_builder.targets.tensorrt.interpreter_layers",

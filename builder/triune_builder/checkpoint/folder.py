@@ -2,51 +2,59 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import BuildError
-from .checkpoint import Checkpoint, stop_ids
+from .checkpoint import Checkpoint
+from .files import CONFIG_BYTES, TOKENIZER_BYTES, exists, parse_object, read_text
 from .fp8 import join_scales
 from .safetensors_files import read_weights
+from .sampling import of_generation_config
+from .tensor import Tensor
+from .token_ids import SILENT, check_padding, of_json, stop_ids
+from .tokenizer_file import Tokens, read_tokens
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+GENERATION, TOKENIZER_CONFIG = "generation_config.json", "tokenizer_config.json"
 VERIFICATION = "verification.json"
-OPTIONAL = ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", VERIFICATION)
+OPTIONAL = (GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", "chat_template.jinja", VERIFICATION)
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 _COMPUTED = ".rotary_emb.inv_freq"  # older checkpoints store this buffer; it follows from the config
+_EMBEDDING = "model.embed_tokens.weight"
 
 
 def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
     """The checkpoint in `folder`, under `name` (default: the folder's).
 
     Raises:
-        BuildError: a file is missing or damaged; the message names it.
+        BuildError: a file is missing or damaged, or names tokens or values that no server can use; the message names it.
     """
     config = _json(folder / CONFIG)
     tokenizer = folder / TOKENIZER
-    tokenizer_json = _text(tokenizer)
-    generation = _json(folder / "generation_config.json", optional=True)
-    tokenizer_config = _json(folder / "tokenizer_config.json", optional=True)
+    tokenizer_json = _text(tokenizer, TOKENIZER_BYTES)
+    generation = _json(folder / GENERATION, optional=True)
+    tokenizer_config = _json(folder / TOKENIZER_CONFIG, optional=True)
     named_tokens = _json(folder / "special_tokens_map.json", optional=True) | tokenizer_config
-    special = _special_ids(tokenizer, tokenizer_json)
+    special_tokens = {key: text for key in _SPECIAL if (text := _token_text(named_tokens.get(key))) is not None}
     stored, weight_files = read_weights(folder)
     weights, config = join_scales(stored, config)
-    special_tokens = {key: text for key in _SPECIAL if (text := _token_text(named_tokens.get(key))) is not None}
-    named_end = special.get(special_tokens.get("eos_token", ""))
-    bos = config.get("bos_token_id")
+    count = _token_count(config, weights)
+    tokens = read_tokens(tokenizer, tokenizer_json, count)
+    stops, bos = _token_ids(config, generation, special_tokens, tokens, count)
     return Checkpoint(
         name=name or folder.resolve().name,
         config=config,
         weights={n: t for n, t in weights.items() if not n.endswith(_COMPUTED)},
-        tokenizer_json=tokenizer_json,
+        tokenizer_json=tokens.text,
         chat_template=_chat_template(folder, tokenizer_config),
         special_tokens=special_tokens,
-        stop_token_ids=stop_ids([config.get("eos_token_id"), generation.get("eos_token_id"), named_end], special),
-        bos_token_id=bos if isinstance(bos, int) else special.get(special_tokens.get("bos_token", "")),
-        generation_config=generation,
+        stop_token_ids=stops,
+        bos_token_id=bos,
+        generation_config=of_generation_config(generation),
         verification=_json(folder / VERIFICATION, optional=True),
+        notes=(*tokens.notes, *(() if stops else (SILENT,))),
         files=(
             folder / CONFIG,
             tokenizer,
@@ -56,13 +64,41 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
     )
 
 
-def _text(path: Path) -> str:
+def _token_count(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> int | None:
+    """Tokens that the model has embeddings for; that config.json says as many is for the architecture to check."""
+    if _EMBEDDING in weights and weights[_EMBEDDING].shape:
+        return weights[_EMBEDDING].shape[0]
+    said = config.get("vocab_size")
+    return said if isinstance(said, int) and said > 0 else None
+
+
+def _token_ids(
+    config: Mapping[str, Any],
+    generation: Mapping[str, Any],
+    special_tokens: Mapping[str, str],
+    tokens: Tokens,
+    count: int | None,
+) -> tuple[tuple[int, ...], int | None]:
+    """The tokens that end an answer, and the one that begins a text.
+
+    generation_config.json has the say over config.json, as in transformers; the tokenizer's own end is always one.
+    """
+    ours, theirs = of_json(CONFIG, config, count), of_json(GENERATION, generation, count)
+    texts = {key: tokens.ids[text] for key, text in special_tokens.items() if text in tokens.ids}
+    named = of_json(TOKENIZER_CONFIG, texts, count)
+    for ids in (ours, theirs):
+        check_padding(ids)
+    ends, others, own = ours.several("eos_token_id"), theirs.several("eos_token_id"), named.one("eos_token")
+    stops = stop_ids([*(others or ends), *(() if own is None else (own,))], tokens.special)
+    begins = (ours.one("bos_token_id"), theirs.one("bos_token_id"), named.one("bos_token"))
+    return stops, next((i for i in begins if i is not None), None)
+
+
+def _text(path: Path, most: int = CONFIG_BYTES) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_text(path, most)
     except FileNotFoundError as error:
         raise BuildError(f"{path.parent} has no {path.name}", _missing_hint(path)) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BuildError(f"{path} cannot be read: {error}", "fetch the file again") from error
 
 
 def _missing_hint(path: Path) -> str:
@@ -75,23 +111,7 @@ def _missing_hint(path: Path) -> str:
 
 
 def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    if optional and not path.exists():
-        return {}
-    try:
-        value = json.loads(_text(path))
-    except ValueError as error:
-        raise BuildError(f"{path} is not valid JSON: {error}", "fetch the file again") from error
-    if not isinstance(value, dict):
-        raise BuildError(f"{path} holds a {type(value).__name__}, not an object", "fetch the file again")
-    return value
-
-
-def _special_ids(path: Path, tokenizer_json: str) -> dict[str, int]:
-    try:
-        added = json.loads(tokenizer_json).get("added_tokens") or []
-        return {token["content"]: token["id"] for token in added if token["special"]}
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise BuildError(f"{path} is not a readable tokenizer: {error!r}", "fetch the file again") from error
+    return {} if optional and not exists(path) else parse_object(path, _text(path))
 
 
 def _token_text(entry: Any) -> str | None:
@@ -104,7 +124,7 @@ def _token_text(entry: Any) -> str | None:
 def _chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str | None:
     """The file's own if there is one; else a string, or the one named default (or the only one) of a list."""
     path = folder / "chat_template.jinja"
-    if path.is_file():
+    if exists(path):
         return _text(path)
     entry = tokenizer_config.get("chat_template")
     if not isinstance(entry, list):

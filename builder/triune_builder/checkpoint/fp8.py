@@ -1,4 +1,4 @@
-"""DeepSeek's block FP8: a matrix of eight-bit floats and the scale of each of its blocks, as one tensor. Knows no model."""
+"""FP8 checkpoints: a matrix of eight-bit floats and its scales, whatever they are of, as one tensor. Knows no model."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BuildError
+from .fp8_config import KEY, Grid, grid_of
 from .tensor import FP8, Tensor
 
-SCALE = "_scale_inv"  # what the scales' name adds to the weight's; value = code * scale all the same
-_KEY = "quantization_config"
-_UNDERSTOOD: dict[str, tuple[Any, ...]] = {
-    "quant_method": ("fp8",),
-    "fmt": ("e4m3", None),
-    "activation_scheme": ("dynamic", None),  # says nothing of the weights
-}
-_HARMLESS = {"weight_block_size", "scale_fmt", "modules_to_not_convert"}  # the tensors themselves tell which are quantized
+# What the scales' name adds to the weight's. DeepSeek's says inverse; value = code * scale all the same.
+_SCALES = ("_scale_inv", "_scale")
+_SCALE_TYPES = ("F32", "BF16", "F16")  # all of them float32 numbers
+_USUAL = (128, 128)  # rows and columns of a block, where config.json does not say
+# Of activations and of the KV cache, for servers that quantize those: here both are computed as floats.
+_OF_ACTIVATIONS = tuple(
+    f".{name}"
+    for name in "input_scale output_scale activation_scale q_scale k_scale v_scale kv_scale prob_output_scale".split()
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fp8Tensor(Tensor):
-    """A matrix whose value is code times the scale of its block; blocks at the right and lower edges may be cut off."""
+    """A matrix whose value is code times the scale of its block; blocks at the right and lower edges may be cut off.
 
-    scale: Tensor  # F32 [ceil(rows / block[0]), ceil(columns / block[1])]
+    A scale for each row is blocks of a row, one scale for all is one block.
+    """
+
+    scale: Tensor  # [ceil(rows / block[0]), ceil(columns / block[1])]
     block: tuple[int, int]
 
     @property
@@ -38,9 +43,13 @@ class Fp8Tensor(Tensor):
     def float32(self) -> NDArray[np.float32]:
         values = super().float32()
         rows, columns = self.block
-        wide = np.repeat(self.scale.float32(), columns, axis=1)[:, : self.shape[1]]
-        for number, scale in enumerate(wide):
-            values[number * rows : (number + 1) * rows] *= scale
+        scale = self.scale.float32()
+        if scale.shape[1] == 1:
+            values *= np.repeat(scale, rows, axis=0)[: self.shape[0]]
+            return values
+        wide = np.repeat(scale, columns, axis=1)[:, : self.shape[1]]
+        for number, band in enumerate(wide):
+            values[number * rows : (number + 1) * rows] *= band
         return values
 
     def location(self) -> None:
@@ -53,65 +62,65 @@ def join_scales(weights: Mapping[str, Tensor], config: dict[str, Any]) -> tuple[
     Raises:
         BuildError: the checkpoint is quantized in another way, or a scale is missing, misshapen or of no FP8 matrix.
     """
-    block = _block(config)
-    joined = {name: tensor for name, tensor in weights.items() if not name.endswith(SCALE)}
-    scales = {name.removesuffix(SCALE): tensor for name, tensor in weights.items() if name.endswith(SCALE)}
-    problems = [f"{name}{SCALE} belongs to {_what(joined.get(name))}, not to an FP8 matrix"
-                for name in scales if name not in joined or joined[name].dtype != FP8]  # fmt: skip
+    grid = grid_of(config)
+    scales: dict[str, Tensor] = {}
+    joined: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        owner = _owner(name)
+        if owner is not None and (name.endswith(_SCALES[0]) or (grid is not None and owner in weights)):
+            scales[owner] = tensor
+        elif grid is None or not name.endswith(_OF_ACTIVATIONS):
+            joined[name] = tensor
+    problems = [f"{tensor.name} belongs to {_what(joined.get(name))}, not to an FP8 matrix"
+                for name, tensor in scales.items() if name not in joined or joined[name].dtype != FP8]  # fmt: skip
     for name, tensor in joined.items():
         if tensor.dtype != FP8:
             continue
-        if block is None:
+        if grid is None:
             raise BuildError(
-                f"{name} is of type {FP8} and config.json has no {_KEY}", "fetch config.json of the same model again"
+                f"{name} is of type {FP8} and config.json has no {KEY}", "fetch config.json of the same model again"
             )
-        if (problem := _misfit(tensor, scales.get(name), block)) is not None:
-            problems.append(problem)
+        found = _joined(tensor, scales.get(name), grid)
+        if isinstance(found, str):
+            problems.append(found)
         else:
-            fields = {f.name: getattr(tensor, f.name) for f in dataclasses.fields(Tensor)}
-            joined[name] = Fp8Tensor(**fields, scale=scales[name], block=block)
+            joined[name] = found
     if problems:
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise BuildError(
             f"the FP8 scales are not right: {'; '.join(problems[:10])}{more}",
-            "the checkpoint is incomplete or of several versions: fetch it again",
+            "the checkpoint is incomplete, of several versions, or not quantized as its config.json says: fetch it again, or "
+            "take the model's BF16 one",
         )
-    return joined, {key: value for key, value in config.items() if key != _KEY}
+    return joined, {key: value for key, value in config.items() if key != KEY}
 
 
-def _block(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Rows and columns that share a scale; None for a checkpoint that is not quantized."""
-    raw = config.get(_KEY)
-    if raw is None:
-        return None
-    if not isinstance(raw, dict):
-        raise BuildError(f"{_KEY} in config.json is {raw!r}, not an object", "fetch config.json again")
-    strange = [f"{key} = {raw.get(key)!r} (only {' or '.join(repr(v) for v in ok if v is not None)} is read)"
-               for key, ok in _UNDERSTOOD.items() if raw.get(key) not in ok]  # fmt: skip
-    if not strange:  # of another method, the other keys are its own
-        strange = [f"{key} = {raw[key]!r} (not understood)" for key in sorted(raw.keys() - _UNDERSTOOD.keys() - _HARMLESS)]
-        size = raw.get("weight_block_size")
-        if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
-            strange.append(f"weight_block_size = {size!r} (two numbers are expected)")
-    if strange:
-        raise BuildError(
-            f"the checkpoint is quantized in a way that is not read: {_KEY} has {'; '.join(strange)}",
-            "take the model's BF16, F16 or F32 checkpoint, or its block-FP8 one, or a GGUF file",
-        )
-    rows, columns = raw["weight_block_size"]
-    return rows, columns
+def _owner(name: str) -> str | None:
+    """The weight whose scales a tensor of that name would be."""
+    ending = next((ending for ending in _SCALES if name.endswith(ending)), None)
+    return None if ending is None else name.removesuffix(ending)
 
 
-def _misfit(tensor: Tensor, scale: Tensor | None, block: tuple[int, int]) -> str | None:
-    """What is wrong with the scale of an FP8 tensor."""
-    if len(tensor.shape) != 2:
-        return f"{tensor.name} is {list(tensor.shape)}; block scales are of matrices"
+def _joined(tensor: Tensor, scale: Tensor | None, grid: Grid) -> Fp8Tensor | str:
+    """An FP8 tensor with its scale, or what is wrong with that."""
+    if len(tensor.shape) != 2 or not tensor.size:
+        return f"{tensor.name} is {list(tensor.shape)}; scales are of matrices"
     if scale is None:
-        return f"{tensor.name} is of type {FP8} and has no {tensor.name}{SCALE}"
-    wanted = tuple(-(-size // step) for size, step in zip(tensor.shape, block, strict=True))
-    if scale.shape != wanted or scale.dtype != "F32":
-        return f"{scale.name} is {scale.dtype} {list(scale.shape)}; {list(tensor.shape)} wants F32 {list(wanted)}"
-    return None
+        return f"{tensor.name} is of type {FP8} and has no {tensor.name}{_SCALES[0] if grid.block else _SCALES[1]}"
+    rows, columns = tensor.shape
+    blocks = [grid.block] if grid.block else [(1, columns), (rows, columns), _USUAL]
+    wanted = [(-(-rows // high), -(-columns // wide)) for high, wide in blocks]
+    for block, shape in zip(blocks, wanted, strict=True):
+        # One scale for all, or one for each row, may have lost the axes that have one entry.
+        same = scale.shape == shape or (
+            grid.block is None and shape[1] == 1 and scale.shape in (shape[:1], shape[: shape[0] > 1])
+        )
+        if same and scale.dtype in _SCALE_TYPES:
+            fields = {f.name: getattr(tensor, f.name) for f in dataclasses.fields(Tensor)}
+            return Fp8Tensor(**fields, scale=dataclasses.replace(scale, shape=shape), block=block)
+    expected = " or ".join(str(list(shape)) for shape in dict.fromkeys(wanted))
+    types = ", ".join(_SCALE_TYPES)
+    return f"{scale.name} is {scale.dtype} {list(scale.shape)}; {list(tensor.shape)} wants {expected} of type {types}"
 
 
 def _what(tensor: Tensor | None) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BuildError
+from ..errors import BuildError, quoted
 from . import gguf_deepseek as deepseek
+from .gguf_values import check_values
 from .tensor import Tensor
 
 _HINT = "build from the model's Hugging Face folder or hub id instead, or teach checkpoint/gguf_architectures.py to read it"
@@ -117,8 +118,8 @@ def architecture_of(metadata: Mapping[str, Any]) -> Architecture:
         BuildError: no such row.
     """
     name = metadata.get("general.architecture")
-    if name not in ARCHITECTURES:
-        raise BuildError(f"GGUF architecture {name!r} is not read; known: {', '.join(sorted(ARCHITECTURES))}", _HINT)
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise BuildError(f"GGUF architecture {quoted(name)} is not read; known: {', '.join(sorted(ARCHITECTURES))}", _HINT)
     return ARCHITECTURES[name]
 
 
@@ -143,7 +144,7 @@ def read_config(
         raise BuildError(f"the GGUF metadata lacks {', '.join(prefix + k for k in missing)}", _HINT)
     known = {*row.keys, *row.optional, *row.ignored, *_ROPE_KEYS}
     strange = [
-        f"{prefix}{k} = {v!r}" for k, v in sorted(own.items()) if k not in known and v not in row.fixed.get(k, ())
+        f"{prefix}{k} = {quoted(v)}" for k, v in sorted(own.items()) if k not in known and v not in row.fixed.get(k, ())
     ]  # fmt: skip
     if strange:
         raise BuildError(f"GGUF metadata that may change the maths is not understood: {'; '.join(strange)}", _HINT)
@@ -152,7 +153,8 @@ def read_config(
     config |= {theirs: own[ours] for ours, theirs in {**row.keys, **row.optional}.items() if ours in own}
     for key, value in config.items():
         if isinstance(value, list):
-            raise BuildError(f"{key} differs from layer to layer: {value}", _HINT)
+            raise BuildError(f"{key} differs from layer to layer: {quoted(value)}", _HINT)
+    check_values(prefix, own, row.keys.keys() | row.optional.keys() | row.ignored | _ROPE_KEYS)
     config |= {"vocab_size": vocab_size, "tie_word_embeddings": tied}
     row.complete(config, own)
     config["rope_scaling"] = _rope_scaling(own, config, rope_factors)
@@ -180,7 +182,9 @@ def _rope_scaling(
     kind = own.get("rope.scaling.type", "linear" if "rope.scale_linear" in own else "none")
     factor = own.get("rope.scaling.factor", own.get("rope.scale_linear", 1.0))
     if kind not in ("none", "linear", "yarn"):
-        raise BuildError(f"rope scaling of type {kind!r} is not read from GGUF; known: none, linear, yarn and Llama 3's", _HINT)
+        raise BuildError(
+            f"rope scaling of type {quoted(kind)} is not read from GGUF; known: none, linear, yarn and Llama 3's", _HINT
+        )
     stray = sorted(_YARN.keys() & own.keys())
     if stray and kind != "yarn":
         raise BuildError(f"the file has {', '.join(stray)}, but its rope scaling is of type {kind!r}", _HINT)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import BuildError
+from ..errors import BuildError, quoted
 from .checkpoint import Checkpoint
 from .gguf_architectures import architecture_of, hugging_face_name, read_config
 from .gguf_header import Header, read_header
 from .gguf_tokenizer import read_vocabulary
-from .tensor import BLOCKED, PLAIN, Tensor
+from .sampling import recommended
+from .tensor import BLOCKED, PLAIN, SUPER, Tensor
+from .token_ids import SILENT
 
+_INCONSISTENT = "the file is inconsistent; fetch another"
 _ROPE_FACTORS = "rope_freqs.weight"
-_SAMPLING = {"temp": "temperature", "top_k": "top_k", "top_p": "top_p", "penalty_repeat": "repetition_penalty"}
+_SAMPLING = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repetition_penalty",
+}
+# key of config.json -> the bias that tells it: the metadata says nothing of biases, the tensors do
+_BIAS_FLAGS = {"attention_bias": ".self_attn.o_proj.bias", "mlp_bias": ".mlp.down_proj.bias"}
 
 
 def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
@@ -24,9 +37,9 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
     """
     header = read_header(path)
     metadata = header.metadata
-    if metadata.get("split.count", 1) > 1:
+    if metadata.get("split.count", 1) not in (0, 1):
         raise BuildError(
-            f"{path} is part {metadata.get('split.no', 0) + 1} of {metadata['split.count']}; only whole files are read",
+            f"{path} is part {_part(metadata)} of {quoted(metadata['split.count'])}; only whole files are read",
             "merge the parts with llama.cpp's `llama-gguf-split --merge`",
         )
     stored = _tensors(path, header)
@@ -34,11 +47,13 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
     vocabulary = read_vocabulary(metadata)
     if "token_embd.weight" not in stored:
         raise BuildError(f"{path} has no tensor token_embd.weight", "is it a language model's GGUF file?")
+    if len(stored["token_embd.weight"].shape) != 2:
+        raise BuildError(
+            f"token_embd.weight of {path} is {list(stored['token_embd.weight'].shape)}, not a matrix", _INCONSISTENT
+        )
     vocab_size = stored["token_embd.weight"].shape[0]
     if vocab_size < vocabulary.size:
-        raise BuildError(
-            f"{path} has {vocabulary.size} tokens but embeddings for {vocab_size}", "the file is inconsistent; fetch another"
-        )
+        raise BuildError(f"{path} has {vocabulary.size} tokens but embeddings for {vocab_size}", _INCONSISTENT)
     factors = stored.pop(_ROPE_FACTORS, None)
     config = read_config(
         metadata,
@@ -46,6 +61,10 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
         tied="output.weight" not in stored,
         rope_factors=factors.float32 if factors else None,
     )
+    if config["num_hidden_layers"] > len(stored):
+        raise BuildError(
+            f"{path} says that it has {config['num_hidden_layers']:,} layers, and has {len(stored)} tensors", _INCONSISTENT
+        )
     config |= vocabulary.token_ids
 
     weights: dict[str, Tensor] = {}
@@ -59,6 +78,7 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
                 "build from the model's Hugging Face folder or hub id instead",
             )
         weights[named[0]] = _renamed(tensor, *named)
+    config |= {flag: True for flag, bias in _BIAS_FLAGS.items() if any(name.endswith(bias) for name in weights)}
     return Checkpoint(
         name=name or path.stem,
         config=config,
@@ -68,16 +88,17 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
         special_tokens=vocabulary.special_tokens,
         stop_token_ids=vocabulary.stop_token_ids,
         bos_token_id=vocabulary.token_ids.get("bos_token_id"),
-        generation_config=_sampling(metadata),
+        generation_config=_sampling(path, metadata),
+        notes=() if vocabulary.stop_token_ids else (SILENT,),
         files=(path,),
     )
 
 
 def _tensors(path: Path, header: Header) -> dict[str, Tensor]:
-    strange = sorted({t.dtype for t in header.tensors} - PLAIN.keys() - BLOCKED.keys())
+    strange = sorted({t.dtype for t in header.tensors} - PLAIN.keys() - BLOCKED.keys() - SUPER.keys())
     if strange:
         raise BuildError(
-            f"{path} holds tensors of type {', '.join(strange)}; read are {', '.join([*PLAIN, *BLOCKED])}",
+            f"{path} holds tensors of type {', '.join(strange)}; read are {', '.join([*PLAIN, *BLOCKED, *SUPER])}",
             "take the model's Q8_0, Q4_1, Q4_0, F16 or BF16 file",
         )
     return {
@@ -88,9 +109,7 @@ def _tensors(path: Path, header: Header) -> dict[str, Tensor]:
 
 def _renamed(tensor: Tensor, name: str, heads: int | None) -> Tensor:
     if heads and tensor.shape[0] % (2 * heads):
-        raise BuildError(
-            f"{tensor.name} has {tensor.shape[0]} rows, which {heads} heads do not share evenly", "the file is inconsistent"
-        )
+        raise BuildError(f"{tensor.name} has {tensor.shape[0]} rows, which {heads} heads do not share evenly", _INCONSISTENT)
     return Tensor(
         name=name,
         shape=tensor.shape,
@@ -102,6 +121,13 @@ def _renamed(tensor: Tensor, name: str, heads: int | None) -> Tensor:
     )
 
 
-def _sampling(metadata: dict[str, Any]) -> dict[str, Any]:
+def _part(metadata: Mapping[str, Any]) -> str:
+    number = metadata.get("split.no", 0)
+    return str(number + 1) if isinstance(number, int) else quoted(number)
+
+
+def _sampling(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
     prefix = "general.sampling."
-    return {theirs: metadata[prefix + ours] for ours, theirs in _SAMPLING.items() if prefix + ours in metadata}
+    values = {theirs: metadata.get(prefix + ours) for ours, theirs in _SAMPLING.items()}
+    names = {theirs: f"the GGUF metadata has {prefix}{ours}" for ours, theirs in _SAMPLING.items()}
+    return recommended(values, names=names, hint=f"correct it: `gguf-set-metadata {shlex.quote(str(path))} {prefix}KEY VALUE`")

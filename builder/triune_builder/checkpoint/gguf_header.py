@@ -15,9 +15,15 @@ from typing import Any
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
-from ..errors import BuildError
+from ..errors import BuildError, quoted
+from .files import regular_size
 
 _HINT = "fetch the file again; is it a .gguf file of one piece?"
+# What llama.cpp takes, or well above what any model has: a damaged file is found out before it takes memory or time.
+_MOST_BYTES = 256 << 20  # of a header; the largest vocabularies take some 20 MB
+_MOST_ELEMENTS = 1 << 23  # of an array
+_MOST_DIMENSIONS = 4
+_MOST_NAME = 255  # bytes of a key or a tensor's name
 _SCALARS = {
     GGUFValueType.UINT8: "B", GGUFValueType.INT8: "b", GGUFValueType.UINT16: "H", GGUFValueType.INT16: "h",
     GGUFValueType.UINT32: "I", GGUFValueType.INT32: "i", GGUFValueType.UINT64: "Q", GGUFValueType.INT64: "q",
@@ -48,21 +54,25 @@ def read_header(path: Path) -> Header:
     """The header of `path`.
 
     Raises:
-        BuildError: not a GGUF file, of an unknown version, or cut short.
+        BuildError: not a GGUF file, of an unknown version, cut short, or damaged in a way that its header shows.
     """
+    size = regular_size(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             header = _Cursor(data).header()
-    except (OSError, ValueError, struct.error, UnicodeDecodeError) as error:
+    except (OSError, ValueError, KeyError, OverflowError, struct.error, UnicodeDecodeError) as error:
         raise BuildError(f"{path} is not a readable GGUF file: {error}", _HINT) from error
-    size = path.stat().st_size
-    for tensor in header.tensors:
+    end, last = 0, ""
+    for tensor in sorted(header.tensors, key=lambda tensor: tensor.offset):
         if tensor.offset + tensor.nbytes > size:
             raise BuildError(
                 f"{path} is cut short: it has {size:,} bytes, and tensor {tensor.name} should end at byte "
                 f"{tensor.offset + tensor.nbytes:,}",
                 _HINT,
             )
+        if tensor.offset < end and tensor.nbytes:
+            raise BuildError(f"{path} is damaged: its tensors {last} and {tensor.name} share bytes", _HINT)
+        end, last = tensor.offset + tensor.nbytes, tensor.name
     return header
 
 
@@ -79,23 +89,45 @@ class _Cursor:
         version, tensor_count, field_count = self._scalar("I"), self._scalar("Q"), self._scalar("Q")
         if version not in (2, 3):
             raise ValueError(f"its version is {version}; known: 2 and 3 (little-endian)")
-        metadata = {self._string(): self._value(self._scalar("I")) for _ in range(field_count)}
-        entries = [self._entry() for _ in range(tensor_count)]
+        metadata: dict[str, Any] = {}
+        for _ in range(field_count):
+            key = self._string(_MOST_NAME)
+            if key in metadata:
+                raise ValueError(f"its key {key} is there twice")
+            metadata[key] = self._value(self._scalar("I"))
+        entries: dict[str, tuple[list[int], int, int]] = {}
+        for _ in range(tensor_count):
+            name = self._string(_MOST_NAME)
+            if name in entries:
+                raise ValueError(f"its tensor {name} is there twice")
+            entries[name] = self._entry(name)
         alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or isinstance(alignment, bool) or alignment < 1 or alignment & (alignment - 1):
+            raise ValueError(f"its general.alignment is {quoted(alignment)}; a power of two is expected")
         start = -(-self.at // alignment) * alignment
-        return Header(metadata=metadata, tensors=tuple(_stored(start, *entry) for entry in entries))
+        return Header(
+            metadata=metadata, tensors=tuple(_stored(start, alignment, name, *entry) for name, entry in entries.items())
+        )
+
+    def _take(self, length: int) -> int:
+        """Move on by `length` bytes; returns where they begin."""
+        start, self.at = self.at, self.at + length
+        if self.at > len(self.data):
+            raise ValueError(f"it ends inside its header: {length:,} bytes at byte {start:,} are not there")
+        if self.at > _MOST_BYTES:
+            raise ValueError(f"its header has more than {_MOST_BYTES:,} bytes")
+        return start
 
     def _scalar(self, code: str) -> Any:
-        (value,) = struct.unpack_from("<" + code, self.data, self.at)
-        self.at += struct.calcsize("<" + code)
+        (value,) = struct.unpack_from("<" + code, self.data, self._take(struct.calcsize("<" + code)))
         return value
 
-    def _string(self) -> str:
+    def _string(self, most: int = _MOST_BYTES) -> str:
         length = self._scalar("Q")
-        if self.at + length > len(self.data):
-            raise ValueError(f"it ends inside a string of {length:,} bytes at byte {self.at:,}")
-        self.at += length
-        return self.data[self.at - length : self.at].decode("utf-8")
+        start = self._take(length)
+        if length > most:
+            raise ValueError(f"a name in it has {length:,} bytes, more than {most}")
+        return self.data[start : self.at].decode("utf-8")
 
     def _value(self, type_id: int) -> Any:
         kind = GGUFValueType(type_id)
@@ -104,24 +136,32 @@ class _Cursor:
         if kind != GGUFValueType.ARRAY:
             return self._scalar(_SCALARS[kind])
         of, count = GGUFValueType(self._scalar("I")), self._scalar("Q")
+        if count > _MOST_ELEMENTS:
+            raise ValueError(f"an array in it has {count:,} elements, more than {_MOST_ELEMENTS:,}")
+        if of == GGUFValueType.ARRAY:
+            raise ValueError("it has an array of arrays")
         if of in _SCALARS:
             code = f"<{count}{_SCALARS[of]}"
-            values = list(struct.unpack_from(code, self.data, self.at))
-            self.at += struct.calcsize(code)
-            return values
-        return [self._value(of) for _ in range(count)]
+            return list(struct.unpack_from(code, self.data, self._take(struct.calcsize(code))))
+        return [self._string() for _ in range(count)]
 
-    def _entry(self) -> tuple[str, list[int], int, int]:
-        name = self._string()
-        sizes = [self._scalar("Q") for _ in range(self._scalar("I"))]
-        return name, sizes, self._scalar("I"), self._scalar("Q")
+    def _entry(self, name: str) -> tuple[list[int], int, int]:
+        """Sizes, type and offset."""
+        dimensions = self._scalar("I")
+        if dimensions > _MOST_DIMENSIONS:
+            raise ValueError(f"its tensor {name} has {dimensions:,} dimensions; at most {_MOST_DIMENSIONS} are read")
+        return [self._scalar("Q") for _ in range(dimensions)], self._scalar("I"), self._scalar("Q")
 
 
-def _stored(start: int, name: str, sizes: list[int], type_id: int, offset: int) -> Stored:
+def _stored(start: int, alignment: int, name: str, sizes: list[int], type_id: int, offset: int) -> Stored:
     kind = GGMLQuantizationType(type_id)
     block, block_bytes = GGML_QUANT_SIZES[kind]
+    if 0 in sizes or max(sizes, default=0) > 1 << 48:
+        raise ValueError(f"tensor {name} has the sizes {sizes}")
     if math.prod(sizes) % block or (sizes and sizes[0] % block):
-        raise ValueError(f"tensor {name} of {kind.name} has rows of {sizes[0]}, not a multiple of {block}")
+        raise ValueError(f"tensor {name} of {kind.name} has rows of {sizes[0] if sizes else 1}, not a multiple of {block}")
+    if offset % alignment:
+        raise ValueError(f"tensor {name} begins at byte {offset:,} of the data, not a multiple of {alignment}")
     return Stored(
         name=name,
         shape=tuple(reversed(sizes)),

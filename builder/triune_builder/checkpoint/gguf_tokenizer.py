@@ -8,8 +8,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from ..errors import BuildError
-from .checkpoint import stop_ids
+from ..errors import BuildError, quoted
+from .token_ids import TokenIds, stop_ids
 
 _CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
 _HINT = "build from the model's Hugging Face folder or hub id, which have a tokenizer.json"
@@ -71,15 +71,16 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     split = _split(own)
     tokens: list[str] = own["tokens"]
     types: list[int] = own.get("token_type") or [1] * len(tokens)
+    _check_types(own, metadata.get("tokenizer.chat_template"))
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens) or len(types) != len(tokens):
         raise BuildError(
             f"the GGUF tokenizer has {len(tokens)} tokens, {len(vocab)} of them different, and {len(types)} token types", _HINT
         )
-    ids = {name: own[f"{theirs}_token_id"] for name, theirs in _SPECIAL.items() if f"{theirs}_token_id" in own}
-    for name, i in ids.items():
-        if not 0 <= i < len(tokens):
-            raise BuildError(f"the GGUF tokenizer's {name} has id {i}, but there are {len(tokens)} tokens", _HINT)
+    reader = TokenIds(file="the GGUF tokenizer", values=own, count=len(tokens), hint=_HINT)
+    found = {name: reader.one(f"{theirs}_token_id") for name, theirs in _SPECIAL.items()}
+    ids = {name: i for name, i in found.items() if i is not None}
+    ends = [i for name in ("eos", "eot", "eom") if (i := reader.one(f"{name}_token_id")) is not None]
 
     tokenizer = _bpe(vocab, own.get("merges") or [], split)
     control = [t for t, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
@@ -87,7 +88,6 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     user_defined = [t for t, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED]
     tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in user_defined])
     tokenizer.post_processor = _post_processor(own, split, {name: (tokens[i], i) for name, i in ids.items()})
-    ends = [own.get(f"{name}_token_id") for name in ("eos", "eot", "eom")]
     return Vocabulary(
         size=len(tokens),
         tokenizer_json=tokenizer.to_str(),
@@ -98,13 +98,26 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     )
 
 
+def _check_types(own: Mapping[str, Any], template: Any) -> None:
+    """That the lists are of what they should be, and flags are flags."""
+    for key, kind in (("tokens", str), ("token_type", int), ("merges", str)):
+        values = own.get(key) or []
+        if not isinstance(values, list) or not all(type(value) is kind for value in values):
+            raise BuildError(f"the GGUF tokenizer's {key} is not a list of {kind.__name__}", _HINT)
+    for key in ("add_bos_token", "add_eos_token"):
+        if not isinstance(own.get(key, False), bool):
+            raise BuildError(f"the GGUF tokenizer's {key} is {quoted(own[key])}, not true or false", _HINT)
+    if not isinstance(template, str | None):
+        raise BuildError(f"the GGUF file's tokenizer.chat_template is {quoted(template)}, not a text", _HINT)
+
+
 def _split(own: Mapping[str, Any]) -> Split:
     if own.get("model") != "gpt2" or not own.get("tokens"):
-        raise BuildError(f"GGUF tokenizer model {own.get('model')!r} is not read; known: 'gpt2' (byte-level BPE)", _HINT)
+        raise BuildError(f"GGUF tokenizer model {quoted(own.get('model'))} is not read; known: 'gpt2' (byte-level BPE)", _HINT)
     name = own.get("pre", "default")
-    if name not in SPLITS:
+    if not isinstance(name, str) or name not in SPLITS:
         raise BuildError(
-            f"GGUF pre-tokenizer {name!r} is not known, and guessing how it cuts text would give wrong tokens; "
+            f"GGUF pre-tokenizer {quoted(name)} is not known, and guessing how it cuts text would give wrong tokens; "
             f"known: {', '.join(SPLITS)}",
             f"{_HINT}; or add a row to SPLITS in checkpoint/gguf_tokenizer.py",
         )
@@ -116,7 +129,9 @@ def _bpe(vocab: dict[str, int], merges: list[str], split: Split) -> Tokenizer:
     pairs = [(left, right) for left, _, right in halves]
     wrong = [m for m, (left, right) in zip(merges, pairs, strict=True) if not right or left + right not in vocab]
     if wrong:
-        raise BuildError(f"{len(wrong)} merges of the GGUF tokenizer make no token, the first of them {wrong[0]!r}", _HINT)
+        raise BuildError(
+            f"{len(wrong)} merges of the GGUF tokenizer make no token, the first of them {quoted(wrong[0])}", _HINT
+        )
     try:
         tokenizer = Tokenizer(models.BPE(vocab, pairs, ignore_merges=split.ignore_merges))
     except Exception as error:  # the library raises nothing narrower

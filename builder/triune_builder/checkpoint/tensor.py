@@ -20,6 +20,8 @@ _BAND_BYTES = 1 << 21  # stored bytes decoded at a time: keeps the working copie
 FP8 = "F8_E4M3"
 PLAIN = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, FP8: 1}  # dtype -> bytes an element
 BLOCKED = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}  # dtype -> bytes a block
+SUPER = {"Q6_K": 210}  # dtype -> bytes a block of SUPER_BLOCK; read as numbers only, see `Tensor.blocks`
+SUPER_BLOCK = 256
 
 _FP8_VALUES = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)  # of each code
 Codes: TypeAlias = NDArray[np.uint8] | NDArray[np.int8]
@@ -64,7 +66,7 @@ class Tensor:
 
     name: str
     shape: tuple[int, ...]
-    dtype: str  # a key of PLAIN or BLOCKED
+    dtype: str  # a key of PLAIN, BLOCKED or SUPER
     path: Path
     offset: int  # bytes from the start of the file
     nbytes: int
@@ -85,11 +87,13 @@ class Tensor:
             return values
         rows = values.reshape(self._rows, -1)
         for band, stored in self._bands():
-            rows[band] = _plain(stored, self.dtype) if self.dtype in PLAIN else _block_values(stored, self.dtype)
+            rows[band] = _values(stored, self.dtype)
         return values
 
     def blocks(self) -> Blocks | None:
-        """The quantized blocks as [rows, columns], or None where the tensor is stored as plain numbers.
+        """The quantized blocks as [rows, columns], or None where the tensor is stored as plain numbers, or in blocks of blocks.
+
+        Those are few in the files that are read, such as the head of a Q4_0 file, and no scheme keeps their codes.
 
         Raises:
             BuildError: the file is shorter than it was, or gone.
@@ -110,14 +114,14 @@ class Tensor:
 
     def location(self) -> tuple[Path, int, int] | None:
         """File, offset and length in bytes of the values as plain little-endian `dtype` in `shape`; None if none lie there."""
-        if self.dtype in BLOCKED or self.interleaved_heads is not None:
+        if self.dtype not in PLAIN or self.interleaved_heads is not None:
             return None
         return self.path, self.offset, self.nbytes
 
     @property
     def _rows(self) -> int:
         """Rows as stored; blocks run along the last axis, plain numbers need no more than the first."""
-        if self.dtype in BLOCKED:
+        if self.dtype not in PLAIN:
             return math.prod(self.shape[:-1])
         return self.shape[0] if self.shape else 1
 
@@ -143,6 +147,13 @@ def half_order(rows: int, heads: int) -> NDArray[np.intp]:
     A head of d rows keeps the rows (i, i + d/2) that rotate together side by side, at 2i and 2i + 1.
     """
     return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(rows)
+
+
+def _values(stored: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
+    """The numbers of rows of bytes."""
+    if dtype in PLAIN:
+        return _plain(stored, dtype)
+    return _six_bits(stored) if dtype == "Q6_K" else _block_values(stored, dtype)
 
 
 def _plain(stored: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
@@ -176,4 +187,20 @@ def _block_values(stored: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
     values *= scale[..., None]
     if minimum is not None:
         values += minimum[..., None]
+    return values.reshape(len(stored), -1)
+
+
+def _six_bits(stored: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Rows of Q6_K: value = scale of 256 * scale of 16 * (code - 32).
+
+    A block is 128 bytes of low nibbles, 64 of upper pairs of bits, 16 scales (int8), a float16. Each half of 128 values has
+    four runs of 32: a byte's nibbles are of runs 0 and 2 or 1 and 3, a byte of upper bits has those of all four.
+    """
+    split = stored.reshape(len(stored), -1, SUPER["Q6_K"])
+    lead = split.shape[:2]
+    low = split[..., :128].reshape(*lead, 2, 1, 64) >> np.array([0, 4], np.uint8)[:, None] & np.uint8(15)
+    high = split[..., 128:192].reshape(*lead, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & np.uint8(3)
+    codes = (low.reshape(*lead, 2, 4, 32) | high << np.uint8(4)).astype(np.int8) - np.int8(32)
+    scale = _half(split[..., 208:])[..., None] * split[..., 192:208].view(np.int8).astype(np.float32)
+    values: NDArray[np.float32] = codes.reshape(*lead, 16, 16).astype(np.float32) * scale[..., None]
     return values.reshape(len(stored), -1)

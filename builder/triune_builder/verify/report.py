@@ -18,7 +18,7 @@ from rich.text import Text
 from ..errors import BuildError
 from .budget import Budget
 from .drafts import DraftFigures
-from .verification import Disagreement, LogitsError, Verification, problems, shown
+from .verification import Disagreement, LogitsError, TextLoss, Verification, problems, shown
 
 JSON_NAME, TEXT_NAME = "report.json", "report.txt"
 FORMAT = 1
@@ -162,6 +162,7 @@ def verification_from(raw: dict[str, Any]) -> Verification:
         raw["drafts"] = DraftFigures(**drafts)
     for kind in {"decode", "prefill"} - unmeasured.keys():
         raw[kind] = LogitsError(**_numbered(raw[kind]))
+    raw["texts"] = tuple(TextLoss(**_numbered(t)) for t in raw["texts"])
     raw["disagreements"] = tuple(Disagreement(**_numbered(d)) for d in raw["disagreements"])
     return Verification(**raw)
 
@@ -181,8 +182,8 @@ def _numbers(found: Verification, budget: Budget) -> Table:
         ]  # fmt: skip
 
     rows = [
-        ("perplexity, float weights", f"{found.perplexity_reference:.3f} over {found.text_tokens} tokens", ""),
-        ("perplexity, engine", f"{found.perplexity_engine:.3f} (x {found.perplexity_ratio:.5f})",
+        ("perplexity, float weights", f"{found.perplexity_reference:.6g} over {found.text_tokens} tokens", ""),
+        ("perplexity, engine", f"{found.perplexity_engine:.6g} (x {found.perplexity_ratio:.5f})",
          _limit(budget.perplexity_ratio, "x ")),
         *(logits("decode", found.decode) if found.decode else ()),
         *logits("prefill", found.prefill),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from .budget import Budget
 from .drafts import DraftFigures
 
 _SHOWN = 8  # disagreements that a report lists
+_ROUNDING = 1e-5  # of a loss; of a model that knows anything it is a hundredth of the tightest budget
 
 Note = Callable[[str], None]
 
@@ -37,6 +39,21 @@ class Disagreement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextLoss:
+    """What the true tokens of a text cost, in nats a token: the logarithm of its perplexity."""
+
+    name: str
+    tokens: int
+    reference: float
+    engine: float
+
+    @property
+    def ratio(self) -> float:
+        """The engine's perplexity over the reference's."""
+        return _exp(self.engine - self.reference)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verification:
     """All that was measured of an engine."""
 
@@ -45,9 +62,7 @@ class Verification:
     prompts: int
     greedy_tokens: int
     disagreements: tuple[Disagreement, ...]
-    text_tokens: int
-    perplexity_reference: float
-    perplexity_engine: float
+    texts: tuple[TextLoss, ...]  # in the order of their names
     batch_error: float | None  # 0.0: a sequence's bits are the same whatever runs beside it
     repeat_error: float | None  # 0.0: a prompt cut the same way gives the same bits
     chunk_error: float | None  # between two ways of cutting a prompt
@@ -58,8 +73,33 @@ class Verification:
     best_errors: int | None = None  # rows whose best token, found by the engine, their logits contradict; None: it finds none
 
     @property
+    def whole_text(self) -> TextLoss:
+        """All texts as one."""
+        tokens = sum(text.tokens for text in self.texts)
+        reference, engine = (
+            sum(text.tokens * loss for text, loss in zip(self.texts, losses, strict=True)) / max(tokens, 1)
+            for losses in ([text.reference for text in self.texts], [text.engine for text in self.texts])
+        )
+        return TextLoss(name="all", tokens=tokens, reference=reference, engine=engine)
+
+    @property
+    def text_tokens(self) -> int:
+        return self.whole_text.tokens
+
+    @property
+    def perplexity_reference(self) -> float:
+        """Infinite where it is too large for a float, as that of random weights may be."""
+        return _exp(self.whole_text.reference)
+
+    @property
+    def perplexity_engine(self) -> float:
+        """As the reference's."""
+        return _exp(self.whole_text.engine)
+
+    @property
     def perplexity_ratio(self) -> float:
-        return self.perplexity_engine / self.perplexity_reference
+        """Of the two, finite also where neither is."""
+        return self.whole_text.ratio
 
     def agreement(self, tie: float = 0.0) -> float:
         """Share of the greedy tokens that are the reference's own, or as good to within `tie`."""
@@ -75,7 +115,7 @@ def problems(found: Verification, budget: Budget) -> list[str]:
         ("relative logits error of prefill", found.prefill.maximum, budget.logits_error),
         ("mean KL divergence when decoding", decode.mean_kl if decode else None, budget.mean_kl),
         ("mean KL divergence of prefill", found.prefill.mean_kl, budget.mean_kl),
-        ("perplexity over the reference's", found.perplexity_ratio, budget.perplexity_ratio),
+        ("perplexity over the reference's", _beyond_rounding(found.whole_text), budget.perplexity_ratio),
         ("difference of a sequence alone and in a batch", found.batch_error, budget.batch_error),
         ("difference of a prompt read alone and among other work", found.repeat_error, budget.batch_error),
         ("difference between two ways of cutting a prompt", found.chunk_error, budget.chunk_error),
@@ -94,6 +134,16 @@ def problems(found: Verification, budget: Budget) -> list[str]:
     if not agreement >= budget.greedy_agreement:
         over.append(f"greedy agreement is {agreement:.2%}, wanted {budget.greedy_agreement:.2%}")
     return over
+
+
+def _beyond_rounding(text: TextLoss) -> float:
+    """The ratio without what no two float32 computations agree in: a share of logits, much where they are thousands."""
+    return _exp(text.engine - text.reference - _ROUNDING * abs(text.reference))
+
+
+def _exp(nats: float) -> float:
+    """Infinite where it overflows."""
+    return math.exp(nats) if not nats > 700 else math.inf
 
 
 def shown(disagreements: Sequence[Disagreement]) -> list[Disagreement]:

@@ -13,17 +13,22 @@ from .endpoint import Endpoint
 
 async def models(serving: Served) -> Response:
     """The names that the model is served under."""
-    return JsonResponse({"object": "list", "data": [_model(name) for name in serving.settings.models]})
+    longest = await serving.max_model_len()
+    return JsonResponse({"object": "list", "data": [_model(serving, name, longest) for name in serving.settings.models]})
 
 
 async def model(model: str, serving: Served) -> Response:
     """One of them."""
     serving.check_model(model)
-    return JsonResponse(_model(model))
+    return JsonResponse(_model(serving, model, await serving.max_model_len()))
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "triune"}
+def _model(serving: Served, name: str, max_model_len: int | None) -> dict[str, Any]:
+    """As vLLM has it: `root` is the name that the others are aliases of."""
+    return {
+        "id": name, "object": "model", "created": serving.started, "owned_by": "triune",
+        "root": serving.settings.model, "parent": None, "max_model_len": max_model_len,
+    }  # fmt: skip
 
 
 LIST = Endpoint(method="GET", path="/v1/models", answer=models)

@@ -49,8 +49,8 @@ def parse(
     for name, values in inputs.items():
         row = NAMES.get(name)
         if not isinstance(row, Elsewhere) and not (stops and name in TOKEN_INPUTS):
-            given.take(name, _json_object(name, inputs) if name == "logit_bias" else _of_tensor(name, values))
-    for name, value in _json_object("sampling_parameters", inputs).items():
+            given.take(name, json_object(name, inputs) if name == "logit_bias" else _of_tensor(name, values))
+    for name, value in json_object("sampling_parameters", inputs).items():
         given.take(name, value)
     for name, value in ({} if stops else parameters or {}).items():  # a stop signal says nothing else of interest
         if name not in RESERVED and not name.startswith("triton_") and name not in inputs:
@@ -83,7 +83,12 @@ def _single(name: str, values: list[Value]) -> Value:
     return values[0] if values else None
 
 
-def _json_object(name: str, inputs: Mapping[str, list[Value]]) -> dict[str, Any]:
+def json_object(name: str, inputs: Mapping[str, list[Value]]) -> dict[str, Any]:
+    """The object in a tensor of JSON; empty without one.
+
+    Raises:
+        RequestError: it is none.
+    """
     raw = _single(name, inputs.get(name, []))
     if raw is None or not text(name, raw).strip():
         return {}
@@ -147,6 +152,7 @@ class _Given:
             "temperature": self._temperature(defaults),
             "top_k": max(get("top_k", defaults.top_k or 0), 0),
             "top_p": get("top_p", defaults.top_p) or 1.0,  # TensorRT-LLM's clients send 0 for "off"
+            "min_p": get("min_p", defaults.min_p or 0.0),
             "repetition_penalty": get("repetition_penalty", defaults.repetition_penalty or 1.0),
             "logit_bias": self._biases(encode_word),
             "bad_words": tuple(tuple(encode_word(word)) for word in self._listed("bad_words")),
@@ -232,7 +238,9 @@ class _Given:
             return float(self.values["temperature"])
         if defaults.temperature is not None:
             return defaults.temperature
-        return 1.0 if get("top_k", 0) > 1 or 0 < get("top_p", 1) < 1 or get("min_p", 0) > 0 else 0.0
+        draws = get("top_k", 0) > 1 or 0 < get("top_p", 1) < 1 or get("min_p", 0) > 0
+        several = max(get("n", 1), get("best_of", 1)) > 1  # greedy ones would all be the same
+        return 1.0 if draws or several else 0.0
 
 
 def _same(value: Value, allowed: Any) -> bool:

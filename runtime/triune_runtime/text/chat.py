@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
 import jinja2
@@ -16,7 +17,16 @@ from ..errors import RequestCode, RequestError
 from .tools import ToolFormat, ToolText, ToolUse, check_calls
 
 Message = dict[str, Any]
+_NOTHING: Mapping[str, Any] = {}
 _HINT = 'send messages as JSON: [{"role": "user", "content": "..."}]'
+
+
+class Ending(Enum):
+    """How a rendered conversation ends."""
+
+    NEXT_TURN = "the beginning of the assistant's next turn"
+    LAST_TURN = "the end of the last message"
+    SAME_TURN = "inside the last message, which the answer goes on with"
 
 
 class ChatTemplate:
@@ -30,14 +40,23 @@ class ChatTemplate:
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self._template = environment.from_string(source) if source else None
         variables = jinja2.meta.find_undeclared_variables(environment.parse(source)) if source else set()
-        self._tools = ToolText(source or "", frozenset(variables))
+        self._variables = frozenset(variables)
+        self._tools = ToolText(source or "", self._variables)
 
     @property
     def tool_format(self) -> ToolFormat:
         """How the model writes calls of tools."""
         return self._tools.format
 
-    def render(self, messages: list[Message], *, thinking: bool | None = None, tools: ToolUse | None = None) -> str:
+    def render(
+        self,
+        messages: list[Message],
+        *,
+        thinking: bool | None = None,
+        tools: ToolUse | None = None,
+        ending: Ending = Ending.NEXT_TURN,
+        variables: Mapping[str, Any] = _NOTHING,
+    ) -> str:
         """The prompt for the assistant's next turn.
 
         Args:
@@ -45,6 +64,8 @@ class ChatTemplate:
                 DeepSeek-V3.1's); None tells them nothing. What a template does with earlier thinking, which messages carry
                 as `reasoning_content`, is its own affair.
             tools: what the model may call. A template that knows no tools is helped with words in the system message.
+            ending: how the prompt ends.
+            variables: what else the template is told; nothing that is told it anyway.
 
         Raises:
             RequestError: the model has no template, or its template refuses these messages.
@@ -52,16 +73,36 @@ class ChatTemplate:
         if self._template is None:
             hint = "send the whole prompt as text_input"
             raise RequestError("this model has no chat template", hint, code="unsupported", param="messages")
-        known: dict[str, Any] = dict(self._special_tokens)
+        self._check_variables(variables)
+        known: dict[str, Any] = {**variables, **self._special_tokens}
         if thinking is not None:
             known |= {"enable_thinking": thinking, "thinking": thinking}
         messages, listed = self._tools.prepare(messages, tools)
         if listed is not None:
             known["tools"] = listed
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, **known)
+            turn = ending is Ending.NEXT_TURN
+            rendered = self._template.render(messages=messages, add_generation_prompt=turn, **known)
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise _refusal(f"the model's chat template refuses these messages: {error}") from error
+        return _reopened(rendered, messages[-1]["content"]) if ending is Ending.SAME_TURN else rendered
+
+    def _check_variables(self, variables: Mapping[str, Any]) -> None:
+        if taken := sorted(variables.keys() & {"messages", "tools", "add_generation_prompt", *self._special_tokens}):
+            said = f"chat_template_kwargs has {taken[0]}, which the template is told by other inputs"
+            raise RequestError(said, f"omit {taken[0]}", code="conflict", param="chat_template_kwargs")
+        if variables.get("documents") and "documents" not in self._variables:
+            said = "documents are given, but this model's chat template does not read them"
+            raise RequestError(said, "put them into a message", code="unsupported", param="documents")
+
+
+def _reopened(rendered: str, content: str) -> str:
+    """A conversation without what the template puts behind the text of its last message."""
+    for last in (content, content.strip()):
+        if (at := rendered.rfind(last)) >= 0:
+            return rendered[: at + len(last)]
+    said = "continue_final_message is true, but the model's chat template changes the last message"
+    raise RequestError(said, "send the prompt as text_input", code="unsupported", param="continue_final_message")
 
 
 def parse_messages(text: str) -> list[Message]:

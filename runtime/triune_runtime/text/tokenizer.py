@@ -51,6 +51,14 @@ class TextTokenizer:
         """Ids of text that already holds its special tokens, such as a rendered chat."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def decode(self, ids: list[int]) -> str:
+        """The text of tokens, special ones included."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
+    def names(self, ids: list[int]) -> list[str]:
+        """Tokens as the vocabulary has them; "" for those of the model that the tokenizer does not know."""
+        return [self._tokenizer.id_to_token(token) or "" for token in ids]
+
     def token_bytes(self) -> TokenBytes:
         """The bytes of every token."""
         return token_bytes(self._tokenizer, self._vocab_size, self._shown)

@@ -10,7 +10,7 @@ from triune_runtime.manifest import MtpEngine, Speculation
 from ...checkpoint import Checkpoint
 from ...errors import BuildError
 from ...graph.export import GraphBundle, export
-from ...graph.promises import check_weights
+from ...graph.promises import check_weights, settled_config
 from ...lengths import own_length
 from ...plan import BuildPlan
 from ...progress import StageClock
@@ -29,10 +29,13 @@ _CHECKED_WITH_MTP, _CHECKED = 2, 4
 
 def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
     """See `Target.compile`."""
-    with stage("export"):
+    with stage("export") as clock:
         check_weights(checkpoint.config, checkpoint.weights)
-        length = engine_length(plan, own_length(checkpoint.config))
+        _, cfg = settled_config(checkpoint.config, checkpoint.weights.keys())
+        length = engine_length(plan, own_length(checkpoint.config, cfg.rope.longest))
         bundle = export(checkpoint, max_length=length, with_mtp=plan.speculation == "on")
+        for remark in bundle.remarks:
+            clock.show.say(f"{'export':<10} {remark}")
         speculates = _speculates(plan, bundle)
     with stage("quantize"):
         precision = find_precision(plan.precision)

@@ -44,9 +44,11 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
     rt = adapter.load(gpus.flavour(targets))
     graph = folder / _GRAPH / graph_files.GRAPH
     graph.parent.mkdir(exist_ok=True)
-    with stage("export"):
+    with stage("export") as clock:
         check_weights(checkpoint.config, checkpoint.weights)
         bundle = export(checkpoint, max_length=limits.max_length)
+        for remark in bundle.remarks:
+            clock.show.say(f"{'export':<10} {remark}")
     with stage("quantize"):
         changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder)).changes
     with stage("lower"):
