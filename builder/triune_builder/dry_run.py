@@ -18,6 +18,7 @@ from .graph.promises import check_weights
 from .inputs import Settings
 from .plan import BuildPlan
 from .progress import Display
+from .shapes import check_shapes
 from .targets import every_target, find_target, onnx_files
 
 PLAN = "plan"  # beside the repository
@@ -53,6 +54,7 @@ def dry_run(plan: BuildPlan, settings: Settings | None = None, *, display: Displ
     with display.stage("check"):
         check_weights(checkpoint.config, checkpoint.weights)
         plan, why = plan.sized(room_of(plan, checkpoint))
+        check_shapes(plan, checkpoint, find_target(plan.target))
     return _write(plan, why, settings, checkpoint, display)
 
 

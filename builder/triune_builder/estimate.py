@@ -121,10 +121,15 @@ def room_of(plan: BuildPlan, checkpoint: Checkpoint) -> Room:
     target, loaded = find_target(plan.target), None
     _, cfg = settled_config(checkpoint.config, checkpoint.weights.keys())
     if target.estimate is not None:
-        weights = [_weight(name, tensor) for name, tensor in checkpoint.weights.items()]
+        weights = described_weights(checkpoint.weights)
         sizes = target.estimate(weights, bool(cfg.tie_word_embeddings), 0)
         loaded = sizes[plan.precision].loaded if plan.precision in sizes else None
     return Room(own=own_length(checkpoint.config, cfg.rope.longest), cache=tuple(cfg.cache), loaded=loaded)
+
+
+def described_weights(weights: Mapping[str, Tensor]) -> list[Weight]:
+    """Every tensor of a checkpoint, as far as sizes and shapes go."""
+    return [_weight(name, tensor) for name, tensor in weights.items()]
 
 
 def _weight(name: str, tensor: Tensor) -> Weight:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from triune_runtime.manifest import EngineManifest
 
 from . import disk
-from .errors import BuildError
+from .errors import BuildError, option
 from .fingerprint import sha256, source_files
 from .inputs import REPORTS, Inputs, Settings, named
 from .manifest import manifest_of
@@ -144,11 +144,13 @@ class _Build:
         return Built(repository=repository, inputs_hash=inputs_hash, unchanged=True)
 
     def _fetch(self) -> Checkpoint:
-        from .estimate import room_of  # imports what a build that has nothing to do does without
+        from .estimate import room_of  # these import what a build that has nothing to do does without
+        from .shapes import check_shapes
 
         with self._stage("fetch") as clock:
             checkpoint = self._open_checkpoint(self.plan.model, self.settings.cache_dir / "checkpoints", clock)
             self.inputs.size(room_of(self.plan, checkpoint))
+            check_shapes(self.plan, checkpoint, self.target)
             clock.note("hashing")
             tell = clock.adder(sum(path.stat().st_size for path in checkpoint.files))
             self.inputs.checkpoint(checkpoint.files, tell)
@@ -220,9 +222,14 @@ class _Build:
             raise BuildError(
                 f"{self.plan.model} at {self.plan.precision} is over its budget and was not published: "
                 + "; ".join(report.problems),
-                f"see {failed / TEXT_NAME}, or choose a --precision nearer to the float weights, as {self.target.float_twin}",
+                f"see {failed / TEXT_NAME}" + self._nearer(),
             )
         return report
+
+    def _nearer(self) -> str:
+        """A precision nearer to the float weights, as words of a hint; none where this one is the nearest."""
+        twin = self.target.float_twin
+        return "" if self.plan.precision == twin else f", or choose what is nearer to the weights: {option('precision', twin)}"
 
     def _assemble(
         self,

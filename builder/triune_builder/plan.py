@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,12 @@ class BuildPlan:
         _check_flags(self.options, target)
         target.check(self)
         for name, most in _MAXIMA.items():
-            option, value = "--" + name.replace("_", "-"), getattr(self.limits, name)
+            value, flag = getattr(self.limits, name), "--" + name.replace("_", "-")
             if not 1 <= value <= most:
-                raise BuildError(f"{option} is {value:,}; it can be 1 to {most:,}", f"choose another {option}")
+                nearest = max(1, min(value, most))
+                raise BuildError(f"{flag} is {value:,}; it can be 1 to {most:,}", f"choose e.g. {option(name, nearest)}")
         if self.limits.max_length < 2:
-            raise BuildError("--max-length is 1: no room for an answer", "choose at least 2")
+            raise BuildError("--max-length is 1: no room for an answer", f"choose {option('max_length', 2)} or more")
 
     def folder(self, build_dir: Path) -> Path:
         """Where the results of this model and target lie."""
@@ -135,7 +137,9 @@ def _choice(what: str, value: str, target: Target, example: str, known: Callable
     if value not in known(target):
         elsewhere = any(value in known(other) for other in every_target())
         problem = f"target {target.name} has no {what} {value!r}" if elsewhere else f"unknown {what} {value!r}"
-        raise BuildError(f"{problem}; known: {', '.join(known(target))}", f"choose a known {what}, e.g. {example}")
+        close = get_close_matches(value.lower(), known(target), n=1)
+        hint = f"did you mean {close[0]}?" if close and not elsewhere else f"choose {option(what, example)}"
+        raise BuildError(f"{problem}; known: {', '.join(known(target))}", hint)
 
 
 def _check_flags(options: Mapping[str, Any], target: Target) -> None:
@@ -145,5 +149,5 @@ def _check_flags(options: Mapping[str, Any], target: Target) -> None:
         flags = [flag.option for flag in owner.flags]
         raise BuildError(
             f"{' and '.join(flags)} {'are' if len(flags) > 1 else 'is'} of target {owner.name}, not of {target.name}",
-            f"leave them out, or choose --target {owner.name}",
+            f"leave them out, or choose {option('target', owner.name)}",
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from triune_runtime.manifest import Limits
 
+from ..quantize.policy import Precision
 from ..verify.budget import Budget
 from .facts import EngineFacts
 from .sizes import PrecisionSize, Weight
@@ -28,6 +29,11 @@ StageFactory = Callable[[str], "AbstractContextManager[StageClock]"]
 
 class TargetPrecision(Protocol):
     """What everybody may know of a precision; how it is made its target alone knows."""
+
+    @property
+    def weights(self) -> Precision:
+        """Which weight gets which scheme."""
+        ...
 
     @property
     def budgets(self) -> Mapping[str, Budget]:
@@ -92,6 +98,8 @@ class Target:
     speculations: tuple[str, ...] = ("off",)
     flags: tuple[Flag, ...] = ()
     tools: tuple[str, ...] = ()  # packages that decide, beside the common ones, what an engine looks like
+    head_unit: int = 1  # numbers of a head are multiples of it
+    latent_unit: int = 1  # numbers of a token's latent are multiples of it, where heads share one
     longest_unasked: int = Limits.max_length  # tokens of a sequence, at most, where nobody says how many
     serves_here: bool = False  # whether the memory of the building machine is that of a server
     chunks_per_s: float = Limits.chunks_per_s  # see there: what a server of such engines can hand out

@@ -8,7 +8,7 @@ from pathlib import Path
 from triune_runtime.manifest import MtpEngine, Speculation
 
 from ...checkpoint import Checkpoint
-from ...errors import BuildError
+from ...errors import BuildError, option
 from ...graph.export import GraphBundle, export
 from ...graph.promises import check_weights, settled_config
 from ...lengths import own_length
@@ -69,7 +69,9 @@ def _speculates(plan: BuildPlan, bundle: GraphBundle) -> bool:
     """
     windowed = any(c.window is not None for c in bundle.cache)
     if windowed and plan.speculation == "on":
-        raise BuildError(f"drafts cannot be checked where layers have a window; {plan.model} has", "omit --speculation")
+        raise BuildError(
+            f"drafts cannot be checked where layers have a window; {plan.model} has", f"choose {option('speculation', 'off')}"
+        )
     return plan.speculation == "on"
 
 

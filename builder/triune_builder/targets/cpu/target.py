@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from ..target import Proof, StageFactory, Target, VerifyJob
+from .kernels import HEAD_UNIT, LATENT_UNIT
 from .precisions import FULL, LAYERS, PRECISIONS, sizes
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ TARGET = Target(
     "auto: full where the engine fits in the memory that is free, else layers.",
     speculations=("off", "on"),
     tools=("onnxruntime",),
+    head_unit=HEAD_UNIT,
+    latent_unit=LATENT_UNIT,
     longest_unasked=_LONGEST_UNASKED,
     serves_here=True,
     engine_length=engine_length,
