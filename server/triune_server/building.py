@@ -5,7 +5,6 @@ Only commands that end or become a server use this: a server's supervisor holds 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -18,12 +17,11 @@ from triune_builder.cli import build as build_command
 from triune_builder.errors import BuildError
 from triune_builder.inputs import Inputs
 from triune_builder.inputs import Settings as BuildSettings
-from triune_builder.plan import BuildPlan, repository_of
+from triune_builder.plan import BuildPlan, plan_of, repository_of
 from triune_builder.repository.assemble import ENGINE_FOLDER
 from triune_builder.targets import find_target
 from triune_builder.verify.report import BuildReport
 from triune_runtime.interruption import SILENT
-from triune_runtime.manifest import Limits
 
 from .settings import Setting, Values, settings_of
 
@@ -63,14 +61,7 @@ class Building:
         return inputs.published() is not None
 
     def _plan(self, values: Values) -> BuildPlan:
-        limits = {field.name for field in dataclasses.fields(Limits)}
-        plan = {field.name for field in dataclasses.fields(BuildPlan)}
-        chosen = {name: values[name] for name in self.settings if values[name] is not None}
-        return BuildPlan(
-            **{name: value for name, value in chosen.items() if name in plan},
-            limits=Limits(**{name: value for name, value in chosen.items() if name in limits}),
-            options={n: v for n, v in chosen.items() if v and n not in plan | limits | {"build_dir"}},
-        )
+        return plan_of({name: values[name] for name in self.settings if name != "build_dir"})
 
     def build(self, values: Values) -> Path:
         """Build what is not built yet; shows its progress on stderr. The repository's path.

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triune_builder.cli import build, report
+from triune_builder.cli import build, list_built, report
+from triune_runtime.command_line import FAILED, errors_told
 
 from . import __version__, extras
 from .building import Building
@@ -48,8 +49,11 @@ def _verify(values: Values, as_json: Annotated[bool, typer.Option("--json", help
     prove(values["model"], values["target"], values["build_dir"], as_json)
 
 
-for _command, _settings in ((build, {}), (report, {}), (_verify, {name: SETTINGS[name] for name in _NAMING})):
-    app.command(_command.__name__.strip("_"))(with_settings(_command, _settings, _CONFIG))
+_ITS = {name: SETTINGS[name] for name in _NAMING}
+for _name, _command, _settings in (
+    ("build", build, {}), ("report", report, {}), ("list", list_built, {}), ("verify", _verify, _ITS),
+):  # fmt: skip
+    app.command(_name)(with_settings(_command, _settings, _CONFIG))
 commands(app, SETTINGS, _BUILDING)
 
 
@@ -142,11 +146,12 @@ def triune(
 
 def main() -> None:
     """Entry point of the command `triune`."""
-    try:
-        app(prog_name="triune")  # however it was started
-    except ModuleNotFoundError as error:
-        extras.tell_missing(error, next((a for a in sys.argv[1:] if not a.startswith("-")), ""))
-        sys.exit(1)
+    with errors_told(passing=()):
+        try:
+            app(prog_name="triune")  # however it was started
+        except ModuleNotFoundError as error:
+            extras.tell_missing(error, next((a for a in sys.argv[1:] if not a.startswith("-")), ""))
+            sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from .options import ServerOptions
 from .state import RUN_FOLDER
 
 DEFAULT, OPTION, ENVIRONMENT = "default", "option", "environment"  # who said a value; of a file, its name
+_CHOSEN = "auto"  # the default of what also takes a number, as max_length
 _ORIGINS = "triune.origins"  # where a command's context keeps them
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _EXPECTED = {
@@ -92,6 +93,8 @@ class Setting:
             if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
                 raise ServerError(expected, f'e.g. {self.name} = ["...", "..."] in triune.toml')
             return tuple(value)
+        if self.default == _CHOSEN and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
         kinds: Any = {float: (int, float), Path: str}.get(self.kind, self.kind)
         if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
             raise ServerError(expected, f"{self.name}: {self.help}")

@@ -33,6 +33,10 @@ class FakeTensor:
     def dtype(self) -> str:
         return "float32"
 
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
     def float32(self) -> NDArray[np.float32]:
         self.reads.append(1)
         return self.array.copy()

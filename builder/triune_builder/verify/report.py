@@ -70,6 +70,7 @@ class BuildReport:
     changes: tuple[WeightChange, ...]
     verification: Verification | None  # None: the user asked for none
     budget: Budget
+    limits: tuple[tuple[str, str], ...] = ()  # what is limited, and to how many and why
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # path in the repository -> bytes, sha256
     format: int = FORMAT
 
@@ -110,6 +111,7 @@ class BuildReport:
             raw["stages"] = tuple(StageRun(**s) for s in raw["stages"])
             raw["changes"] = tuple(WeightChange(**c) for c in raw["changes"])
             raw["verification"] = verification_from(raw["verification"]) if raw["verification"] else None
+            raw["limits"] = tuple((what, many) for what, many in raw.get("limits", ()))
             raw["budget"] = Budget(**raw["budget"])
             return cls(**raw)
         except FileNotFoundError:
@@ -138,6 +140,7 @@ class BuildReport:
         if self.verification:
             yield _numbers(self.verification, self.budget)
             yield _disagreements(self.verification.disagreements)
+        yield _table("limits", ("what", "how many"), self.limits)
         yield _changes(self.changes)
         yield _table("stages", ("stage", "seconds", "peak memory", ""), [
             (s.name, f"{s.seconds:.1f}", _size(s.peak_bytes), "reused" if s.reused else "") for s in self.stages

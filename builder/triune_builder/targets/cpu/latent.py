@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from ...errors import BuildError
 from ...graph.rewrite import Place, Rewriter, constant_array, constant_shape
+from .kernels import LATENT_UNIT
 from .rows import CONTRIB
-
-_HEAD_UNIT = 8  # GroupQueryAttention's head sizes are multiples of it
 
 
 def lower_latent(rewriter: Rewriter) -> set[str]:
@@ -51,10 +50,10 @@ def _lower(rewriter: Rewriter, node: ir.Node, shared: _Shared) -> tuple[ir.Value
     assert key_up is not None and value_up is not None and past is not None and past.shape is not None
     (heads, nope, lora), dim = constant_shape(key_up), past.shape[3]
     assert isinstance(dim, int)
-    if dim % _HEAD_UNIT:
+    if dim % LATENT_UNIT:
         raise BuildError(
-            f"a token's latent has {lora} + {dim - lora} numbers; ONNX Runtime attends over multiples of {_HEAD_UNIT}",
-            "build for another target",
+            f"a token's latent has {lora} + {dim - lora} numbers; ONNX Runtime attends over multiples of {LATENT_UNIT}",
+            "this model cannot be built for this target",
         )
     place = Place(rewriter, node)
     turn = {"interleaved": node.attributes["interleaved"].as_int()}
