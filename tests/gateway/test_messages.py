@@ -198,6 +198,8 @@ def refusal(gateway: Gateway, body: Json, status: int, path: str = "messages", *
         ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "x"}]}]}, "messages[0].content[0]"),
         ({"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": 3}]}]}, "messages[0].content[0].id"),
         ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages"),
+        ({"system": "Be brief.", "messages": [{"role": "user", "content": []}]}, "messages"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
         ({"thinking": {"type": "disabled", "budget_tokens": 5}}, "thinking.budget_tokens"),
@@ -269,6 +271,8 @@ def test_what_cannot_be_counted_is_refused_in_the_protocol_s_shape(
     path = "messages/count_tokens"
     assert refusal(gateway, ASK | {"model": "x"}, 404, path=path)["type"] == "not_found_error"
     assert refusal(gateway, ASK | {"messages": []}, 400, path=path)["message"].startswith("messages")
+    empty = ASK | {"messages": [{"role": "user", "content": []}]}
+    assert refusal(gateway, empty, 400, path=path) == refusal(gateway, empty, 400)
     assert refusal(start(api_keys=("k",)), ASK, 401, path=path)["type"] == "authentication_error"
     ensemble.tokens = lambda request: httpx.Response(400, json={"error": "INVALID_ARGUMENT [too_long prompt]: 9 bytes"})
     assert refusal(gateway, ASK, 400, path=path)["message"].startswith("messages")

@@ -10,7 +10,7 @@ from triune_client import TriuneError
 
 from ..answering import without_wish
 from ..calls import given
-from ..errors import of_server
+from ..errors import invalid, of_server
 from ..messages.asking import call_of
 from ..messages.schemas import CountRequest, MessagesRequest
 from ..messages.shape import MessageShape
@@ -39,6 +39,8 @@ async def count_tokens(body: CountRequest, serving: Served) -> Response:
         try:
             found = await serving.client.tokenize_chat(call.messages or (), **options)
             return JsonResponse({"input_tokens": len(found.ids)})
+        except (TypeError, ValueError) as error:  # what the schemas let through is no conversation
+            raise invalid(f"{error}.") from error
         except TriuneError as error:
             easier = without_wish(call, error)
             if easier is None:
