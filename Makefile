@@ -108,7 +108,8 @@ test: lint engine ## everything CI runs: lint, unit, property and real-server te
 test-slow: .venv/installed-test engine ## the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow and not gpu" -rs
 
-CLIENTS := tritonclient openai openai-agents pydantic-ai anthropic litellm langchain-openai langchain-nvidia-trt llama-index genai-perf aiperf
+CLIENTS := tritonclient kserve openai openai-agents pydantic-ai instructor anthropic litellm litellm-proxy langchain-openai langchain-nvidia-trt \
+           llama-index lm-eval guidellm genai-perf aiperf
 
 .venvs/client-%/installed: FORCE
 	@$(SET_UP) $(@D) clients/$*

@@ -141,15 +141,23 @@ class Answer(Response):
                 await _read(first, stream, on_chunk)
                 return
             except BadRequest as error:  # which comes before anything is generated
-                name = error.param
-                if error.code not in _NOT_FOLLOWED or name not in call.wishes or name not in call.options:
+                easier = without_wish(call, error)
+                if easier is None:
                     raise
-            call = replace(call, options={other: value for other, value in call.options.items() if other != name})
+            call = easier
             stream = _open(self._client, call, self._request_id())
 
     def _request_id(self) -> str:
         """A name for a call. The server ends answers by it, so two clients that send one id must not meet."""
         return f"{self._access.request_id}/{uuid.uuid4().hex}"
+
+
+def without_wish(call: Call, error: TriuneError) -> Call | None:
+    """The call without the wish that the model cannot follow, as the server says; None if it says something else."""
+    name = error.param
+    if error.code not in _NOT_FOLLOWED or name not in call.wishes or name not in call.options:
+        return None
+    return replace(call, options={other: value for other, value in call.options.items() if other != name})
 
 
 def _without_answers(on_chunk: OnChunk) -> OnChunk:

@@ -79,6 +79,15 @@ def test_a_status_is_its_class(grpc_generate: Generate, grpc_server: Any, code: 
     assert (type(caught.value), caught.value.status, caught.value.request_id) == (kind, code.name, "r1")
 
 
+def test_an_error_with_a_status_names_what_is_wrong_too(grpc_generate: Generate, grpc_server: Any) -> None:
+    said = "in ensemble 'triune', INVALID_ARGUMENT [unsupported enable_thinking]: this model does not think"
+    grpc_server.scripts = [[(grpc.StatusCode.INVALID_ARGUMENT, said, ())]]
+    with pytest.raises(BadRequest) as caught:
+        grpc_generate(grpc_server.url, max_retries=0)
+    error = caught.value
+    assert (error.message, error.code, error.param) == ("this model does not think", "unsupported", "enable_thinking")
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [

@@ -15,11 +15,13 @@ def test_a_message_is_the_same_whole_and_streamed_with_its_usage(run: Run) -> No
     assert "Paris" in found["text"] and "".join(found["pieces"]) == found["text"] and len(found["pieces"]) > 3
     assert found["reasons"] == ["end_turn"] * 2
     assert found["usage"][0] == found["usage"][1] and found["usage"][0]["output_tokens"] > 3
+    assert found["counted"] == found["usage"][0]["input_tokens"] > 3
 
 
 def test_a_tool_is_called_and_its_result_read(run: Run) -> None:
     found = run("tools")
     assert found["whole"] == found["streamed"] and found["reason"] == "tool_use" and found["after"] > 0
+    assert found["tokens"][0] == found["tokens"][1] > 3
     assert all(name == "weather" and arguments["city"] in ("Paris", "Rome") for name, arguments in found["whole"])
 
 

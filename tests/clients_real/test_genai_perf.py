@@ -49,6 +49,7 @@ def test_a_short_run_counts_every_request_and_every_token(
     found = json.loads(report.read_text("utf-8"))
     print(done.stdout[-4000:])
     assert found["request_count"]["avg"] == 8
-    assert found["output_sequence_length"]["avg"] == 16
+    # 16 are made of each answer; it counts those of the text, which the tokenizer may write with fewer
+    assert 15 < found["output_sequence_length"]["avg"] <= 16
     assert found["input_sequence_length"]["avg"] == 32
     assert found["time_to_first_token"]["avg"] > 0

@@ -58,7 +58,7 @@ def test_errors_are_the_package_s_own(run: Run) -> None:
     found = run("errors")
     assert found["errors"] == {
         "model": ["NotFoundError", "model_not_found", None],
-        "length": ["BadRequestError", "context_length_exceeded", None],
+        "length": ["BadRequestError", "context_length_exceeded", "max_tokens"],
         "temperature": ["BadRequestError", "invalid_value", "temperature"],
         "audio": ["BadRequestError", "unsupported_parameter", "modalities"],
     }

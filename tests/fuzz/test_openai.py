@@ -24,13 +24,24 @@ RIGHT, WRONG = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 OPERATIONS = [
     ("POST", "/v1/chat/completions", RIGHT), ("POST", "/v1/chat/completions", WRONG),
     ("POST", "/v1/completions", RIGHT), ("POST", "/v1/completions", WRONG),
+    ("POST", "/v1/responses", RIGHT), ("POST", "/v1/responses", WRONG),
+    ("POST", "/v1/messages", RIGHT), ("POST", "/v1/messages", WRONG), ("POST", "/v1/messages/count_tokens", RIGHT),
+    ("POST", "/tokenize", RIGHT), ("POST", "/tokenize", WRONG), ("POST", "/detokenize", RIGHT),
     ("GET", "/v1/models", RIGHT), ("GET", "/v1/models/{model}", RIGHT), ("GET", "/health", RIGHT), ("GET", "/metrics", RIGHT),
 ]  # fmt: skip
 # What the server has no use for is refused whatever its value: with it, few requests would get further than that.
 REFUSED = {
     "functions", "function_call", "audio", "modalities", "prediction", "store", "verbosity", "web_search_options", "best_of",
-    "suffix", "reasoning_effort",
+    "suffix", "reasoning_effort", "background", "background_options", "conversation", "context_management", "moderation",
+    "image", "access_programs", "previous_response_id", "container", "mcp_servers", "diagnostics", "speed", "output_config",
+    "chat_template", "mm_processor_kwargs",
 }  # fmt: skip
+# Where a body says how long its answer may be.
+LENGTHS = {
+    "/v1/chat/completions": "max_tokens", "/v1/completions": "max_tokens", "/v1/messages": "max_tokens",
+    "/v1/responses": "max_output_tokens",
+}  # fmt: skip
+_LAST_EVENTS = ("message_stop", "error", "response.completed", "response.incomplete", "response.failed")
 _KINDS = {"invalid_request_error", "authentication_error", "rate_limit_error", "server_error"}
 load_all_checks()
 _CHECKS = CHECKS.get_by_names(
@@ -39,7 +50,7 @@ _CHECKS = CHECKS.get_by_names(
 
 
 @st.composite
-def likely(draw: st.DrawFn, body: dict[str, Any]) -> dict[str, Any]:
+def likely(draw: st.DrawFn, body: dict[str, Any], path: str) -> dict[str, Any]:
     """The body, without most of what would have it refused at once, and with an answer that is short."""
     body = dict(body)
     if draw(st.integers(0, 9)) < 9:
@@ -47,11 +58,17 @@ def likely(draw: st.DrawFn, body: dict[str, Any]) -> dict[str, Any]:
         body.pop("stream_options" if not body.get("stream") else "", None)
         for name in REFUSED & body.keys():
             del body[name]
-    if "max_tokens" not in body or draw(st.integers(0, 3)) < 3:
-        body["max_tokens"] = draw(st.integers(1, 6))
+        if not body.get("tools"):
+            body.pop("tool_choice", None)
+        if path == "/tokenize" and "messages" in body:
+            body.pop("prompt", None)
+    length = LENGTHS.get(path)
+    if length and (length not in body or draw(st.integers(0, 3)) < 3):
+        body[length] = draw(st.integers(1, 6))
         body.pop("max_completion_tokens", None)
         body.pop("min_tokens", None)
-        body["n"] = draw(st.sampled_from([None, 1, 2]))
+        if path in ("/v1/chat/completions", "/v1/completions"):
+            body["n"] = draw(st.sampled_from([None, 1, 2]))
     if draw(st.integers(0, 3)) < 3:
         if "messages" in body:
             turns = st.fixed_dictionaries(
@@ -60,7 +77,9 @@ def likely(draw: st.DrawFn, body: dict[str, Any]) -> dict[str, Any]:
             body["messages"] = draw(st.lists(turns, min_size=1, max_size=3))
             if not body.get("logprobs"):
                 body.pop("top_logprobs", None)
-        elif "prompt" in body:
+        elif path == "/v1/responses":
+            body["input"] = draw(TEXTS.filter(bool))
+        elif "prompt" in body and path == "/v1/completions":
             body["prompt"] = draw(TEXTS.filter(bool) | st.lists(TEXTS.filter(bool), min_size=1, max_size=3))
     return body
 
@@ -75,7 +94,7 @@ def test_requests_of_the_description(target: RealServer, tally: Tally, method: s
     @given(operation.as_strategy(generation_mode=mode), st.data())
     def fuzz(case: Any, data: st.DataObject) -> None:
         if isinstance(case.body, dict) and data.draw(st.integers(0, 4)) < 4:
-            case.body = data.draw(likely(case.body))
+            case.body = data.draw(likely(case.body, path))
         response = case.call(base_url=url, session=session, timeout=PATIENCE_S)
         tally.count(f"{method} {path}, {mode.value}", response.status_code)
         check(case, response)
@@ -92,6 +111,12 @@ _GOOD = json.dumps(
         "logit_bias": {"5": 1.5},
     }
 )
+
+
+PATHS = (
+    "v1/chat/completions", "v1/completions", "v1/responses", "v1/messages", "v1/messages/count_tokens", "v1/models", "v1/nope",
+    "tokenize", "detokenize",
+)  # fmt: skip
 
 
 @st.composite
@@ -116,11 +141,11 @@ def test_bodies_that_are_broken(target: RealServer, tally: Tally) -> None:
     )
 
     @CASES_OF_EACH
-    @given(st.sampled_from(["chat/completions", "completions", "models", "nope"]), broken(), kinds, st.integers(0, 9))
+    @given(st.sampled_from(PATHS), broken(), kinds, st.integers(0, 9))
     def fuzz(path: str, body: bytes, kind: str, odd: int) -> None:
         method = "PUT" if odd == 9 else "POST"
         headers = {"content-type": kind, **({"content-encoding": "gzip"} if odd == 8 else {})}
-        url = f"{target.options.openai_url}/v1/{path}"
+        url = f"{target.options.openai_url}/{path}"
         response = session.request(method, url, data=body, headers=headers, timeout=PATIENCE_S)
         tally.count("broken bodies", response.status_code)
         check_answer(response.status_code, response.headers.get("content-type", ""), response.text)
@@ -136,22 +161,42 @@ def check(case: Any, response: Any) -> None:
 
 
 def check_answer(status: int, kind: str, text: str) -> None:
-    """An answer, or an error in OpenAI's shape that is the client's; a stream that ends as it should."""
+    """An answer, or an error that is the client's, in the protocol's shape; a stream that ends as it should."""
     assert status < 500 or status == 503
     if status != 200:
-        check_error(json.loads(text)["error"])
+        check_error(json.loads(text))
     elif kind.startswith("text/event-stream"):
-        events = [one.removeprefix("data: ") for one in text.split("\n\n") if one]
+        blocks = [one for one in text.split("\n\n") if one]
+        if blocks[0].startswith("event: "):
+            check_named_events(blocks)
+            return
+        events = [one.removeprefix("data: ") for one in blocks]
         assert events[-1] == "[DONE]"
         for event in map(json.loads, events[:-1]):
             if "error" in event:
-                check_error(event["error"])
+                check_error(event)
             else:
                 assert event["object"] in ("chat.completion.chunk", "text_completion")
 
 
-def check_error(error: dict[str, Any]) -> None:
-    assert set(error) == {"message", "type", "param", "code"}
-    assert error["type"] in _KINDS and error["message"]
-    assert error["type"] != "server_error" or error["code"] in ("overloaded", "not_ready"), error
-    assert "Traceback" not in error["message"] and ".py" not in error["message"], error
+def check_named_events(blocks: list[str]) -> None:
+    """The events of a response or a message: each is of the type that its name says, and only the last one ends the stream."""
+    types = []
+    for block in blocks:
+        name, data = block.split("\n", 1)
+        event = json.loads(data.removeprefix("data: "))
+        assert event["type"] == name.removeprefix("event: ")
+        types.append(event["type"])
+    assert [one for one in types if one in _LAST_EVENTS] == types[-1:]
+
+
+def check_error(body: dict[str, Any]) -> None:
+    error = body["error"]
+    if body.get("type") == "error":  # Anthropic's shape
+        assert set(body) == {"type", "error"} and set(error) == {"type", "message"}
+        assert error["type"] != "api_error", error
+    else:
+        assert set(error) == {"message", "type", "param", "code"}
+        assert error["type"] in _KINDS
+        assert error["type"] != "server_error" or error["code"] in ("overloaded", "not_ready"), error
+    assert error["message"] and "Traceback" not in error["message"] and ".py" not in error["message"], error

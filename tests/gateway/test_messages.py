@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from fakes.ensemble import Ensemble, Gateway, answer, piece
@@ -174,8 +175,8 @@ def test_what_clients_send_to_larger_models_does_no_harm(ensemble: Ensemble, gat
     assert ask(gateway, max_tokens=32000, thinking={"type": "enabled", "budget_tokens": 10000})["content"][0]["text"] == "Hello"
 
 
-def refusal(gateway: Gateway, body: Json, status: int, **headers: str) -> Json:
-    response = gateway.post("messages", body, **headers)
+def refusal(gateway: Gateway, body: Json, status: int, path: str = "messages", **headers: str) -> Json:
+    response = gateway.post(path, body, **headers)
     assert response.status_code == status, response.text
     found: Json = response.json()
     assert set(found) == {"type", "error"} and found["type"] == "error" and set(found["error"]) == {"type", "message"}
@@ -197,6 +198,8 @@ def refusal(gateway: Gateway, body: Json, status: int, **headers: str) -> Json:
         ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "x"}]}]}, "messages[0].content[0]"),
         ({"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": 3}]}]}, "messages[0].content[0].id"),
         ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages"),
+        ({"system": "Be brief.", "messages": [{"role": "user", "content": []}]}, "messages"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages"),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
         ({"thinking": {"type": "disabled", "budget_tokens": 5}}, "thinking.budget_tokens"),
@@ -230,3 +233,46 @@ def test_a_key_may_come_as_anthropic_s_clients_send_it(start: Callable[..., Gate
     assert refusal(gateway, ASK, 401, **{"x-api-key": "x"})["type"] == "authentication_error"
     assert refusal(gateway, ASK, 401)["type"] == "authentication_error"
     assert gateway.post("messages", ASK, **{"x-api-key": "k", "authorization": "Bearer x"}).status_code == 401
+
+
+def count(gateway: Gateway, **body: Any) -> int:
+    response = gateway.post("messages/count_tokens", {name: ASK[name] for name in ("model", "messages")} | body)
+    assert response.status_code == 200, response.text
+    (found,) = response.json().items()
+    assert found[0] == "input_tokens" and isinstance(found[1], int)
+    return found[1]
+
+
+def test_tokens_are_counted_of_the_prompt_that_a_message_would_have(gateway: Gateway) -> None:
+    body = {"system": "Be brief.", "tools": [TOOL], "tool_choice": {"type": "any"}, "thinking": {"type": "disabled"}}
+    found, asked = count(gateway, **body), sent(gateway, **body)
+    (told,) = gateway.ensemble.tokenized
+    assert found == 1 + len(told["messages"])  # of the stand-in: a token a byte, and one in front
+    names = ("messages", "tools", "tool_choice", "enable_thinking")
+    assert {name: told[name] for name in names} == {name: asked[name] for name in names}
+    assert not told.keys() & {"max_tokens", "temperature"}
+
+
+def test_tokens_are_counted_of_a_body_that_asks_for_an_answer_too(gateway: Gateway) -> None:
+    assert count(gateway, max_tokens=5, stream=True, temperature=0.5, stop_sequences=["x"]) == count(gateway)
+    assert not gateway.ensemble.requests
+
+
+def test_tokens_are_counted_for_a_model_that_does_not_think_too(ensemble: Ensemble, gateway: Gateway) -> None:
+    plain = ensemble.tokens
+    refused = httpx.Response(400, json={"error": "INVALID_ARGUMENT [unsupported enable_thinking]: no"})
+    ensemble.tokens = lambda request: refused if "enable_thinking" in request else plain(request)
+    assert count(gateway, thinking={"type": "enabled", "budget_tokens": 2000}) == count(gateway)
+
+
+def test_what_cannot_be_counted_is_refused_in_the_protocol_s_shape(
+    ensemble: Ensemble, gateway: Gateway, start: Callable[..., Gateway]
+) -> None:
+    path = "messages/count_tokens"
+    assert refusal(gateway, ASK | {"model": "x"}, 404, path=path)["type"] == "not_found_error"
+    assert refusal(gateway, ASK | {"messages": []}, 400, path=path)["message"].startswith("messages")
+    empty = ASK | {"messages": [{"role": "user", "content": []}]}
+    assert refusal(gateway, empty, 400, path=path) == refusal(gateway, empty, 400)
+    assert refusal(start(api_keys=("k",)), ASK, 401, path=path)["type"] == "authentication_error"
+    ensemble.tokens = lambda request: httpx.Response(400, json={"error": "INVALID_ARGUMENT [too_long prompt]: 9 bytes"})
+    assert refusal(gateway, ASK, 400, path=path)["message"].startswith("messages")

@@ -17,6 +17,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     responses.INPUT_ITEMS,
     responses.CANCEL,
     messages.ENDPOINT,
+    messages.COUNT_TOKENS,
     tokens.TOKENIZE,
     tokens.DETOKENIZE,
     models.LIST,

@@ -92,6 +92,8 @@ def _check_model(name: str | None, serving: Served) -> None:
 async def _told(call: Awaitable[Tokens]) -> Tokens:
     try:
         return await call
+    except (TypeError, ValueError) as error:  # what the schemas let through does not fit the server's tensors
+        raise invalid(f"{error}.") from error
     except TriuneError as error:
         raise of_server(error, _FIELDS) from error
 

@@ -42,12 +42,18 @@ def call_of(request: MessagesRequest) -> Call:
         except (ValueError, RecursionError) as error:
             raise invalid(f"{name} cannot be sent on: {error}.", name) from None
     system = [{"role": "system", "content": _text("system", request.system)}] if request.system else []
-    turns = (_turns(f"messages[{place}]", turn.role, turn.content) for place, turn in enumerate(request.messages))
+    turns = [
+        message
+        for place, turn in enumerate(request.messages)
+        for message in _turns(f"messages[{place}]", turn.role, turn.content)
+    ]
+    if not turns:
+        raise invalid("messages: the content of every turn is empty; at least one block is expected.", "messages")
     form = request.output_config.format if request.output_config else None
     if form is not None and form.get("type") != "json_schema":
         raise not_supported("output_config.format", "output_config.format is no json_schema, the only type that is served.")
     fields = {
-        "model": request.model, "messages": [*system, *(message for turn in turns for message in turn)],
+        "model": request.model, "messages": [*system, *turns],
         "max_tokens": request.max_tokens, "temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k,
         "stop": request.stop_sequences,
         "response_format": None if form is None else {

@@ -94,3 +94,9 @@ class MessagesRequest(Strict):
     context_management: Any = None
     diagnostics: Any = None
     speed: Any = None
+
+
+class CountRequest(MessagesRequest):
+    """The body of /v1/messages/count_tokens: a message's, which need not say how long its answer may be."""
+
+    max_tokens: Annotated[Whole, Field(ge=1, le=INT32)] = Field(1, description="no effect, as whatever is about the answer")

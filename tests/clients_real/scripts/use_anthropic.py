@@ -20,11 +20,13 @@ def message() -> dict[str, Any]:
     with CLIENT.messages.stream(**ask) as stream:
         pieces = list(stream.text_stream)
         final = stream.get_final_message()
+    counted = CLIENT.messages.count_tokens(model="triune", messages=MESSAGES)
     return {
         "text": whole.content[0].text,
         "pieces": pieces,
         "reasons": [whole.stop_reason, final.stop_reason],
         "usage": [whole.usage.to_dict(), final.usage.to_dict()],
+        "counted": counted.input_tokens,
     }
 
 
@@ -36,6 +38,8 @@ def tools() -> dict[str, Any]:
     whole = CLIENT.messages.create(**ask)
     with CLIENT.messages.stream(**ask) as stream:
         final = stream.get_final_message()
+    named: Any = {name: ask[name] for name in ("model", "messages", "tools", "tool_choice", "thinking")}
+    counted = CLIENT.messages.count_tokens(**named)
     results = [{"type": "tool_result", "tool_use_id": block.id, "content": "Sunny"} for block in final.content]
     turns = [*MESSAGES, {"role": "assistant", "content": final.content}, {"role": "user", "content": results}]
     after = CLIENT.messages.create(model="triune", max_tokens=20, messages=turns, tools=TOOLS)
@@ -43,6 +47,7 @@ def tools() -> dict[str, Any]:
         "whole": [[block.name, block.input] for block in whole.content if block.type == "tool_use"],
         "streamed": [[block.name, block.input] for block in final.content if block.type == "tool_use"],
         "reason": final.stop_reason,
+        "tokens": [whole.usage.input_tokens, counted.input_tokens],
         "after": after.usage.output_tokens,
     }
 
