@@ -13,6 +13,13 @@ endif
 ifdef CAPABILITY
 COMPUTE_CAPABILITY := $(CAPABILITY)
 endif
+# A shell gets one line at a time.
+define NEWLINE
+
+
+endef
+$(foreach name,$(SETTINGS) LOAD_PROFILE,$(if $(findstring $(NEWLINE),$(value $(name))),$(error $(name) has a line break in it; say \
+  it without, or rename the file or folder)))
 PYTHON       ?= $(firstword $(foreach name,python3 python3.12 python3.11,$(if $(shell command -v $(name)),$(name))) python3)
 FUZZ_CASES   ?= 300
 LOAD         ?= --streams 1,4,16 --duration 8s

@@ -71,18 +71,21 @@ def meaning_of(model: str) -> Meaning:
 def unknown_model(model: str, meaning: Meaning) -> BuildError:
     """The error for a path that is no checkpoint, with what may have been meant."""
     path = meaning.path or Path(model)
+    meant: list[str] = []  # for certain
     if path.is_dir():
-        inside = sorted(p.name for p in path.glob("*.gguf"))
+        inside = sorted(p.name for p in path.glob(f"*{_GGUF}"))
+        meant = [f"{model.rstrip('/')}/{name}" for name in inside[:3]]
         why = f"{model} is a folder without config.json" + (f"; it has {', '.join(inside[:5])}" if inside else "")
     elif _exists(path):
         why = f"{model} is a file that does not end in .gguf"
+        meant = [str(path.parent)] if (path.parent / "config.json").is_file() else []
     elif path.is_symlink():
         why = f"{model} is a link to {path.readlink()}, which does not exist"
     elif "/" in model or model.startswith((".", "~")) or path.suffix == _GGUF:
         why = f"{model} does not exist"
     else:
         why = f"no model {model!r}"
-    close = difflib.get_close_matches(model, [*names(), *_beside(model, path)], n=3)
+    close = meant or difflib.get_close_matches(model, [*names(), *_beside(model, path)], n=3)
     return BuildError(
         f"{why}; a model is one of: a name ({', '.join(sorted(names()))}), the path of a .gguf file, "
         "a folder with config.json, or a hub id owner/name",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import BuildError
+from .errors import BuildError, option
 
 _TMP, _PART = ".tmp-", ".part-"
 _SHOWN = 32  # hex digits of a hash in a folder's name
@@ -98,7 +98,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
             holder = file.read().strip() or "another process"
             raise BuildError(
                 f"a build is already running in {path.parent}: {holder}",
-                "wait until it is done, or use another folder with --build-dir",
+                f"wait until it is done, or build in another folder: {option('build_dir', f'{path.parent}-2')}",
             ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()}, {what}")

@@ -101,7 +101,8 @@ class View:
         """
         served = self.served()
         if name not in served:
-            raise ServerError(f"{name} is not being served; served: {', '.join(served)}", "name one of these")
+            said = f"{name} is not being served" if name else "no model was named"
+            raise ServerError(f"{said}; served: {', '.join(served)}", "name one of these (make: NAME=...)")
         if served[name].ensemble == FIRST:
             raise ServerError(
                 f"{name} is what the server was started with, and has its plain names", "serve another: `make up SWITCH=1`"

@@ -150,7 +150,7 @@ def cut(name: str, nbytes: int) -> Any:
     ("damage", "message"),
     [
         (remove("tokenizer.json"), r"has no tokenizer\.json"),
-        (write("tokenizer.json", b"[]"), r"tokenizer\.json is not a readable tokenizer"),
+        (write("tokenizer.json", b"[]"), r"tokenizer\.json holds a list, not an object"),
         (write("config.json", b"{"), r"config\.json is not valid JSON"),
         (write("config.json", b"[]"), r"config\.json holds a list"),
         (write("generation_config.json", b"\xff\xfe"), r"generation_config\.json cannot be read"),
@@ -177,5 +177,29 @@ def test_damage_is_named_with_a_remedy(tmp_path: Path, damage: Any, message: str
 def test_weights_in_another_format_are_named(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "m")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(BuildError, match=r"no safetensors file; it has pytorch_model\.bin"):
+    with pytest.raises(BuildError, match=r"no safetensors file; it has pytorch_model\.bin") as error:
+        opened(folder)
+    assert "save_pretrained(folder)" in (error.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("held", "message", "hint"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n", "pointer of Git LFS", "git lfs pull"),
+        (b"", "not a readable safetensors file: it has 0 bytes", "cut short"),
+        (b"1234567", "not a readable safetensors file: it has 7 bytes", "cut short"),
+    ],
+)
+def test_what_lies_in_the_place_of_weights_is_named(tmp_path: Path, held: bytes, message: str, hint: str) -> None:
+    folder = write_folder(tmp_path / "m")
+    (folder / "model.safetensors").write_bytes(held)
+    with pytest.raises(BuildError, match=message) as error:
+        opened(folder)
+    assert hint in (error.value.hint or "")
+
+
+def test_a_tokenizer_that_is_no_object_is_named(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m")
+    (folder / "tokenizer.json").write_text("null")
+    with pytest.raises(BuildError, match=r"tokenizer\.json holds null, not an object"):
         opened(folder)

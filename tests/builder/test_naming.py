@@ -122,6 +122,21 @@ def test_a_mistyped_path_is_answered_with_what_lies_beside(tmp_path: Path, monke
     assert caught.value.hint == "did you mean models/Llama-3.2-1B?"
 
 
+def test_a_folder_of_a_gguf_file_is_answered_with_the_file(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "models" / "x.gguf")
+    make_folder(tmp_path / "model")
+    with pytest.raises(BuildError, match=r"without config\.json; it has x\.gguf") as caught:
+        open_checkpoint(f"{tmp_path}/models/", cache=tmp_path)
+    assert caught.value.hint == f"did you mean {tmp_path}/models/x.gguf?"
+
+
+def test_a_file_of_a_model_is_answered_with_its_folder(tmp_path: Path) -> None:
+    make_folder(tmp_path / "models" / "m")
+    with pytest.raises(BuildError, match=r"is a file that does not end in \.gguf") as caught:
+        open_checkpoint(f"{tmp_path}/models/m/config.json", cache=tmp_path)
+    assert caught.value.hint == f"did you mean {tmp_path}/models/m?"
+
+
 def test_builds_of_equal_names_stand_side_by_side_and_are_listed(tmp_path: Path) -> None:
     models = [write_checkpoint(tmp_path / folder / "checkpoint-1.gguf", seed) for seed, folder in enumerate("AB")]
     tiny, tools = settings(tmp_path), TinyTools()

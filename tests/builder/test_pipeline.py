@@ -176,8 +176,9 @@ def test_more_tokens_than_the_model_was_made_for_are_refused(workshop: Workshop)
 
 def test_two_builds_at_once_are_refused_with_the_holder_named(workshop: Workshop) -> None:
     refused = pytest.raises(BuildError, match=rf"already running in .*build: process {os.getpid()}, building something")
-    with locked(workshop.root / "build" / ".lock", "building something"), refused:
+    with locked(workshop.root / "build" / ".lock", "building something"), refused as error:
         workshop.build()
+    assert f"(make: BUILD_DIR={workshop.root}/build-2)" in (error.value.hint or "")
     workshop.build()
     with locked(workshop.root / "build" / ".lock", "building something"):
         assert workshop.build().unchanged  # asking whether anything changed takes no lock

@@ -65,6 +65,12 @@ def test_a_models_name_arrives_as_it_was_said(checkout: Checkout, model: str) ->
         assert [said for _, said in calls] == [{"TRIUNE_MODEL": model}]
 
 
+def test_a_name_of_two_lines_is_refused_in_words(checkout: Checkout) -> None:
+    for variable in ("MODEL", "NAME", "BUILD_DIR"):
+        with pytest.raises(AssertionError, match=f"{variable} has a line break in it"):
+            checkout.make("up", f"{variable}=/models/a\nb")
+
+
 def test_every_setting_of_the_command_is_a_variable_of_make(checkout: Checkout) -> None:
     given = {setting.variable: f"v {number}" for number, setting in enumerate(SETTINGS.values())}
     ((_, said),) = checkout.make("config", *(f"{name}={value}" for name, value in given.items()))

@@ -78,5 +78,6 @@ def parse_object(path: Path, text: str) -> dict[str, Any]:
     """
     value = parse(path, text)
     if not isinstance(value, dict):
-        raise BuildError(f"{path} holds a {type(value).__name__}, not an object", _AGAIN)
+        held = "null" if value is None else f"a {type(value).__name__}"
+        raise BuildError(f"{path} holds {held}, not an object", _AGAIN)
     return value

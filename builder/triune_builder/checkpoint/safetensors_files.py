@@ -16,6 +16,12 @@ _MOST_BYTES = 100_000_000  # of a header, as the format's own library has it
 _MOST_DIMENSIONS = 8
 INDEX = "model.safetensors.index.json"
 _FETCH = "fetch the file again; the download may have been cut short"
+_POINTER = b"version https://git-lfs"  # what a clone without Git LFS has in a large file's place
+_PULL = "in the clone that it is of: `git lfs install`, then `git lfs pull`; or fetch the file itself"
+_CONVERT = (
+    "weights are read from safetensors, or from one .gguf file; others that transformers reads are converted by "
+    "`transformers.AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)`"
+)
 
 
 def read_weights(folder: Path) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
@@ -36,9 +42,7 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], tuple[Path, ...]]:
                 f"fetch {INDEX} of the same model, or leave only the model's own file",
             )
         found = f"; it has {_some(others)}" if others else ""
-        raise BuildError(
-            f"{folder} has no safetensors file{found}", "weights are read from safetensors, or from one .gguf file"
-        )
+        raise BuildError(f"{folder} has no safetensors file{found}", _CONVERT)
     return read_file(present[0]), (present[0],)
 
 
@@ -51,7 +55,13 @@ def read_file(path: Path) -> dict[str, Tensor]:
     size = regular_size(path)
     try:
         with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
+            begin = file.read(max(8, len(_POINTER)))
+            if begin == _POINTER:
+                raise BuildError(f"{path} has no weights: it is a pointer of Git LFS to them", _PULL)
+            if len(begin) < 8:
+                raise ValueError(f"it has {size} bytes")
+            (length,) = struct.unpack("<Q", begin[:8])
+            file.seek(8)
             if length > size - 8:
                 raise ValueError(f"its header should have {length:,} bytes, the file has {size:,}")
             if length > _MOST_BYTES:

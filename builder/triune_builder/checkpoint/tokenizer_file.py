@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BuildError, quoted
-from .files import parse
+from .files import parse_object
 
 _AGAIN = "fetch the file again"
 
@@ -36,7 +36,7 @@ def read_tokens(path: Path, text: str, count: int | None) -> Tokens:
     Raises:
         BuildError: it is no tokenizer, or one of another model.
     """
-    raw = parse(path, text)
+    raw = parse_object(path, text)
     try:
         added = {token["content"]: token for token in raw.get("added_tokens") or []}
         special = {content: _id(token["id"]) for content, token in added.items() if token["special"]}

@@ -49,5 +49,6 @@ def find_architecture(model_type: object) -> Architecture:
     raise BuildError(
         f"{said}; known: {', '.join(sorted(ARCHITECTURES))}",
         (f"did you mean {near[0]!r}? " if near else "")
-        + "A new architecture is a file in graph/arch/, a row in graph/arch/__init__.py and one in verify/reference_config.py",
+        + ("is it the config.json of a model? " if model_type is None else "")
+        + "Choose a model of a known architecture; README.md says how one is added",
     )
