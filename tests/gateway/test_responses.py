@@ -151,6 +151,7 @@ def test_what_asks_for_what_happens_anyway_changes_nothing(gateway: Gateway) -> 
         ({"include": ["mystery"]}, "include[0]", "invalid_value"),
         ({"messages": []}, "messages", "unknown_parameter"),
         ({"max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
+        ({"previous_response_id": "\ud800"}, "previous_response_id", None),
         ({"previous_response_id": "resp_1"}, "previous_response_id", "previous_response_not_found"),
     ],
 )  # fmt: skip
