@@ -143,7 +143,7 @@ class Answer(Response):
             except BadRequest as error:  # which comes before anything is generated
                 name = error.param
                 if error.code not in _NOT_FOLLOWED or name not in call.wishes or name not in call.options:
-                    raise
+                    raise of_server(error, call.fields) from error
             call = replace(call, options={other: value for other, value in call.options.items() if other != name})
             stream = _open(self._client, call, self._request_id())
 
