@@ -235,8 +235,9 @@ def test_log_probabilities_are_of_the_message(ensemble: Ensemble, gateway: Gatew
         return json.dumps([{"token_id": token, "logprob": -0.5, "bytes": [64 + token], "top": [], "top_bytes": []}])
 
     ensemble.reply = lambda request: [
-        piece(reasoning_output="t", logprobs=entry(1)), piece("", logprobs=entry(2)), piece("C", logprobs=entry(3)),
+        piece(reasoning_output="t", logprobs=entry(1)) | {"num_reasoning_tokens": 1}, piece("", logprobs=entry(2)),
+        piece("C", logprobs=entry(3)),
         piece("", "stop", logprobs=entry(4)),
     ]  # fmt: skip
     _, message = respond(gateway, include=["message.output_text.logprobs"])["output"]
-    assert [one["token"] for one in message["content"][0]["logprobs"]][-2:] == ["C", "D"]
+    assert [one["token"] for one in message["content"][0]["logprobs"]] == ["B", "C", "D"]
