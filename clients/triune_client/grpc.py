@@ -282,7 +282,7 @@ def _error(url: str, error: Any, flow: Flow | None) -> TriuneError:
     kind = class_of_grpc(code)
     if kind is TimeoutError_:
         return flow.timed_out() if flow else TimeoutError_(f"no answer from {url} in time", status=code)
-    found = from_message(details, kind, status=code)
+    found = from_message(details, kind, status=code)  # a unary call has the server's own words in its details
     if isinstance(found, Overloaded):
         for key, value in error.trailing_metadata() or ():
             if key == "retry-after":

@@ -143,7 +143,7 @@ class Answer(Response):
             except BadRequest as error:  # which comes before anything is generated
                 easier = without_wish(call, error)
                 if easier is None:
-                    raise
+                    raise of_server(error, call.fields) from error
             call = easier
             stream = _open(self._client, call, self._request_id())
 

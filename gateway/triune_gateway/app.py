@@ -18,7 +18,7 @@ from .endpoints import ENDPOINTS
 from .endpoints.endpoint import ERRORS, Endpoint
 from .errors import ApiError
 from .front import Front
-from .refused_bodies import of_validation
+from .refused_bodies import of_unreadable, of_validation
 from .sending import error_response
 from .serving import Serving
 from .settings import Settings
@@ -82,7 +82,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     if error.status_code in (404, 405):
         message = f"Invalid URL ({request.method} {request.url.path})"
     elif error.status_code == 400:
-        message = "The body of the request could not be read as JSON."
+        message = of_unreadable(error.__cause__).message
     response = error_response(ApiError(error.status_code, message), request.url.path)
     response.headers.update(error.headers or {})
     return response

@@ -66,9 +66,15 @@ def tool_options(tools: list[Json] | None, choice: str | Json | None, parallel: 
     """`tools`, and what belongs to them: `tool_choice` and `parallel_tool_calls`.
 
     Raises:
-        ApiError: there is a choice of tools but no tools, or it is none that is known.
+        ApiError: a tool is no function, there is a choice of tools but no tools, or it is none that is known.
     """
     check_json("tools", tools)
+    for place, tool in enumerate(tools or ()):
+        function = tool.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            expected = '{"type": "function", "function": {"name": ...}}'
+            where = f"tools[{place}]"
+            raise invalid(f"Invalid value for '{where}': {expected} is expected, not {shown(tool)}.", where, "invalid_value")
     check_json("tool_choice", choice)
     if isinstance(choice, str) and choice not in _CHOICES:
         expected = ", ".join(f'"{one}"' for one in _CHOICES)

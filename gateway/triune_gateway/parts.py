@@ -58,7 +58,8 @@ class Parts:
     def __init__(self) -> None:
         self.all: list[Part] = []
         self._open: Part | None = None
-        self._early: list[Any] = []  # log probabilities of tokens that have no text yet
+        self._early: list[Any] = []  # log probabilities of tokens that have no text yet, those of thinking first
+        self._thought = 0  # how many of these are of thinking
 
     def take(self, chunk: Chunk, reason: str | None) -> Iterator[Step]:
         """What the next chunk does.
@@ -71,12 +72,10 @@ class Parts:
         deltas = list(chunk.tool_call_deltas)
         while deltas and not deltas[0].name:  # they belong to the open call, so they come before the chunk's text
             yield from self._extend_call(deltas.pop(0))
-        in_text = not (chunk.reasoning or chunk.tool_call_deltas)
+        if chunk.logprobs and (chunk.text or not chunk.tool_call_deltas):
+            self._note(chunk)
         if chunk.text:
             yield from self._begin_text()
-        if chunk.logprobs and (chunk.text or in_text):
-            self._note(chunk.logprobs)
-        if chunk.text:
             yield from self._extend("text", chunk.text)
         for delta in deltas:
             yield from self._extend_call(delta)
@@ -86,16 +85,18 @@ class Parts:
     def _begin_text(self) -> Iterator[Step]:
         yield from self._begin("text")
         assert self._open is not None
-        self._open.logprobs += self._early
-        self._open.untold += self._early
-        self._early = []
+        # How tokens are bundled into chunks differs from run to run, so a text has whatever comes after the thinking.
+        self._open.logprobs += self._early[self._thought :]
+        self._open.untold += self._early[self._thought :]
+        self._early, self._thought = [], 0
 
-    def _note(self, logprobs: tuple[Any, ...]) -> None:
-        if self._open is None:
-            self._early += logprobs
-        elif self._open.kind == "text":
-            self._open.logprobs += logprobs
-            self._open.untold += logprobs
+    def _note(self, chunk: Chunk) -> None:
+        if self._open is not None and self._open.kind == "text":
+            self._open.logprobs += chunk.logprobs
+            self._open.untold += chunk.logprobs
+        elif chunk.text or self._open is None or self._open.kind == "thinking":
+            self._early += chunk.logprobs
+            self._thought += chunk.usage.reasoning_tokens
 
     def _extend(self, kind: Kind, piece: str) -> Iterator[Step]:
         yield from self._begin(kind)
@@ -107,6 +108,7 @@ class Parts:
     def _extend_call(self, delta: ToolCallDelta) -> Iterator[Step]:
         if delta.name:
             yield from self._end()
+            self._early, self._thought = [], 0  # they are the call's, which tells none
             yield self._new(Part(kind="call", place=len(self.all), name=delta.name, call_id=delta.id))
         if delta.arguments:
             yield from self._extend("call", delta.arguments)

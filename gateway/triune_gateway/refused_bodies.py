@@ -15,6 +15,25 @@ _TYPES = {
 }  # fmt: skip
 
 
+_BOUNDS = {"greater_than_equal": ("ge", "greater than or equal to"), "less_than_equal": ("le", "less than or equal to")}
+
+
+def of_unreadable(cause: BaseException | None) -> ApiError:
+    """Why a body could not be read at all.
+
+    Args:
+        cause: what reading it raised.
+    """
+    why = "could not be read as JSON"
+    if isinstance(cause, UnicodeDecodeError):
+        why = f"is not UTF-8: {cause.reason} at byte {cause.start:,}"
+    elif isinstance(cause, RecursionError):
+        why = "is nested too deeply to be read"
+    elif type(cause) is ValueError:  # the one of json that is not of a class of its own
+        why = "has a number of too many digits"
+    return invalid(f"The body of the request {why}.")
+
+
 def of_validation(error: RequestValidationError, content_type: str) -> ApiError:
     """The first thing that the schemas found; of what may be of several kinds, what is wrong with the kind that was sent."""
     found = error.errors()
@@ -23,10 +42,12 @@ def of_validation(error: RequestValidationError, content_type: str) -> ApiError:
     if kind == "json_invalid":
         return invalid(f"The body of the request is not JSON: {first.get('ctx', {}).get('error', first['msg'])}.")
     if not place:  # the body itself
-        if not content_type.startswith("application/json"):
+        if not _is_json(content_type):
             return ApiError(400, f"The header Content-Type is {content_type!r}; application/json is expected.")
         return invalid("The body of the request must be a JSON object.")
     value = _value_place(place)
+    if kind == "extra_forbidden":  # what the client called it may look like a branch
+        return _of_field([first])
     of_value = [one for one in found if _value_place(one["loc"][1:])[: len(value)] == value]
     return _of_field(_closest(of_value) if len(of_value) > 1 else of_value)
 
@@ -36,6 +57,7 @@ def _of_field(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     first = errors[0]
     kind, param = first["type"], _path(first["loc"][1:])
     if kind == "extra_forbidden":
+        param = _joined([*_value_place(first["loc"][1:-1]), first["loc"][-1]])
         return invalid(f"Unknown parameter: '{param}'.", param, "unknown_parameter")
     if kind == "missing":
         return invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
@@ -44,6 +66,10 @@ def _of_field(errors: Sequence[Mapping[str, Any]]) -> ApiError:
         return invalid(
             f"Invalid value for '{param}': it has {entries:,} entries; at most {most:,} are taken.", param, "invalid_value"
         )
+    if kind in _BOUNDS:  # the schemas' own words have a bound as a float, which beyond 2^53 is another number
+        name, words = _BOUNDS[kind]
+        said = f"Input should be {words} {first['ctx'][name]}, not {shown(first['input'])}"
+        return invalid(f"Invalid value for '{param}': {said}.", param, "invalid_value")
     code = "invalid_type" if kind.endswith("_type") else "invalid_value"
     types = [_TYPES.get(one["type"].removesuffix("_type")) for one in errors if one["type"].endswith("_type")]
     named = " or ".join(dict.fromkeys(name for name in types if name))
@@ -73,7 +99,16 @@ def _is_branch(part: str) -> bool:
 
 def _path(place: Sequence[Any]) -> str:
     """`messages[0].content`."""
+    return _joined(_value_place(place))
+
+
+def _joined(place: Sequence[Any]) -> str:
     path = ""
-    for part in _value_place(place):
+    for part in place:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return path
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind.startswith("application/") and (kind == "application/json" or kind.endswith("+json"))

@@ -66,6 +66,14 @@ def test_chat_sends_messages(grpc_server: Any) -> None:
     assert grpc_server.metadata[0]["x-team"] == "a"
 
 
+def test_the_server_s_word_and_the_input_at_fault_come_with_any_status(grpc_generate: Generate, grpc_server: Any) -> None:
+    said = "INVALID_ARGUMENT [too_long prompt]: prompt has 9 tokens"
+    grpc_server.scripts = [[(grpc.StatusCode.INVALID_ARGUMENT, said, ())]]
+    with pytest.raises(BadRequest) as caught:
+        grpc_generate(grpc_server.url, max_retries=0)
+    assert (caught.value.code, caught.value.param, caught.value.message) == ("too_long", "prompt", "prompt has 9 tokens")
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [(grpc.StatusCode.INVALID_ARGUMENT, BadRequest), (grpc.StatusCode.NOT_FOUND, NotFound),

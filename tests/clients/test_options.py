@@ -23,6 +23,7 @@ def test_every_option_has_a_tensor() -> None:
     assert {f.name for f in dataclasses.fields(Options)} == {
         *SCALARS,
         *LISTS,
+        "chat_template_kwargs",
         "logit_bias",
         "response_format",
         "tools",

@@ -196,6 +196,17 @@ def refusal(gateway: Gateway, body: Json, status: int, path: str = "messages", *
         ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages[0].content[0]"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "x"}]}]}, "messages[0].content[0]"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]}, "messages[0].content[0].text"),
+        ({"messages": [{"role": "user", "content": []}, {"role": "assistant", "content": []}]}, "messages"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x", "content": 0}]}]},
+            "messages[0].content[0].content",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": "x", "name": "f", "input": []}]}]},
+            "messages[0].content[0].input",
+        ),
+        ({"system": [{"type": "text", "text": "a"}, {"type": "image"}]}, "system[1]"),
         ({"messages": [{"role": "assistant", "content": [{"type": "tool_use", "id": 3}]}]}, "messages[0].content[0].id"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user", "content": []}]}, "messages"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import pytest
 
-from triune_client import Chunk, ToolCallDelta
+from triune_client import Chunk, ToolCallDelta, Usage
 from triune_gateway.parts import Parts
 
 
@@ -53,7 +56,45 @@ def test_an_answer_without_words_is_an_empty_text() -> None:
 
 def test_log_probabilities_without_text_wait_for_it() -> None:
     found = Parts()
-    list(found.take(Chunk(text="", reasoning="hm", logprobs=("thought",)), None))
+    thought = Chunk(text="", reasoning="hm", logprobs=("thought",), usage=Usage(output_tokens=1, reasoning_tokens=1))
+    list(found.take(thought, None))
     steps = [step for text in ("", "A", "") for step in found.take(Chunk(text=text, logprobs=(f"{text}.",)), None)]
-    assert found.all[1].logprobs == ["A.", "."]
+    assert found.all[1].logprobs == [".", "A.", "."]
     assert [step.what for step in steps] == ["end", "begin", "piece"] and found.all[1].untold == ["."]
+
+
+def test_log_probabilities_of_a_text_do_not_depend_on_how_tokens_are_bundled() -> None:
+    """Two tokens of thinking, of which the second is told late, the marker behind it, and two of text."""
+
+    def token(name: str, *, reasoning: str = "", text: str = "", thoughts: int = 0) -> Chunk:
+        usage = Usage(output_tokens=1, reasoning_tokens=thoughts)
+        return Chunk(text=text, reasoning=reasoning, logprobs=(name,), usage=usage)
+
+    tokens = [
+        token("t0", reasoning="h", thoughts=1), token("t1"), token("mark", reasoning="m", thoughts=1),
+        token("x0", text="A"), token("x1", text="B"),
+    ]  # fmt: skip
+    for borders in itertools.product((False, True), repeat=len(tokens) - 1):
+        found = Parts()
+        told: list[str] = []
+        for bundle in bundles(tokens, borders):
+            for step in found.take(bundle, None):
+                told += step.part.untold if step.part.kind == "text" and step.what == "piece" else ()
+        thinking, text = found.all
+        assert (thinking.text, text.text, text.logprobs, told) == ("hm", "AB", ["mark", "x0", "x1"], ["mark", "x0", "x1"])
+
+
+def bundles(tokens: list[Chunk], borders: tuple[bool, ...]) -> Iterator[Chunk]:
+    """The chunks that a client has of tokens that come together, where there is no border between them."""
+    bundle: list[Chunk] = []
+    for chunk, border in zip(tokens, (*borders, True), strict=True):
+        bundle.append(chunk)
+        if border:
+            text, reasoning = ("".join(getattr(one, name) for one in bundle) for name in ("text", "reasoning"))
+            thoughts = sum(one.usage.reasoning_tokens for one in bundle)
+            usage = Usage(output_tokens=len(bundle), reasoning_tokens=thoughts)
+            logprobs = tuple(entry for one in bundle for entry in one.logprobs)
+            if text and reasoning:
+                yield Chunk(text="", reasoning=reasoning)
+            yield Chunk(text=text, reasoning="" if text else reasoning, logprobs=logprobs, usage=usage)
+            bundle = []

@@ -151,6 +151,7 @@ def test_what_asks_for_what_happens_anyway_changes_nothing(gateway: Gateway) -> 
         ({"include": ["mystery"]}, "include[0]", "invalid_value"),
         ({"messages": []}, "messages", "unknown_parameter"),
         ({"max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
+        ({"previous_response_id": "\ud800"}, "previous_response_id", None),
         ({"previous_response_id": "resp_1"}, "previous_response_id", "previous_response_not_found"),
     ],
 )  # fmt: skip
@@ -234,8 +235,9 @@ def test_log_probabilities_are_of_the_message(ensemble: Ensemble, gateway: Gatew
         return json.dumps([{"token_id": token, "logprob": -0.5, "bytes": [64 + token], "top": [], "top_bytes": []}])
 
     ensemble.reply = lambda request: [
-        piece(reasoning_output="t", logprobs=entry(1)), piece("", logprobs=entry(2)), piece("C", logprobs=entry(3)),
+        piece(reasoning_output="t", logprobs=entry(1)) | {"num_reasoning_tokens": 1}, piece("", logprobs=entry(2)),
+        piece("C", logprobs=entry(3)),
         piece("", "stop", logprobs=entry(4)),
     ]  # fmt: skip
     _, message = respond(gateway, include=["message.output_text.logprobs"])["output"]
-    assert [one["token"] for one in message["content"][0]["logprobs"]][-2:] == ["C", "D"]
+    assert [one["token"] for one in message["content"][0]["logprobs"]] == ["B", "C", "D"]

@@ -13,7 +13,9 @@ from fakes.ensemble import CHAT, Ensemble, Gateway
 
 def write(file: Path, **ensembles: str) -> None:
     beside = file.with_suffix(".new")
-    beside.write_text(json.dumps({name: {"ensemble": ensemble, "repository": "r"} for name, ensemble in ensembles.items()}))
+    beside.write_text(
+        json.dumps({name: {"ensemble": ensemble, "tokenizer": f"tokenize_{ensemble}"} for name, ensemble in ensembles.items()})
+    )
     beside.replace(file)
 
 

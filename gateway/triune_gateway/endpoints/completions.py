@@ -88,12 +88,19 @@ def _calls(request: CompletionRequest, *, most: int) -> list[Call]:
         "prompt_logprobs": scored,
     }
     fields = sent_fields(request, {
-        "text_input": ("prompt",), "prompt_token_ids": ("prompt",), "prompt_logprobs": ("prompt_logprobs", "logprobs"),
+        "prompt_logprobs": ("prompt_logprobs", "logprobs"),
         "top_prompt_logprobs": ("prompt_logprobs", "logprobs"),
         "top_logprobs": ("logprobs",),
     })  # fmt: skip
     said, choices = given(options), request.n or 1
-    return [Call(prompt=one, options=said, choices=choices, answers=most_tokens > 0, fields=fields) for one in prompts]
+    several = not isinstance(request.prompt, str) and not _is_one(request.prompt)
+    return [
+        Call(
+            prompt=one, options=said, choices=choices, answers=most_tokens > 0,
+            fields=fields | dict.fromkeys(("text_input", "prompt_token_ids"), f"prompt[{place}]" if several else "prompt"),
+        )
+        for place, one in enumerate(prompts)
+    ]  # fmt: skip
 
 
 def _prompts(sent: Any) -> list[Prompt]:
@@ -102,11 +109,16 @@ def _prompts(sent: Any) -> list[Prompt]:
     Raises:
         ApiError: an entry is neither, or has nothing in it; names it.
     """
-    if isinstance(sent, str) or (isinstance(sent, list) and sent and all(map(_is_number, sent))):
+    if isinstance(sent, str) or _is_one(sent):
         return [_prompt("prompt", sent)]
     if not isinstance(sent, list):
         raise invalid(f"Invalid value for 'prompt': {_PROMPTS} is expected, not {shown(sent)}.", "prompt", "invalid_type")
     return [_prompt(f"prompt[{place}]", one) for place, one in enumerate(sent)]
+
+
+def _is_one(sent: Any) -> bool:
+    """Whether a list is one prompt, of token ids."""
+    return isinstance(sent, list) and bool(sent) and all(map(_is_number, sent))
 
 
 def _prompt(where: str, sent: Any) -> Prompt:

@@ -24,11 +24,10 @@ Json = dict[str, Any]
 
 async def _owner(request: Request) -> str:
     """Whose answers they are: those of the key that a request has; without keys, everyone's."""
-    return (
-        hashlib.sha256(sent_key(dict(request.scope["headers"]))).hexdigest()
-        if request.app.state.serving.settings.api_keys
-        else ""
-    )
+    if not request.app.state.serving.settings.api_keys:
+        return ""
+    key = sent_key(dict(request.scope["headers"])).partition(b" ")[2].strip()  # however the scheme is spelled
+    return hashlib.sha256(key).hexdigest()
 
 
 Owner = Annotated[str, Depends(_owner)]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from ..calls import Call
 from ..endpoints import chat
-from ..errors import ApiError, invalid, not_supported
+from ..errors import ApiError, invalid, not_supported, shown
 from ..refusals import refuse_fields
 from ..thinking import check_effort
 from .schemas import UNSERVED, MessagesRequest, Tool
@@ -42,18 +42,15 @@ def call_of(request: MessagesRequest) -> Call:
         except (ValueError, RecursionError) as error:
             raise invalid(f"{name} cannot be sent on: {error}.", name) from None
     system = [{"role": "system", "content": _text("system", request.system)}] if request.system else []
-    turns = [
-        message
-        for place, turn in enumerate(request.messages)
-        for message in _turns(f"messages[{place}]", turn.role, turn.content)
-    ]
-    if not turns:
-        raise invalid("messages: the content of every turn is empty; at least one block is expected.", "messages")
+    turns = (_turns(f"messages[{place}]", turn.role, turn.content) for place, turn in enumerate(request.messages))
+    conversation = [message for turn in turns for message in turn]
+    if not conversation:
+        raise invalid("messages holds no content; at least one turn with a block is expected.", "messages")
     form = request.output_config.format if request.output_config else None
     if form is not None and form.get("type") != "json_schema":
         raise not_supported("output_config.format", "output_config.format is no json_schema, the only type that is served.")
     fields = {
-        "model": request.model, "messages": [*system, *turns],
+        "model": request.model, "messages": [*system, *conversation],
         "max_tokens": request.max_tokens, "temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k,
         "stop": request.stop_sequences,
         "response_format": None if form is None else {
@@ -128,15 +125,18 @@ def _turns(where: str, role: str, content: str | Sequence[Json]) -> Iterator[Jso
         here, kind = f"{where}.content[{place}]", block.get("type")
         if kind == "tool_result" and role == "user":
             called = _string(here, block, "tool_use_id")
-            yield {"role": "tool", "tool_call_id": called, "content": _text(f"{here}.content", block.get("content") or "")}
+            yield {"role": "tool", "tool_call_id": called, "content": _result(here, block.get("content"))}
         elif kind == "tool_use" and role == "assistant":
             call_id, name = _string(here, block, "id"), _string(here, block, "name")
-            function = {"name": name, "arguments": json.dumps(block.get("input") or {}, ensure_ascii=False)}
+            given = {} if block.get("input") is None else block["input"]
+            if not isinstance(given, dict):
+                raise invalid(f"{here}.input is {shown(given)}; an object is expected.", f"{here}.input")
+            function = {"name": name, "arguments": json.dumps(given, ensure_ascii=False)}
             turn.setdefault("tool_calls", []).append({"id": call_id, "type": "function", "function": function})
         elif kind == "thinking" and role == "assistant":
             turn["reasoning_content"] = turn.get("reasoning_content", "") + _string(here, block, "thinking")
         else:
-            texts.append(_text(here, [block]))
+            texts.append(_block(here, block, f" in a message of the {role}"))
     if texts or len(turn) > 1:
         yield turn | {"content": "".join(texts)}
 
@@ -144,16 +144,28 @@ def _turns(where: str, role: str, content: str | Sequence[Json]) -> Iterator[Jso
 def _text(where: str, content: str | Sequence[Any]) -> str:
     if isinstance(content, str):
         return content
-    texts: list[str] = []
-    for place, block in enumerate(content if isinstance(content, list) else [content]):
-        if not isinstance(block, dict) or block.get("type") != "text" or not isinstance(block.get("text"), str):
-            raise not_supported(where, f"{where}: block {place} is not text: {_TEXT_ONLY}.")
-        texts.append(block["text"])
-    return "".join(texts)
+    return "".join(_block(f"{where}[{place}]", block) for place, block in enumerate(content))
+
+
+def _result(where: str, content: Any) -> str:
+    """The content of a result; absent: the tool had nothing to say."""
+    if not isinstance(content, str | list | None):
+        raise invalid(f"{where}.content is {shown(content)}; a string or a list of blocks is expected.", f"{where}.content")
+    return _text(f"{where}.content", content or "")
+
+
+def _block(where: str, block: Any, place: str = "") -> str:
+    """The text of a block. `place`: where it was found, for the error."""
+    if not isinstance(block, dict):
+        raise invalid(f"{where} is {shown(block)}; a block is expected.", where)
+    if block.get("type") != "text":
+        kind = shown(block.get("type"))
+        raise not_supported(where, f"{where} is of the type {kind}, which is not served{place}: {_TEXT_ONLY}.")
+    return _string(where, block, "text")
 
 
 def _string(where: str, block: Json, name: str) -> str:
     value = block.get(name)
     if not isinstance(value, str):
-        raise invalid(f"{where}.{name} is {value!r:.60}; a string is expected.", f"{where}.{name}")
+        raise invalid(f"{where}.{name} is {shown(value)}; a string is expected.", f"{where}.{name}")
     return value

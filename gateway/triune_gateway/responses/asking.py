@@ -10,7 +10,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from ..calls import Call
+from ..calls import Call, check_text
 from ..endpoints import chat
 from ..errors import ApiError, invalid, not_supported
 from ..refusals import refuse_fields
@@ -38,6 +38,7 @@ def check(request: ResponseRequest) -> None:
         raise invalid("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
     if request.input is None and request.previous_response_id is None:
         raise invalid("Missing required parameter: 'input'.", "input", "missing_required_parameter")
+    check_text("previous_response_id", request.previous_response_id or "")
     check_effort("reasoning.effort", request.reasoning.effort if request.reasoning else None)
     for name in ("input", "instructions", "metadata", "tools", "text"):
         value = getattr(request, name)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
 
-from ..errors import ApiError, invalid, not_supported
+from ..errors import ApiError, invalid, not_supported, shown
 from ..parts import new_id
 from ..schemas import Strict
 
@@ -199,7 +199,7 @@ def _told(item: Json, calls: set[str]) -> Json:
     if item["type"] == "message":
         return {"role": item["role"], "content": _joined(item["content"])}
     if item["call_id"] not in calls:
-        message = f"No tool call found for function call output with call_id {item['call_id']}."
+        message = f"No tool call found for function call output with call_id {shown(item['call_id'])}."
         raise invalid(message, "input")
     output = item["output"]
     return {"role": "tool", "tool_call_id": item["call_id"], "content": output if isinstance(output, str) else _joined(output)}
