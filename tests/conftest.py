@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.real_server import REPOSITORY, RealServer, start, stop
+
+# Where this is a job in the background of a script it is ignored, and so it would be in all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _need_engine() -> None:

@@ -27,7 +27,7 @@ PROJECTS: dict[str, dict[str, tuple[str, ...]]] = {
     TRIUNE: {
         "runtime/triune_runtime": ("server", "cpu", "tensorrt"),
         "builder/triune_builder": ("builder", "cpu", "tensorrt"),
-        "server/triune_server": ("server", "load"),
+        "server/triune_server": ("server", "gateway", "load"),
         "gateway/triune_gateway": ("gateway",),
     },
     CLIENT: {"clients/triune_client": ("chat", "grpc")},

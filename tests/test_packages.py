@@ -90,6 +90,7 @@ def test_the_server_extra_brings_all_that_serving_imports(environment: CleanEnvi
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_an_extra_alone_brings_all_that_its_packages_import(extra: str, wheels: Wheels, tmp_path: Path) -> None:
     clean = CleanEnvironment(tmp_path)
@@ -100,6 +101,7 @@ def test_an_extra_alone_brings_all_that_its_packages_import(extra: str, wheels: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_load_test_needs_no_more_than_its_extra(wheels: Wheels, tmp_path: Path) -> None:
     clean = CleanEnvironment(tmp_path)
     clean.install(f"{wheels.triune}[load]", wheels.load)
@@ -109,6 +111,7 @@ def test_the_load_test_needs_no_more_than_its_extra(wheels: Wheels, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("extras", CLIENT_EXTRAS)
 def test_the_client_needs_no_more_than_its_extras(extras: str, wheels: Wheels, tmp_path: Path) -> None:
     clean = CleanEnvironment(tmp_path)
@@ -118,6 +121,7 @@ def test_the_client_needs_no_more_than_its_extras(extras: str, wheels: Wheels, t
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.triton
 def test_an_engine_is_built_and_served_without_a_checkout(
     wheels: Wheels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -18,6 +18,7 @@ from triune_runtime import errors
 
 from .binaries import Binaries
 from .options import ServerOptions
+from .view import ENGINES
 
 _RUNTIME = Path(errors.__file__).resolve().parent
 _TAKEN = re.compile(r"[A-Za-z0-9_./+,@%=-]+")  # paths that bash leaves as they are
@@ -33,6 +34,7 @@ def mounted(binaries: Binaries, options: ServerOptions) -> Iterator[tuple[Binari
     with tempfile.TemporaryDirectory(prefix="triune-", dir=_plain_folder()) as name:
         folder = Path(name)
         (folder / "repository").symlink_to(repository)
+        (folder / ENGINES).symlink_to(repository.parent / ENGINES)
         backend = folder / "backends" / "python"
         backend.mkdir(parents=True)
         for file in (binaries.backends / "python").resolve().iterdir():

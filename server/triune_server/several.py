@@ -72,14 +72,17 @@ def remove_model(folder: Path, name: str) -> str:
     Raises:
         ServerError: no server runs, or it is not served or is the one that it was started with.
     """
-    running, view, log = _running(folder), View(folder), log_file(folder)
+    _running(folder)
+    view, log = View(folder), log_file(folder)
     begin = log.stat().st_size
     ensembles = view.withdraw(name)
     with Console(stderr=True).status(f"waiting for {name} to answer what it was asked ..."):
         _wait(lambda: _let_go(log, begin, ensembles), _DRAINED_S, "", folder)
         time.sleep(_LAST_WORDS_S)
+        steps = [one.name for one in view.folders(name)]
         view.drop(name)
-        _wait(lambda: not _states(running, [f"{name}__generate"]), _GONE_S, "", folder)
+        # Until all are unloaded: one of the same name that came meanwhile would be loaded beside, and find its places taken.
+        _wait(lambda: _let_go(log, begin, steps), _GONE_S, "", folder)
     return f"{name} is no longer served"
 
 

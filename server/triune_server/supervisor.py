@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from .launcher import Server, check_ports
 from .mounting import mounted
 from .options import ServerOptions
 from .state import RunningServer, forget, log_file
+from .stopping import StopRequest
 from .view import ENGINE_FOLDER, View, name_for
 
 LOG = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Supervisor:
         self._view = View(folder)
         self._settings, self._engine = dict(settings or {}), engine
         self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
-        self._stopping = threading.Event()
+        self._stopping = StopRequest()
         self._restarted: list[float] = []
         self._served = False  # whether it has ever been ready
         self._gateway: Gateway | None = None  # of the OpenAI-compatible API, where it is asked for

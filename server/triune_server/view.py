@@ -1,7 +1,9 @@
 """What Triton mounts: the models that are served, each engine's under names of its own, in a folder that Triton watches.
 
 A model comes in by renames of what was put together beside, and goes out the same way, so that Triton never sees half of one
-and what the others serve is not touched. Files are links: a repository that is built anew does not change what runs.
+and what the others serve is not touched. A model's code is copied. Its engine lies outside, as links, and a file of the model
+says where: a repository that is built anew does not change what runs, and nothing that Triton watches changes when another
+link to a file is made or goes, which Triton would take for a change, and load the model again under those who use it.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from triune_runtime.manifest import ENGINE_ELSEWHERE
+
 from .errors import ServerError
 
 ENGINE_FOLDER = Path("generate") / "1"
+ENGINES = "engines"  # a folder beside that of the models
 FIRST = "triune"  # the ensemble of the first engine, whose models have their plain names
 _TOKENIZER = "tokenize"
 _LONGEST_NAME = 100
@@ -41,6 +46,7 @@ class View:
         self.models = run_folder.absolute() / "models"
         self.list = run_folder.absolute() / "models.json"
         self._beside = run_folder.absolute() / "models.new"
+        self._engines = run_folder.absolute() / ENGINES
         self._plain: set[str] = {""}  # the folders of the first one's models; and what cannot be told
 
     def begin(self, repositories: Mapping[str, Path]) -> None:
@@ -60,7 +66,7 @@ class View:
     def end(self) -> None:
         """Remove it."""
         self.list.unlink(missing_ok=True)
-        for folder in (self.models, self._beside):
+        for folder in (self.models, self._beside, self._engines):
             shutil.rmtree(folder, ignore_errors=True)
 
     def served(self) -> dict[str, Served]:
@@ -115,6 +121,7 @@ class View:
     def drop(self, name: str) -> None:
         """Take out what `withdraw` left of one."""
         self._take_out(name, lambda folder: True)
+        shutil.rmtree(self._engines / name, ignore_errors=True)
 
     def folders(self, name: str) -> list[Path]:
         """The folders of one that is not the first."""
@@ -130,7 +137,7 @@ class View:
             f.name: f.name if plain else _name(f.name, name) for f in repository.iterdir() if (f / "config.pbtxt").is_file()
         }
         for part, own in names.items():
-            _copy(repository / part, beside / own, names)
+            _copy(repository / part, beside / own, names, self._engines / name)
         if taken := [own for own in names.values() if (self.models / own).exists()]:
             raise ServerError(f"there are models called {', '.join(taken)} already", "choose another name")
         for folder in sorted(beside.iterdir(), key=_is_ensemble):  # their steps first
@@ -167,18 +174,29 @@ def _is_ensemble(folder: Path) -> bool:
     return _ENSEMBLE in (folder / "config.pbtxt").read_text("utf-8")
 
 
-def _copy(source: Path, target: Path, names: Mapping[str, str]) -> None:
-    """One of Triton's models under another name, with links to its files."""
+def _copy(source: Path, target: Path, names: Mapping[str, str], engine: Path) -> None:
+    """One of Triton's models under another name; where it is the one with the engine, that goes to a folder of its own."""
     (target / "1").mkdir(parents=True)
     config = (source / "config.pbtxt").read_text("utf-8")
     (target / "config.pbtxt").write_text(_STEP.sub(lambda found: f'{found[1]}"{names[found[2]]}"', config), "utf-8")
     # Not a folder: Python, which ignores its environment there, would write into it, and Triton take that for a change.
     (target / "1" / "__pycache__").touch()
     for file in (source / "1").rglob("*") if (source / "1").is_dir() else ():
-        place = target / "1" / file.relative_to(source / "1")
-        if file.is_file() and "__pycache__" not in file.parts:
+        if not file.is_file() or "__pycache__" in file.parts:
+            continue
+        if file.suffix == ".py":
+            place = target / "1" / file.relative_to(source / "1")
             place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(file, place)
-            except OSError:  # another file system
-                place.symlink_to(file.resolve())
+            shutil.copyfile(file, place)
+        else:
+            _link(file, engine / file.relative_to(source / "1"))
+            (target / "1" / ENGINE_ELSEWHERE).write_text(f"../{ENGINES}/{engine.name}", "utf-8")
+
+
+def _link(file: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    try:
+        os.link(file, place)
+    except OSError:  # another file system
+        place.symlink_to(file.resolve())

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,9 +94,9 @@ def test_a_checkpoint_changed_in_place_is_built_again(tmp_path: Path) -> None:
 def test_a_linked_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
 
-    def counted(path: Path) -> str:
+    def counted(path: Path, tell: Callable[[int], None]) -> str:
         hashed.append(path.name)
-        return sha256(path)
+        return sha256(path, tell)
 
     monkeypatch.setattr(fingerprint, "sha256", counted)
     write_folder(tmp_path / "model", tiny_llama(), "BF16")
@@ -182,6 +183,7 @@ run(Path(sys.argv[1]), precision=sys.argv[2])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("precision", ["bf16", "int4", "w8a8"])
 def test_a_build_killed_at_random_moments_ends_in_the_same_bytes(tmp_path: Path, precision: str) -> None:
     chance = random.Random(11)

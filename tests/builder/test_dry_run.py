@@ -137,7 +137,8 @@ def test_the_promise_is_what_the_fakes_hold() -> None:
 
 
 def test_the_command_shows_the_plan_and_prints_its_folder(tmp_path: Path) -> None:
-    model = write_folder(tmp_path / "model", tiny_checkpoint())
+    checkpoint = tiny_checkpoint(head_dim=16)
+    model = write_folder(tmp_path / "model", checkpoint)
     command = ["build", "--dry-run", "--model", str(model), "--build-dir", str(tmp_path / "build")]
     found = CliRunner().invoke(cli.app, command)
     folder = folder_of(str(model), "cpu", tmp_path / "build") / "plan"
@@ -146,6 +147,6 @@ def test_the_command_shows_the_plan_and_prints_its_folder(tmp_path: Path) -> Non
     assert {p.name for p in folder.iterdir()} == {"model.onnx", "plan.json"}
     as_json = CliRunner().invoke(cli.app, [*command, "--json"])
     raw = json.loads(as_json.stdout)
-    assert raw["plan"] == str(folder) and raw["parameters"] == sum(t.array.size for t in tiny_checkpoint().weights.values())
+    assert raw["plan"] == str(folder) and raw["parameters"] == sum(t.array.size for t in checkpoint.weights.values())
     assert isinstance(run(model).estimate, Estimate)
     assert not (folder.parent / "repository").exists()

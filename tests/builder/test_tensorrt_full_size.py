@@ -43,6 +43,7 @@ def test_smollm2_is_published_with_its_parsed_network_within_the_budget(precisio
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_an_engine_of_the_size_of_qwen2_1_5b_is_built(tmp_path: Path) -> None:
     model = qwen2_shaped.write(tmp_path / "qwen2-shaped")
     options = {"compute_capability": ["8.9"]}

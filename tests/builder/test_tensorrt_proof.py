@@ -97,7 +97,7 @@ def test_the_proof_can_be_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatc
         BuildError, match=r"--verify full runs the engine, which this machine cannot: no supported GPU"
     ) as error:
         proved(folder, verify="full")
-    assert error.value.hint == "choose --verify auto or network: the parsed network is computed then"
+    assert error.value.hint == "choose --verify network (make: VERIFY=network), or auto: the parsed network is computed then"
     rehearse(monkeypatch.setattr)
     assert proved(folder, verify="network")[0].verified == "network"
     assert proved(folder, verify="full")[0].verified == "full"

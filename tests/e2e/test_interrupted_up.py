@@ -66,6 +66,7 @@ def checkout(tmp_path: Path) -> Iterator[Checkout]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.triton
 def test_make_up_is_interrupted_anywhere_and_then_succeeds(checkout: Checkout) -> None:
     usual = {"set-up": checkout.run("install"), "build": checkout.run("engine"), "start": checkout.run("up")}

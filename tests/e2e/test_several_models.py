@@ -118,7 +118,7 @@ def test_what_a_model_was_asked_is_answered_before_it_goes(several: RealServer, 
     for thread in long:
         thread.start()
     time.sleep(0.5)
-    assert not answers
+    assert not answers, [answer.text[:300] for answer in answers]
     triune(folder, "remove", "other")
     for thread in long:
         thread.join()

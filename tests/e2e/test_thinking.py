@@ -140,7 +140,7 @@ def test_what_cannot_be_is_refused_by_name(thinker: RealServer) -> None:
         ):
             with pytest.raises(BadRequest, match=message):
                 client.chat("hello", **options)  # type: ignore[arg-type]  # dictionaries of different options
-        with pytest.raises(BadRequest, match="enable_thinking is given with text_input"):
+        with pytest.raises(BadRequest, match="enable_thinking is given without messages"):
             client.generate("hello", enable_thinking=True)
     refused = thinker.generate(text_input="a", end_id=10**6)
     assert refused.status_code == 400 and "end_id is 1000000" in refused.text

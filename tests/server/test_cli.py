@@ -211,7 +211,10 @@ def test_serve_ends_in_order_when_asked_to(triune: Triune, number: signal.Signal
             if "triune_client chat" in line:  # the last line of what it says when ready
                 break
         process.send_signal(number)
-        assert process.wait(20) == 0
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
         assert "Traceback" not in process.stderr.read()
     triune("status", exit_code=NOT_RUNNING)
 

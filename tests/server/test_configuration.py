@@ -112,8 +112,8 @@ def test_models_side_by_side_have_settings_of_their_own(tmp_path: Path) -> None:
         SETTINGS, {name: s.default for name, s in SETTINGS.items()} | read_values, dict.fromkeys(SETTINGS, "default")
     )
     first, second = (values.of_model(entry) for entry in read_values["models"])
-    assert (first["model"], first["name"], first["max_length"]) == ("a", None, 9)
-    assert (second["model"], second["name"], second["max_length"]) == ("b c", "n", 7)
+    assert (first["model"], first["name"], first["max_length"]) == ("a", None, "9")
+    assert (second["model"], second["name"], second["max_length"]) == ("b c", "n", "7")
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -10,7 +9,7 @@ import triton_python_backend_utils as pb_utils
 from triune_runtime.errors import TriuneError
 from triune_runtime.options.values import text
 from triune_runtime.serving.generation import GenerationService
-from triune_runtime.serving.tensors import Arrays, flat, triton_error
+from triune_runtime.serving.tensors import Arrays, engine_folder, flat, triton_error
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
@@ -19,8 +18,7 @@ class TritonPythonModel:
     """Triton's side of `GenerationService`."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        folder = Path(args["model_repository"]) / args["model_version"]
-        self._service = GenerationService(folder, pb_utils.MetricFamily)
+        self._service = GenerationService(engine_folder(args["model_repository"]), pb_utils.MetricFamily)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..contracts.outputs import OUTPUTS, Output
 from ..errors import RequestError, Status, TriuneError
+from ..manifest import ENGINE_ELSEWHERE
 
 Tensors = Mapping[str, NDArray[Any]]  # as they come in
 Arrays = dict[str, NDArray[Any]]  # as they go out
@@ -23,12 +25,18 @@ _HEAD = re.compile(rf"\b({'|'.join(_TRITONS)})(?: \[\w+(?: {_PARAM.pattern})?\])
 
 
 def engine_folder(model_folder: str) -> Path:
-    """The folder of engine.json, seen from any model of the repository: its neighbour `generate`, version 1.
+    """The folder of engine.json, seen from any model of the repository: its neighbour `generate`, version 1, or the one that a
+    file there names.
 
     Where several engines are served side by side, the steps of one are called NAME__tokenize, NAME__generate, ...
     """
     name, separator, _ = Path(model_folder).name.rpartition("__")
-    return Path(model_folder).parent / f"{name}{separator}generate" / "1"
+    folder = Path(model_folder).parent / f"{name}{separator}generate" / "1"
+    elsewhere = folder / ENGINE_ELSEWHERE
+    if not elsewhere.exists():
+        return folder
+    # As it is called, not resolved: what lies behind may have a name that the server's Python cannot say.
+    return Path(os.path.normpath(Path(model_folder).parent / elsewhere.read_text("utf-8")))
 
 
 def request_parameters(raw: Callable[[], str]) -> dict[str, Any]:
