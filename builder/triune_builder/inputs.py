@@ -25,8 +25,7 @@ BUILDER = Path(__file__).parent
 _RUNTIME = Path(triune_runtime.__file__).parent
 _ENGINE_CODE = tuple(BUILDER / part for part in ("checkpoint", "graph", "quantize"))
 _CALIBRATION_CODE = tuple(
-    BUILDER / "verify" / part
-    for part in ("reference.py", "reference_deepseek.py", "reference_parts.py", "text/calibration.txt")
+    BUILDER / "verify" / part for part in ("reference.py", "reference_deepseek.py", "reference_parts.py", "text/calibration")
 )
 _VERIFY_CODE = (BUILDER / "verify", _RUNTIME / "runner.py")
 REPORTS = frozenset({f"{ENGINE_FOLDER}/{JSON_NAME}", f"{ENGINE_FOLDER}/{TEXT_NAME}"})

@@ -95,7 +95,7 @@ def test_engine_and_checkpoint_must_have_one_vocabulary() -> None:
 def test_perplexity_of_the_engine_is_that_of_its_logits() -> None:
     checkpoint = tiny_checkpoint()
     tokens = np.random.default_rng(1).integers(0, 256, 41).tolist()
-    windows = read_windows(TinyRunner(checkpoint.config, checkpoint.weights), LIMITS, [tokens], SIZES)
+    windows = read_windows(TinyRunner(checkpoint.config, checkpoint.weights), LIMITS, [("a", tokens)], SIZES)
     assert [len(w.tokens) for w in windows] == [16, 16, 8]
     runner = TinyRunner(checkpoint.config, checkpoint.weights)
     losses = []
@@ -117,10 +117,10 @@ def test_an_engine_is_judged_where_logits_are_thousands(scale: float) -> None:
     assert found.whole_text.reference > 700 and found.perplexity_reference == math.inf
     assert found.perplexity_ratio == pytest.approx(1, abs=1e-2)
     assert not any("perplexity" in problem for problem in problems(found, PRECISIONS["fp32"].budget))
-    (text,) = found.texts
-    worse = dataclasses.replace(found, texts=(dataclasses.replace(text, engine=text.engine * 1.0001),))
+    first, *others = found.texts
+    worse = dataclasses.replace(found, texts=tuple(dataclasses.replace(t, engine=t.engine * 1.0001) for t in found.texts))
     assert any("perplexity" in problem for problem in problems(worse, PRECISIONS["fp32"].budget))
-    lost = dataclasses.replace(found, texts=(dataclasses.replace(text, engine=math.nan),))
+    lost = dataclasses.replace(found, texts=(dataclasses.replace(first, engine=math.nan), *others))
     assert any("perplexity over the reference's is nan" in problem for problem in problems(lost, PRECISIONS["fp32"].budget))
     assert verification_from(json.loads(json.dumps(dataclasses.asdict(found)))) == found
 
