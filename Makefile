@@ -1,87 +1,96 @@
 # One verb each; `make help` lists them. CI runs `make test`.
-MODEL        ?= smollm2-135m
-TARGET       ?= cpu
-PRECISION    ?=
-CAPABILITY   ?=
-HTTP_PORT    ?= 8000
-GRPC_PORT    ?= 8001
-METRICS_PORT ?= 8002
-OPENAI_PORT  ?= 8003
-PYTHON       ?= python3
+# Settings, as docs/configuration.md lists them. What is given (make up MODEL=... HTTP_PORT=...) goes to `triune` as it is,
+# whatever is in it; what is not, `triune` looks up in triune.toml or has a default for. So nothing is computed here.
+SETTINGS := MODEL MODELS NAME TARGET PRECISION COMPUTE_CAPABILITY WEIGHT_STREAMING MAX_SEQUENCES MAX_LENGTH PREFILL_CHUNK BUILD_DIR VERIFY \
+            SPECULATION REPOSITORY HOST HTTP_PORT GRPC_PORT METRICS_PORT OPENAI_PORT API_KEY_FILE CORS RUN_FOLDER CONFIG
+ifneq ($(filter environment%,$(origin HOST)),)
+HOST := # shells and compilers set it for themselves
+endif
+ifneq ($(filter environment%,$(origin NAME)),)
+NAME := # so do other systems' shells
+endif
+ifdef CAPABILITY
+COMPUTE_CAPABILITY := $(CAPABILITY)
+endif
+PYTHON       ?= $(firstword $(foreach name,python3 python3.12 python3.11,$(if $(shell command -v $(name)),$(name))) python3)
 FUZZ_CASES   ?= 300
 LOAD         ?= --streams 1,4,16 --duration 8s
 LOAD_PROFILE ?= load/profiles/acceptance.toml
 
 BIN        := .venv/bin
-PIP        := $(BIN)/python -m pip --disable-pip-version-check
-LOCKED     := $(PIP) install --quiet --no-deps --require-hashes
-REPOSITORY := build/$(MODEL)/$(TARGET)/repository
+# Makes an environment that is not there, was left half-made, or was made from other files: FOLDER PART...
+SET_UP      = command -v "$(PYTHON)" > /dev/null || { printf 'error: there is no Python: %s is not on PATH\n\nhint: install it, or \
+                name another: make PYTHON=/path/to/python3.12\n' "$(PYTHON)" >&2; exit 1; }; \
+              exec "$(PYTHON)" -IS requirements/triune_setup $(if $(filter file,$(origin PYTHON)),,--given)
+QUOTED     = '$(subst ','\'',$(value $1))'
+TRIUNE     = $(foreach name,$(SETTINGS),$(if $(value $(name)),TRIUNE_$(name)=$(call QUOTED,$(name)))) $(BIN)/python -m triune_server.entry
 NEED_MORE  := tensorrt # targets with packages of their own: requirements/NAME.txt
 INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE)))
-PORTS      := --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --openai-port $(OPENAI_PORT)
+SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up serve down status logs chat lint format test test-slow test-clients test-gpu test-page fuzz \
-        bench contracts load load-test lock clean
+.PHONY: help install engine verify up serve down status logs chat add remove config lint format test test-slow test-clients test-gpu \
+        test-page fuzz bench contracts load load-test lock clean FORCE
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo; echo "  MODEL=$(MODEL) TARGET=$(TARGET) PRECISION=$(or $(PRECISION),default) HTTP_PORT=$(HTTP_PORT) GRPC_PORT=$(GRPC_PORT) METRICS_PORT=$(METRICS_PORT) OPENAI_PORT=$(OPENAI_PORT)"
+	@echo; echo "  With them, e.g. make up MODEL=FOLDER HTTP_PORT=9000: SWITCH=1 and"; echo "  $(SETTINGS)" | fold -s -w 100
 
 install: .venv/installed ## set up .venv: builder, runtime, server, clients
 
-.venv/installed: requirements/base.txt requirements/server.txt pyproject.toml clients/pyproject.toml models/r1-nano/pyproject.toml \
-                 load/pyproject.toml
-	@echo "installing into .venv ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(LOCKED) -r requirements/base.txt
-	@$(LOCKED) --upgrade --target .venv/tritonserver -r requirements/server.txt
-	@$(PIP) install --quiet --no-deps --editable . --editable clients --editable load --editable models/r1-nano
-	@touch $@
+# Asked for every time: only the set-up knows whether what is there is whole. Quick where it is.
+.venv/installed: FORCE
+	@$(SET_UP) .venv base
 
-$(NEED_MORE:%=.venv/installed-%): .venv/installed-%: .venv/installed requirements/%.txt
-	@echo "installing what target $* needs ..."
-	@$(LOCKED) -r requirements/$*.txt
-	@touch $@
+$(NEED_MORE:%=.venv/installed-%): .venv/installed-%: FORCE
+	@$(SET_UP) .venv base $*
 
-.venv/installed-test: .venv/installed $(NEED_MORE:%=.venv/installed-%) requirements/test.txt requirements/torch.txt
-	@echo "installing what the tests need ..."
-	@$(LOCKED) -r requirements/test.txt
-	@$(PIP) install --quiet -r requirements/torch.txt
-	@touch $@
+.venv/installed-test: FORCE
+	@$(SET_UP) .venv base $(NEED_MORE) test
+
+FORCE:
 
 # The FP8 form of r1-nano is made from its bf16 weights when it is first asked for.
-ifeq ($(MODEL),r1-nano-fp8)
-engine: models/r1-nano/checkpoint-fp8/config.json
+ifeq ($(value MODEL),r1-nano-fp8)
+engine up serve bench: models/r1-nano/checkpoint-fp8/config.json
 endif
 
 models/r1-nano/checkpoint-fp8/config.json: models/r1-nano/checkpoint/model.safetensors models/r1-nano/r1_nano/fp8.py .venv/installed
 	@$(BIN)/python -m r1_nano.fp8
 
 engine: $(INSTALLED) ## build the engine and its Triton repository
-	@$(BIN)/triune build --model $(MODEL) --target $(TARGET) $(PRECISION:%=--precision %) $(CAPABILITY:%=--compute-capability %)
+	@$(TRIUNE) build
 
 verify: $(INSTALLED) ## run the built engine on this machine: numbers against the float weights, speeds, a report
-	@$(BIN)/python -m triune_builder.verify_published --model $(MODEL) --target $(TARGET)
+	@$(TRIUNE) verify
 
-up: engine ## build if needed, then serve in the background
-	@$(BIN)/triune up --repository $(REPOSITORY) $(PORTS)
+up: $(INSTALLED) ## build if needed, then serve in the background; SWITCH=1: in place of the server that runs
+	@$(TRIUNE) up --build $(SWITCHED)
 
-serve: engine ## build if needed, then serve in the foreground
-	@$(BIN)/triune serve --repository $(REPOSITORY) $(PORTS)
+serve: $(INSTALLED) ## build if needed, then serve in the foreground
+	@$(TRIUNE) serve --build $(SWITCHED)
 
 down: .venv/installed ## stop the server that `make up` started
-	@$(BIN)/triune down
+	@$(TRIUNE) down
 
 status: .venv/installed ## what is running, where, and how it is doing
-	@$(BIN)/triune status
+	@$(TRIUNE) status
 
 logs: .venv/installed ## the server's log
-	@$(BIN)/triune logs
+	@$(TRIUNE) logs
 
-chat: .venv/installed ## talk to the server in the terminal
-	@$(BIN)/python -m triune_client chat --url http://127.0.0.1:$(HTTP_PORT)
+chat: .venv/installed ## talk to the server that runs, in the terminal
+	@$(TRIUNE) chat
+
+add: $(INSTALLED) ## build if needed, then serve one more model with the server that runs; NAME=...
+	@$(TRIUNE) add --build
+
+remove: .venv/installed ## serve one model less: NAME=...
+	@$(TRIUNE) remove $(call QUOTED,NAME)
+
+config: .venv/installed ## every setting: its value, and who said it
+	@$(TRIUNE) config
 
 lint: .venv/installed-test ## ruff and strict mypy
 	@$(BIN)/ruff check .
@@ -98,20 +107,22 @@ test: lint engine ## everything CI runs: lint, unit, property and real-server te
 test-slow: .venv/installed-test engine ## the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow and not gpu" -rs
 
-CLIENTS := tritonclient openai litellm langchain-openai langchain-nvidia-trt llama-index genai-perf aiperf
+CLIENTS := tritonclient openai openai-agents pydantic-ai anthropic litellm langchain-openai langchain-nvidia-trt llama-index genai-perf aiperf
 
-.venvs/client-%/installed: requirements/clients/%.txt
-	@echo "installing the client $* ..."
-	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+.venvs/client-%/installed: FORCE
+	@$(SET_UP) $(@D) clients/$*
+
+# The clients in JavaScript are skipped where there is no npm.
+.venvs/client-javascript/installed: tests/clients_real/js/package.json tests/clients_real/js/package-lock.json
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@! command -v npm > /dev/null || npm ci --prefix $(@D) --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # Perf Analyzer, which GenAI-Perf runs, is a program in the wheels of an older tritonclient; only that is used.
-.venvs/perf-analyzer/installed: requirements/clients/perf-analyzer.txt
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(@D) -r $<
-	@chmod +x $(@D)/bin/* && touch $@
+.venvs/perf-analyzer/installed .venvs/bench/installed: .venvs/%/installed: FORCE
+	@$(SET_UP) $(@D) $(if $(filter bench,$*),bench,clients/$*)
 
-test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIENTS:%=.venvs/client-%/installed) ## the real clients, each in an environment of its own
+test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIENTS:%=.venvs/client-%/installed) .venvs/client-javascript/installed ## the real clients, each in an environment of its own
 	@TRIUNE_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients_real -rs
 
 test-gpu: .venv/installed-test ## the tests that need a GPU
@@ -129,19 +140,17 @@ test-page: .venv/installed-test .venvs/page/installed ## the chat page in headle
 	@touch $@
 
 fuzz: .venv/installed-test ## some 11,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
-	@$(BIN)/triune build --model r1-nano --precision fp32
-	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY=build/r1-nano/cpu/repository $(BIN)/python -m pytest tests/fuzz
+	@$(BIN)/python -m triune_server.entry build --config /dev/null --model r1-nano --precision fp32
+	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY="$$($(BIN)/python -m triune_server.entry repository --config /dev/null --model r1-nano)" $(BIN)/python -m pytest tests/fuzz
 
-bench: engine ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
-	@test -x .venvs/bench/bin/python || $(PYTHON) -m venv .venvs/bench
-	@.venvs/bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/bench.txt
-	@$(BIN)/python -m bench --repository $(REPOSITORY)
+bench: $(INSTALLED) .venvs/bench/installed ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
+	@repository="$$($(TRIUNE) repository --build)" && $(BIN)/python -m bench --repository "$$repository"
 
 load: .venv/installed ## a short load on the running server, every answer checked; LOAD="--streams 8 --duration 1m", report in build/load
-	@$(BIN)/triune load --running --html build/load/report.html --json build/load/result.json $(LOAD)
+	@$(TRIUNE) load --running --html build/load/report.html --json build/load/result.json $(LOAD)
 
 load-test: .venv/installed ## acceptance: a mixture of requests on the running server, with thresholds; LOAD_PROFILE=FILE
-	@$(BIN)/triune load --running --profile $(LOAD_PROFILE)
+	@$(TRIUNE) load --running --profile $(call QUOTED,LOAD_PROFILE)
 
 contracts: .venv/installed ## write what is made from the declared options and models: configs, fields, the client's table, docs
 	@$(BIN)/python -m triune_runtime.contracts.render

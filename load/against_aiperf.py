@@ -1,8 +1,10 @@
 """The same load, asked by this tool and by NVIDIA's AIPerf in turn, on one running server: do both say the same?
 
-Run on a quiet machine, with a server up and AIPerf in `.venvs/client-aiperf` (`make .venvs/client-aiperf/installed`):
+Run on a quiet machine, with AIPerf in `.venvs/client-aiperf` (`make .venvs/client-aiperf/installed`). Server and tools get
+processors of their own, or AIPerf, whose processes keep one busy, takes the server's and measures that:
 
-    .venv/bin/python load/against_aiperf.py --url http://127.0.0.1:8003 --tokenizer build/smollm2-135m/cpu/repository/generate/1
+    taskset -c 0 .venv/bin/triune up
+    taskset -c 1 .venv/bin/python load/against_aiperf.py --tokenizer build/smollm2-135m/cpu/repository/generate/1
 """
 
 from __future__ import annotations
@@ -79,7 +81,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--requests", type=int, default=80)
-    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--input-tokens", type=int, default=400, help="of each prompt, about")
+    parser.add_argument("--tokens", type=int, default=48, help="of each answer")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -88,7 +91,7 @@ def main() -> int:
         named = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
         (folder / "tokenizer/tokenizer_config.json").write_text(json.dumps(named), "utf-8")
         rng = random.Random(0)
-        lines = [json.dumps({"text": made_up(rng, 100)}) for _ in range(args.requests)]
+        lines = [json.dumps({"text": made_up(rng, args.input_tokens)}) for _ in range(args.requests)]
         (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
         theirs, ours = [], []
         for number in range(args.rounds):

@@ -38,6 +38,7 @@ PROJECTS: dict[str, dict[str, tuple[str, ...]]] = {
 LISTED = {"tests": ("test.in", "torch.txt"), "bench": ("test.in", "bench.txt")}
 # Distributions that no `import` names, and why they are declared.
 UNIMPORTED = {
+    "jinja2": "a build tries chat templates with the runtime's own code",
     "tensorrt-rtx-cu13-bindings": "imported by the name that the engine's plan says",
     "tensorrt-rtx-cu13-libs": "the libraries of these bindings",
 }

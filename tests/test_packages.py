@@ -61,9 +61,9 @@ def test_the_wheels_hold_the_packages_and_nothing_else(wheels: Wheels) -> None:
 
 def test_the_base_names_the_extra_that_a_command_needs(environment: CleanEnvironment) -> None:
     told = environment.run("triune", "--help").stdout
-    assert '`triune build` can be used after: pip install "triune[builder]"' in told
-    assert '`triune serve` and `triune up` can be used after: pip install "triune[server]"' in told
-    for command, extra in (("build", "builder"), ("up", "server"), ("load", "load")):
+    assert '`triune build` and `triune verify` can be used after: pip install "triune[builder]"' in told
+    assert '`triune serve` and `triune up` and `triune chat` can be used after: pip install "triune[server]"' in told
+    for command, extra in (("build", "builder"), ("verify", "builder"), ("up", "server"), ("chat", "server"), ("load", "load")):
         error, _, hint = environment.run("triune", command, exit_code=1).stderr.partition("\n\n")
         assert error.startswith("error: ") and "not installed" in error and "\n" not in error
         assert hint == f'hint: pip install "triune[{extra}]"\n'

@@ -18,7 +18,8 @@ from triune_runtime.manifest import Limits
 
 from .inputs import Settings
 from .pipeline import build as run_build
-from .plan import AUTO, NONE, BuildPlan, repository_of
+from .places import built, nothing_built
+from .plan import AUTO, NONE, BuildPlan, plan_of, repository_of
 from .progress import Display
 from .repository.assemble import ENGINE_FOLDER
 from .targets import TARGETS, every_target
@@ -63,7 +64,12 @@ Speculation = Annotated[
     ),
 ]
 MaxSequences = Annotated[int, typer.Option(help="Sequences computed at once; each has a KV slot.")]
-MaxLength = Annotated[int, typer.Option(help="Tokens of one sequence, prompt and answer together.")]
+MaxLength = Annotated[
+    str,
+    typer.Option(
+        help=f"Tokens of one sequence, prompt and answer together; {AUTO}: the model's own length, as far as memory allows."
+    ),
+]
 PrefillChunk = Annotated[int, typer.Option(help="Prompt tokens computed in one run.")]
 BuildDir = Annotated[Path, typer.Option(help="Where results and caches lie.")]
 Repository = Annotated[Path, typer.Option(help="The checked-in Triton configs and code.")]
@@ -109,7 +115,7 @@ def build(
     precision: Precision = None,
     options: Mapping[str, Any] = MappingProxyType({}),
     max_sequences: MaxSequences = _LIMITS.max_sequences,
-    max_length: MaxLength = _LIMITS.max_length,
+    max_length: MaxLength = AUTO,
     prefill_chunk: PrefillChunk = _LIMITS.prefill_chunk,
     build_dir: BuildDir = _SETTINGS.build_dir,
     model_repository: Repository = _SETTINGS.model_repository,
@@ -121,35 +127,29 @@ def build(
 ) -> None:
     """Build an engine, prove it, and publish a model repository; prints the repository's path last."""
     with errors_told():
-        limits = Limits(max_sequences=max_sequences, max_length=max_length, prefill_chunk=prefill_chunk)
-        plan = BuildPlan(
-            model=model,
-            target=target,
-            precision=precision or "",
-            verify=verify,
-            speculation=speculation,
-            limits=limits,
-            options=options,
-        )
+        plan = plan_of({
+            "model": model, "target": target, "precision": precision, "verify": verify, "speculation": speculation,
+            "max_sequences": max_sequences, "max_length": max_length, "prefill_chunk": prefill_chunk, **options,
+        })  # fmt: skip
         settings = Settings(build_dir=build_dir, model_repository=model_repository)
         if dry_run:
             _dry_run(plan, settings, as_json)
             return
-        built = run_build(plan, settings, force=force, display=Display())
+        made = run_build(plan, settings, force=force, display=Display())
         if as_json:
-            report = BuildReport.read(built.repository / ENGINE_FOLDER)
+            report = BuildReport.read(made.repository / ENGINE_FOLDER)
             found = report.verification
             typer.echo(json.dumps(finite({
-                "repository": str(built.repository),
-                "hash": built.inputs_hash,
-                "unchanged": built.unchanged,
+                "repository": str(made.repository),
+                "hash": made.inputs_hash,
+                "unchanged": made.unchanged,
                 "perplexity_reference": found and found.perplexity_reference,
                 "perplexity_engine": found and found.perplexity_engine,
                 "greedy_agreement": found and found.agreement(report.budget.tie),
                 "seconds": round(sum(s.seconds for s in report.stages if not s.reused), 1),
             })))  # fmt: skip
         else:
-            typer.echo(str(built.repository))
+            typer.echo(str(made.repository))
 
 
 def _dry_run(plan: BuildPlan, settings: Settings, as_json: bool) -> None:
@@ -173,9 +173,26 @@ def report(
     """Show what the last published build measured."""
     with errors_told():
         folder = repository_of(model, target, build_dir) / ENGINE_FOLDER
+        if not folder.is_dir():
+            raise nothing_built(model, target, build_dir)
         found = BuildReport.read(folder)
         if as_json:
             raw: Any = json.loads((folder / JSON_NAME).read_text("utf-8"))
             typer.echo(json.dumps(raw, ensure_ascii=False))
         else:
             Console().print(found.tables())
+
+
+@app.command(name="list")
+def list_built(build_dir: BuildDir = _SETTINGS.build_dir, as_json: Json = False) -> None:
+    """Show what is built: models, targets, precisions, limits and where they lie."""
+    with errors_told():
+        found = built(build_dir)
+        if as_json:
+            typer.echo(json.dumps([dataclasses.asdict(one) | {"repository": str(one.repository)} for one in found]))
+            return
+        for one in found:
+            limits = f"{one.max_sequences} sequences of {one.max_length:,} tokens"
+            typer.echo(f"{one.model}  {one.target} {one.precision}, {limits}\n    {one.repository}")
+        if not found:
+            typer.echo(f"nothing is built in {build_dir}; `make engine MODEL=...` builds")

@@ -11,14 +11,16 @@ from pathlib import Path
 
 from .checkpoint import Checkpoint, open_checkpoint
 from .errors import BuildError
-from .estimate import Estimate, estimate
+from .estimate import Estimate, estimate, room_of
 from .fingerprint import write_atomically
 from .graph.export import export
 from .graph.promises import check_weights
 from .inputs import Settings
 from .plan import BuildPlan
 from .progress import Display
+from .shapes import check_shapes
 from .targets import every_target, find_target, onnx_files
+from .text_checks import check_text
 
 PLAN = "plan"  # beside the repository
 _JSON = "plan.json"
@@ -49,22 +51,26 @@ def dry_run(plan: BuildPlan, settings: Settings | None = None, *, display: Displ
     with display.stage("fetch") as clock:
         cache = settings.cache_dir / "checkpoints"
         checkpoint = open_checkpoint(plan.model, cache=cache, progress=clock.note, headers_only=True)
-        plan.check_length(checkpoint.config)
     display.notes(checkpoint.notes)
     with display.stage("check"):
         check_weights(checkpoint.config, checkpoint.weights)
-    return _write(plan, settings, checkpoint, display)
+        check_text(checkpoint)
+        plan, why = plan.sized(room_of(plan, checkpoint))
+        check_shapes(plan, checkpoint, find_target(plan.target))
+    return _write(plan, why, settings, checkpoint, display)
 
 
-def _write(plan: BuildPlan, settings: Settings, checkpoint: Checkpoint, display: Display) -> DryRun:
+def _write(plan: BuildPlan, why: str, settings: Settings, checkpoint: Checkpoint, display: Display) -> DryRun:
     folder = plan.folder(settings.build_dir) / PLAN
     folder.mkdir(parents=True, exist_ok=True)
     with display.stage("export"):
-        bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=True)
+        bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=True, reads_head=False)
+        for remark in bundle.remarks:
+            display.say(f"{'export':<10} {remark}")
         for name, graph in ((onnx_files.MODEL, bundle), (onnx_files.MTP, bundle.mtp)):
             (folder / name).unlink(missing_ok=True)
             if graph is not None:
                 onnx_files.write_graph(graph, folder / name)
-    found = estimate(plan, checkpoint.config, checkpoint.weights, bundle.cache)
+    found = estimate(plan, why, checkpoint.config, checkpoint.weights, bundle.cache)
     write_atomically(folder / _JSON, json.dumps(found.to_json(), indent=2) + "\n")
     return DryRun(folder=folder, estimate=found)

@@ -14,7 +14,9 @@ from rich.text import Text
 
 from triune_runtime.manifest import CacheTensor, Limits
 
-from .checkpoint import Fp8Tensor, Tensor
+from .checkpoint import Checkpoint, Fp8Tensor, Tensor
+from .graph.promises import settled_config
+from .lengths import Room, own_length
 from .plan import BuildPlan
 from .targets import find_target
 from .targets.sizes import Kind, PrecisionSize, Weight
@@ -29,6 +31,7 @@ class Estimate:
     precision: str
     architecture: str
     limits: Limits
+    length: str  # why the limits' max_length is what it is
     parameters: int  # of what the engine computes
     active_parameters: int  # of these, what one token meets: all but the table's rows and the experts not chosen
     spare_parameters: int  # of layers that predict further tokens, which this graph leaves
@@ -56,7 +59,7 @@ class Estimate:
 
     def _facts(self) -> list[tuple[str, str]]:
         stored = ", ".join(f"{dtype} {_bytes(n)}" for dtype, n in sorted(self.checkpoint_bytes.items(), key=lambda e: -e[1]))
-        limits = f"{self.limits.max_sequences} sequences of {self.limits.max_length:,} tokens"
+        limits = f"{self.limits.max_sequences} sequences of {self.limits.max_length:,} tokens, {self.length}"
         spare = f"; {_count(self.spare_parameters)} more predict further tokens" if self.spare_parameters else ""
         return [
             ("parameters", f"{_count(self.parameters)} ({self.parameters:,}){spare}"),
@@ -64,23 +67,25 @@ class Estimate:
             ("checkpoint", f"{_bytes(sum(self.checkpoint_bytes.values()))}: {stored}"),
             ("largest tensor", f"{self.largest_tensor:,} numbers, {_bytes(4 * self.largest_tensor)} as float32"),
             ("KV cache", f"{self.kv_bytes_per_token:,} bytes a token, {_bytes(self.kv_bytes_per_slot)} a slot"),
-            ("limits", f"{limits}: {_bytes(self.limits.max_sequences * self.kv_bytes_per_slot)} of KV cache when full"),
+            ("limits", limits),
+            ("KV cache when full", f"{_bytes(self.limits.max_sequences * self.kv_bytes_per_slot)} for all sequences"),
         ]
 
 
 def estimate(
-    plan: BuildPlan, config: Mapping[str, Any], weights: Mapping[str, Tensor], cache: Sequence[CacheTensor]
+    plan: BuildPlan, why: str, config: Mapping[str, Any], weights: Mapping[str, Tensor], cache: Sequence[CacheTensor]
 ) -> Estimate:
     """The estimate for a checkpoint whose weights are those that `config` promises; the plan's target has one."""
     sizes = find_target(plan.target).estimate
     assert sizes is not None, f"target {plan.target} estimates nothing"
-    layers = config["num_hidden_layers"]
-    extra = tuple(f"model.layers.{layers + i}." for i in range(config.get("num_nextn_predict_layers") or 0))
+    _, cfg = settled_config(config, weights.keys())
+    layers, predicting = cfg.num_hidden_layers, getattr(cfg, "num_nextn_predict_layers", 0)
+    extra = tuple(f"model.layers.{layers + i}." for i in range(predicting))
     used = [_weight(name, tensor) for name, tensor in weights.items() if not (extra and name.startswith(extra))]
     spare = sum(tensor.size for name, tensor in weights.items() if extra and name.startswith(extra))
-    tied = bool(config.get("tie_word_embeddings", False))
+    tied = bool(cfg.tie_word_embeddings)
     slot = sum(c.bytes_per_position * c.positions(plan.limits.max_length) for c in cache)
-    chosen = config.get("num_experts_per_tok", 0) / (config.get("n_routed_experts") or 1)
+    chosen = getattr(cfg, "num_experts_per_tok", 0) / getattr(cfg, "n_routed_experts", 1)
     idle = sum(w.size for w in used if w.kind == "expert") * (1 - chosen)
     table = 0 if tied else sum(w.size for w in used if w.kind == "table")
     by_dtype: dict[str, int] = {}
@@ -94,6 +99,7 @@ def estimate(
         precision=plan.precision,
         architecture=str(config.get("model_type")),
         limits=plan.limits,
+        length=why,
         parameters=sum(w.size for w in used),
         active_parameters=round(sum(w.size for w in used) - idle - table),
         spare_parameters=spare,
@@ -104,6 +110,26 @@ def estimate(
         kv_bytes_per_slot=slot,
         precisions=dict(sizes(used, tied, slot * plan.limits.max_sequences)),
     )
+
+
+def room_of(plan: BuildPlan, checkpoint: Checkpoint) -> Room:
+    """What decides how long the sequences of `plan` may be.
+
+    Raises:
+        BuildError: config.json is of no architecture that is known, or not understood.
+    """
+    target, loaded = find_target(plan.target), None
+    _, cfg = settled_config(checkpoint.config, checkpoint.weights.keys())
+    if target.estimate is not None:
+        weights = described_weights(checkpoint.weights)
+        sizes = target.estimate(weights, bool(cfg.tie_word_embeddings), 0)
+        loaded = sizes[plan.precision].loaded if plan.precision in sizes else None
+    return Room(own=own_length(checkpoint.config, cfg.rope.longest), cache=tuple(cfg.cache), loaded=loaded)
+
+
+def described_weights(weights: Mapping[str, Tensor]) -> list[Weight]:
+    """Every tensor of a checkpoint, as far as sizes and shapes go."""
+    return [_weight(name, tensor) for name, tensor in weights.items()]
 
 
 def _weight(name: str, tensor: Tensor) -> Weight:

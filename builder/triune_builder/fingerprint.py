@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from .errors import BuildError
 
+_PIECE = 4 << 20  # bytes that are hashed at once
 TOOLS = ("gguf", "ml-dtypes", "numpy", "onnx", "onnx-ir", "safetensors", "tokenizers")
 
 
@@ -61,10 +62,14 @@ def code_hash(roots: Iterable[Path]) -> str:
     return digest(listing)
 
 
-def sha256(path: Path) -> str:
-    """Hash of the contents of `path`."""
+def sha256(path: Path, tell: Callable[[int], None] = lambda count: None) -> str:
+    """Hash of the contents of `path`; `tell` gets the bytes of each piece that was read."""
+    hashed = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(_PIECE):
+            hashed.update(piece)
+            tell(len(piece))
+    return hashed.hexdigest()
 
 
 class FileHashes:
@@ -89,8 +94,8 @@ class FileHashes:
                 case [int(size), int(mtime), str(found), int(number)]:
                     self._by_number[number, size, mtime] = found
 
-    def sha256(self, path: Path) -> str:
-        """Hash of the contents of `path`.
+    def sha256(self, path: Path, tell: Callable[[int], None] = lambda count: None) -> str:
+        """Hash of the contents of `path`; `tell` gets the bytes of each piece that had to be read.
 
         Raises:
             OSError: it cannot be read.
@@ -101,7 +106,7 @@ class FileHashes:
                 return found
         same = stat.st_ino, stat.st_size, stat.st_mtime_ns
         sha = self._by_number.get(same) if stat.st_nlink > 1 else None
-        sha = sha or sha256(path)
+        sha = sha or sha256(path, tell)
         self._known[key] = [stat.st_size, stat.st_mtime_ns, sha, stat.st_ino]
         self._by_number[same] = sha
         self._changed = True

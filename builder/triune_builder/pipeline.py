@@ -14,20 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from triune_runtime.manifest import EngineManifest, SamplingDefaults
+from triune_runtime.manifest import EngineManifest
 
-from .errors import BuildError
+from . import disk
+from .errors import BuildError, option
 from .fingerprint import sha256, source_files
 from .inputs import REPORTS, Inputs, Settings, named
+from .manifest import manifest_of
+from .places import note_model
 from .plan import NONE, BuildPlan
 from .progress import Display, StageClock
-from .reasoning import reasoning_markers
 from .repository.assemble import ENGINE_FOLDER, assemble, leftovers, repair
 from .repository.check import check
 from .stage_cache import StageCache, locked
 from .targets import find_target
 from .targets.facts import EngineFacts
 from .targets.target import Proof, Target, VerifyJob, budget_of
+from .text_checks import check_text
 from .verify.report import TEXT_NAME, BuildReport, Source, StageRun, verification_from
 from .verify.verification import Verification
 
@@ -69,13 +72,21 @@ def build(
         BuildError: whatever stops the build; what was published before stays as it was.
     """
     target, opened = target or find_target(plan.target), open_checkpoint or _open_checkpoint
-    return _Build(plan, settings or Settings(), display or Display(), force, target, opened).run()
+    settings = settings or Settings()
+    try:
+        return _Build(plan, settings, display or Display(), force, target, opened).run()
+    except BuildError:
+        raise
+    except Exception as error:
+        if (told := disk.explained(error, settings.build_dir)) is not None:
+            raise told from error
+        raise
 
 
 def _open_checkpoint(model: str, cache: Path, clock: StageClock) -> Checkpoint:
     from .checkpoint import open_checkpoint
 
-    return open_checkpoint(model, cache=cache, progress=clock.note)
+    return open_checkpoint(model, cache=cache, progress=clock.note, count=clock.count_bytes)
 
 
 class _Build:
@@ -84,12 +95,16 @@ class _Build:
     def __init__(
         self, plan: BuildPlan, settings: Settings, display: Display, force: bool, target: Target, opened: OpenCheckpoint
     ) -> None:
-        self.plan, self.settings, self.display, self.force, self.target = plan, settings, display, force, target
+        self.settings, self.display, self.force, self.target = settings, display, force, target
         self.folder = plan.folder(settings.build_dir)
         self.cache = StageCache(settings.cache_dir)
         self.inputs = Inputs(plan, settings, target)
         self.stages: list[StageRun] = []
         self._open_checkpoint = opened
+
+    @property
+    def plan(self) -> BuildPlan:
+        return self.inputs.plan
 
     def run(self) -> Built:
         tidy = not any(leftovers(self.folder)) and not any(self.cache.leftovers())
@@ -107,14 +122,15 @@ class _Build:
         checkpoint = self._fetch()
         if built := self._unchanged():
             return built
-        engine_key = self.inputs.engine_key(checkpoint.files)
-        engine, facts = self._compile(checkpoint, engine_key)
-        manifest = self._manifest(checkpoint, facts)
+        check_text(checkpoint)
+        engine, facts = self._compile(checkpoint, engine_key := self.inputs.engine_key(checkpoint.files))
+        manifest = manifest_of(checkpoint, facts, self.plan, self.inputs.tools, self.inputs.everything(checkpoint.files))
         found, proof = self._verify(checkpoint, engine_key, engine, facts, manifest)
         manifest = dataclasses.replace(manifest, verified=proof.how)
         if found and found.decode is None:  # drafts are decoded with, and that was left out
             manifest = dataclasses.replace(manifest, speculation=None)
         report = self._judge(checkpoint, facts, manifest, found)
+        note_model(self.plan.model, self.settings.build_dir)
         repository = self._assemble(checkpoint, engine, facts, manifest, report)
         shutil.rmtree(self.folder / FAILED, ignore_errors=True)
         for stage, count in KEPT.items():
@@ -129,13 +145,20 @@ class _Build:
         return Built(repository=repository, inputs_hash=inputs_hash, unchanged=True)
 
     def _fetch(self) -> Checkpoint:
+        from .estimate import room_of  # these import what a build that has nothing to do does without
+        from .shapes import check_shapes
+
         with self._stage("fetch") as clock:
             checkpoint = self._open_checkpoint(self.plan.model, self.settings.cache_dir / "checkpoints", clock)
-            self.plan.check_length(checkpoint.config)
+            self.inputs.size(room_of(self.plan, checkpoint))
+            check_shapes(self.plan, checkpoint, self.target)
             clock.note("hashing")
-            self.inputs.checkpoint(checkpoint.files)
+            tell = clock.adder(sum(path.stat().st_size for path in checkpoint.files))
+            self.inputs.checkpoint(checkpoint.files, tell)
             self.inputs.remember(checkpoint.files)
         self.display.notes(checkpoint.notes)
+        limits = self.plan.limits
+        self.display.say(f"{'limits':<10} {limits.max_sequences} sequences of {limits.max_length:,} tokens, {self.inputs.why}")
         return checkpoint
 
     def _compile(self, checkpoint: Checkpoint, key: str) -> tuple[Path, EngineFacts]:
@@ -173,7 +196,7 @@ class _Build:
         self, checkpoint: Checkpoint, facts: EngineFacts, manifest: EngineManifest, found: Verification | None
     ) -> BuildReport:
         """The report, if the engine is within its budget; else the report goes to `failed` and the build stops."""
-        hashes = self.inputs.checkpoint(checkpoint.files)
+        hashes, limits = self.inputs.checkpoint(checkpoint.files), self.plan.limits
         report = BuildReport(
             model=manifest.model,
             target=self.plan.target,
@@ -185,6 +208,10 @@ class _Build:
             ),
             tools=self.inputs.tools,
             stages=tuple(self.stages),
+            limits=(
+                ("sequences at once", f"{limits.max_sequences:,}"),
+                ("tokens of a sequence", f"{limits.max_length:,}, {self.inputs.why}"),
+            ),
             changes=facts.changes,
             verification=found,
             budget=budget_of(self.target.precisions[self.plan.precision], manifest.verified),
@@ -196,9 +223,14 @@ class _Build:
             raise BuildError(
                 f"{self.plan.model} at {self.plan.precision} is over its budget and was not published: "
                 + "; ".join(report.problems),
-                f"see {failed / TEXT_NAME}, or choose a --precision nearer to the float weights, as {self.target.float_twin}",
+                f"see {failed / TEXT_NAME}" + self._nearer(),
             )
         return report
+
+    def _nearer(self) -> str:
+        """A precision nearer to the float weights, as words of a hint; none where this one is the nearest."""
+        twin = self.target.float_twin
+        return "" if self.plan.precision == twin else f", or choose what is nearer to the weights: {option('precision', twin)}"
 
     def _assemble(
         self,
@@ -263,26 +295,3 @@ class _Build:
         except (OSError, ValueError, KeyError):
             return None
         return kept if same else None
-
-    def _manifest(self, checkpoint: Checkpoint, facts: EngineFacts) -> EngineManifest:
-        known = {f.name for f in dataclasses.fields(SamplingDefaults)}
-        return EngineManifest(
-            model=checkpoint.name,
-            architecture=facts.architecture,
-            target=self.plan.target,
-            precision=self.plan.precision,
-            engine=facts.engine,
-            vocab_size=facts.vocab_size,
-            cache=facts.cache,
-            stop_token_ids=tuple(checkpoint.stop_token_ids),
-            bos_token_id=checkpoint.bos_token_id,
-            chat_template=checkpoint.chat_template,
-            special_tokens=dict(checkpoint.special_tokens),
-            defaults=SamplingDefaults(**{k: v for k, v in checkpoint.generation_config.items() if k in known}),
-            reasoning=reasoning_markers(checkpoint.tokenizer_json, checkpoint.chat_template),
-            speculation=facts.speculation,
-            limits=dataclasses.replace(self.plan.limits, chunks_per_s=self.target.chunks_per_s),
-            plan=facts.plan,
-            built_with=self.inputs.tools,
-            inputs_hash=self.inputs.everything(checkpoint.files),
-        )

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from triune_runtime.manifest import Limits
 
-from .errors import BuildError
+from .errors import BuildError, option
 from .fingerprint import digest
+from .lengths import Room, choose_length, machine_memory
+from .naming import DEFAULT_MODEL as DEFAULT_MODEL
+from .naming import meaning_of
+from .places import folder_of as folder_of
+from .places import repository_of as repository_of
 from .targets import DEFAULT_TARGET, every_target, find_target
 from .targets.target import Target
 
-DEFAULT_MODEL = "smollm2-135m"
-AUTO, NONE = "auto", "none"  # values of --verify that every target takes beside its proofs
-_LONGEST_NAME = 200  # bytes of a file's name; systems take 255, and ours add a little
+AUTO, NONE = "auto", "none"  # values of --verify that every target takes beside its proofs; the first of --max-length, too
 _MAXIMA = {"max_sequences": 1024, "max_length": 1 << 20, "prefill_chunk": 1 << 16, "max_queue": 1 << 20}
 
 
@@ -36,13 +39,11 @@ class BuildPlan:
     verify: str = AUTO
     speculation: str = "off"  # on: drafts of further tokens can be checked
     limits: Limits = dataclasses.field(default_factory=Limits)
+    auto_length: bool = False  # the limits' max_length is to be chosen by the model and this machine's memory: `sized`
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # values of the target's flags that were given
 
     def __post_init__(self) -> None:
-        if not self.model.strip():
-            raise BuildError("the model's name is empty", f"name a model, e.g. {DEFAULT_MODEL}, or a folder")
-        if "\0" in self.model or max(len(part.encode()) for part in self.model.split("/")) > _LONGEST_NAME:
-            raise BuildError(f"{self.model[:40]!r}... cannot be the name of a file", f"name a model, e.g. {DEFAULT_MODEL}")
+        meaning_of(self.model)  # raises
         target = find_target(self.target)
         if not self.precision:
             object.__setattr__(self, "precision", target.default_precision)
@@ -52,16 +53,12 @@ class BuildPlan:
         _check_flags(self.options, target)
         target.check(self)
         for name, most in _MAXIMA.items():
-            option, value = "--" + name.replace("_", "-"), getattr(self.limits, name)
+            value, flag = getattr(self.limits, name), "--" + name.replace("_", "-")
             if not 1 <= value <= most:
-                raise BuildError(f"{option} is {value:,}; it can be 1 to {most:,}", f"choose another {option}")
+                nearest = max(1, min(value, most))
+                raise BuildError(f"{flag} is {value:,}; it can be 1 to {most:,}", f"choose e.g. {option(name, nearest)}")
         if self.limits.max_length < 2:
-            raise BuildError("--max-length is 1: no room for an answer", "choose at least 2")
-
-    @property
-    def slug(self) -> str:
-        """The model's name as a folder name."""
-        return slug_of(self.model)
+            raise BuildError("--max-length is 1: no room for an answer", f"choose {option('max_length', 2)} or more")
 
     def folder(self, build_dir: Path) -> Path:
         """Where the results of this model and target lie."""
@@ -71,17 +68,27 @@ class BuildPlan:
         """What Triton mounts."""
         return repository_of(self.model, self.target, build_dir)
 
-    def check_length(self, config: Mapping[str, Any]) -> None:
-        """Refuse sequences longer than config.json says the model is made for.
+    def sized(self, room: Room, memory: int | None = None) -> tuple[BuildPlan, str]:
+        """The plan with the length that its sequences are to have, and why it is that.
+
+        Args:
+            memory: bytes of the machine; by default of this one.
 
         Raises:
-            BuildError: they are.
+            BuildError: the length that is asked for is more than the model is made for.
         """
-        known, asked = config.get("max_position_embeddings"), self.limits.max_length
-        if isinstance(known, int) and asked > known:
+        if self.auto_length:
+            memory = machine_memory() if memory is None else memory
+            chosen = choose_length(room, self.limits.max_sequences, find_target(self.target), memory)
+            limits = dataclasses.replace(self.limits, max_length=chosen.tokens)
+            return dataclasses.replace(self, limits=limits, auto_length=False), chosen.why
+        asked = self.limits.max_length
+        if room.own is not None and asked > room.own:
             raise BuildError(
-                f"--max-length is {asked:,}; {self.model} is made for {known:,} tokens", f"choose --max-length {known} or less"
+                f"--max-length is {asked:,}; {self.model} is made for {room.own:,} tokens",
+                f"choose {option('max_length', room.own)} or less, or leave it out",
             )
+        return self, "as asked for"
 
     def hash(self, *, checkpoint: Mapping[str, str], code: str, tools: Mapping[str, str]) -> str:
         """Hash of all that decides the result.
@@ -91,40 +98,48 @@ class BuildPlan:
             code: hash of the builder's, the runtime's and the model repository's sources.
             tools: package -> version.
         """
-        choices = dataclasses.asdict(self) | {"model": self.slug}  # where the same files lie changes nothing
+        # Where the same files lie changes nothing.
+        choices = dataclasses.asdict(self) | {"model": meaning_of(self.model).readable}
         return digest({"plan": choices, "checkpoint": dict(checkpoint), "code": code, "tools": dict(tools)})
 
 
-def slug_of(model: str) -> str:
-    """A model's name as a folder name: of a path its last part, of a hub id both parts."""
-    looks_like_path = Path(model).exists() or model.startswith((".", "/"))
-    name = Path(model).resolve().name if looks_like_path else model
-    return re.sub(r"[^A-Za-z0-9._-]+", "--", name.removesuffix(".gguf")).strip(".-") or "model"
+def plan_of(chosen: Mapping[str, Any]) -> BuildPlan:
+    """The plan that the options of `triune build` stand for.
 
-
-def folder_of(model: str, target: str, build_dir: Path) -> Path:
-    """Where the results of builds of that model for that target lie, whatever else was chosen.
+    Args:
+        chosen: by the options' names; None or none at all: the default. What is no field of a plan or of its limits is a
+            flag of the target's.
 
     Raises:
-        BuildError: no such target.
+        BuildError: as `BuildPlan`.
     """
-    return build_dir / slug_of(model) / find_target(target).name
-
-
-def repository_of(model: str, target: str, build_dir: Path) -> Path:
-    """The published repository in there.
-
-    Raises:
-        BuildError: no such target.
-    """
-    return folder_of(model, target, build_dir) / "repository"
+    of_plan, of_limits = ({field.name for field in dataclasses.fields(kind)} for kind in (BuildPlan, Limits))
+    given = {name: value for name, value in chosen.items() if value is not None}
+    length = str(given.pop("max_length", AUTO)).strip().lower().replace(",", "").replace("_", "")
+    auto = length == AUTO
+    if not auto:
+        try:
+            given["max_length"] = int(length)
+        except ValueError:
+            raise BuildError(
+                f"--max-length is {length!r}; it is a number of tokens, or {AUTO}",
+                f"choose e.g. {option('max_length', 2048)}, or leave it out",
+            ) from None
+    return BuildPlan(
+        **{name: value for name, value in given.items() if name in of_plan},
+        limits=Limits(**{name: value for name, value in given.items() if name in of_limits}),
+        auto_length=auto,
+        options={name: value for name, value in given.items() if value and name not in of_plan | of_limits},
+    )
 
 
 def _choice(what: str, value: str, target: Target, example: str, known: Callable[[Target], Collection[str]]) -> None:
     if value not in known(target):
         elsewhere = any(value in known(other) for other in every_target())
         problem = f"target {target.name} has no {what} {value!r}" if elsewhere else f"unknown {what} {value!r}"
-        raise BuildError(f"{problem}; known: {', '.join(known(target))}", f"choose a known {what}, e.g. {example}")
+        close = get_close_matches(value.lower(), known(target), n=1)
+        hint = f"did you mean {close[0]}?" if close and not elsewhere else f"choose {option(what, example)}"
+        raise BuildError(f"{problem}; known: {', '.join(known(target))}", hint)
 
 
 def _check_flags(options: Mapping[str, Any], target: Target) -> None:
@@ -134,5 +149,5 @@ def _check_flags(options: Mapping[str, Any], target: Target) -> None:
         flags = [flag.option for flag in owner.flags]
         raise BuildError(
             f"{' and '.join(flags)} {'are' if len(flags) > 1 else 'is'} of target {owner.name}, not of {target.name}",
-            f"leave them out, or choose --target {owner.name}",
+            f"leave them out, or choose {option('target', owner.name)}",
         )

@@ -1,4 +1,7 @@
-"""Shows what a build is doing: a spinner, seconds and a bar on a terminal, plain lines elsewhere. On stderr."""
+"""Shows what a build is doing: percent, bytes, the time that is left; a line of its own on a terminal, plain lines elsewhere.
+
+On stderr.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,14 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from .errors import printable
 
 _PLAIN_INTERVAL = 10.0  # seconds between the lines of one stage where there is no terminal
+_TELLING = 2.0  # seconds after which the time that is left can be told
 
 
 @dataclass
@@ -23,17 +29,60 @@ class StageClock:
 
     name: str
     show: Display
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
     seconds: float = 0.0
     peak_bytes: int = 0
+    words: str = ""  # on the part that is under way
+    counted: str = ""  # how much of it is done, and the time that is left
+    since: float = field(default_factory=lambda: time.monotonic())  # the part's beginning
 
     def note(self, words: str) -> None:
         """A few words on the part that begins now."""
-        self.show.update(self, words, None)
+        self.words, self.counted, self.since = words, "", time.monotonic()
+        self.show.update(self)
 
-    def count(self, done: int, total: int | None) -> None:
-        """`done` of `total` (bytes, weights, ...); the total may be unknown."""
-        self.show.update(self, None, (done, total))
+    def count_bytes(self, done: int, total: int | None) -> None:
+        """`done` of `total` bytes of this part; the total may be unknown."""
+        self.counted = amount(done, total, time.monotonic() - self.since)
+        self.show.update(self)
+
+    def count(self, done: int, total: int) -> None:
+        """`done` of `total` weights of this part."""
+        self.counted = amount(done, total, time.monotonic() - self.since, "weights")
+        self.show.update(self)
+
+    def adder(self, total: int) -> Callable[[int], None]:
+        """What is to be called with the bytes of each piece of this part, of `total` in all."""
+        done = 0
+
+        def add(more: int) -> None:
+            nonlocal done
+            done += more
+            self.count_bytes(done, total)
+
+        return add
+
+    @property
+    def told(self) -> str:
+        """What there is to tell, the most important first."""
+        return ", ".join(filter(None, (self.counted, self.words)))
+
+
+def amount(done: int, total: int | None, seconds: float, unit: str = "MB") -> str:
+    """How much is done after so many seconds, in words: percent, amounts, the time that is left.
+
+    Args:
+        unit: MB: `done` and `total` are bytes; any other: they are counted as they are.
+    """
+    scale, digits = (1e6, 1 if (total or done) < 10e6 else 0) if unit == "MB" else (1, 0)
+    if not total:
+        return f"{done / scale:,.{digits}f} {unit}"
+    words = f"{done / total:4.0%}, {done / scale:,.{digits}f} of {total / scale:,.{digits}f} {unit}"
+    if seconds < _TELLING or not 0 < done < total:
+        return words
+    left = seconds * (total - done) / done
+    shown = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min" if left < 5400 else f"{left / 3600:.1f} h"
+    return f"{words}, {shown} left"
 
 
 class Display:
@@ -52,8 +101,8 @@ class Display:
         clock = StageClock(name, self)
         self._last_line = time.monotonic()
         if self._console.is_terminal and not self._quiet:
-            columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn()
-            with Progress(*columns, console=self._console, transient=True) as self._live:
+            told = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+            with Progress(SpinnerColumn(), _Seconds(), told, console=self._console, transient=True) as self._live:
                 self._live.add_task(name, total=None)
                 try:
                     yield clock
@@ -65,18 +114,13 @@ class Display:
         done(clock)
         self.say(f"{name:<10} {clock.seconds:6.1f} s   peak {clock.peak_bytes / 1e6:6,.0f} MB")
 
-    def update(self, clock: StageClock, words: str | None, count: tuple[int, int | None] | None) -> None:
+    def update(self, clock: StageClock) -> None:
         """Called by the stage under way."""
         if self._live is not None:
-            task = self._live.task_ids[0]
-            if words is not None:
-                self._live.update(task, description=f"{clock.name}: {words}", completed=0, total=None)
-            if count is not None:
-                self._live.update(task, completed=count[0], total=count[1])
+            self._live.update(self._live.task_ids[0], description=f"{clock.name:<10} {clock.told}")
         elif time.monotonic() - self._last_line > _PLAIN_INTERVAL:
             self._last_line = time.monotonic()
-            parts = f" {count[0]:,} of {count[1]:,}" if count and count[1] else ""
-            self.say(f"{clock.name:<10} {words or 'under way'}{parts}, {self._last_line - clock.started:.0f} s so far")
+            self.say(f"{clock.name:<10} {clock.told or 'under way'}, {self._last_line - clock.started:.0f} s so far")
 
     def notes(self, notes: Iterable[str]) -> None:
         """What the user should know of the checkpoint, a line each."""
@@ -87,6 +131,16 @@ class Display:
         """One line for the user."""
         if not self._quiet:
             self._console.print(line, markup=False, soft_wrap=True)
+
+
+class _Seconds(TextColumn):
+    """The seconds of a stage so far."""
+
+    def __init__(self) -> None:
+        super().__init__("", table_column=Column(no_wrap=True))
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.elapsed or 0:4.0f} s")
 
 
 def peak_bytes() -> int:

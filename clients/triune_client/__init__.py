@@ -21,7 +21,7 @@ from ._http import AsyncClient, Client
 from ._options import Message, Options
 from ._sync import Stream
 from ._tools import ToolCall, ToolCallDelta
-from ._types import Chunk, Completion, FinishReason, ModelInfo, Usage
+from ._types import Chunk, Completion, FinishReason, ModelInfo, Tokens, Usage
 
 __version__ = "0.1.0"
 
@@ -46,6 +46,7 @@ __all__ = [
     "Stream",
     "StreamBroken",
     "TimeoutError_",
+    "Tokens",
     "ToolCall",
     "ToolCallDelta",
     "TriuneError",

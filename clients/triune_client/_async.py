@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import anyio
 
+from . import _wire
 from ._base import ClientBase
 from ._errors import Cancelled, TimeoutError_, TriuneError
 from ._flow import CANCEL_PATIENCE_S, Flow
 from ._options import CallParams, Message
-from ._types import Chunk, Completion, ModelInfo
+from ._types import Chunk, Completion, ModelInfo, Tokens
+from ._wire import Call
 
 
 class AsyncStream:
@@ -100,8 +102,8 @@ class AsyncStream:
 class AsyncBaseClient(ClientBase, ABC):
     """What can be asked of a server, asynchronously. For one event loop."""
 
-    async def generate(self, prompt: str, **params: Unpack[CallParams]) -> Completion:
-        """Completes a raw prompt.
+    async def generate(self, prompt: str | Sequence[int], **params: Unpack[CallParams]) -> Completion:
+        """Completes a raw prompt: a text, or ids of the model's own tokens.
 
         Raises:
             Cancelled: the request was cancelled before its end.
@@ -110,8 +112,8 @@ class AsyncBaseClient(ClientBase, ABC):
         """
         return await _read(AsyncStream(self, self._flow_of_prompt(prompt, params, whole=True)))
 
-    def stream(self, prompt: str, **params: Unpack[CallParams]) -> AsyncStream:
-        """Completes a raw prompt, chunk by chunk.
+    def stream(self, prompt: str | Sequence[int], **params: Unpack[CallParams]) -> AsyncStream:
+        """Completes a raw prompt, a text or token ids, chunk by chunk.
 
         Raises:
             TypeError, ValueError: an argument is wrong; nothing was sent.
@@ -125,6 +127,19 @@ class AsyncBaseClient(ClientBase, ABC):
     def stream_chat(self, messages: str | Sequence[Message], **params: Unpack[CallParams]) -> AsyncStream:
         """Answers a conversation, chunk by chunk. Raises as `stream`."""
         return AsyncStream(self, self._flow_of_chat(messages, params))
+
+    async def tokenize(self, prompt: str | Sequence[int], **params: Unpack[CallParams]) -> Tokens:
+        """The tokens of a raw prompt, as `generate` would send them to the model.
+
+        Raises:
+            TriuneError: the call failed.
+            TypeError, ValueError: an argument is wrong; nothing was sent.
+        """
+        return _wire.tokens_of_outputs(await self._infer(self.settings.tokenizer, self._call_of_prompt(prompt, params)))
+
+    async def tokenize_chat(self, messages: str | Sequence[Message], **params: Unpack[CallParams]) -> Tokens:
+        """The tokens of a conversation, as the model's own template renders it. Raises as `tokenize`."""
+        return _wire.tokens_of_outputs(await self._infer(self.settings.tokenizer, self._call_of_chat(messages, params)))
 
     async def cancel(self, request_id: str) -> None:
         """Aborts the running request of this id; whoever reads it gets the finish reason "cancelled".
@@ -170,6 +185,10 @@ class AsyncBaseClient(ClientBase, ABC):
     @abstractmethod
     def _open(self, flow: Flow) -> AbstractAsyncContextManager[AsyncIterator[Chunk]]:
         """Sends the call once. Leaving the context closes its connection."""
+
+    @abstractmethod
+    async def _infer(self, model: str, call: Call) -> Mapping[str, Any]:
+        """Asks a model that gives one response; its outputs by name."""
 
     @abstractmethod
     async def _send_cancel(self, request_id: str, model: str, *, patience_s: float | None) -> None: ...

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Self, Unpack
 
 from ._flow import Flow
-from ._options import ClientParams, Message, Options, Settings
+from ._options import ClientParams, Message, Options, Settings, check_token_ids
 from ._several import GroupFlow
 from ._wire import Call
 
@@ -49,17 +49,25 @@ class ClientBase:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r}, model={self.settings.model!r})"
 
-    def _flow_of_prompt(self, prompt: str, params: Any, *, whole: bool = False) -> Flow:
-        if not isinstance(prompt, str):
-            raise TypeError(f"prompt is a {type(prompt).__name__}; expected a str (for a conversation, use chat)")
-        return _flow(self._call(params, prompt=prompt, messages=None), whole=whole)
+    def _flow_of_prompt(self, prompt: str | Sequence[int], params: Any, *, whole: bool = False) -> Flow:
+        return _flow(self._call_of_prompt(prompt, params), whole=whole)
 
     def _flow_of_chat(self, messages: str | Sequence[Message], params: Any, *, whole: bool = False) -> Flow:
+        return _flow(self._call_of_chat(messages, params), whole=whole)
+
+    def _call_of_prompt(self, prompt: str | Sequence[int], params: Any) -> Call:
+        if isinstance(prompt, bytes) or not isinstance(prompt, str | Sequence):
+            raise TypeError(f"prompt is a {type(prompt).__name__}; expected a str or token ids (for a conversation, use chat)")
+        if not isinstance(prompt, str):
+            prompt = check_token_ids("prompt", prompt)
+        return self._call(params, prompt=prompt, messages=None)
+
+    def _call_of_chat(self, messages: str | Sequence[Message], params: Any) -> Call:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        return _flow(self._call(params, prompt=None, messages=messages), whole=whole)
+        return self._call(params, prompt=None, messages=messages)
 
-    def _call(self, params: dict[str, Any], *, prompt: str | None, messages: Sequence[Message] | None) -> Call:
+    def _call(self, params: dict[str, Any], *, prompt: str | Sequence[int] | None, messages: Sequence[Message] | None) -> Call:
         changes = dict(params)
         request_id = changes.pop("request_id", None) or uuid.uuid4().hex
         settings = self.settings.derive(changes)

@@ -1,7 +1,10 @@
 """Options and the tensors that they are sent as. Written by `make contracts`, from the server's declaration."""
 
 SCALARS = {  # option -> datatype
+    "add_special_tokens": "BOOL",
     "enable_thinking": "BOOL",
+    "add_generation_prompt": "BOOL",
+    "continue_final_message": "BOOL",
     "thinking_budget": "INT32",
     "max_tokens": "INT32",
     "min_tokens": "INT32",
@@ -18,11 +21,14 @@ SCALARS = {  # option -> datatype
     "ignore_eos": "BOOL",
     "separate_reasoning": "BOOL",
     "logprobs": "INT32",
+    "prompt_logprobs": "INT32",
 }
-LISTS = (  # of strings
-    "bad_words",
-    "stop",
-)
+LISTS = {  # the same of those with several values
+    "bad_words": "STRING",
+    "stop": "STRING",
+    "stop_token_ids": "INT32",
+}
 TENSORS = {  # options whose tensor has another name
     "logprobs": "top_logprobs",
+    "prompt_logprobs": "top_prompt_logprobs",
 }

@@ -36,6 +36,7 @@ class Flow:
         self._sent = False
         self._usage = Usage()
         self._logprobs: list[object] = []
+        self._prompt_logprobs: tuple[object, ...] = ()
         self._parser: ToolCallParser | None = None
         self._calls: list[ToolCall] = []
 
@@ -104,6 +105,7 @@ class Flow:
         self._texts.append(chunk.text)
         self._reasonings.append(chunk.reasoning)
         self._logprobs += chunk.logprobs
+        self._prompt_logprobs = self._prompt_logprobs or chunk.prompt_logprobs
         self._usage = Usage(
             input_tokens=self._usage.input_tokens + chunk.usage.input_tokens,
             output_tokens=self._usage.output_tokens + chunk.usage.output_tokens,
@@ -117,7 +119,7 @@ class Flow:
         thought = replace(
             chunk, text="", finish_reason=None, stop_reason=None, logprobs=(), usage=Usage(), tool_calls=(), tool_call_deltas=()
         )
-        return thought, replace(chunk, reasoning="")
+        return thought, replace(chunk, reasoning="", prompt_logprobs=())
 
     def _without_calls(self, chunk: Chunk) -> Chunk:
         """A chunk whose text holds no calls of tools: these are apart."""
@@ -202,6 +204,7 @@ class Flow:
             stop_reason=self.last.stop_reason if self.last else None,
             usage=self._usage,
             logprobs=tuple(self._logprobs),
+            prompt_logprobs=self._prompt_logprobs,
             request_id=self.call.request_id,
             request_key=self.last.request_key if self.last else None,
             model=self.call.settings.model,

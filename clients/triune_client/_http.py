@@ -97,6 +97,10 @@ class Client(SyncClient):
         for piece in response.iter_bytes():
             yield from _decode(decoder, piece, flow)
 
+    def _infer(self, model: str, call: _wire.Call) -> Mapping[str, Any]:
+        body = _wire.to_json(call.request_id, _wire.encode_call(call, deadline_s=None))
+        return _outputs(self._request("POST", _generate_path(model, "generate"), content=body))
+
     def _send_cancel(self, request_id: str, model: str, *, patience_s: float | None) -> None:
         body = _wire.to_json(request_id, _wire.encode_cancel())
         response = self._request("POST", _generate_path(model, "generate"), content=body, patience_s=patience_s)
@@ -169,6 +173,10 @@ class AsyncClient(AsyncBaseClient):
             for chunk in _decode(decoder, piece, flow):
                 yield chunk
 
+    async def _infer(self, model: str, call: _wire.Call) -> Mapping[str, Any]:
+        body = _wire.to_json(call.request_id, _wire.encode_call(call, deadline_s=None))
+        return _outputs(await self._request("POST", _generate_path(model, "generate"), content=body))
+
     async def _send_cancel(self, request_id: str, model: str, *, patience_s: float | None) -> None:
         body = _wire.to_json(request_id, _wire.encode_cancel())
         response = await self._request("POST", _generate_path(model, "generate"), content=body, patience_s=patience_s)
@@ -222,6 +230,16 @@ def _decode(decoder: SseDecoder, piece: bytes, flow: Flow) -> Iterator[Chunk]:
 def _refusal(response: httpx.Response) -> TriuneError:
     retry_after = response.headers.get("retry-after")
     return _wire.error_of_response(response.status_code, response.content, retry_after, now=time.time())
+
+
+def _outputs(response: httpx.Response) -> Mapping[str, Any]:
+    if response.status_code != 200:
+        raise _refusal(response)
+    try:
+        found: Any = response.json()
+    except json.JSONDecodeError as error:
+        raise ServerError(f"the server sent outputs that are not JSON: {response.text[:200]!r}") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _models(response: httpx.Response) -> tuple[ModelInfo, ...]:

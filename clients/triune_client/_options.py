@@ -40,10 +40,16 @@ class OptionParams(TypedDict, total=False):
     n: int | None
     stop: str | Sequence[str] | None
     bad_words: str | Sequence[str] | None
+    stop_token_ids: Sequence[int] | None
     logit_bias: Mapping[int, float] | None
     logprobs: int | None
+    prompt_logprobs: int | None
     ignore_eos: bool | None
     enable_thinking: bool | None
+    add_special_tokens: bool | None
+    add_generation_prompt: bool | None
+    continue_final_message: bool | None
+    chat_template_kwargs: Mapping[str, Any] | None
     thinking_budget: int | None
     separate_reasoning: bool | None
     response_format: Any
@@ -56,6 +62,7 @@ class ClientParams(OptionParams, total=False):
     """What `with_options` takes: options of the answer and settings of the client."""
 
     model: str
+    tokenizer: str
     timeout_s: float | None
     deadline_s: float | None
     max_retries: int
@@ -89,10 +96,16 @@ class Options:
     n: int | None = None  # answers to the prompt, each a `sequence` of the stream; their seeds are derived from `seed`
     stop: str | Sequence[str] | None = None  # strings that end the answer; not part of it
     bad_words: str | Sequence[str] | None = None  # strings that must not appear
+    stop_token_ids: Sequence[int] | None = None  # tokens that end the answer, besides the model's own
     logit_bias: Mapping[int, float] | None = None  # token id -> added to its logit
     logprobs: int | None = None  # 0: of the chosen tokens; k: and of the k best
+    prompt_logprobs: int | None = None  # the same for the prompt's tokens; costs more than the prompt itself
     ignore_eos: bool | None = None
     enable_thinking: bool | None = None  # whether a model that can think does so before it answers; for chats
+    add_special_tokens: bool | None = None  # whether the tokenizer puts what it has before a text; by default not in chats
+    add_generation_prompt: bool | None = None  # False: a chat without the beginning of the assistant's next turn
+    continue_final_message: bool | None = None  # the last message of a chat is open: the answer goes on with it
+    chat_template_kwargs: Mapping[str, Any] | None = None  # what else the model's template is told
     thinking_budget: int | None = None  # most tokens of thinking; then the model must answer
     separate_reasoning: bool | None = None  # thinking apart from the answer; by default in chats, not after raw prompts
     response_format: Any = None  # a dataclass or pydantic model that the answer is parsed into, or OpenAI's object
@@ -105,8 +118,10 @@ class Options:
             _check_scalar(name, datatype, getattr(self, name))
         if self.n is not None and self.n < 1:
             raise ValueError(f"n is {self.n}; expected 1 or more answers")
-        for name in LISTS:
-            object.__setattr__(self, name, _strings(name, getattr(self, name)))
+        for name, datatype in LISTS.items():
+            value = getattr(self, name)
+            found = _strings(name, value) if datatype == "STRING" or value is None else check_token_ids(name, value)
+            object.__setattr__(self, name, found)
         if self.response_format is not None:
             _structured.format_json(self.response_format)  # raises what is wrong with it
         if self.tools is not None:
@@ -123,6 +138,7 @@ class Settings:
     """What a client does with a call, and the options it sends when a call names none."""
 
     model: str = "triune"
+    tokenizer: str = "tokenize"  # the server's model that turns prompts into tokens, for `tokenize` and `tokenize_chat`
     timeout_s: float | None = 120.0  # longest silence of the server; None: wait for ever
     deadline_s: float | None = None  # seconds for the whole answer; the server enforces it too
     max_retries: int = 2  # of what is safe to try again
@@ -164,6 +180,19 @@ def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is {value!r}; expected an int")
     return value
+
+
+def check_token_ids(name: str, ids: Sequence[Any]) -> tuple[int, ...]:
+    """Ids of tokens.
+
+    Raises:
+        TypeError: one is no int.
+        ValueError: one does not fit.
+    """
+    for place, token in enumerate(ids):
+        if not 0 <= _whole(f"{name}[{place}]", token) <= 2**31 - 1:
+            raise ValueError(f"{name}[{place}] is {token}; expected 0 to {2**31 - 1}")
+    return tuple(ids)
 
 
 def _check_scalar(name: str, datatype: str, value: Any) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
+from . import _wire
 from ._base import ClientBase
 from ._errors import Cancelled, TimeoutError_, TriuneError
 from ._flow import CANCEL_PATIENCE_S, Flow
 from ._options import CallParams, Message
-from ._types import Chunk, Completion, ModelInfo
+from ._types import Chunk, Completion, ModelInfo, Tokens
+from ._wire import Call
 
 
 class Stream:
@@ -94,8 +96,8 @@ class Stream:
 class SyncClient(ClientBase, ABC):
     """What can be asked of a server, blocking. Thread-safe."""
 
-    def generate(self, prompt: str, **params: Unpack[CallParams]) -> Completion:
-        """Completes a raw prompt.
+    def generate(self, prompt: str | Sequence[int], **params: Unpack[CallParams]) -> Completion:
+        """Completes a raw prompt: a text, or ids of the model's own tokens.
 
         Raises:
             Cancelled: the request was cancelled before its end.
@@ -104,8 +106,8 @@ class SyncClient(ClientBase, ABC):
         """
         return _read(Stream(self, self._flow_of_prompt(prompt, params, whole=True)))
 
-    def stream(self, prompt: str, **params: Unpack[CallParams]) -> Stream:
-        """Completes a raw prompt, chunk by chunk.
+    def stream(self, prompt: str | Sequence[int], **params: Unpack[CallParams]) -> Stream:
+        """Completes a raw prompt, a text or token ids, chunk by chunk.
 
         Raises:
             TypeError, ValueError: an argument is wrong; nothing was sent.
@@ -119,6 +121,19 @@ class SyncClient(ClientBase, ABC):
     def stream_chat(self, messages: str | Sequence[Message], **params: Unpack[CallParams]) -> Stream:
         """Answers a conversation, chunk by chunk. Raises as `stream`."""
         return Stream(self, self._flow_of_chat(messages, params))
+
+    def tokenize(self, prompt: str | Sequence[int], **params: Unpack[CallParams]) -> Tokens:
+        """The tokens of a raw prompt, as `generate` would send them to the model.
+
+        Raises:
+            TriuneError: the call failed.
+            TypeError, ValueError: an argument is wrong; nothing was sent.
+        """
+        return _wire.tokens_of_outputs(self._infer(self.settings.tokenizer, self._call_of_prompt(prompt, params)))
+
+    def tokenize_chat(self, messages: str | Sequence[Message], **params: Unpack[CallParams]) -> Tokens:
+        """The tokens of a conversation, as the model's own template renders it. Raises as `tokenize`."""
+        return _wire.tokens_of_outputs(self._infer(self.settings.tokenizer, self._call_of_chat(messages, params)))
 
     def cancel(self, request_id: str) -> None:
         """Aborts the running request of this id; whoever reads it gets the finish reason "cancelled".
@@ -161,6 +176,10 @@ class SyncClient(ClientBase, ABC):
     @abstractmethod
     def _open(self, flow: Flow) -> AbstractContextManager[Iterator[Chunk]]:
         """Sends the call once. Leaving the context closes its connection."""
+
+    @abstractmethod
+    def _infer(self, model: str, call: Call) -> Mapping[str, Any]:
+        """Asks a model that gives one response; its outputs by name."""
 
     @abstractmethod
     def _send_cancel(self, request_id: str, model: str, *, patience_s: float | None) -> None: ...

@@ -43,6 +43,7 @@ class Chunk:
     tool_calls: tuple[ToolCall, ...] = ()  # those that ended with this chunk
     tool_call_deltas: tuple[ToolCallDelta, ...] = ()  # pieces of calls, as they come
     tool_format: str = ""  # how the model writes calls; of the first chunk, where tools were sent
+    prompt_logprobs: tuple[Any, ...] = ()  # of the first chunk: an entry for each of the prompt's tokens, when asked for
 
     @property
     def is_reasoning(self) -> bool:
@@ -69,6 +70,7 @@ class Completion:
     time_to_first_token_s: float | None = None  # from the call to the first chunk, waits for retries included
     duration_s: float = 0.0  # from the call to the last chunk
     tool_calls: tuple[ToolCall, ...] = ()  # what the model wants called; then finish_reason is "tool_calls"
+    prompt_logprobs: tuple[Any, ...] = ()  # an entry for each of the prompt's tokens, when asked for; the first has no value
     parsed: Any = None  # the answer as `response_format` says; None where it was cut off, or calls tools
 
     @property
@@ -89,6 +91,17 @@ class Completion:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tokens:
+    """A text as the model's tokenizer cuts it."""
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]  # of the tokens, as the vocabulary has them
+    text: str  # that the tokens make together, special ones included
+    shown: str  # the same as answers and echoes have it: special tokens have no text
+    max_length: int  # most tokens of a prompt and its answer together
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

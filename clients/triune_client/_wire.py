@@ -16,7 +16,7 @@ from . import _structured
 from ._declared import LISTS, SCALARS, TENSORS
 from ._errors import Overloaded, ServerError, StreamBroken, TriuneError, class_of_http, from_message
 from ._options import Message, Settings
-from ._types import Chunk, FinishReason, ModelInfo, Usage
+from ._types import Chunk, FinishReason, ModelInfo, Tokens, Usage
 
 _FINISH_REASONS = frozenset(get_args(FinishReason))
 _STRUCT = {"INT32": "i", "UINT32": "I", "INT64": "q", "UINT64": "Q", "FP32": "f", "BOOL": "?"}
@@ -28,7 +28,7 @@ class Call:
 
     request_id: str
     settings: Settings
-    prompt: str | None = None  # raw completion; or else
+    prompt: str | Sequence[int] | None = None  # raw completion, of a text or of token ids; or else
     messages: Sequence[Message] | None = None  # a conversation, for the model's own template
 
 
@@ -47,18 +47,22 @@ def encode_call(call: Call, *, deadline_s: float | None) -> list[Tensor]:
     if call.messages is not None:
         tensors = [_scalar("messages", "BYTES", json.dumps(list(call.messages), ensure_ascii=False))]
     else:
-        tensors = [_scalar("text_input", "BYTES", call.prompt or "")]
+        tensors = [encode_prompt(call.prompt or "")]
     options = call.settings.options
     for name, datatype in SCALARS.items():
         value = getattr(options, name)
         if value is not None:
             tensors.append(_scalar(TENSORS.get(name, name), datatype, float(value) if datatype == "FP32" else value))
-    for name in LISTS:
-        if words := getattr(options, name):
-            tensors.append(Tensor(name=name, datatype="BYTES", values=list(words), is_list=True))
+    for name, datatype in LISTS.items():
+        if values := getattr(options, name):
+            kind = "BYTES" if datatype == "STRING" else datatype
+            tensors.append(Tensor(name=name, datatype=kind, values=list(values), is_list=True))
     if options.logit_bias:
         bias = {str(token): float(value) for token, value in options.logit_bias.items()}
         tensors.append(_scalar("logit_bias", "BYTES", json.dumps(bias)))
+    if options.chat_template_kwargs:
+        variables = json.dumps(dict(options.chat_template_kwargs), ensure_ascii=False)
+        tensors.append(_scalar("chat_template_kwargs", "BYTES", variables))
     if options.response_format is not None:
         tensors.append(_scalar("response_format", "BYTES", _structured.format_json(options.response_format)))
     if options.tools:
@@ -69,6 +73,32 @@ def encode_call(call: Call, *, deadline_s: float | None) -> list[Tensor]:
         tensors.append(_scalar("timeout_s", "FP32", float(deadline_s)))
     tensors.append(_scalar("stream", "BOOL", True))
     return tensors
+
+
+def encode_prompt(prompt: str | Sequence[int]) -> Tensor:
+    """The input of a prompt that is sent to the model as it is."""
+    if isinstance(prompt, str):
+        return _scalar("text_input", "BYTES", prompt)
+    return Tensor(name="prompt_token_ids", datatype="INT32", values=list(prompt), is_list=True)
+
+
+def tokens_of_outputs(outputs: Mapping[str, Any]) -> Tokens:
+    """What the model `tokenize` says of a prompt.
+
+    Raises:
+        StreamBroken: an output is not what the contract says.
+    """
+    try:
+        ids, names = (value if isinstance(value := outputs[name], list) else [value] for name in ("input_ids", "tokens"))
+        return Tokens(
+            ids=tuple(map(int, ids)),
+            names=tuple(map(str, names)),
+            text=str(_one(outputs, "text", "")),
+            shown=str(_one(outputs, "shown_text", "")),
+            max_length=int(_one(outputs, "max_length", 0)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StreamBroken(f"the server sent malformed tokens: {error!r}") from error
 
 
 def encode_cancel() -> list[Tensor]:
@@ -144,10 +174,6 @@ def chunk_of_outputs(outputs: Mapping[str, Any], request_id: str) -> Chunk:
     reason = _one(outputs, "finish_reason", "") or None
     if reason is not None and reason not in _FINISH_REASONS:
         raise StreamBroken(f"the server sent finish_reason {reason!r}; known: {', '.join(sorted(_FINISH_REASONS))}")
-    logprobs = _one(outputs, "logprobs", "") or "[]"
-    entries = _json_or_none(logprobs) if isinstance(logprobs, str) else logprobs
-    if not isinstance(entries, list):
-        raise StreamBroken(f"the server sent logprobs that are not a JSON list: {logprobs!r}")
     key = _one(outputs, "request_key", None)
     try:
         return Chunk(
@@ -163,12 +189,22 @@ def chunk_of_outputs(outputs: Mapping[str, Any], request_id: str) -> Chunk:
                 output_tokens=int(_one(outputs, "num_output_tokens", 0)),
                 reasoning_tokens=int(_one(outputs, "num_reasoning_tokens", 0)),
             ),
-            logprobs=tuple(entries),
+            logprobs=_entries(outputs, "logprobs"),
+            prompt_logprobs=_entries(outputs, "prompt_logprobs"),
             request_id=request_id,
             request_key=None if key is None else int(key),
         )
     except (TypeError, ValueError) as error:
         raise StreamBroken(f"the server sent a chunk with a malformed output: {error}") from error
+
+
+def _entries(outputs: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    """Log probabilities, an entry a token."""
+    sent = _one(outputs, name, "") or "[]"
+    entries = _json_or_none(sent) if isinstance(sent, str) else sent
+    if not isinstance(entries, list):
+        raise StreamBroken(f"the server sent {name} that are not a JSON list: {sent!r}")
+    return tuple(entries)
 
 
 def error_of_response(status: int, body: bytes, retry_after: str | None, *, now: float) -> TriuneError:

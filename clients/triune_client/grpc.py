@@ -97,6 +97,10 @@ class GrpcClient(SyncClient):
             watchdog.stop()
             stream.cancel()
 
+    def _infer(self, model: str, call: _wire.Call) -> Mapping[str, Any]:
+        with _translated(self.url):
+            return _outputs(self._stub.ModelInfer(_unary_request(model, call), **self._unary()))
+
     def _send_cancel(self, request_id: str, model: str, *, patience_s: float | None) -> None:
         request = _infer_request(model, request_id, _wire.encode_cancel())
         with _translated(self.url):
@@ -164,6 +168,10 @@ class AsyncGrpcClient(AsyncBaseClient):
             if (chunk := _decode(response, flow)) is not None:
                 yield chunk
 
+    async def _infer(self, model: str, call: _wire.Call) -> Mapping[str, Any]:
+        with _translated(self.url):
+            return _outputs(await self._stub.ModelInfer(_unary_request(model, call), **self._unary()))
+
     async def _send_cancel(self, request_id: str, model: str, *, patience_s: float | None) -> None:
         request = _infer_request(model, request_id, _wire.encode_cancel())
         stream = self._stub.ModelStreamInfer(iter((request,)), timeout=patience_s, metadata=self._metadata)
@@ -213,6 +221,12 @@ def _infer_request(model: str, request_id: str, tensors: Iterable[_wire.Tensor])
     return request
 
 
+def _unary_request(model: str, call: _wire.Call) -> Any:
+    request = _infer_request(model, call.request_id, _wire.encode_call(call, deadline_s=None))
+    request.parameters.clear()  # what ends a stream has no meaning here, and is refused
+    return request
+
+
 def _call_timeout(flow: Flow) -> float | None:
     remaining_s = flow.remaining_s()
     return None if remaining_s is None else remaining_s + DEADLINE_GRACE_S
@@ -234,11 +248,12 @@ def _decode(response: Any, flow: Flow) -> Chunk | None:
     answer = response.infer_response
     if not answer.outputs:
         return None
-    outputs = {
-        output.name: _wire.unpack(output.datatype, raw)
-        for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True)
-    }
-    return _wire.chunk_of_outputs(outputs, flow.call.request_id)
+    return _wire.chunk_of_outputs(_outputs(answer), flow.call.request_id)
+
+
+def _outputs(answer: Any) -> dict[str, list[Any]]:
+    pairs = zip(answer.outputs, answer.raw_output_contents, strict=True)
+    return {output.name: _wire.unpack(output.datatype, raw) for output, raw in pairs}
 
 
 def _models(response: Any) -> tuple[ModelInfo, ...]:

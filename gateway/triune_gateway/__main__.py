@@ -36,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    server = uvicorn.Server(_config(settings))
+    try:
+        server = uvicorn.Server(_config(settings))
+    except OSError as error:
+        print(f"error: the access log cannot be written: {error}", file=sys.stderr)
+        return 2
     server.run()
     return 0 if server.started else 1
 
@@ -68,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a further name of the model; may be repeated",
     )
     parser.add_argument(
+        "--models-file",
+        type=Path,
+        metavar="FILE",
+        help='further models, read again when it changes: {"NAME": {"ensemble": ...}}',
+    )
+    parser.add_argument(
         "--timeout-s",
         type=float,
         default=default.timeout_s,
@@ -82,11 +92,21 @@ def _parser() -> argparse.ArgumentParser:
         ("max_body_bytes", "BYTES", "longest body of a request"),
         ("max_requests", "N", "requests served at once"),
         ("max_choices", "N", "answers to one request"),
+        ("max_responses", "N", "answers of /v1/responses that are kept to go on from; 0: none"),
+        ("max_responses_bytes", "BYTES", "most that they take"),
     ):
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(
             option, type=int, default=getattr(default, name), metavar=metavar, help=f"{what} (default %(default)s)"
         )
+    parser.add_argument(
+        "--access-log", default=default.access_log, metavar="FILE",
+        help="gets a JSON line for every request; -: the standard output (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--responses-file", default=default.responses_file, metavar="FILE",
+        help="the SQLite database they are kept in (default: memory, gone with the process)",
+    )  # fmt: skip
     parser.add_argument(
         "--allow-origin", dest="allowed_origins", action="append", default=[], metavar="URL",
         help="a web page elsewhere that may call this (CORS); may be repeated",

@@ -9,32 +9,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from triune_client import AsyncClient, AsyncStream, Chunk, TriuneError
+from triune_client import AsyncClient, AsyncStream, BadRequest, Chunk, TriuneError
 from triune_client.grpc import AsyncGrpcClient
 
+from . import access_log
 from .calls import Call
 from .errors import ApiError, invalid, of_server
 from .metrics import Metrics
 from .sending import ClientLeft, EventSender, JsonResponse, error_response, while_connected
-from .shapes import Gathered, Shape
+from .shapes import AnswerShape
 from .usage import Counts
 
 LOG = logging.getLogger(__name__)
 TextClient = AsyncClient | AsyncGrpcClient
+_NOT_FOLLOWED = ("unsupported", "too_long")  # the server's codes of what a model cannot do; a wish is left out then
 OnChunk = Callable[[int, Chunk], Awaitable[None]]
 
 
 class Answer(Response):
     """The answer to one request, made while it is sent."""
 
-    def __init__(self, client: TextClient, calls: Sequence[Call], shape: Shape, metrics: Metrics, *, stream: bool) -> None:
+    def __init__(
+        self, client: TextClient, calls: Sequence[Call], shape: AnswerShape, metrics: Metrics, *, stream: bool
+    ) -> None:
         """
         Args:
             calls: at least one, in the order of their choices.
@@ -47,6 +53,8 @@ class Answer(Response):
         self._seen: set[int] = set()  # choices that something has come of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        access = self._access = access_log.of(scope)
+        access.model, access.stream = self._shape.model, self._stream
         work = self._send_events(send) if self._stream else self._send_whole(scope, receive, send)
         try:
             with self._metrics.open_answer(stream=self._stream):
@@ -54,22 +62,24 @@ class Answer(Response):
         except ClientLeft:
             scope["triune.left"] = True  # for whoever counts how requests end
         except ApiError as error:  # nothing has been sent
-            await error_response(error)(scope, receive, send)
+            access.error = error.code or error.kind
+            await error_response(error, scope["path"])(scope, receive, send)
         finally:
-            self._metrics.count_tokens(self._counts)
+            counts = self._counts
+            access.prompt_tokens, access.completion_tokens = counts.prompt, counts.completion
+            access.reasoning_tokens = counts.reasoning
+            self._metrics.count_tokens(counts)
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gathered = [Gathered() for call in self._calls for _ in range(call.choices)]
-
         async def take(index: int, chunk: Chunk) -> None:
             self._count(index, chunk)
-            gathered[index].take(chunk)
+            self._shape.take(index, chunk)
 
         await self._run(take)
-        await JsonResponse(self._shape.whole(gathered, self._counts))(scope, receive, send)
+        await JsonResponse(self._shape.whole(self._counts))(scope, receive, send)
 
     async def _send_events(self, send: Send) -> None:
-        sender = EventSender(send)
+        sender = EventSender(send, named=self._shape.named_events)
 
         async def take(index: int, chunk: Chunk) -> None:
             first = self._count(index, chunk)
@@ -81,13 +91,17 @@ class Answer(Response):
         except ApiError as error:
             if not sender.started:
                 raise  # its status can still be told
+            self._access.error = error.code or error.kind
             LOG.warning("a stream ended early: %s", error.message)
-            await sender.end([error.body])
+            await sender.end(list(self._shape.failed_events(error, self._counts)))
 
     def _count(self, index: int, chunk: Chunk) -> bool:
         """Counts a piece; whether it is the first of its choice."""
         if not self._seen:
-            self._metrics.first_chunk(time.monotonic() - self._begun)
+            self._access.first_chunk_s = round(time.monotonic() - self._begun, 6)
+            self._metrics.first_chunk(self._access.first_chunk_s)
+        if chunk.finish_reason is not None:
+            self._access.finish_reasons.append(chunk.finish_reason)
         self._counts.take(chunk)
         first = index not in self._seen
         self._seen.add(index)
@@ -99,15 +113,17 @@ class Answer(Response):
         Raises:
             ApiError: a call failed; the others are cancelled.
         """
-        streams = [_open(self._client, call) for call in self._calls]
+        streams = [_open(self._client, call, self._request_id()) for call in self._calls]
+        if not self._calls[0].answers:
+            on_chunk = _without_answers(on_chunk)
         firsts = accumulate((call.choices for call in self._calls), initial=0)
         try:
             if len(streams) == 1:  # as almost always: without the cost of a task
-                await _read(0, streams[0], on_chunk)
+                await self._read(0, self._calls[0], streams[0], on_chunk)
                 return
             async with asyncio.TaskGroup() as group:
-                for first, stream in zip(firsts, streams, strict=False):  # the last sum is of all
-                    group.create_task(_read(first, stream, on_chunk))
+                for first, call, stream in zip(firsts, self._calls, streams, strict=False):  # the last sum is of all
+                    group.create_task(self._read(first, call, stream, on_chunk))
         except TriuneError as error:
             raise of_server(error, self._calls[0].fields) from error
         except BaseExceptionGroup as group_error:
@@ -118,9 +134,37 @@ class Answer(Response):
                 cause = of_server(cause, self._calls[0].fields)
             raise cause from group_error
 
+    async def _read(self, first: int, call: Call, stream: AsyncStream, on_chunk: OnChunk) -> None:
+        """Reads the choices of one call, of which `first` is the number of the first."""
+        while True:
+            try:
+                await _read(first, stream, on_chunk)
+                return
+            except BadRequest as error:  # which comes before anything is generated
+                name = error.param
+                if error.code not in _NOT_FOLLOWED or name not in call.wishes or name not in call.options:
+                    raise
+            call = replace(call, options={other: value for other, value in call.options.items() if other != name})
+            stream = _open(self._client, call, self._request_id())
 
-def _open(client: TextClient, call: Call) -> AsyncStream:
-    options: Any = call.options
+    def _request_id(self) -> str:
+        """A name for a call. The server ends answers by it, so two clients that send one id must not meet."""
+        return f"{self._access.request_id}/{uuid.uuid4().hex}"
+
+
+def _without_answers(on_chunk: OnChunk) -> OnChunk:
+    """For calls whose answers nobody wants: of the one token that there must be, nothing is told."""
+
+    async def take(index: int, chunk: Chunk) -> None:
+        reason = chunk.finish_reason and ("length" if chunk.finish_reason == "stop" else chunk.finish_reason)
+        usage = replace(chunk.usage, output_tokens=0, reasoning_tokens=0)
+        await on_chunk(index, replace(chunk, text="", reasoning="", logprobs=(), usage=usage, finish_reason=reason))
+
+    return take
+
+
+def _open(client: TextClient, call: Call, request_id: str) -> AsyncStream:
+    options: Any = call.options | {"request_id": request_id}
     try:
         return client.stream(call.prompt, **options) if call.messages is None else client.stream_chat(call.messages, **options)
     except (TypeError, ValueError) as error:  # what the schemas let through does not fit the server's tensors

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from . import __version__, page
+from .access_log import AccessLog
 from .answering import TextClient
 from .endpoints import ENDPOINTS
 from .endpoints.endpoint import ERRORS, Endpoint
@@ -28,6 +29,9 @@ def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints:
 
     Args:
         connect: makes the client of the server behind; called once, in the event loop that serves.
+
+    Raises:
+        OSError: the access log cannot be written.
     """
     serving = Serving(settings)
 
@@ -52,23 +56,24 @@ def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints:
         )  # fmt: skip
     app.include_router(page.router())
     labels = {one.label for one in endpoints if one.guarded}
-    app.add_middleware(Front, settings=settings, metrics=serving.metrics, endpoints=sorted(labels))
+    log = AccessLog(settings.access_log)
+    app.add_middleware(Front, settings=settings, metrics=serving.metrics, log=log, endpoints=sorted(labels))
     if settings.allowed_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+            CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["*"], expose_headers=["x-request-id", "retry-after"],
         )  # fmt: skip
     return app
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return error_response(error)
+    return error_response(error, request.url.path)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return error_response(of_validation(error, request.headers.get("content-type", "")))
+    return error_response(of_validation(error, request.headers.get("content-type", "")), request.url.path)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -78,10 +83,10 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         message = f"Invalid URL ({request.method} {request.url.path})"
     elif error.status_code == 400:
         message = "The body of the request could not be read as JSON."
-    response = error_response(ApiError(error.status_code, message))
+    response = error_response(ApiError(error.status_code, message), request.url.path)
     response.headers.update(error.headers or {})
     return response
 
 
 async def _on_failure(request: Request, error: Exception) -> Response:
-    return error_response(ApiError(500, "The server failed; its log says why.", kind="server_error"))
+    return error_response(ApiError(500, "The server failed; its log says why.", kind="server_error"), request.url.path)

@@ -15,6 +15,7 @@ from .errors import ApiError, invalid
 from .formats import format_options
 from .schemas import Generation
 
+_FORMATS = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _LEAST_TOP_P = 1e-6  # only the best token; to the server 0 means "off"
 
 
@@ -24,9 +25,11 @@ class Call:
 
     options: dict[str, Any]  # what `AsyncClient.stream` takes
     choices: int = 1
-    prompt: str = ""
+    prompt: str | tuple[int, ...] = ""
     messages: tuple[Message, ...] | None = None  # None: continue `prompt` as it is
+    answers: bool = True  # False: only what is said of the prompt is wanted
     fields: Mapping[str, str] = field(default_factory=dict)  # what the server calls an input -> the field that the client sent
+    wishes: frozenset[str] = frozenset()  # options that are left out for a model that cannot follow them
 
 
 def check(request: Generation, *, prompts: int, most: int) -> None:
@@ -38,7 +41,9 @@ def check(request: Generation, *, prompts: int, most: int) -> None:
     if request.stream_options is not None and not request.stream:
         raise invalid("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
     if not prompts:
-        raise invalid("prompt is an empty list; it must hold at least one string.", "prompt")
+        raise invalid("prompt is an empty list; it must hold at least one text or token id.", "prompt")
+    if request.prompt_logprobs is not None and request.stream:
+        raise invalid("prompt_logprobs is only served when stream is false.", "prompt_logprobs")
     if (choices := prompts * (request.n or 1)) > most:
         raise invalid(f"the request asks for {choices} answers; this server gives at most {most} to one.", "n")
     for name, words in (("stop", request.stop), ("bad_words", request.bad_words)):
@@ -67,6 +72,8 @@ def common_options(request: Generation) -> dict[str, Any]:
         "stop": request.stop,
         "bad_words": request.bad_words,
         "ignore_eos": request.ignore_eos,
+        "stop_token_ids": request.stop_token_ids,
+        "add_special_tokens": request.add_special_tokens,
         "logit_bias": None if bias is None else {int(token): value for token, value in bias.items()},
     }
 
@@ -83,7 +90,7 @@ def sent_fields(request: Generation, renamed: Mapping[str, Sequence[str]]) -> di
         renamed: inputs -> the fields that may have said them, where the names differ.
     """
     sent = [name for name in request.model_fields_set if getattr(request, name) is not None]
-    names = {"response_format": ("response_format", "structured_outputs"), **renamed}
+    names = {"response_format": _FORMATS, **renamed}
     firsts = {name: next((one for one in fields if one in sent), None) for name, fields in names.items()}
     return dict(zip(sent, sent, strict=True)) | {name: one for name, one in firsts.items() if one is not None}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from triune_client import BadRequest, ConnectError, NotFound, Overloaded, StatusError, TimeoutError_, TriuneError
 
 ErrorType = Literal["invalid_request_error", "authentication_error", "rate_limit_error", "server_error"]
+_LONGEST_VALUE = 80
 RETRY_AFTER_S = 1  # when the server is full: an answer of a few dozen tokens later there may be room
 
 
@@ -59,6 +61,15 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
 def not_supported(param: str, message: str) -> ApiError:
     """The request asks for what this server does not do."""
     return ApiError(400, message, param=param, code="unsupported_parameter")
+
+
+def shown(value: object) -> str:
+    """A value as JSON has it, and at most 80 characters of it."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 
 @dataclass(frozen=True)

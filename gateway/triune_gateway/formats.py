@@ -8,45 +8,73 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .errors import invalid
+from .errors import invalid, shown
 from .schemas import Generation
 
 Json = dict[str, Any]
 _KINDS = ("json", "json_object", "regex", "choice", "grammar")
+_CLOSED = "disable_additional_properties"
+_SETTINGS = ("disable_fallback", "disable_any_whitespace", "whitespace_pattern", "structural_tag", _CLOSED)
+_GUIDED = ("json", "regex", "choice", "grammar")
+_CHOICES = ("none", "auto", "required")
 
 
 def format_options(request: Generation) -> Json:
-    """`response_format`, from OpenAI's field or vLLM's.
+    """`response_format`, from OpenAI's field or one of vLLM's.
 
     Raises:
-        ApiError: both are sent, or vLLM's names nothing, two things, or something unknown.
+        ApiError: several are sent, or vLLM's names nothing, two things, or something unknown.
     """
-    form, other = request.response_format, request.structured_outputs
-    if form is not None:
-        _check_json("response_format", form)
-    if other is None:
-        return {"response_format": form}
-    if form is not None:
-        raise invalid("response_format and structured_outputs both say what the answer looks like.", "structured_outputs")
-    _check_json("structured_outputs", other)
-    given = {key: value for key, value in other.items() if value is not None and value is not False}
+    guided = {f"guided_{kind}": value for kind in _GUIDED if (value := getattr(request, f"guided_{kind}")) is not None}
+    sent = {"response_format": request.response_format, "structured_outputs": request.structured_outputs, **guided}
+    given = {name: value for name, value in sent.items() if value is not None}
+    for name, value in given.items():
+        check_json(name, value)
+    if len(given) > 1:
+        raise invalid(f"{' and '.join(given)} both say what the answer looks like; send one of them.", list(given)[-1])
+    if not given:
+        return {}
+    ((name, value),) = given.items()
+    if name == "response_format":
+        return {"response_format": value}
+    if name in guided:
+        return {"response_format": _format(name.removeprefix("guided_"), value)}
+    return {"response_format": _of_vllm(value)}
+
+
+def _of_vllm(value: Json) -> Json:
+    known = ", ".join(_KINDS)
+    given = {key: entry for key, entry in value.items() if entry is not None and entry is not False}
+    if unknown := next((key for key in given if key not in (*_KINDS, *_SETTINGS)), None):
+        raise invalid(f"structured_outputs.{unknown} is not known; exactly one of {known} is expected.", "structured_outputs")
+    closed = given.pop(_CLOSED, False)
+    given.pop("disable_fallback", None)  # there is nothing to fall back to
     if len(given) != 1 or not given.keys() <= set(_KINDS):
-        raise invalid(f"structured_outputs must have exactly one of {', '.join(_KINDS)}.", "structured_outputs")
-    ((kind, value),) = given.items()
+        named = f"has {' and '.join(given)}" if given else "has none"
+        raise invalid(f"structured_outputs {named}; exactly one of {known} is expected.", "structured_outputs")
+    ((kind, entry),) = given.items()
+    return _format(kind, entry) | ({_CLOSED: closed} if closed else {})
+
+
+def _format(kind: str, value: Any) -> Json:
     if kind == "json":
-        inner = {"name": "answer", "schema": value, "strict": True}
-        return {"response_format": {"type": "json_schema", "json_schema": inner}}
-    return {"response_format": {"type": kind} | ({} if kind == "json_object" else {kind: value})}
+        return {"type": "json_schema", "json_schema": {"name": "answer", "schema": value, "strict": True}}
+    return {"type": kind} | ({} if kind == "json_object" else {kind: value})
 
 
 def tool_options(tools: list[Json] | None, choice: str | Json | None, parallel: bool | None) -> Json:
     """`tools`, and what belongs to them: `tool_choice` and `parallel_tool_calls`.
 
     Raises:
-        ApiError: there is a choice of tools but no tools.
+        ApiError: there is a choice of tools but no tools, or it is none that is known.
     """
-    _check_json("tools", tools)
-    _check_json("tool_choice", choice)
+    check_json("tools", tools)
+    check_json("tool_choice", choice)
+    if isinstance(choice, str) and choice not in _CHOICES:
+        expected = ", ".join(f'"{one}"' for one in _CHOICES)
+        raise invalid(
+            f"tool_choice is {shown(choice)}; {expected} or an object that names a function is expected.", "tool_choice"
+        )
     if not tools:
         if choice not in (None, "none"):
             raise invalid("tool_choice is only allowed when tools are specified.", "tool_choice")
@@ -54,8 +82,12 @@ def tool_options(tools: list[Json] | None, choice: str | Json | None, parallel: 
     return {"tools": tools, "tool_choice": choice, "parallel_tool_calls": parallel}
 
 
-def _check_json(name: str, value: Any) -> None:
-    """JSON can carry half a surrogate pair, UTF-8 cannot; and infinities are none."""
+def check_json(name: str, value: Any) -> None:
+    """JSON can carry half a surrogate pair, UTF-8 cannot; and infinities are none.
+
+    Raises:
+        ApiError: there is one.
+    """
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:

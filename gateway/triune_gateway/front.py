@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from . import access_log
+from .access_log import Access, AccessLog
 from .errors import RETRY_AFTER_S, ApiError
 from .metrics import LEFT, Metrics
 from .sending import error_response
 from .settings import Settings
 
-GUARDED = "/v1/"
+GUARDED = ("/v1/", "/tokenize", "/detokenize")
 
 
 class Keys:
@@ -33,55 +36,74 @@ class Keys:
         return not found or (scheme.lower() == b"bearer" and any(found))
 
 
+def sent_key(headers: Mapping[bytes, bytes]) -> bytes:
+    """The key of a request as an Authorization header: what it has, or the one that Anthropic's clients send."""
+    if (key := headers.get(b"x-api-key")) is not None and b"authorization" not in headers:
+        return b"Bearer " + key
+    return headers.get(b"authorization", b"")
+
+
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
 class Front:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware around the whole application. Every response tells the request's id, which the log has too."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, endpoints: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, log: AccessLog, endpoints: Sequence[str]) -> None:
         """
         Args:
             endpoints: beginnings of the paths that are counted each by itself.
         """
+        self._log = log
         self._app, self._settings, self._metrics = app, settings, metrics
         self._endpoints = sorted(endpoints, key=len, reverse=True)  # the longest that fits counts
         self._keys = Keys(settings.api_keys)
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(GUARDED):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.monotonic(), 500
+        began, access = time.monotonic(), access_log.begin(scope)
 
         async def watched(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                access.status = message["status"]
+                MutableHeaders(raw=message["headers"]).append("x-request-id", access.request_id)
             await send(message)
 
+        if not scope["path"].startswith(GUARDED):
+            await self._app(scope, receive, watched)
+            return
         self._open += 1
         try:
             if (refusal := self._refusal(scope)) is not None:
-                await error_response(refusal)(scope, receive, watched)
+                await error_response(refusal, scope["path"])(scope, receive, watched)
             else:
                 await self._app(scope, _limited(receive, self._settings.max_body_bytes), watched)
         finally:
             self._open -= 1
-            ended = LEFT if scope.get("triune.left") else status
-            endpoint = next((known for known in self._endpoints if scope["path"].startswith(known)), "other")
-            self._metrics.request(endpoint, ended, time.monotonic() - began)
+            access.seconds = time.monotonic() - began
+            self._count(access, left=bool(scope.get("triune.left")))
+
+    def _count(self, access: Access, *, left: bool) -> None:
+        access.status = LEFT if left else access.status
+        endpoint = next((known for known in self._endpoints if access.path.startswith(known)), "other")
+        self._metrics.request(endpoint, access.status, access.seconds)
+        self._log.write(access)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = dict(scope["headers"])
-        if scope["method"] != "OPTIONS" and not self._keys.admit(headers.get(b"authorization", b"")):
+        if scope["method"] != "OPTIONS" and not self._keys.admit(sent_key(headers)):
             message = "Incorrect or missing API key: send a header Authorization: Bearer KEY."
             return ApiError(401, message, kind="authentication_error", code="invalid_api_key")
         if self._open > self._settings.max_requests:
             message = f"{self._settings.max_requests} requests are being served; try again later."
             return ApiError(429, message, kind="rate_limit_error", code="too_many_requests", retry_after_s=RETRY_AFTER_S)
+        if (coding := headers.get(b"content-encoding", b"identity").decode("latin-1").strip()).lower() not in ("identity", ""):
+            message = f"The header Content-Encoding is {coding!r}; a body without compression is expected."
+            return ApiError(415, message, code="unsupported_encoding")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._settings.max_body_bytes:
             return ApiError(413, _too_large(self._settings.max_body_bytes))

@@ -9,24 +9,48 @@ import codecs
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+Entry = Mapping[str, Any]
 _LEAST = -9999.0  # in place of minus infinity, which JSON cannot carry; OpenAI's number
 
 
-def chat_logprobs(entries: Iterable[Mapping[str, Any]], top: int) -> dict[str, Any]:
-    """The `logprobs` of a chat choice: entries with the `top` best tokens of their position."""
-    return {"content": [_chat_entry(entry, top) for entry in entries], "refusal": None}
+def chat_logprobs(entries: Iterable[Entry], top: int, *, as_ids: bool = False) -> dict[str, Any]:
+    """The `logprobs` of a chat choice: entries with the `top` best tokens of their position.
+
+    Args:
+        as_ids: tokens are shown by their numbers.
+    """
+    return {"content": [_chat_entry(entry, top, as_ids=as_ids) for entry in entries], "refusal": None}
 
 
-def _chat_entry(entry: Mapping[str, Any], top: int) -> dict[str, Any]:
-    chosen = _chat_token(entry["token_id"], entry["logprob"], entry.get("bytes"))
-    return chosen | {"top_logprobs": [_chat_token(*best) for best in _best(entry)[:top]]}
+def _chat_entry(entry: Entry, top: int, *, as_ids: bool) -> dict[str, Any]:
+    chosen = _chat_token(entry["token_id"], entry["logprob"], entry.get("bytes"), as_ids=as_ids)
+    return chosen | {"top_logprobs": [_chat_token(*best, as_ids=as_ids) for best in _best(entry)[:top]]}
 
 
-def _chat_token(token_id: int, logprob: float, raw: list[int] | None) -> dict[str, Any]:
-    return {"token": _text(token_id, raw), "logprob": max(logprob, _LEAST), "bytes": raw}
+def _chat_token(token_id: int, logprob: float, raw: list[int] | None, *, as_ids: bool) -> dict[str, Any]:
+    return {"token": _text(token_id, None if as_ids else raw), "logprob": max(logprob, _LEAST), "bytes": raw}
 
 
-def _best(entry: Mapping[str, Any]) -> list[tuple[int, float, list[int] | None]]:
+def prompt_logprobs(entries: Iterable[Entry], top: int) -> list[dict[str, Any] | None]:
+    """The prompt's tokens as vLLM gives them: by token id its log probability, rank and text, with the `top` best ones."""
+    return [None if "logprob" not in entry else _ranked(entry, top) for entry in entries]
+
+
+def _ranked(entry: Entry, top: int) -> dict[str, Any]:
+    best = enumerate(_best(entry)[:top], 1)
+    found = [(entry.get("rank"), (entry["token_id"], entry["logprob"], entry.get("bytes"))), *best]
+    return {
+        str(token): {"logprob": max(logprob, _LEAST), "rank": rank, "decoded_token": _text(token, raw)}
+        for rank, (token, logprob, raw) in found
+    }
+
+
+def prompt_text(entries: Iterable[Entry]) -> str:
+    """The text of a prompt's tokens."""
+    return bytes(byte for entry in entries for byte in entry.get("bytes") or ()).decode("utf-8", "replace")
+
+
+def _best(entry: Entry) -> list[tuple[int, float, list[int] | None]]:
     top = entry.get("top", ())
     raws = entry.get("top_bytes") or [None] * len(top)
     return [(token_id, logprob, raw) for (token_id, logprob), raw in zip(top, raws, strict=True)]
@@ -40,24 +64,37 @@ def _text(token_id: int, raw: list[int] | None) -> str:
 class TextOffsets:
     """The `logprobs` of a completion's pieces: knows at which character of the text each token begins."""
 
-    def __init__(self, begin: int) -> None:
+    def __init__(self, begin: int, *, as_ids: bool = False) -> None:
         """
         Args:
-            begin: characters before the answer: those of an echoed prompt.
+            begin: characters before the first token: those of an echoed prompt, where its tokens are not shown.
+            as_ids: tokens are shown by their numbers.
         """
-        self._at = begin
+        self._at, self._as_ids = begin, as_ids
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def shape(self, entries: Iterable[Mapping[str, Any]], top: int) -> dict[str, Any]:
-        """The `logprobs` of the next piece, with the `top` best tokens of each position and the chosen one."""
+    def go_on_at(self, place: int) -> None:
+        """The answer begins here, behind a prompt whose tokens have been shaped."""
+        self._at = place
+        self._decoder.reset()
+
+    def shape(self, entries: Iterable[Entry], top: int) -> dict[str, Any]:
+        """The `logprobs` of the next piece, with the `top` best tokens of each position and the chosen one.
+
+        The first token of a prompt has neither.
+        """
         shaped: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for entry in entries:
-            token_id, logprob, raw = entry["token_id"], max(entry["logprob"], _LEAST), entry.get("bytes")
-            text = _text(token_id, raw)
+            raw = entry.get("bytes")
+            text = self._name(entry["token_id"], raw)
+            logprob = max(entry["logprob"], _LEAST) if "logprob" in entry else None
+            best = {self._name(one, its): max(value, _LEAST) for one, value, its in _best(entry)[:top]}
             shaped["tokens"].append(text)
             shaped["token_logprobs"].append(logprob)
             shaped["text_offset"].append(self._at)
-            best = {_text(one, its): max(value, _LEAST) for one, value, its in _best(entry)[:top]}
-            shaped["top_logprobs"].append({text: logprob} | best if top else None)
+            shaped["top_logprobs"].append({text: logprob} | best if top and logprob is not None else None)
             self._at += len(self._decoder.decode(bytes(raw or ())))
         return shaped
+
+    def _name(self, token_id: int, raw: list[int] | None) -> str:
+        return _text(token_id, None if self._as_ids else raw)

@@ -13,8 +13,10 @@ FOLDER = Path(__file__).with_name("web")
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/chat.js": ("chat.js", "text/javascript; charset=utf-8"),
-    "/text.js": ("text.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/{name}": (name, "text/javascript; charset=utf-8")
+        for name in ("chat.js", "colours.js", "server.js", "store.js", "text.js", "turns.js")
+    },
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 HEADERS = {

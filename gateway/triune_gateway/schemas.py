@@ -22,6 +22,7 @@ def _whole(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_whole)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+Id = Annotated[Whole, Field(ge=0, le=INT32)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
@@ -61,11 +62,45 @@ class Generation(Strict):
     min_tokens: Annotated[Whole, Field(ge=0, le=INT32)] | None = Field(None, description="an extension")
     bad_words: Annotated[list[str], Field(max_length=1024)] | None = Field(None, description="an extension")
     ignore_eos: bool | None = Field(None, description="an extension")
+    stop_token_ids: Annotated[list[Id], Field(max_length=1024)] | None = Field(None, description="an extension")
+    prompt_logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = Field(
+        None, description="an extension: of the prompt's tokens too; not with stream"
+    )
+    return_tokens_as_token_ids: bool | None = Field(None, description="an extension: tokens of logprobs as token_id:NUMBER")
+    add_special_tokens: bool | None = Field(
+        None, description="an extension: whether the tokenizer puts what it has before a text"
+    )
+    request_id: str | None = Field(None, description="an extension: the end of the answer's id")
     response_format: dict[str, Any] | None = Field(
         None, description="text, json_object or json_schema; extensions: docs/structured.md"
     )
     structured_outputs: dict[str, Any] | None = Field(None, description="an extension, as vLLM's")
+    guided_json: str | dict[str, Any] | bool | None = Field(None, description="the same in an older form")
+    guided_regex: str | None = Field(None, description="likewise")
+    guided_choice: list[str] | None = Field(None, description="likewise")
+    guided_grammar: str | None = Field(None, description="likewise")
     # no effect on the answer
     user: str | None = Field(None, description="no effect")
+    cache_salt: str | None = Field(None, description="no effect: requests share nothing")
+    guided_decoding_backend: str | None = Field(None, description="no effect")
     # refused unless they ask for what happens anyway
     best_of: Any = None
+    use_beam_search: Any = None
+    early_stopping: Any = None
+    length_penalty: Any = None
+    priority: Any = None
+    skip_special_tokens: Any = None
+    spaces_between_special_tokens: Any = None
+    include_stop_str_in_output: Any = None
+    detokenize: Any = None
+    allowed_token_ids: Any = None
+    truncate_prompt_tokens: Any = None
+    logits_processors: Any = None
+    prompt_embeds: Any = None
+    guided_whitespace_pattern: Any = None
+    return_token_ids: Any = None
+    vllm_xargs: Any = None
+    kv_transfer_params: Any = None
+    mm_processor_kwargs: Any = None
+    ec_transfer_params: Any = None
+    repetition_detection: Any = None

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Send
 
 from .errors import ApiError
+from .messages.errors import MESSAGES, anthropic_error
 
 _EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -18,6 +19,8 @@ _EVENT_STREAM = [
     (b"x-accel-buffering", b"no"),  # proxies of nginx's kind hold events back otherwise
 ]
 _DONE = b"data: [DONE]\n\n"
+# Those that JSON leaves as they are; it can only have them inside strings.
+_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 
 
 class ClientLeft(Exception):
@@ -32,31 +35,42 @@ class JsonResponse(JSONResponse):
 
 
 def to_json(value: Any) -> bytes:
-    """Compact UTF-8; half a surrogate pair becomes a question mark."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+    """Compact UTF-8 without any line end, also of Unicode's: some clients split events at those; half a surrogate pair becomes
+    a question mark."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return (text if text.isascii() else text.translate(_LINE_ENDS)).encode("utf-8", "replace")
 
 
-def error_response(error: ApiError) -> JsonResponse:
-    """An error as an answer of its own."""
-    return JsonResponse(error.body, error.status, error.headers)
+def error_response(error: ApiError, path: str) -> JsonResponse:
+    """An error as an answer of its own, as the clients of `path` expect it."""
+    body = anthropic_error(error) if path.startswith(MESSAGES) else error.body
+    return JsonResponse(body, error.status, error.headers)
 
 
 class EventSender:
     """One event stream; its head goes out with the first event, so that a failure before it can have a status of its own."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, *, named: bool) -> None:
+        """
+        Args:
+            named: events are named after their type, and none says that there are no more; otherwise they end in [DONE].
+        """
+        self._send, self._named = send, named
         self._lock = asyncio.Lock()  # several choices share the stream
         self.started = False
 
     async def send(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Sends events; none is fine."""
         if events:
-            await self._write(b"".join(b"data: %b\n\n" % to_json(event) for event in events), more=True)
+            await self._write(b"".join(map(self._event, events)), more=True)
 
     async def end(self, events: Sequence[Mapping[str, Any]]) -> None:
         """Sends the last events and closes the stream."""
-        await self._write(b"".join([*(b"data: %b\n\n" % to_json(event) for event in events), _DONE]), more=False)
+        await self._write(b"".join([*map(self._event, events), b"" if self._named else _DONE]), more=False)
+
+    def _event(self, event: Mapping[str, Any]) -> bytes:
+        name = b"event: %b\n" % event["type"].encode() if self._named else b""
+        return b"%bdata: %b\n\n" % (name, to_json(event))
 
     async def _write(self, body: bytes, *, more: bool) -> None:
         async with self._lock:

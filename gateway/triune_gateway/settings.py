@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +12,11 @@ class Settings:
 
     Attributes:
         aliases: further names that clients may call the model by.
+        models_file: further models, which may come and go: JSON, for each name an object with the `ensemble` behind it.
         timeout_s: longest silence of the server behind, the wait for a free slot included.
+        access_log: the file that gets a JSON line for every request, "-" for the standard output, None for none.
+        max_responses: answers of /v1/responses that are kept, for clients to go on from; 0: none.
+        responses_file: the SQLite database that they are kept in; by default memory, gone with the process.
         api_keys: whoever sends one of them is served; without any, everyone is.
     """
 
@@ -20,14 +25,19 @@ class Settings:
     grpc_url: str = "127.0.0.1:8001"
     model: str = "triune"  # the ensemble, and the name it is served under
     aliases: tuple[str, ...] = ()
+    models_file: Path | None = None
     timeout_s: float = 120.0
     api_keys: tuple[str, ...] = ()
     max_body_bytes: int = 4_000_000
     max_requests: int = 1024  # served at once; more are refused with status 429
     max_choices: int = 32  # answers of one request: prompts times `n`
+    access_log: str | None = None
+    max_responses: int = 1000
+    max_responses_bytes: int = 64_000_000
+    responses_file: str = ":memory:"
     allowed_origins: tuple[str, ...] = ()  # of web pages elsewhere (CORS); "*" for all
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names under which the model is served, each once."""
+        """The names under which the first model is served, each once."""
         return tuple(dict.fromkeys((self.model, *self.aliases)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,7 @@ class Gathered:
     texts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     logprobs: list[Any] = field(default_factory=list)
+    prompt_logprobs: list[Any] = field(default_factory=list)
     tool_calls: list[ToolCall] = field(default_factory=list)
     finish_reason: str | None = None
 
@@ -50,45 +52,91 @@ class Gathered:
         self.texts.append(chunk.text)
         self.thoughts.append(chunk.reasoning)
         self.logprobs += chunk.logprobs
+        self.prompt_logprobs += chunk.prompt_logprobs
         self.tool_calls += chunk.tool_calls
         self.finish_reason = finish_reason(chunk)
 
 
-class Shape(ABC):
-    """One answer's looks: everything its JSON objects have in common."""
+class AnswerShape(ABC):
+    """One answer's looks, whole or as events. Its pieces are taken, or made into events; not both."""
 
-    prefix: str
-    object: str
-    event_object: str
+    named_events = False  # whether an event is named after its type, as in protocols that do not end in [DONE]
 
-    def __init__(self, model: str, options: StreamOptions | None) -> None:
+    def __init__(self, model: str) -> None:
         """
         Args:
             model: the name the client called the model by.
-            options: say whether a stream ends with token counts, and whether every event has them.
         """
-        self.id = f"{self.prefix}-{uuid.uuid4().hex}"
-        self._running_usage = bool(options and options.continuous_usage_stats)
-        self._usage = self._running_usage or bool(options and options.include_usage)
-        self._common: Json = {"id": self.id, "created": int(time.time()), "model": model, "system_fingerprint": None}
+        self.model = model
 
-    def whole(self, choices: list[Gathered], counts: Counts) -> Json:
-        """The answer as one object."""
-        shaped = [self._choice(index, choice) for index, choice in enumerate(choices)]
-        return self._common | {"object": self.object, "choices": shaped, "usage": counts.shape()}
+    @abstractmethod
+    def take(self, index: int, chunk: Chunk) -> None:
+        """The next piece of choice `index` of a whole answer.
 
+        Raises:
+            ApiError: see `finish_reason`.
+        """
+
+    @abstractmethod
+    def whole(self, counts: Counts) -> Json:
+        """The answer as one object, when all pieces have been taken."""
+
+    @abstractmethod
     def events(self, index: int, chunk: Chunk, counts: Counts, *, first: bool) -> Iterator[Json]:
         """The events of a piece of choice `index`.
 
         Raises:
             ApiError: see `finish_reason`.
         """
+
+    @abstractmethod
+    def last_events(self, counts: Counts) -> Iterator[Json]:
+        """What follows when all choices have ended."""
+
+    def failed_events(self, error: ApiError, counts: Counts) -> Iterator[Json]:
+        """What ends a stream that has begun and cannot go on."""
+        yield error.body
+
+
+class Shape(AnswerShape):
+    """The looks of an answer that is made of choices: everything its JSON objects have in common."""
+
+    prefix: str
+    object: str
+    event_object: str
+
+    def __init__(self, model: str, options: StreamOptions | None, request_id: str | None = None) -> None:
+        """
+        Args:
+            model: the name the client called the model by.
+            options: say whether a stream ends with token counts, and whether every event has them.
+            request_id: the end of the answer's id, if the client chose one.
+        """
+        super().__init__(model)
+        self._gathered: defaultdict[int, Gathered] = defaultdict(Gathered)
+        self.id = f"{self.prefix}-{request_id or uuid.uuid4().hex}"
+        self._running_usage = bool(options and options.continuous_usage_stats)
+        self._usage = self._running_usage or bool(options and options.include_usage)
+        self._common: Json = {"id": self.id, "created": int(time.time()), "model": model, "system_fingerprint": None}
+
+    def take(self, index: int, chunk: Chunk) -> None:
+        self._gathered[index].take(chunk)
+
+    def whole(self, counts: Counts) -> Json:
+        shaped = [self._choice(index, choice) for index, choice in sorted(self._gathered.items())]
+        beside = self._beside(self._gathered[0]) if self._gathered else {}
+        return self._common | {"object": self.object, "choices": shaped, "usage": counts.shape()} | beside
+
+    def _beside(self, first: Gathered) -> Json:
+        """What a whole answer has besides its choices, of which `first` is the first."""
+        return {}
+
+    def events(self, index: int, chunk: Chunk, counts: Counts, *, first: bool) -> Iterator[Json]:
         reason = finish_reason(chunk)
         for choice in self._event_choices(index, chunk, reason, first=first):
             yield self._event([choice], counts.shape() if self._running_usage else None)
 
     def last_events(self, counts: Counts) -> Iterator[Json]:
-        """What follows when all choices have ended."""
         if self._usage:
             yield self._event([], counts.shape())
 

@@ -128,6 +128,7 @@ class EngineManifest:
     bos_token_id: int | None = None
     tokenizer: str = "tokenizer.json"
     chat_template: str | None = None  # Jinja source, not a path
+    tool_template: str | None = None  # used in place of it where a request has tools
     special_tokens: dict[str, str] = field(default_factory=dict)  # bos_token, eos_token, ... for the template
     defaults: SamplingDefaults = SamplingDefaults()
     reasoning: ReasoningMarkers | None = None  # None: the model does not think

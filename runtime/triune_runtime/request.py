@@ -32,10 +32,11 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()  # token id -> added to its logit
     bad_words: tuple[tuple[int, ...], ...] = ()  # what must not appear
     stop: tuple[str, ...] = ()  # strings that end the answer; not part of it
+    stop_token_ids: tuple[int, ...] = ()  # tokens that end the answer, besides the model's own
     ignore_eos: bool = False  # go on after the model's own end
     max_drafts: int | None = None  # most tokens guessed ahead at once; absent: as many as pay
     logprobs: int | None = None  # 0: log probabilities of the chosen tokens; k: and of the k best
-    stop_token_ids: tuple[int, ...] = ()  # tokens that end the answer, besides the model's own
+    prompt_logprobs: int | None = None  # the same of the prompt's tokens, all computed anew
     guide: tuple[str, str] | None = None  # what the answer must look like: see `constraints/guide.py`
     # written by `make contracts` from options/declared.py: end
 
@@ -52,6 +53,7 @@ class Request:
     stream: bool = True  # False: one chunk at the end
     thinking_open: bool = False  # the prompt holds the opening marker, so the answer begins with thinking
     separate_reasoning: bool = False  # thinking is kept apart from the answer
+    continues: bool = False  # its text goes on with the prompt's, which comes back with it
     timed: bool = False  # chunks say when things happened
 
 
@@ -62,6 +64,7 @@ class TokenLogprob:
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()  # (token id, log probability), best first
+    rank: int | None = None  # 1: the best; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ class Chunk:
     drafted: int = field(default=0, metadata=_LAST)  # on the last chunk: tokens of the whole answer that were guessed ahead
     accepted: int = field(default=0, metadata=_LAST)  # and how many of them were right
     kv: KvCounts = field(default=KvCounts(), metadata=_LAST)
+    scores: tuple[TokenLogprob, ...] = field(default=(), metadata=_ADDED)  # of the prompt's tokens from the second on
 
     @classmethod
     def cancelled(cls) -> Chunk:

@@ -40,6 +40,12 @@ class Work(NamedTuple):
     drafts: int = 0
     wants: Want = Want.LOGITS
     fed: bool = False  # its last token is the one that the launch before chooses for this slot; what stands there is no token
+    scored: bool = False  # rows are made after each of its tokens, and none is taken back: of runners that `score`
+
+    @property
+    def rows(self) -> int:
+        """How many rows are made."""
+        return len(self.tokens) if self.scored else 1 + self.drafts
 
 
 class Copy(NamedTuple):
@@ -77,7 +83,7 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a launch made: of each item in turn, 1 + `drafts` rows, the last of them after its last token."""
+    """What a launch made: of each item in turn its `rows`, the last of them after its last token."""
 
     logits: NDArray[np.float32]  # [rows, vocab_size]; with `best`, of items that want LOGITS alone: others hold anything
     best: Best | None = None  # None: the runner chooses no tokens
@@ -131,6 +137,11 @@ class Runner(Protocol):
         """What of sampling it does itself: "greedy", and options by their names in `SamplingParams`. Empty: nothing."""
         ...
 
+    @property
+    def scores(self) -> bool:
+        """Whether it takes work that is `scored`: log probabilities of prompts are served then."""
+        ...
+
     def warm_up(self) -> None:
         """Called once, on the thread that will step, before the first launch: what is recorded there belongs to that thread."""
         ...
@@ -172,6 +183,7 @@ class Immediate:
     mtp: Mtp | None = None
     depth = 0
     chooses: frozenset[str] = frozenset()
+    scores = False
 
     def warm_up(self) -> None:
         """See `Runner.warm_up`: nothing to do."""
@@ -188,7 +200,7 @@ class Immediate:
         return Rows(self.run(work))
 
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
-        """Logits [rows, vocab_size]: of each item in turn, 1 + `drafts` rows, the last of them after its last token."""
+        """Logits [rows, vocab_size]: of each item in turn its `rows`, the last of them after its last token."""
         raise NotImplementedError
 
     def copy_slot(self, source: int, target: int, length: int) -> None:

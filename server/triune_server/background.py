@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -22,18 +25,22 @@ from .state import RunningServer, begin_log, find_running, forget
 _GAUGES = {"vllm:num_requests_running": "running", "vllm:num_requests_waiting": "waiting"}
 
 
-def start_in_background(options: ServerOptions, folder: Path, timeout_s: float = 150.0) -> RunningServer:
+def start_in_background(
+    options: ServerOptions, folder: Path, settings: Mapping[str, Any], timeout_s: float = 150.0
+) -> RunningServer:
     """Start `triune serve` in a session of its own and wait until it serves.
+
+    Args:
+        settings: see `RunningServer`.
 
     Raises:
         ServerError: it ended or was not ready in time; its message and hint are what it said.
     """
     log = begin_log(folder)
     start = log.stat().st_size if log.exists() else 0
-    arguments = [f"--{f.name.replace('_', '-')}={getattr(options, f.name)}" for f in dataclasses.fields(options)]
     with log.open("ab") as out:
         process = psutil.Popen(
-            [sys.executable, "-m", "triune_server", "serve", f"--run-folder={folder}", *arguments],
+            serve_command(options, folder, settings),
             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
@@ -50,6 +57,16 @@ def start_in_background(options: ServerOptions, folder: Path, timeout_s: float =
         with suppress(psutil.NoSuchProcess):
             process.terminate()
         raise
+
+
+def serve_command(options: ServerOptions, folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    """The command line of a server in the foreground, which holds nothing of the builder in memory."""
+    arguments = []
+    for field in dataclasses.fields(options):
+        value, option = getattr(options, field.name), f"--{field.name.replace('_', '-')}"
+        arguments += [f"{option}={one}" for one in (value if isinstance(value, tuple) else (value,)) if one is not None]
+    arguments += [f"--run-folder={folder}", f"--settings={json.dumps(settings)}"]
+    return [sys.executable, "-m", "triune_server", "serve", *arguments]
 
 
 def _last_error(log: Path, start: int) -> ServerError:

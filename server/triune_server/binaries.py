@@ -38,12 +38,7 @@ def find_binaries(work_folder: Path, home: Path | None = None) -> Binaries:
         ServerError: a part is missing, or this machine cannot run it; says which and what to do.
     """
     home = home or Path(os.environ.get(HOME_VARIABLE) or Path(sys.prefix) / "tritonserver")
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise ServerError(
-            f"the embedded Triton server runs on Linux on x86-64, this is {sys.platform} on {platform.machine()}",
-            "use NVIDIA's Triton container",
-        )
-    _check_glibc()
+    _check_system()
     base = home / "pytriton" / "tritonserver"
     server = base / "bin" / "tritonserver"
     if not server.exists():
@@ -60,9 +55,28 @@ def find_binaries(work_folder: Path, home: Path | None = None) -> Binaries:
     return Binaries(server, _backends(work_folder, base, stub), (home / "nvidia_pytriton.libs", _libpython(version)))
 
 
-def _check_glibc() -> None:
+def check_machine() -> None:
+    """Make sure that the embedded server can run on this machine with this Python, wherever it lies. Set-up asks first.
+
+    Raises:
+        ServerError: it cannot.
+    """
+    _check_system()
+    _libpython(f"{sys.version_info.major}.{sys.version_info.minor}")
+
+
+def _check_system() -> None:
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise ServerError(
+            f"the embedded Triton server runs on Linux on x86-64, this is {sys.platform} on {platform.machine()}",
+            "use NVIDIA's Triton container",
+        )
     name, version = platform.libc_ver()
-    if name == "glibc" and tuple(int(p) for p in version.split(".")[:2]) < _GLIBC:
+    if name != "glibc":
+        raise ServerError(
+            "the embedded Triton server needs glibc, this system has another C library", "use NVIDIA's Triton container"
+        )
+    if tuple(int(p) for p in version.split(".")[:2]) < _GLIBC:
         raise ServerError(
             f"the embedded Triton server needs glibc 2.35, this system has {version}", "use NVIDIA's Triton container"
         )

@@ -4,149 +4,192 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from triune_runtime.command_line import errors_told
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.targets import check_runnable
 
-from .background import look, start_in_background, stop_running
+from .background import look, stop_running
 from .binaries import find_binaries
+from .configuration import configured
 from .errors import ServerError
-from .extras import check_server_packages
-from .launcher import check_ports
-from .options import ServerOptions
-from .state import RUN_FOLDER, begin_log, find_running, log_file
+from .settings import MODELS, Setting, Values, server_settings, suggest, with_settings
+from .several import add_model, remove_model
+from .starting import Builder, Start
+from .state import begin_log, find_running, log_file
 from .supervisor import Supervisor, stop_on_signals
+from .telling import where
+from .view import ENGINE_FOLDER, View
 
-_DEFAULT = ServerOptions()
 NOT_RUNNING = 3  # exit code of `status`, as of service managers
+SERVER = server_settings()
 
-app = typer.Typer(help="Serve engines with Triton.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
-
-Repository = Annotated[Path, typer.Option(help="The Triton model repository to serve.")]
-Host = Annotated[str, typer.Option(help="Address to listen on.")]
-HttpPort = Annotated[int, typer.Option(help="Port of HTTP.", min=1, max=65535)]
-GrpcPort = Annotated[int, typer.Option(help="Port of gRPC.", min=1, max=65535)]
-MetricsPort = Annotated[int, typer.Option(help="Port of Prometheus metrics.", min=1, max=65535)]
-OpenaiPort = Annotated[int, typer.Option(help="Port of the OpenAI-compatible API and chat page; 0: none.", min=0, max=65535)]
-RunFolder = Annotated[Path, typer.Option(help="Where state and log of the server lie.")]
+Switch = Annotated[bool, typer.Option("--switch", help="Stop a server that runs, once all is ready for this one.")]
+Build = Annotated[bool, typer.Option("--build", help="Build the model first, if what is there is not current.")]
 
 
-@app.command()
-def serve(
-    repository: Repository = _DEFAULT.repository,
-    host: Host = _DEFAULT.host,
-    http_port: HttpPort = _DEFAULT.http_port,
-    grpc_port: GrpcPort = _DEFAULT.grpc_port,
-    metrics_port: MetricsPort = _DEFAULT.metrics_port,
-    openai_port: OpenaiPort = _DEFAULT.openai_port,
-    run_folder: RunFolder = RUN_FOLDER,
-) -> None:
-    """Serve in the foreground until ctrl-C; a server that dies is started again."""
-    options = ServerOptions(
-        repository=repository, host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port,
-        openai_port=openai_port,
-    )  # fmt: skip
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    with _errors_told():
-        _check_repository(options)
-        run_folder.mkdir(parents=True, exist_ok=True)
-        begin_log(run_folder)
-        supervisor = Supervisor(find_binaries(run_folder), options, run_folder)
-        stop_on_signals(supervisor)
-        supervisor.run(lambda: print(_where(options), file=sys.stderr, flush=True))
+def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder | None) -> None:
+    """Add a server's commands to `app`.
 
+    Args:
+        settings: that can be said in triune.toml and by the environment; empty: nothing is read from there.
+        builder: None: only repositories that are there can be served.
+    """
+    config = config_option(settings) if settings else None
+    table = for_models(builder.settings) if builder else SERVER
+    run_folder = {"run_folder": SERVER["run_folder"]}
 
-@app.command()
-def up(
-    repository: Repository = _DEFAULT.repository,
-    host: Host = _DEFAULT.host,
-    http_port: HttpPort = _DEFAULT.http_port,
-    grpc_port: GrpcPort = _DEFAULT.grpc_port,
-    metrics_port: MetricsPort = _DEFAULT.metrics_port,
-    openai_port: OpenaiPort = _DEFAULT.openai_port,
-    run_folder: RunFolder = RUN_FOLDER,
-) -> None:
-    """Serve in the background; returns when the server is ready."""
-    options = ServerOptions(
-        repository=repository, host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port,
-        openai_port=openai_port,
-    )  # fmt: skip
-    with _errors_told():
-        if (running := find_running(run_folder)) is not None:
-            print(f"a server is running already (pid {running.pid}, {running.options.repository})")
-            print(_where(running.options))
+    def serve(values: Values, switch: Switch = False, build: Build = False) -> None:
+        """Serve in the foreground until ctrl-C; a server that dies is started again."""
+        with files_told():
+            command = Start(each=_each_model(values), builder=builder, build=build, switch=switch).foreground()
+            sys.stdout.flush()
+            os.execv(command[0], command)
+
+    def supervise(
+        values: Values, settings: Annotated[str, typer.Option(hidden=True, help="What else was chosen, as JSON.")] = "{}"
+    ) -> None:
+        """Serve in the foreground until ctrl-C; a server that dies is started again."""
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        with files_told():
+            options = Start(each=(values,), builder=None).prepare()
+            folder = values["run_folder"]
+            begin_log(folder)
+            engine = EngineManifest.load(options.repository / ENGINE_FOLDER).inputs_hash
+            supervisor = Supervisor(find_binaries(folder), options, folder, settings=json.loads(settings), engine=engine)
+            stop_on_signals(supervisor)
+            supervisor.run(lambda: print(where(options), file=sys.stderr, flush=True))
+
+    def up(values: Values, switch: Switch = False, build: Build = False) -> None:
+        """Serve in the background; returns when the server is ready."""
+        with files_told():
+            print(Start(each=_each_model(values), builder=builder, build=build, switch=switch).up())
+
+    def add(values: Values, build: Build = False) -> None:
+        """Serve one more model with the server that runs; nothing of the others is touched."""
+        with files_told():
+            print(add_model(_one_model(values), builder, build=build))
+
+    def remove(
+        values: Values, name: Annotated[str, typer.Argument(help="What clients call it.")]
+    ) -> None:  # fmt: skip
+        """Serve one model less, once what was asked of it is answered; nothing of the others is touched."""
+        with files_told():
+            print(remove_model(values["run_folder"], name))
+
+    def down(values: Values) -> None:
+        """Stop the server that runs in the background."""
+        folder = values["run_folder"]
+        if (running := find_running(folder)) is None:
+            print("no server is running")
             return
-        _check_repository(options)
-        run_folder.mkdir(parents=True, exist_ok=True)
-        find_binaries(run_folder)
-        check_ports(options)
-        started = time.monotonic()
-        with Console(stderr=True).status("starting the Triton server ..."):
-            start_in_background(options, run_folder)
-        print(f"ready after {time.monotonic() - started:.1f} s")
-        print(_where(options))
+        stop_running(running, folder)
+        print(f"stopped (pid {running.pid})")
+
+    def status(
+        values: Values,
+        as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
+    ) -> None:  # fmt: skip
+        """What is running, where, and how it is doing; exit code 3 if nothing is."""
+        _status(values["run_folder"], as_json)
+
+    def logs(
+        values: Values,
+        follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
+        lines: Annotated[int, typer.Option(help="How many of the last lines.", min=1)] = 100,
+    ) -> None:  # fmt: skip
+        """Print the server's log."""
+        with files_told():
+            _logs(log_file(values["run_folder"]), follow, lines)
+
+    app.command("serve")(with_settings(serve, table, config) if builder else with_settings(supervise, SERVER))
+    app.command("up")(with_settings(up, table, config))
+    one_more = {
+        **(builder.settings if builder else {}),
+        **{name: SERVER[name] for name in ("repository", "name", "run_folder")},
+    }
+    app.command("add")(with_settings(add, one_more, config))
+    for command in (remove, down, status, logs):
+        app.command(command.__name__)(with_settings(command, run_folder, config))
 
 
-@app.command()
-def down(run_folder: RunFolder = RUN_FOLDER) -> None:
-    """Stop the server that runs in the background."""
-    running = find_running(run_folder)
-    if running is None:
-        print("no server is running")
-        return
-    stop_running(running, run_folder)
-    print(f"stopped (pid {running.pid})")
+def config_option(settings: Mapping[str, Setting]) -> object:
+    """The annotation of a command's parameter that has triune.toml and the environment say what options do not."""
+
+    def configure(context: typer.Context, file: Path | None) -> Path | None:
+        with files_told():
+            found = configured(file, os.environ, settings)
+        suggest(context, found.values, found.origins)
+        return file
+
+    return Annotated[
+        Path | None,
+        typer.Option(
+            "--config", help="Settings; by default triune.toml here, if there is one.", is_eager=True, callback=configure
+        ),
+    ]  # fmt: skip
 
 
-@app.command()
-def status(
-    run_folder: RunFolder = RUN_FOLDER, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False
-) -> None:
-    """What is running, where, and how it is doing; exit code 3 if nothing is."""
-    running = find_running(run_folder)
+def for_models(building: Mapping[str, Setting]) -> dict[str, Setting]:
+    """The settings of a server of models, where the builder's are `building`."""
+    return {**building, MODELS.name: MODELS, **{name: setting for name, setting in SERVER.items() if name != "also"}}
+
+
+def _each_model(values: Values) -> tuple[Values, ...]:
+    """What is asked for, for each model that is to be served."""
+    if "models" not in values.settings:
+        return (values,)
+    for other in ("model", "repository"):
+        values = values.one_of("models", other)
+    if values["models"]:
+        return tuple(values.of_model(entry) for entry in values["models"])
+    return (_one_model(values),)
+
+
+def _one_model(values: Values) -> Values:
+    return values.one_of("model", "repository") if "model" in values.settings else values
+
+
+def _status(folder: Path, as_json: bool) -> None:
+    running = find_running(folder)
     if running is None:
         print(json.dumps({"running": False}) if as_json else "no server is running; start one with `make up`")
         raise typer.Exit(NOT_RUNNING)
     health = look(running)
     if as_json:
         print(json.dumps({
-            "running": True, "ready": health.ready, "pid": running.pid, "repository": str(running.options.repository),
-            "ports": running.options.ports, "memory_bytes": health.memory_bytes, "requests": health.requests,
+            "running": True, "ready": health.ready, "pid": running.pid, "model": running.model,
+            "repository": str(running.options.repository), "ports": running.options.ports,
+            "memory_bytes": health.memory_bytes, "requests": health.requests,
+            "models": {name: one.ensemble for name, one in View(folder).served().items()},
         }))  # fmt: skip
         return
+    served = View(folder).served()
     print(f"{'ready' if health.ready else 'not ready'}: {running.options.repository} (pid {running.pid})")
     requests = ", ".join(f"{n} {k}" for k, n in health.requests.items()) or "its metrics do not answer"
     print(f"memory {health.memory_bytes / 1e6:,.0f} MB; requests: {requests}")
-    print(_where(running.options))
+    if len(served) > 1:
+        print("\n".join(f"  {one.ensemble:<8} {name}, {one.repository}" for name, one in served.items()))
+    print(where(running.options))
 
 
-@app.command()
-def logs(
-    run_folder: RunFolder = RUN_FOLDER,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
-    lines: Annotated[int, typer.Option(help="How many of the last lines.", min=1)] = 100,
-) -> None:
-    """Print the server's log."""
-    log = log_file(run_folder)
-    with _errors_told():
-        if not log.exists():
-            raise ServerError(f"no log at {log}", "start a server with `make up`")
-        with log.open(encoding="utf-8", errors="replace") as file:
-            print("".join(deque(file, maxlen=lines)), end="", flush=True)
-            while follow:
-                print(file.readline() or _pause(), end="", flush=True)
+def _logs(log: Path, follow: bool, lines: int) -> None:
+    if not log.exists():
+        raise ServerError(f"no log at {log}", "start a server with `make up`")
+    with log.open(encoding="utf-8", errors="replace") as file:
+        print("".join(deque(file, maxlen=lines)), end="", flush=True)
+        while follow:
+            print(file.readline() or _pause(), end="", flush=True)
 
 
 def _pause() -> str:
@@ -154,33 +197,8 @@ def _pause() -> str:
     return ""
 
 
-def _check_repository(options: ServerOptions) -> None:
-    check_server_packages(openai=bool(options.openai_port))
-    folder = options.repository / "generate" / "1"
-    if not options.repository.is_dir():
-        raise ServerError(f"no model repository at {options.repository}", "build one with `make engine`")
-    check_runnable(EngineManifest.load(folder), folder)
-
-
-def _where(options: ServerOptions) -> str:
-    message = (
-        '{"messages": "[{\\"role\\": \\"user\\", \\"content\\": \\"What is the capital of France?\\"}]", "max_tokens": 64}'
-    )
-    return "\n".join(
-        [
-            f"  HTTP     {options.http_url}/v2/models/triune/generate",
-            f"  gRPC     {options.grpc_url}",
-            f"  metrics  {options.metrics_url}",
-            *([f"  OpenAI   {options.openai_url}/v1  (chat page: {options.openai_url}/)"] if options.openai_port else []),
-            "try it:",
-            f"  curl -s {options.http_url}/v2/models/triune/generate -d '{message}'",
-            f"  .venv/bin/python -m triune_client chat --url {options.http_url}",
-        ]
-    )
-
-
 @contextmanager
-def _errors_told() -> Iterator[None]:
+def files_told() -> Iterator[None]:
     """As every command, and with files that cannot be used counted as the user's."""
     with errors_told():
         try:
@@ -189,5 +207,9 @@ def _errors_told() -> Iterator[None]:
             if error.filename is None:
                 raise  # not about a file of the user's: our own bug
             raise ServerError(
-                f"{error.filename} cannot be used: {error.strerror}", "make it usable, or choose another --run-folder"
+                f"{error.filename} cannot be used: {error.strerror}", "make it usable, or choose another: RUN_FOLDER=FOLDER"
             ) from error
+
+
+app = typer.Typer(help="Serve engines with Triton.", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+commands(app, {}, None)

@@ -1,16 +1,34 @@
-"""The command `triune`: the builder's commands and the server's."""
+"""The command `triune`: the builder's commands, the server's, and those that talk to what runs."""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from triune_builder.cli import build, report
+from triune_builder.cli import build, list_built, report
+from triune_runtime.command_line import FAILED, errors_told
 
 from . import __version__, extras
-from .cli import app as server
+from .building import Building
+from .cli import SERVER, commands, config_option, files_told, for_models
+from .configuration import configured
+from .errors import ServerError
+from .settings import ENVIRONMENT, Values, with_settings
+from .state import RunningServer, find_running
+
+_BUILDING = Building()
+SETTINGS = for_models(_BUILDING.settings)
+_CONFIG = config_option(SETTINGS)
+_RUN_FOLDER = {"run_folder": SERVER["run_folder"]}
+_NAMING = ("model", "target", "build_dir")  # which repository
+_ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # another command's, passed on
 
 
 def _epilog() -> str | None:
@@ -22,17 +40,93 @@ app = typer.Typer(
     help="Build engines, serve them with Triton.", epilog=_epilog(), no_args_is_help=True, add_completion=False,
     rich_markup_mode=None,
 )  # fmt: skip
-app.command()(build)
-app.command()(report)
-app.add_typer(server)
 
 
-@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def _verify(values: Values, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False) -> None:
+    """Run a published engine on this machine, compare it with the float weights, measure it; exit code 2: over its budget."""
+    from triune_builder.verify_published import main as prove  # needs what `triune --help` must do without
+
+    prove(values["model"], values["target"], values["build_dir"], as_json)
+
+
+_ITS = {name: SETTINGS[name] for name in _NAMING}
+for _name, _command, _settings in (
+    ("build", build, {}), ("report", report, {}), ("list", list_built, {}), ("verify", _verify, _ITS),
+):  # fmt: skip
+    app.command(_name)(with_settings(_command, _settings, _CONFIG))
+commands(app, SETTINGS, _BUILDING)
+
+
+def _show_settings(
+    values: Values,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
+) -> None:  # fmt: skip
+    """Each setting: its value, and who said it (an option, the environment or make, a file; or the default)."""
+    with files_told():
+        _BUILDING.check(values)
+    found = {name: values[name] for name in SETTINGS}
+    if as_json:
+        shown = {name: {"value": found[name], "origin": values.origins[name]} for name in found}
+        print(json.dumps(shown, default=str, ensure_ascii=False))
+        return
+    table = Table("setting", "value", "from", "make variable")
+    for name, setting in SETTINGS.items():
+        said, value = values.origins[name], found[name]
+        text = "" if value is None else " ".join(value) if isinstance(value, tuple) else str(value)
+        table.add_row(name, text, f"make, or {setting.environment}" if said == ENVIRONMENT else said, setting.variable)
+    Console().print(table)
+
+
+def _show_repository(
+    values: Values,
+    build: Annotated[bool, typer.Option("--build", help="Build it first, if it is not current.")] = False,
+) -> None:  # fmt: skip
+    """Where the model's repository lies: the one that is asked for, or else of what runs."""
+    with files_told():
+        running = find_running(values["run_folder"])
+        if running is not None and not values.asked((*_NAMING, "models")):
+            print(running.options.repository)
+        elif build:
+            print(_BUILDING.build(values))
+        else:
+            print(_BUILDING.repository(values))
+
+
+app.command("config")(with_settings(_show_settings, SETTINGS, _CONFIG))
+app.command("repository")(with_settings(_show_repository, SETTINGS, _CONFIG))
+
+
+def _running(values: Values) -> RunningServer:
+    running = find_running(values["run_folder"])
+    if running is None:
+        raise ServerError("no server is running", "start one with `make up`")
+    return running
+
+
+def _chat(context: typer.Context, values: Values) -> None:
+    """Talk to the server that runs; takes the options of `python -m triune_client chat`."""
+    from triune_client.__main__ import main as client  # needs what `triune --help` must do without
+
+    arguments: Sequence[str] = context.args
+    with files_told():
+        options = _running(values).options
+    url = options.grpc_url if "--grpc" in arguments else options.http_url
+    raise typer.Exit(client(["chat", f"--url={url}", *arguments]))
+
+
+app.command("chat", context_settings=_ARGUMENTS)(with_settings(_chat, _RUN_FOLDER, _CONFIG))
+
+
+@app.command(add_help_option=False, context_settings=_ARGUMENTS)
 def load(context: typer.Context) -> None:
     """Load-test a server and check every answer; `triune load --help` lists the options."""
     from triune_load.__main__ import main as run_load  # only here: a server has no use for it
 
-    raise typer.Exit(run_load(context.args, prog="triune load"))
+    with files_told():
+        said = configured(None, os.environ, SETTINGS).values
+    folder = said.get("run_folder", SERVER["run_folder"].default)
+    arguments = [f"--running={folder}" if argument == "--running" else argument for argument in context.args]
+    raise typer.Exit(run_load(arguments, prog="triune load"))
 
 
 def _print_version(asked: bool) -> None:
@@ -52,8 +146,13 @@ def triune(
 
 def main() -> None:
     """Entry point of the command `triune`."""
-    try:
-        app()
-    except ModuleNotFoundError as error:
-        extras.tell_missing(error, next((a for a in sys.argv[1:] if not a.startswith("-")), ""))
-        sys.exit(1)
+    with errors_told(passing=()):
+        try:
+            app(prog_name="triune")  # however it was started
+        except ModuleNotFoundError as error:
+            extras.tell_missing(error, next((a for a in sys.argv[1:] if not a.startswith("-")), ""))
+            sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,9 @@ from importlib import metadata
 from .errors import ServerError
 
 # command -> the extra with the packages that it needs; a command that is not here needs none
-EXTRAS = {"build": "builder", "serve": "server", "up": "server", "load": "load"}
+EXTRAS = {
+    "build": "builder", "verify": "builder", "serve": "server", "up": "server", "chat": "server", "load": "load",
+}  # fmt: skip
 _OWN = ("triune_builder", "triune_runtime", "triune_server", "triune_gateway")  # of this wheel
 _REQUIREMENT = re.compile(r'([\w.-]+)[^;]*; extra == "([\w.-]+)"')  # as setuptools writes them
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 import subprocess
 import sys
 import time
@@ -19,26 +21,33 @@ from .launcher import end_with_parent
 from .options import ServerOptions
 
 
-def gateway_command(options: ServerOptions) -> list[str]:
-    """Its command line. API keys come by the environment, where other users cannot read them."""
+def gateway_command(options: ServerOptions, models_file: Path | None = None) -> list[str]:
+    """Its command line. API keys come by a file or the environment, where other users cannot read them."""
     alias = EngineManifest.load(options.repository / "generate" / "1").model
     return [
         sys.executable, "-m", "triune_gateway", f"--host={options.host}", f"--port={options.openai_port}",
-        f"--grpc-url={options.grpc_url}", f"--alias={alias}",
+        f"--grpc-url={options.grpc_url}", f"--alias={alias}", *([f"--alias={options.name}"] if options.name else []),
+        *([f"--models-file={models_file}"] if models_file else []),
+        *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
+        *(f"--allow-origin={page}" for page in options.cors),
     ]  # fmt: skip
 
 
 class Gateway:
     """A running gateway. It outlives restarts of the server behind it: its clients are told to try again meanwhile."""
 
-    def __init__(self, options: ServerOptions, log: Path) -> None:
-        """Start it; its output goes to the end of `log`."""
+    def __init__(self, options: ServerOptions, log: Path, models_file: Path | None = None) -> None:
+        """Start it; its output goes to the end of `log`.
+
+        Args:
+            models_file: what is served, see `view.View`; None: the one model that `options` name.
+        """
         self._options = options
         self.log = log
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self.process = psutil.Popen(
-                gateway_command(options),
+                gateway_command(options, models_file),
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -86,6 +95,24 @@ class Gateway:
             log.seek(self._log_start)
             lines = log.read().decode("utf-8", "replace").splitlines()
         return "\n".join(f"  {line[:300]}" for line in lines[-4:])
+
+
+def check_key_file(file: Path) -> None:
+    """Make sure that a file of API keys can be read, by this user alone.
+
+    Raises:
+        ServerError: it cannot, or others can read it, too.
+    """
+    try:
+        mode, text = file.stat().st_mode, file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise ServerError(f"the API keys in {file} cannot be read: {said}", "name a file of yours: API_KEY_FILE=FILE") from None
+    if mode & 0o077:
+        said = f"the API keys in {file} can be read by others (its mode is {stat.filemode(mode)})"
+        raise ServerError(said, f"chmod 600 {shlex.quote(str(file))}")
+    if not any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines()):
+        raise ServerError(f"{file} holds no API key", "write one a line, or leave API_KEY_FILE out")
 
 
 def is_gateway_ready(options: ServerOptions) -> bool:

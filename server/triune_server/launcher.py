@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import httpx
@@ -30,7 +30,10 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
     """The server's command line; `prefix` names its shared memory, so that servers do not meet."""
     return [
         str(binaries.server),
-        f"--model-repository={options.repository.resolve()}",
+        f"--model-repository={options.repository.absolute()}",
+        "--model-control-mode=poll",  # models come and go with their folders; nobody can load one by a request
+        "--repository-poll-secs=1",
+        "--strict-readiness=false",  # else nothing is ready while one model comes; the first ones are there before it listens
         f"--backend-directory={binaries.backends}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         # Requests and chunks are small; the default of 64 MB for each model would be most of the server's memory.
@@ -61,8 +64,11 @@ def environment(binaries: Binaries) -> dict[str, str]:
     }
 
 
-def check_ports(options: ServerOptions) -> None:
+def check_ports(options: ServerOptions, held: Collection[int] = ()) -> None:
     """Make sure that every port is free and used once.
+
+    Args:
+        held: by a server that will be stopped first.
 
     Raises:
         ServerError: names the port, its variable and, where it can be seen, the process that holds it.
@@ -70,7 +76,9 @@ def check_ports(options: ServerOptions) -> None:
     variables: dict[int, str] = {}
     for variable, port in options.ports.items():
         if (other := variables.setdefault(port, variable)) != variable:
-            raise ServerError(f"{other} and {variable} are both {port}", f"choose another port: {variable}={_another(port)}")
+            raise ServerError(f"{other} and {variable} are both {port}", f"choose another port, {_choice(variable, port)}")
+        if port in held:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -78,17 +86,19 @@ def check_ports(options: ServerOptions) -> None:
             except socket.gaierror as error:
                 raise ServerError(
                     f"{options.host} is no IPv4 address of this machine: {error.strerror}",
-                    "choose another address: --host 127.0.0.1, or 0.0.0.0 for all",
+                    "choose another address, with `triune` --host, with make HOST=127.0.0.1, or 0.0.0.0 for all",
                 ) from None
             except OSError as error:
                 raise ServerError(
                     f"port {port} on {options.host} cannot be used{_holder(port)}: {error.strerror}",
-                    f"stop that program, or choose another port: {variable}={_another(port)}",
+                    f"stop that program, or choose another port, {_choice(variable, port)}",
                 ) from None
 
 
-def _another(port: int) -> int:
-    return port + 1000 if port + 1000 < 1 << 16 else port - 1000
+def _choice(variable: str, port: int) -> str:
+    """Another port for it, as make and as `triune` take it."""
+    another = port + 1000 if port + 1000 < 1 << 16 else port - 1000
+    return f"with `triune` --{variable.lower().replace('_', '-')}, with make {variable}={another}"
 
 
 def _holder(port: int) -> str:
@@ -114,8 +124,14 @@ def end_with_parent() -> None:
 class Server:
     """A running tritonserver and its stubs."""
 
-    def __init__(self, binaries: Binaries, options: ServerOptions, log: Path) -> None:
-        """Start it; its output goes to the end of `log`."""
+    def __init__(
+        self, binaries: Binaries, options: ServerOptions, log: Path, watched: Callable[[str], bool] = lambda model: True
+    ) -> None:
+        """Start it; its output goes to the end of `log`.
+
+        Args:
+            watched: whether a model, by its folder's name, is to be there: the end of its process is a problem then.
+        """
         self.options = options
         self.log = log
         self._log_start = log.stat().st_size if log.exists() else 0
@@ -130,7 +146,8 @@ class Server:
                 start_new_session=True,  # ctrl-C stops the supervisor, which then stops the server in order
                 preexec_fn=end_with_parent,
             )
-        self._stubs: list[psutil.Process] = []
+        self._stubs: dict[psutil.Process, str] = {}  # and the model of each
+        self._watched = watched
 
     def wait_ready(self, timeout_s: float, given_up: Callable[[], bool] = lambda: False) -> None:
         """Wait until every model is served, or until `given_up`.
@@ -148,18 +165,22 @@ class Server:
                     f"the whole log is {self.log}",
                 )
             if is_ready(self.options):
-                self._stubs = self._find_stubs()
+                self.look_again()
                 return
             time.sleep(0.1)
         raise ServerError(
             f"tritonserver was not ready after {timeout_s:.0f} s:\n{self.reasons()}", f"the whole log is {self.log}"
         )
 
+    def look_again(self) -> None:
+        """Watch the processes of the models that are served now."""
+        self._stubs = {stub: _model_of(stub) for stub in self._find_stubs()}
+
     def problem(self) -> str | None:
         """What is wrong with the server, or None: it has ended, or one of its stubs has."""
         if self.process.poll() is not None:
             return f"tritonserver ended with code {self.process.returncode}"
-        dead = [s.pid for s in self._stubs if not s.is_running() or s.status() == psutil.STATUS_ZOMBIE]
+        dead = [stub.pid for stub, model in self._stubs.items() if _has_ended(stub) and self._watched(model)]
         return f"the Python process of a model died (pid {', '.join(map(str, dead))})" if dead else None
 
     def stop(self, timeout_s: float = 10.0) -> None:
@@ -208,6 +229,18 @@ class Server:
             return [p for p in self.process.children(recursive=True) if p.name().startswith(STUB[:15])]
         except psutil.NoSuchProcess:
             return []
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def _model_of(stub: psutil.Process) -> str:
+    """The folder's name of the model that a stub runs; empty if that cannot be seen."""
+    try:
+        return next((Path(one).parents[1].name for one in stub.cmdline() if one.endswith("/1/model.py")), "")
+    except psutil.Error:
+        return ""
 
 
 def is_ready(options: ServerOptions) -> bool:

@@ -1,23 +1,39 @@
-"""What a server is started with."""
+"""What a server is started with. Each field is declared here once: options, make variables and triune.toml are made from it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from triune_runtime.targets import DEFAULT_TARGET
+
+def about(help: str, least: int | None = None, most: int | None = None) -> dict[str, Any]:
+    """What a field's option and its documentation say of it."""
+    return {"help": help, "least": least, "most": most}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """One server: what it serves and where it listens."""
 
-    repository: Path = Path("build/smollm2-135m") / DEFAULT_TARGET / "repository"
-    host: str = "127.0.0.1"
-    http_port: int = 8000
-    grpc_port: int = 8001
-    metrics_port: int = 8002
-    openai_port: int = 8003  # 0: no OpenAI-compatible API
+    repository: Path = field(metadata=about("A Triton model repository to serve, instead of a model's."))
+    name: str | None = field(
+        default=None, metadata=about("What clients may call the model, beside `triune`; by default its own.")
+    )
+    also: tuple[str, ...] = field(default=(), metadata=about("Further repositories to serve beside it, as NAME=FOLDER."))
+    host: str = field(default="127.0.0.1", metadata=about("Address to listen on."))
+    http_port: int = field(default=8000, metadata=about("Port of HTTP.", 1, 65535))
+    grpc_port: int = field(default=8001, metadata=about("Port of gRPC.", 1, 65535))
+    metrics_port: int = field(default=8002, metadata=about("Port of Prometheus metrics.", 1, 65535))
+    openai_port: int = field(
+        default=8003, metadata=about("Port of the OpenAI-compatible API and chat page; 0: none.", 0, 65535)
+    )
+    api_key_file: Path | None = field(
+        default=None, metadata=about("File of API keys, one a line, that no other user can read; without one, all are served.")
+    )
+    cors: tuple[str, ...] = field(
+        default=(), metadata=about("Web pages elsewhere that may call the OpenAI-compatible API; * for all.")
+    )
 
     @property
     def ports(self) -> dict[str, int]:

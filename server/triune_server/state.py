@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -18,11 +20,23 @@ _LOG_BYTES = 8 << 20  # of a log that another start goes on with; a start writes
 
 @dataclass(frozen=True, kw_only=True)
 class RunningServer:
-    """A supervisor that was started, and what it serves."""
+    """A supervisor that was started, and what it serves.
+
+    Attributes:
+        settings: what else was chosen when it was started, as JSON: the model, what its engine was built with.
+        engine: the hash of the engine's inputs.
+    """
 
     pid: int
     created: float  # seconds since the epoch, of the process: ids are used again
     options: ServerOptions
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    engine: str = ""
+
+    @property
+    def model(self) -> str:
+        """What it serves, as it was asked for."""
+        return str(self.settings.get("model") or self.options.repository)
 
     @property
     def alive(self) -> bool:
@@ -36,9 +50,8 @@ class RunningServer:
     def save(self, folder: Path) -> None:
         """Write the state file of `folder`, whole or not at all."""
         raw = dataclasses.asdict(self)
-        raw["options"]["repository"] = str(self.options.repository)
         beside = folder / f"{_NAME}.new"
-        beside.write_text(json.dumps(raw, indent=2) + "\n", "utf-8")
+        beside.write_text(json.dumps(raw, indent=2, default=str) + "\n", "utf-8")
         beside.replace(folder / _NAME)
 
 
@@ -46,8 +59,17 @@ def find_running(folder: Path) -> RunningServer | None:
     """The live server of `folder`, if any."""
     try:
         raw = json.loads((folder / _NAME).read_text("utf-8"))
-        options = ServerOptions(**(raw["options"] | {"repository": Path(raw["options"]["repository"])}))
-        found = RunningServer(pid=raw["pid"], created=raw["created"], options=options)
+        saved = raw["options"]
+        options = ServerOptions(**saved | {
+            "repository": Path(saved["repository"]),
+            "api_key_file": Path(saved["api_key_file"]) if saved.get("api_key_file") else None,
+            "cors": tuple(saved.get("cors", ())),
+            "also": tuple(saved.get("also", ())),
+        })  # fmt: skip
+        found = RunningServer(
+            pid=raw["pid"], created=raw["created"], options=options,
+            settings=dict(raw.get("settings", {})), engine=str(raw.get("engine", "")),
+        )  # fmt: skip
         return found if found.alive else None
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None  # no file, or one that nobody of ours wrote

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psutil
+
+from triune_runtime.manifest import EngineManifest
 
 from .binaries import Binaries
 from .errors import ServerError
 from .gateway import Gateway
 from .launcher import Server, check_ports
+from .mounting import mounted
 from .options import ServerOptions
 from .state import RunningServer, forget, log_file
+from .view import ENGINE_FOLDER, View, name_for
 
 LOG = logging.getLogger(__name__)
 _RESTARTS, _WINDOW_S = 3, 60.0  # more restarts than this in this time: it will not get better by itself
@@ -28,9 +34,24 @@ class Supervisor:
     """One server, kept alive until `stop`."""
 
     def __init__(
-        self, binaries: Binaries, options: ServerOptions, folder: Path, *, ready_timeout_s: float = 120.0, watch_s: float = 0.5
+        self,
+        binaries: Binaries,
+        options: ServerOptions,
+        folder: Path,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        engine: str = "",
+        ready_timeout_s: float = 120.0,
+        watch_s: float = 0.5,
     ) -> None:
+        """
+        Args:
+            folder: where its state and log lie.
+            settings, engine: see `RunningServer`.
+        """
         self._binaries, self._options, self._folder = binaries, options, folder
+        self._view = View(folder)
+        self._settings, self._engine = dict(settings or {}), engine
         self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
         self._stopping = threading.Event()
         self._restarted: list[float] = []
@@ -52,22 +73,36 @@ class Supervisor:
         """
         check_ports(self._options)
         created = psutil.Process().create_time()
-        RunningServer(pid=os.getpid(), created=created, options=self._options).save(self._folder)
+        RunningServer(
+            pid=os.getpid(), created=created, options=self._options, settings=self._settings, engine=self._engine
+        ).save(self._folder)
         try:
+            self._view.begin(self._repositories())
             self._start_gateway()
-            while not self._stopping.is_set():
-                self._serve_once(on_ready)
+            with mounted(self._binaries, dataclasses.replace(self._options, repository=self._view.models)) as places:
+                while not self._stopping.is_set():
+                    self._serve_once(places, on_ready)
         finally:
             if self._gateway is not None:
                 self._gateway.stop()
+            self._view.end()
             forget(self._folder)
+
+    def _repositories(self) -> dict[str, Path]:
+        """What is served from the start, by name."""
+        first = self._options.repository
+        if not (first / ENGINE_FOLDER).is_dir():
+            return {}
+        name = self._options.name or name_for(EngineManifest.load(first / ENGINE_FOLDER).model)
+        also = dict(one.partition("=")[::2] for one in self._options.also)
+        return {name: first, **{other: Path(path) for other, path in also.items()}}
 
     def _start_gateway(self) -> None:
         if self._options.openai_port:
-            self._gateway = Gateway(self._options, log_file(self._folder))
+            self._gateway = Gateway(self._options, log_file(self._folder), self._view.list)
 
-    def _serve_once(self, on_ready: Callable[[], None]) -> None:
-        server = Server(self._binaries, self._options, log_file(self._folder))
+    def _serve_once(self, places: tuple[Binaries, ServerOptions], on_ready: Callable[[], None]) -> None:
+        server = Server(*places, log_file(self._folder), self._view.is_served)
         try:
             try:
                 server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
@@ -81,7 +116,11 @@ class Supervisor:
             if not self._stopping.is_set():
                 self._served = True
                 on_ready()
+            served = self._view.served()
             while not self._stopping.wait(self._watch_s):
+                if (now := self._view.served()) != served:
+                    served = now
+                    server.look_again()
                 if (problem := server.problem()) is not None:
                     server.kill()
                     self._count_restart(problem, server)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,19 @@ from fakes.tiny_folders import write_folder
 from fakes.tiny_llama import FakeCheckpoint
 from triune_builder.checkpoint import gguf_architectures
 from triune_builder.errors import BuildError
-from triune_builder.graph.arch import ARCHITECTURES, Architecture, decoder, deepseek_config
-from triune_builder.graph.config import NEEDED, check_config
+from triune_builder.graph.arch import ARCHITECTURES, Architecture, decoder, deepseek_config, llama, mistral, qwen2, qwen3
+from triune_builder.graph.config import positions_key, read_config
+from triune_builder.graph.keys import REFUSED
 from triune_builder.graph.promises import check_weights, promised_weights
 from triune_builder.pipeline import build
 from triune_builder.plan import BuildPlan
 from triune_builder.progress import Display
-from triune_builder.verify import reference
+from triune_builder.verify import reference_config
 from triune_builder.verify.report import BuildReport
 
+KEYS = {
+    "llama": llama.KEYS, "mistral": mistral.KEYS, "qwen2": qwen2.KEYS, "qwen3": qwen3.KEYS, "deepseek_v3": deepseek_config.KEYS,
+}  # fmt: skip
 DENSE = sorted(ARCHITECTURES.keys() - {"deepseek_v3"})
 
 
@@ -38,7 +41,7 @@ def tiny(name: str, **changes: Any) -> FakeCheckpoint:
 
 
 def test_every_table_knows_the_same_architectures() -> None:
-    assert set(reference.LAYERS) == set(ARCHITECTURES)
+    assert set(reference_config.READERS) == set(ARCHITECTURES) == set(KEYS)
     assert {row.model_type for row in gguf_architectures.ARCHITECTURES.values()} <= set(ARCHITECTURES)
 
 
@@ -96,7 +99,8 @@ def test_a_config_that_names_nothing_known_is_refused_with_what_is(config: dict[
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_a_key_that_is_missing_is_named_or_has_a_meaning(name: str) -> None:
     config = tiny(name).config
-    needed = NEEDED | (deepseek_config.NEEDS if name == "deepseek_v3" else decoder.NEEDS)
+    needed = {key for key, meant in KEYS[name].items() if meant.missing is REFUSED}
+    assert needed == {"vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"}
     for key in config:
         rest = {k: v for k, v in config.items() if k != key}
         if key in needed:
@@ -107,13 +111,16 @@ def test_a_key_that_is_missing_is_named_or_has_a_meaning(name: str) -> None:
                 ARCHITECTURES[name].read(rest)
 
 
-def test_a_new_architecture_is_its_file_a_row_and_a_reference_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_architecture_is_its_file_a_row_and_a_reference_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The toy is Llama with normalized heads: read, weighed, built and proved with nothing changed but two rows."""
 
     def read(config: Mapping[str, Any]) -> decoder.Config:
-        check_config(config, reads=decoder.READS, needs=decoder.NEEDS, fixed={"hidden_act": ("silu",)})
-        windows = [None] * config["num_hidden_layers"]
-        return decoder.read(config, windows=windows, biases=(), head_norms=True)
+        said, remarks = read_config(config, decoder.KEYS | positions_key(2048))
+        windows = (None,) * said["num_hidden_layers"]
+        return decoder.make(config, said, remarks, windows=windows, biases=(), head_norms=True)
+
+    def read_again(config: Mapping[str, Any]) -> reference_config.Dense:
+        return dataclasses.replace(reference_config.llama(config), normalized=True)
 
     like_qwen3 = dense_checkpoint("qwen3", hidden_size=64, intermediate_size=96, head_dim=16)
     config = {k: v for k, v in like_qwen3.config.items() if k != "attention_bias"} | {"model_type": "toy"}
@@ -124,7 +131,7 @@ def test_a_new_architecture_is_its_file_a_row_and_a_reference_layer(tmp_path: Pa
     monkeypatch.setitem(ARCHITECTURES, "toy", Architecture(read, decoder.promises, decoder.forward))
     with pytest.raises(BuildError, match="no reference for model_type 'toy'"):
         build(plan, settings(tmp_path), display=Display(quiet=True))
-    monkeypatch.setitem(reference.LAYERS, "toy", partial(reference.dense_layer, reference.Silent()))
+    monkeypatch.setitem(reference_config.READERS, "toy", read_again)
     built = build(plan, settings(tmp_path), display=Display(quiet=True))
     report = BuildReport.read(built.repository / "generate" / "1")
     assert report.verification is not None and report.verification.decode.maximum < 1e-4

@@ -92,6 +92,37 @@ def test_a_template_file_wins_and_a_list_gives_its_default(tmp_path: Path) -> No
     assert checkpoint.chat_template == "J" and folder / "chat_template.jinja" in checkpoint.files
 
 
+def test_the_template_for_tools_is_found_in_the_list_and_in_its_folder(tmp_path: Path) -> None:
+    named = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "U"}, {"name": "rag", "template": "R"}]
+    folder = write_folder(tmp_path / "m", tokenizer_config={"chat_template": named})
+    assert (opened(folder).chat_template, opened(folder).tool_template) == ("D", "U")
+    (folder / "additional_chat_templates").mkdir()
+    tool_file = folder / "additional_chat_templates" / "tool_use.jinja"
+    tool_file.write_text("F")
+    (folder / "chat_template.jinja").write_text("J")
+    checkpoint = opened(folder)
+    assert (checkpoint.chat_template, checkpoint.tool_template) == ("J", "F") and tool_file in checkpoint.files
+
+
+def test_an_older_template_file_counts_where_there_is_no_other(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m", tokenizer_config=None, chat_template={"chat_template": "O"})
+    assert opened(folder).chat_template == "O"
+    assert opened(write_folder(tmp_path / "n", chat_template={"chat_template": "O"})).chat_template == "T"
+
+
+def test_special_tokens_of_the_publisher_s_own_are_variables_too(tmp_path: Path) -> None:
+    config = {
+        "bos_token": None, "image_token": "<image>", "sep_token": {"content": "<sep>"}, "add_bos_token": True,
+        "extra_special_tokens": {"audio_token": "<audio>"}, "chat_template": "T",
+    }  # fmt: skip
+    folder = write_folder(tmp_path / "m", tokenizer_config=config, special_tokens_map={"bos_token": "<s>", "sep_token": "|"})
+    own = {"image_token": "<image>", "audio_token": "<audio>"}
+    assert opened(folder).special_tokens == own | {"bos_token": "<s>", "sep_token": "|"}
+    listed = config | {"added_tokens_decoder": {}}
+    folder = write_folder(tmp_path / "n", tokenizer_config=listed, special_tokens_map={"sep_token": "|"})
+    assert opened(folder).special_tokens == own | {"sep_token": "<sep>"}
+
+
 def test_only_config_tokenizer_and_weights_are_needed(tmp_path: Path) -> None:
     checkpoint = opened(write_folder(tmp_path / "m", tokenizer_config=None, generation_config=None))
     assert checkpoint.chat_template is None and checkpoint.special_tokens == {} and checkpoint.stop_token_ids == (2, 3)

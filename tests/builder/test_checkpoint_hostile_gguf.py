@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from builder.test_checkpoint_gguf import METADATA, TOKENIZER, llama_weights, write_gguf
+from fakes.gguf_files import METADATA, TOKENIZER, llama_weights, write_gguf
 from support.damaged_files import GB, bounded_memory, damaged, refused, survives
 
 CASES = 600

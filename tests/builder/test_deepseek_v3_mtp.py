@@ -84,7 +84,7 @@ def expected(checkpoint: FakeCheckpoint) -> dict[str, Array]:
     root, laid = Scope(checkpoint.weights), Texts.of(TEXTS[:, :-1].tolist())
     hidden = reference.final_states(checkpoint.config, root, TEXTS[:, :-1].tolist())
     after = mtp_states(checkpoint.config, root, hidden, TEXTS[:, 1:].reshape(-1), laid)
-    logits = after @ root[reference.head_name(checkpoint.config, root)].T
+    logits = after @ root[reference.head_name(root)].T
     return {
         name: v.reshape(len(TEXTS), -1, v.shape[-1]) for name, v in (("hidden", hidden), ("after", after), ("logits", logits))
     }

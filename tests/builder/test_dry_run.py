@@ -26,7 +26,7 @@ from triune_builder.errors import BuildError
 from triune_builder.estimate import Estimate
 from triune_builder.graph.promises import promised_weights
 from triune_builder.inputs import Settings
-from triune_builder.plan import BuildPlan
+from triune_builder.plan import BuildPlan, folder_of
 from triune_builder.progress import Display
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.compiling import compile_engine
@@ -64,7 +64,7 @@ def test_missing_spare_and_misshapen_weights_are_named_in_one_error(tmp_path: Pa
     )
     assert f"2 spare: {LAYER}.mlp.gate_up_proj.weight, model.layers.28.input_layernorm.weight" in said
     assert f"1 misshapen: {LAYER}.self_attn.q_proj.weight is [1536, 1535], not [1536, 1536]" in said
-    assert not (tmp_path / "build" / "model").exists()
+    assert not folder_of(str(tmp_path / "model"), "cpu", tmp_path / "build").exists()
 
 
 def test_of_many_the_first_ten_are_named_and_the_rest_counted(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_the_command_shows_the_plan_and_prints_its_folder(tmp_path: Path) -> Non
     model = write_folder(tmp_path / "model", tiny_checkpoint())
     command = ["build", "--dry-run", "--model", str(model), "--build-dir", str(tmp_path / "build")]
     found = CliRunner().invoke(cli.app, command)
-    folder = tmp_path / "build" / "model" / "cpu" / "plan"
+    folder = folder_of(str(model), "cpu", tmp_path / "build") / "plan"
     assert found.exit_code == 0, found.output
     assert found.stdout.splitlines()[-1] == str(folder) and "KV cache" in found.stdout
     assert {p.name for p in folder.iterdir()} == {"model.onnx", "plan.json"}
@@ -148,4 +148,4 @@ def test_the_command_shows_the_plan_and_prints_its_folder(tmp_path: Path) -> Non
     raw = json.loads(as_json.stdout)
     assert raw["plan"] == str(folder) and raw["parameters"] == sum(t.array.size for t in tiny_checkpoint().weights.values())
     assert isinstance(run(model).estimate, Estimate)
-    assert not (tmp_path / "build" / "model" / "cpu" / "repository").exists()
+    assert not (folder.parent / "repository").exists()

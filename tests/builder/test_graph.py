@@ -82,7 +82,7 @@ def test_missing_and_spare_weights_are_named() -> None:
     [
         ("sliding_window", 0, "sliding_window is 0"),
         ("hidden_act", "gelu", "hidden_act = 'gelu'"),
-        ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}, "rope scaling 'yarn'"),
+        ("rope_scaling", {"rope_type": "yarn"}, r"rope_scaling\.factor is missing; expected a number above 0"),
         ("rope_scaling", {"rope_type": "linear", "factor": 4.0, "odd": 1}, "factor, odd"),
         ("model_type", "mamba", "no architecture for model_type 'mamba'"),
     ],

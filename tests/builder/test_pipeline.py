@@ -49,7 +49,7 @@ def workshop(tmp_path: Path) -> Workshop:
 
 def test_a_build_publishes_what_triton_mounts(workshop: Workshop) -> None:
     built = workshop.build()
-    assert built.repository == workshop.root / "build" / "tiny" / "cpu" / "repository"
+    assert built.repository == workshop.plan().repository(workshop.root / "build")
     files = {p.relative_to(built.repository).as_posix() for p in built.repository.rglob("*") if p.is_file()}
     assert files == {
         "tokenize/config.pbtxt", "tokenize/1/model.py", "generate/config.pbtxt", "generate/1/model.py",
@@ -152,7 +152,7 @@ def test_a_build_over_its_budget_publishes_nothing_and_the_old_one_stays(worksho
             workshop.build(precision="fp32", tools=TinyTools({"noise": 1.0}))
         assert "report.txt" in str(caught.value.hint)
         assert snapshot(built.repository) == before
-    assert "OVER ITS BUDGET" in (workshop.root / "build" / "tiny" / "cpu" / "failed" / "report.txt").read_text()
+    assert "OVER ITS BUDGET" in (workshop.plan().folder(workshop.root / "build") / "failed" / "report.txt").read_text()
     assert workshop.build().unchanged
 
 
@@ -166,7 +166,7 @@ def test_a_good_build_removes_the_report_of_a_failed_one(workshop: Workshop) -> 
     with pytest.raises(BuildError, match="over its budget"):
         workshop.build(tools=TinyTools({"noise": 1.0}))
     workshop.build(force=True)
-    assert not (workshop.root / "build" / "tiny" / "cpu" / "failed").exists()
+    assert not (workshop.plan().folder(workshop.root / "build") / "failed").exists()
 
 
 def test_more_tokens_than_the_model_was_made_for_are_refused(workshop: Workshop) -> None:
@@ -194,7 +194,7 @@ def test_only_the_newest_results_are_kept(workshop: Workshop) -> None:
 def test_the_stages_are_shown_as_plain_lines_without_a_terminal(workshop: Workshop) -> None:
     workshop.build()
     shown = [line.split()[0] for line in workshop.lines.getvalue().splitlines()]
-    assert shown == ["fetch", "quantize", "export", "write", "verify", "assemble"]
+    assert shown == ["fetch", "limits", "quantize", "export", "write", "verify", "assemble"]
     assert "peak" in workshop.lines.getvalue()
 
 

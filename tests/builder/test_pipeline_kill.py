@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.tiny_build import LIMITS, TinyTools, settings, snapshot, write_checkpoint
-from triune_builder.plan import BuildPlan
+from triune_builder.plan import BuildPlan, repository_of
 from triune_builder.progress import Display
 
 EVENTS = 20  # kills before a file operation, spread over all of them, besides one before every rename
@@ -48,7 +48,7 @@ class Yard:
     def __init__(self, root: Path) -> None:
         self.root, self.base = root / "yard", root / "base"
         self.model = write_checkpoint(self.base / "tiny.gguf", seed=0)
-        self.repository = self.root / "build" / "tiny" / "cpu" / "repository"
+        self.repository = repository_of(str(self.root / "tiny.gguf"), "cpu", self.root / "build")
         self.plan = BuildPlan(model=str(self.root / "tiny.gguf"), limits=LIMITS)
         settings(self.base)
         self.reset()

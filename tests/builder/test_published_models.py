@@ -15,7 +15,7 @@ import pytest
 from fakes.published import CONFIGS, Published, tensors
 from triune_builder.dry_run import DryRun, dry_run
 from triune_builder.inputs import Settings
-from triune_builder.plan import BuildPlan
+from triune_builder.plan import BuildPlan, folder_of
 from triune_builder.progress import Display
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.json"))
@@ -51,7 +51,7 @@ def test_a_published_checkpoint_passes_from_headers_alone(tmp_path: Path, name: 
     model = published.write(tmp_path / name)
     assert sum(path.stat().st_blocks * 512 for path in model.iterdir()) < 64e6  # nothing but headers takes disk
     found = run(tmp_path, model)
-    assert found.folder == tmp_path / "build" / name / "cpu" / "plan"
+    assert found.folder == folder_of(str(tmp_path / name), "cpu", tmp_path / "build") / "plan"
     graph = onnx.load(found.folder / "model.onnx", load_external_data=False).graph
     assert {i.name for i in graph.input} >= {"input_ids", "total_lengths", "logit_positions"}
     assert next(o.name for o in graph.output) == "logits"

@@ -37,7 +37,8 @@ Array = NDArray[np.float32]
 
 
 def windowed(**changes: Any) -> FakeCheckpoint:
-    return dense_checkpoint("llama", **(SIZES | {"sliding_window": WINDOW, "layer_types": KINDS} | changes))
+    on = {"use_sliding_window": True, "sliding_window": WINDOW, "layer_types": KINDS, "max_window_layers": 0}
+    return dense_checkpoint("qwen2", **(SIZES | on | changes))
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +180,8 @@ def test_an_engine_runs_with_fewer_positions_than_its_window(
     assert error(runner.run([Work(0, 9, (TEXTS[0][9],))])[0], expected[0][9]) < TOLERANCE
 
 
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3"])
-def test_every_dense_architecture_has_windows(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["mistral", "qwen2", "qwen3"])
+def test_every_dense_architecture_but_llama_has_windows(kind: str, tmp_path: Path) -> None:
     switch = {"use_sliding_window": True, "max_window_layers": 0} if kind.startswith("qwen") else {}
     plain = dense_checkpoint(kind, **SIZES, head_dim=16)
     checkpoint = dataclasses.replace(plain, config=plain.config | {"sliding_window": 7} | switch)
@@ -195,10 +196,11 @@ def test_every_dense_architecture_has_windows(kind: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("config", "windows"),
     [
-        ({}, (None,) * 3),
-        ({"sliding_window": 5}, (5, 5, 5)),
-        ({"sliding_window": None}, (None,) * 3),
-        ({"sliding_window": 5, "layer_types": KINDS}, (None, 5, 5)),
+        ({"model_type": "llama", "sliding_window": 5, "layer_types": KINDS}, (None,) * 3),  # which has none
+        ({"model_type": "mistral"}, (4096,) * 3),
+        ({"model_type": "mistral", "sliding_window": 5}, (5, 5, 5)),
+        ({"model_type": "mistral", "sliding_window": None}, (None,) * 3),
+        ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 1}, (None, 4096, 4096)),
         ({"model_type": "qwen2", "sliding_window": 5, "use_sliding_window": False, "max_window_layers": 0}, (None,) * 3),
         ({"model_type": "qwen2", "sliding_window": 5, "use_sliding_window": True, "max_window_layers": 2}, (None, None, 5)),
         ({"model_type": "qwen3", "sliding_window": 5, "use_sliding_window": True}, (None,) * 3),  # 28 full layers first
@@ -206,8 +208,8 @@ def test_every_dense_architecture_has_windows(kind: str, tmp_path: Path) -> None
     ],
 )
 def test_config_keys_say_which_layers_have_a_window(config: dict[str, Any], windows: tuple[int | None, ...]) -> None:
-    config = windowed(layer_types=None, sliding_window=None).config | {"attention_bias": False} | config
-    config = {k: v for k, v in config.items() if k in ("model_type", *config) and not (k.endswith("_bias"))}
+    silent = {k: v for k, v in dense_checkpoint("llama", **SIZES).config.items() if not k.endswith("_bias")}
+    config = silent | {"head_dim": 16} | config
     assert find_architecture(config["model_type"]).read(config).windows == windows
 
 
@@ -220,12 +222,26 @@ def test_config_keys_say_which_layers_have_a_window(config: dict[str, Any], wind
         ({"sliding_window": None}, "no window is in force"),
         ({"layer_types": KINDS[:2]}, "names 2 layers"),
         ({"layer_types": [*KINDS[:2], "chunked_attention"]}, "chunked_attention"),
-        ({"use_sliding_window": True}, "use_sliding_window = True .not understood."),
+        ({"use_sliding_window": None}, "use_sliding_window is null; expected true or false"),
     ],
 )
 def test_windows_that_are_not_understood_stop_the_build(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(BuildError, match=says):
         export(windowed(**changes), max_length=64)  # type: ignore[arg-type]  # a fake
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"layer_types": KINDS}, "layer_types is .*, and sliding_window, 5, makes all 3 layers sliding_attention"),
+        ({"layer_types": ["full_attention"] * 3}, "layer_types is .*, and sliding_window, 5"),
+        ({"use_sliding_window": False}, "use_sliding_window is False, sliding_window 5"),
+        ({"use_sliding_window": True, "sliding_window": None}, "use_sliding_window is True, sliding_window null"),
+    ],
+)
+def test_keys_that_contradict_mistrals_window_are_refused_by_both_names(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(BuildError, match=says):
+        export(dense_checkpoint("mistral", **(SIZES | {"sliding_window": 5} | changes)), max_length=64)  # type: ignore[arg-type]
 
 
 def test_limits_of_a_manifest_survive_a_round_trip(engine: Engine, tmp_path: Path) -> None:

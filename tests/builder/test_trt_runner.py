@@ -27,7 +27,9 @@ TOLERANCE = 4e-2  # of the largest logit; float16 gives up to 3e-3, with experts
 
 CHECKPOINTS: dict[str, Callable[[], FakeCheckpoint]] = {
     "llama": lambda: tiny_checkpoint(hidden_size=64, intermediate_size=96),
-    "llama with a window": lambda: tiny_checkpoint(hidden_size=64, intermediate_size=96, sliding_window=6),
+    "mistral with a window": lambda: tiny_checkpoint(
+        model_type="mistral", hidden_size=64, intermediate_size=96, sliding_window=6
+    ),
     # of this seed no token's experts are so near a tie that float16 chooses others
     "deepseek_v3": lambda: tiny_deepseek.tiny_checkpoint(seed=1),
 }

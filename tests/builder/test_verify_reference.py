@@ -94,7 +94,7 @@ def test_each_layer_is_read_once_for_all_texts() -> None:
     [
         ({"model_type": "mamba"}, "no reference for model_type 'mamba'; known: .*llama"),
         ({"hidden_act": "relu"}, "no activation 'relu'"),
-        ({"rope_scaling": {"rope_type": "dynamic"}}, "no RoPE scaling 'dynamic'"),
+        ({"rope_scaling": {"rope_type": "su"}}, "no RoPE scaling 'su'"),
         ({"num_hidden_layers": 3}, "no weight model.layers.2"),
     ],
 )

@@ -21,6 +21,12 @@ def test_a_completion_is_the_same_whole_and_streamed(run: Run) -> None:
     assert found["text"].startswith(" Paris") and found["streamed"] == found["text"]
 
 
+def test_a_response_is_a_chats_answer_whole_streamed_and_gone_on_from(run: Run) -> None:
+    found, chat = run("responses"), run("chat")
+    assert found["sent"]["text"] == found["sent"]["streamed"] == chat["text"]
+    assert found["kept"] == found["sent"] and found["sent"]["more"]
+
+
 def test_streamed_calls_of_tools_are_put_together(run: Run) -> None:
     found = run("tools")
     ((name, arguments),) = found["called"]

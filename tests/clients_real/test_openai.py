@@ -40,6 +40,20 @@ def test_the_package_puts_streamed_calls_together(run: Run) -> None:
     assert found["pieces"] > 2 * len(written)
 
 
+def test_a_response_is_the_chats_answer_whole_streamed_kept_and_gone_on_from(run: Run) -> None:
+    found, chat = run("responses"), run("chat")
+    assert found["texts"] == [chat["text"]] * 3
+    assert found["kinds"][0] == "response.created" and found["kinds"][-1] == "response.completed"
+    assert found["more"][0] == found["more"][1] and found["items"] == ["message"] * 3
+    assert found["usage"] == chat["usage"]
+
+
+def test_a_response_calls_functions_and_reads_their_results(run: Run) -> None:
+    found = run("response_tools")
+    assert found["streamed"] == found["whole"] and found["after"] > 0
+    assert all(json.loads(arguments)["city"] in ("Paris", "Rome") for arguments in found["whole"]) and found["whole"]
+
+
 def test_errors_are_the_package_s_own(run: Run) -> None:
     found = run("errors")
     assert found["errors"] == {

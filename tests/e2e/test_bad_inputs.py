@@ -99,7 +99,7 @@ def test_what_is_not_there_is_404_and_what_cannot_be_done_is_said(server: RealSe
         ("generate", {"input_ids": [10**6], "options": "{}"}, "token id 1000000"),
         ("generate", {"input_ids": [-1], "options": "{}"}, "token id -1"),
         ("generate", {"input_ids": [], "options": "{}"}, "the prompt has no tokens"),
-        ("generate", {"input_ids": [1] * 5_000, "options": "{}"}, "prompt has 5,000 tokens, but this engine holds 2,048"),
+        ("generate", {"input_ids": [1] * 9_000, "options": "{}"}, "prompt has 9,000 tokens, but this engine holds"),
         ("generate", {"input_ids": [1]}, "missing required input"),
         ("generate", {"input_ids": [1], "options": ["{}", "{}"]}, "the options name 2"),
         ("generate", {"input_ids": [1], "options": '{"params":{"top_p":7}}'}, "top_p is 7"),

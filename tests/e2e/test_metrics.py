@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from support.real_server import RealServer
 from triune_runtime.metrics import FAMILIES
@@ -47,3 +49,10 @@ def test_counts_grow_by_what_was_served(server: RealServer) -> None:
     after = [server.metric(name) for name in names]
     grown = [int(b - a) for a, b in zip(before, after, strict=True)]
     assert grown == [sum(r["num_input_tokens"] for r in replies), 15, 3]
+
+
+def test_every_series_names_its_model_as_dashboards_ask_for_it(server: RealServer) -> None:
+    text = httpx.get(server.options.metrics_url).text
+    series = [s for f in text_string_to_metric_families(text) for s in f.samples if s.name.startswith("vllm:")]
+    built_as = json.loads((server.options.repository / "generate/1/engine.json").read_text("utf-8"))["model"]
+    assert {s.labels.get("model_name") for s in series} == {built_as}

@@ -37,13 +37,24 @@ def answer(*texts: str, reason: str = "stop") -> list[Json]:
     return pieces
 
 
+def bytes_as_tokens(request: Json) -> httpx.Response:
+    """The tokenizer's answer: a token a byte, and 0 in front of a text, which is special and has none."""
+    ids = request.get("prompt_token_ids") or [0, *(request.get("text_input") or request["messages"]).encode()]
+    shown = bytes(one for one in ids if one).decode("utf-8", "replace")
+    outputs = {"input_ids": ids, "tokens": [f"<{one}>" for one in ids], "shown_text": shown}
+    return httpx.Response(200, json=outputs | {"text": "<s>" * ids.count(0) + shown, "max_length": 128})
+
+
 class Ensemble:
     """The stand-in: what it was asked, and what it says."""
 
     def __init__(self) -> None:
         self.reply: Reply = lambda request: answer("Hel", "lo")
         self.requests: list[Json] = []
+        self.asked: list[str] = []  # which model, of each of these
         self.cancelled: list[str] = []
+        self.tokenized: list[Json] = []  # what its tokenizer was asked
+        self.tokens: Callable[[Json], httpx.Response] = bytes_as_tokens
         self.ready = True
 
     def client(self) -> AsyncClient:
@@ -56,7 +67,11 @@ class Ensemble:
         if body.get("cancel"):
             self.cancelled.append(body["id"])
             return httpx.Response(200, json={"finish_reason": "cancelled"})
+        if request.url.path.startswith("/v2/models/tokenize/"):
+            self.tokenized.append(body)
+            return self.tokens(body)
         self.requests.append(body)
+        self.asked.append(request.url.path.split("/")[3])
         replies = [self.reply(one) for one in _sequences(body)]
         for reply in replies:
             if isinstance(reply, tuple):

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, models
-
 from .safetensors_writer import Shape, write_hollow
+from .tiny_llama import byte_tokenizer
 
 CONFIGS = Path(__file__).parents[1] / "builder" / "published"
 
@@ -62,7 +61,7 @@ class Published:
         """The folder without numbers; `changes` replace or (None) leave out tensors."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self.config, indent=2))
-        (folder / "tokenizer.json").write_text(Tokenizer(models.BPE()).to_str())
+        (folder / "tokenizer.json").write_text(byte_tokenizer())
         shapes = tensors(self.config) | changes
         write_hollow(folder, {name: shape for name, shape in shapes.items() if shape is not None}, self.shards)
         return folder

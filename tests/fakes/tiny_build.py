@@ -16,6 +16,7 @@ import numpy as np
 from triune_builder.inputs import Settings
 from triune_builder.pipeline import Built, build
 from triune_builder.plan import BuildPlan
+from triune_builder.quantize.policy import FLOAT, Precision
 from triune_builder.targets import find_target
 from triune_builder.targets.facts import EngineFacts
 from triune_builder.targets.target import Proof, Target, VerifyJob
@@ -90,12 +91,16 @@ class TinyPrecision:
     """With a budget that a right engine meets."""
 
     budgets: Mapping[str, Budget]
+    weights: Precision
 
 
-PRECISIONS = dict.fromkeys(
-    ("fp32", "int8", "int4", "w8a8"),
-    TinyPrecision({"full": Budget(logits_error=1e-4, greedy_agreement=1.0, perplexity_ratio=1.001)}),
-)
+PRECISIONS = {
+    name: TinyPrecision(
+        {"full": Budget(logits_error=1e-4, greedy_agreement=1.0, perplexity_ratio=1.001)},
+        Precision(name=name, linear=(("*", FLOAT),)),
+    )
+    for name in ("fp32", "int8", "int4", "w8a8")
+}
 
 
 @dataclass
@@ -104,11 +109,12 @@ class TinyTools:
 
     faults: Mapping[str, float] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    config: Mapping[str, Any] = field(default_factory=dict)  # keys of the checkpoint's that are otherwise
 
     @property
     def target(self) -> Target:
         return dataclasses.replace(
-            find_target("cpu"), precisions=PRECISIONS, compile=self.compile, proof=self.proof, verify=self.verify
+            find_target("cpu"), head_unit=1, precisions=PRECISIONS, compile=self.compile, proof=self.proof, verify=self.verify
         )
 
     def build(self, plan: BuildPlan, settings: Settings, **options: Any) -> Built:
@@ -119,7 +125,7 @@ class TinyTools:
         self.calls.append("fetch")
         cache.mkdir(parents=True, exist_ok=True)
         path = Path(model)
-        return tiny_checkpoint(seed=int(path.read_text()), files=(path,), num_hidden_layers=1)
+        return tiny_checkpoint(seed=int(path.read_text()), files=(path,), num_hidden_layers=1, **self.config)
 
     def compile(self, plan: Any, checkpoint: Any, folder: Path, stage: Any) -> EngineFacts:
         self.calls.append("compile")

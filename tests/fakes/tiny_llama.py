@@ -33,6 +33,10 @@ class FakeTensor:
     def dtype(self) -> str:
         return "float32"
 
+    @property
+    def nbytes(self) -> int:
+        return self.array.nbytes
+
     def float32(self) -> NDArray[np.float32]:
         self.reads.append(1)
         return self.array.copy()
@@ -50,6 +54,7 @@ class FakeCheckpoint:
     weights: Mapping[str, FakeTensor]
     tokenizer_json: str
     chat_template: str | None = None
+    tool_template: str | None = None
     special_tokens: dict[str, str] = field(default_factory=dict)
     stop_token_ids: tuple[int, ...] = (0,)
     bos_token_id: int | None = None

@@ -22,6 +22,7 @@ seen.thinkingOpen = await page.$eval(".thinking", (element) => element.open);
 seen.answer = await texts(".assistant .text");
 seen.strong = await texts(".assistant .text strong");
 seen.code = await texts(".code pre");
+seen.strings = await texts(".code pre .string");
 seen.scripts = await page.locator("#turns script").count();
 seen.note = await texts(".note span");
 seen.status = await texts("#status");
@@ -49,7 +50,30 @@ seen.error = await texts("#error");
 seen.kept = await page.inputValue("#prompt");
 
 await page.evaluate(() => (document.getElementById("settings").open = true));
+await page.fill("#system", "Be brief.");
 await look(visit, shots, "answered");
+
+// history: kept over a reload, with what was thought; the answer is made anew; a question is changed
+await page.reload();
+await page.waitForSelector(".assistant .text");
+seen.keptAnswers = await texts(".assistant .text");
+seen.keptThoughts = await texts(".thinking > div");
+seen.keptSystem = await page.inputValue("#system");
+await page.getByRole("button", { name: "Regenerate the answer" }).first().click();
+await page.waitForSelector(".thinking[open]");
+await idle(page);
+seen.afterRegenerate = await page.locator("#turns > li").count();
+await page.getByRole("button", { name: "Edit the message" }).first().click();
+seen.editFocused = await page.evaluate(() => document.activeElement.value);
+await look(visit, shots, "editing");
+await page.keyboard.press("Escape");
+seen.editCancelled = await page.locator(".edit").count();
+await page.getByRole("button", { name: "Edit the message" }).first().click();
+await page.fill(".edit textarea", "think again");
+await page.keyboard.press("Enter");
+await page.waitForSelector(".thinking[open]");
+await idle(page);
+seen.afterEdit = await texts("#turns .user > .text");
 
 await page.click("#new");
 seen.turnsAfterNew = await page.locator("#turns > li").count();
@@ -59,5 +83,17 @@ await page.click("#welcome button >> nth=0");
 await page.waitForSelector(".user .text");
 seen.example = await texts(".user .text");
 await page.keyboard.press("Escape");
+await idle(page);
+
+// earlier chats
+await page.click("#history summary");
+seen.chats = await texts("#chats button:first-child");
+await look(visit, shots, "history");
+await page.click("#chats button:first-child >> nth=0");
+seen.opened = await texts("#turns .user > .text");
+await page.click("#history summary");
+await page.getByRole("button", { name: /^Delete think/ }).click();
+seen.historyShown = await page.isVisible("#history");
+seen.stored = await page.evaluate(() => localStorage.getItem("triune.chats"));
 console.log(JSON.stringify(seen));
 await visit.browser.close();

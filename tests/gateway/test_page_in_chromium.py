@@ -25,7 +25,7 @@ from triune_gateway.settings import Settings
 
 pytestmark = needs_a_browser
 
-NAMES = ("empty", "answered")
+NAMES = ("empty", "answered", "editing", "history")
 THOUGHTS = "Let me think. First, this. Then, that."
 ANSWER = "**Here**:\n```python\nprint('<b>hi</b>')\n```\n<script>alert(1)</script> done."
 
@@ -116,6 +116,30 @@ def test_a_refusal_is_shown_and_what_was_asked_is_kept(seen: dict[str, Any]) -> 
 
 def test_a_new_chat_is_empty(seen: dict[str, Any]) -> None:
     assert seen["turnsAfterNew"] == 0
+
+
+def test_a_conversation_survives_a_reload_in_this_browser_alone(seen: dict[str, Any]) -> None:
+    assert seen["keptAnswers"][:2] == ["Here:", "<script>alert(1)</script> done."]
+    assert seen["keptThoughts"][0] == THOUGHTS
+    assert seen["keptSystem"] == "Be brief."
+    assert seen["chats"] == ["think again"]
+    assert seen["opened"] == ["think again"]
+
+
+def test_an_answer_is_made_anew_and_a_question_changed_in_place(seen: dict[str, Any]) -> None:
+    assert seen["afterRegenerate"] == 2
+    assert seen["editFocused"] == "think"
+    assert seen["editCancelled"] == 0
+    assert seen["afterEdit"] == ["think again"]
+
+
+def test_a_deleted_conversation_is_gone(seen: dict[str, Any]) -> None:
+    assert seen["historyShown"] is False
+    assert seen["stored"] == "[]"
+
+
+def test_code_has_colours_and_is_the_same_text(seen: dict[str, Any]) -> None:
+    assert seen["strings"] == ["'<b>hi</b>'"]
 
 
 def test_nothing_is_asked_of_others_and_the_console_is_quiet(seen: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ SIZES = {"hidden_size": 64, "intermediate_size": 96}
 TOLERANCE = {"float16": 4e-2, "bfloat16": 2e-1}  # of the largest logit
 CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "llama": lambda: tiny_checkpoint(**SIZES),
-    "llama with a window": lambda: tiny_checkpoint(**SIZES, sliding_window=6),
+    "mistral with a window": lambda: tiny_checkpoint(model_type="mistral", **SIZES, sliding_window=6),
     "qwen2": lambda: dense_checkpoint("qwen2", **SIZES),
     "qwen3": lambda: dense_checkpoint("qwen3", **SIZES, head_dim=16),
     "deepseek_v3": lambda: tiny_deepseek.tiny_checkpoint(seed=1),

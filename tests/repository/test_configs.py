@@ -231,6 +231,13 @@ def test_every_ensemble_is_the_same_steps_under_other_names() -> None:
             assert set(step.input_map) == set(whole[step.model_name].input_map)
 
 
+def test_no_ensemble_has_an_input_of_an_outputs_name() -> None:
+    """To Triton they would be one tensor."""
+    for name in ENSEMBLES:
+        parsed = config(name)
+        assert not {t.name for t in parsed.input} & {t.name for t in parsed.output}, name
+
+
 def test_a_client_of_vllm_finds_its_inputs_and_outputs_and_no_others() -> None:
     parsed = config("vllm_model")
     assert {t.name for t in parsed.input} == set(VLLM)
@@ -239,7 +246,7 @@ def test_a_client_of_vllm_finds_its_inputs_and_outputs_and_no_others() -> None:
     assert {n: kind for n, (kind, _) in kinds(parsed.output).items()} == {
         "text_output": "TYPE_STRING", "finish_reason": "TYPE_STRING", "cumulative_logprob": "TYPE_FP32",
         "logprobs": "TYPE_STRING", "num_input_tokens": "TYPE_UINT32", "num_output_tokens": "TYPE_UINT32",
-        "sequence_index": "TYPE_INT32",
+        "sequence_index": "TYPE_INT32", "prompt_logprobs": "TYPE_STRING",
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from triune_runtime.serving.sequence_tensors import SequenceTensors
 from triune_runtime.text.cut import Cut
 
 KV = KvCounts(new_blocks=3, reused_blocks=2, reused_tokens=32)
-FIRST = Chunk(4, Cut((3,), 0, 1), 2, None, (TokenLogprob(3, -1.0),), Times(1.0, 2.0), 0, 0)
+FIRST = Chunk(4, Cut((3,), 0, 1), 2, None, (TokenLogprob(3, -1.0),), Times(1.0, 2.0), 0, 0, scores=(TokenLogprob(2, -0.5),))
 SECOND = Chunk(5, Cut((5,), 0, 1, "x"), 1, "stop", (TokenLogprob(5, -2.0),), Times(1.0, 2.0, 3.0), 8, 6, KV)
 counts = st.integers(0, 9)
 chunks = st.builds(
@@ -35,6 +35,7 @@ def test_every_field_of_two_chunks_is_in_the_joined_one() -> None:
         "drafted": 8,
         "accepted": 6,
         "kv": KV,
+        "scores": (TokenLogprob(2, -0.5),),
     }
 
 

@@ -175,7 +175,8 @@ def test_our_client_has_the_options_that_are_declared_its() -> None:
     has = {field.name for field in dataclasses.fields(ClientOptions)}
     promised = {(row.sets or row.name) if isinstance(row, Option) else row.name for row in NAMES.values() if row.client}
     assert promised <= has
-    assert has - promised == {"logit_bias", "response_format", "tools", "tool_choice"}, "made into JSON by the client"
+    made_json = {"chat_template_kwargs", "logit_bias", "response_format", "tools", "tool_choice"}
+    assert has - promised == made_json, "made into JSON by the client"
 
 
 def test_the_openai_compatible_api_has_the_fields_that_are_declared_its() -> None:

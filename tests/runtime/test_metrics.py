@@ -80,11 +80,32 @@ def test_times_of_a_request_add_up(engine: StepLoop) -> None:
     assert seen(updates, "vllm:request_prefill_time_seconds") == (1.0, 2.0)
     assert seen(updates, "vllm:request_decode_time_seconds") == (1.0, 3.0)
     assert seen(updates, "vllm:e2e_request_latency_seconds") == (2.0, 7.0)
-    for name in ("time_per_output_token", "request_time_per_output_token", "inter_token_latency"):
+    for name in ("time_per_output_token", "request_time_per_output_token"):
         assert seen(updates, f"vllm:{name}_seconds") == (1.0, 1.0)
     assert values(updates, "vllm:prompt_tokens_total") == {"": 7}
     assert values(updates, "vllm:generation_tokens_total") == {"": 6}
     assert values(updates, "vllm:request_success_total") == {"stop": 0, "length": 2, "abort": 0, "error": 0}
+
+
+def test_every_gap_between_tokens_is_observed_not_their_mean() -> None:
+    clock = Clock()
+    runner = SlowRunner(clock)
+    engine = make_engine(runner, clock=clock, max_sequences=1, prefill_chunk=4, max_length=40, max_queue=2)
+    engine.submit(request(0, max_tokens=4))
+    engine.step()
+    for wait_s in (0.0, 4.0, 1.0):
+        clock.now += wait_s  # beside the second that every step takes
+        engine.step()
+    assert seen(engine.metrics.drain(), "vllm:inter_token_latency_seconds") == (1.0, 5.0, 2.0)
+
+
+def test_many_gaps_are_handed_on_as_an_even_sample() -> None:
+    metrics = Metrics(Snapshot(slots=1, kv=KvUsage(blocks=1, used=0, block_tokens=1)))
+    for number in range(1999):
+        metrics.next_token(float(number))
+    found = seen(metrics.drain(), "vllm:inter_token_latency_seconds")
+    assert found == tuple(map(float, range(0, 1999, 4)))
+    assert seen(metrics.drain(), "vllm:inter_token_latency_seconds") == ()
 
 
 def test_an_answer_of_one_token_has_no_time_between_tokens(engine: StepLoop) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from triune_runtime.errors import ManifestError, RequestError
+from triune_runtime.errors import RequestError
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.serving.prompts import PromptService
 from triune_runtime.text.chat import ChatTemplate, parse_messages
@@ -53,11 +53,6 @@ def test_special_tokens_have_no_text_and_other_added_ones_theirs() -> None:
     assert TABLE.join(TOKENIZER.encode("a<|end|>b<think>c").ids) == b"ab<think>c"
     assert len(TABLE) == 400
     assert TABLE[399] == b""  # padding of the vocabulary
-
-
-def test_a_tokenizer_that_is_not_byte_level_is_refused() -> None:
-    with pytest.raises(ManifestError, match="not ByteLevel"):
-        token_bytes(Tokenizer(models.WordLevel({"a": 0}, "a")), 1)
 
 
 def test_the_models_own_template_renders_a_chat() -> None:

@@ -86,7 +86,7 @@ def test_a_raw_prompt_is_one_text_unless_its_sender_asks(tmp_path: Path) -> None
     assert raw("<U>hi<A><think>\n").thinking_open
     assert not raw("<U>hi<A><think>\nhm</think>").thinking_open
     assert raw("<A><think>", thinking_budget=np.array([3])).params.thinking_budget == 3
-    with pytest.raises(RequestError, match="enable_thinking is given with text_input"):
+    with pytest.raises(RequestError, match="enable_thinking is given without messages"):
         raw("hi", enable_thinking=OFF)
 
 

@@ -93,6 +93,50 @@ def test_what_is_up_is_shown_by_a_second_up_and_by_status_until_down(triune: Tri
     assert not [p for p in family if p.is_running()]
 
 
+def test_what_is_asked_for_otherwise_than_it_runs_is_an_error_and_a_switch_serves_it(triune: Triune, tmp_path: Path) -> None:
+    triune("up", *triune.served)
+    pid = json.loads(triune("status", "--json").stdout)["pid"]
+    other = fake_repository(tmp_path / "other (1)")
+    port = free_port()
+    for arguments, named in (
+        ([f"--repository={other}"], str(other)),
+        ([f"--http-port={port}"], f"HTTP_PORT={port}"),
+        (["--cors=https://a.example"], "CORS=https://a.example"),
+    ):
+        said = triune.fails("up", *triune.served, *arguments)
+        assert f"{triune.repository} is being served" in said and named in said.partition("\n")[0]
+        assert "SWITCH=1" in said and named in said.partition("hint: ")[2]
+    assert json.loads(triune("status", "--json").stdout)["pid"] == pid
+    triune("up", f"--repository={other}", f"--http-port={port}", "--switch")
+    now = json.loads(triune("status", "--json").stdout)
+    assert now["repository"] == str(other) and now["pid"] != pid
+    assert now["ports"] == triune.ports | {"HTTP_PORT": port}  # what was not asked for stays
+
+
+def test_a_switch_that_cannot_be_made_leaves_the_server_alone(triune: Triune) -> None:
+    triune("up", *triune.served)
+    pid = json.loads(triune("status", "--json").stdout)["pid"]
+    assert "no model repository" in triune.fails("up", *triune.served, "--repository=nowhere", "--switch")
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = holder.getsockname()[1]
+        assert f"port {taken}" in triune.fails("up", f"--repository={triune.repository}", f"--http-port={taken}", "--switch")
+    assert json.loads(triune("status", "--json").stdout)["pid"] == pid
+
+
+def test_the_state_of_an_older_version_is_understood(triune: Triune) -> None:
+    triune("up", *triune.served)
+    file = triune.run_folder / "triune.json"
+    state = json.loads(file.read_text())
+    older = {
+        name: state["options"][name] for name in ("repository", "host", "http_port", "grpc_port", "metrics_port", "openai_port")
+    }
+    file.write_text(json.dumps({"pid": state["pid"], "created": state["created"], "options": older}))
+    assert "running already" in triune("up", *triune.served).stdout
+    assert triune("status").stdout.startswith("ready: ")
+
+
 def test_nothing_running_is_said_and_has_its_exit_code(triune: Triune) -> None:
     assert triune("status", exit_code=NOT_RUNNING).stdout == "no server is running; start one with `make up`\n"
     assert json.loads(triune("status", "--json", exit_code=NOT_RUNNING).stdout) == {"running": False}

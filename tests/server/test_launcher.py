@@ -51,18 +51,18 @@ def test_every_port_and_address_is_handed_on() -> None:
 
 
 def test_only_this_machine_is_served_unless_asked_otherwise() -> None:
-    assert ServerOptions().host == "127.0.0.1"
-    everywhere = dataclasses.replace(ServerOptions(), host="0.0.0.0")
+    assert ServerOptions(repository=Path("none")).host == "127.0.0.1"
+    everywhere = dataclasses.replace(ServerOptions(repository=Path("none")), host="0.0.0.0")
     assert arguments(everywhere)["http-address"] == "0.0.0.0"
     assert everywhere.http_url == "http://127.0.0.1:8000"  # what a client on this machine can use
 
 
 def test_a_relative_repository_is_made_absolute() -> None:
-    assert arguments(ServerOptions(repository=Path("some/where")))["model-repository"] == str(Path("some/where").resolve())
+    assert arguments(ServerOptions(repository=Path("some/where")))["model-repository"] == str(Path("some/where").absolute())
 
 
 def test_two_servers_share_no_memory() -> None:
-    one, two = (set(command(BINARIES, ServerOptions(), prefix)) for prefix in ("one_", "two_"))
+    one, two = (set(command(BINARIES, ServerOptions(repository=Path("none")), prefix)) for prefix in ("one_", "two_"))
     assert one ^ two == {f"--backend-config=python,shm-region-prefix-name={prefix}" for prefix in ("one_", "two_")}
 
 
@@ -104,6 +104,6 @@ def test_the_port_that_a_hint_offers_exists() -> None:
 
 
 def test_an_address_of_no_machine_is_not_taken_for_a_port() -> None:
-    message, hint = failure(dataclasses.replace(ServerOptions(), host="no such host"))
+    message, hint = failure(dataclasses.replace(ServerOptions(repository=Path("none")), host="no such host"))
     assert "no such host is no IPv4 address" in message
     assert "--host" in hint

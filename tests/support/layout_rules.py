@@ -16,6 +16,7 @@ PACKAGES = {
     "triune_load": "load",
     "r1_nano": "models/r1-nano",
     "bench": ".",
+    "triune_setup": "requirements",
 }
 
 # Of our own, what each may import.
@@ -29,16 +30,25 @@ ALLOWED: dict[str, set[str]] = {
     # A server holds nothing of the builder in memory, nor of what the engine needs: its supervisor runs for as long as it does.
     "triune_server": {
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets",
-        "triune_runtime.command_line",
+        "triune_runtime.command_line", "triune_runtime.interruption",
     },
-    "triune_server.command": {"triune_server", "triune_builder.cli", "triune_load.__main__"},
+    "triune_server.command": {
+        "triune_server", "triune_builder.cli", "triune_builder.verify_published", "triune_load.__main__",
+        "triune_client.__main__", "triune_runtime.command_line",
+    },
+    "triune_server.building": {  # `command` alone uses it
+        "triune_server", "triune_runtime.manifest", "triune_runtime.interruption", "triune_builder",
+    },
     "triune_runtime": {"triune_runtime"},
     "triune_builder": {
         "triune_builder", "triune_runtime.manifest", "triune_runtime.runner", "triune_runtime.targets", "triune_runtime.errors",
-        "triune_runtime.machine", "triune_runtime.command_line",
+        "triune_runtime.machine", "triune_runtime.command_line", "triune_runtime.interruption",
     },
     "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
-    "triune_builder.checkpoint": {"triune_builder.checkpoint", "triune_builder.errors", "triune_builder.project_models"},
+    "triune_builder.text_trial": {"triune_builder.errors", "triune_runtime"},  # tries what the server does
+    "triune_builder.checkpoint": {
+        "triune_builder.checkpoint", "triune_builder.errors", "triune_builder.named_models", "triune_builder.naming",
+    },
     "triune_builder.graph": {
         "triune_builder.graph", "triune_builder.checkpoint", "triune_builder.errors", "triune_runtime.manifest",
     },
@@ -49,13 +59,15 @@ ALLOWED: dict[str, set[str]] = {
         "triune_builder.repository", "triune_builder.errors", "triune_builder.fingerprint", "triune_runtime.manifest",
         "triune_runtime.errors",
     },
-    # A proof shares no code with what it proves: nothing of graph, quantize, targets or checkpoint.
+    # A proof shares no code with what it proves: nothing of graph (whose readers of config.json it would repeat the mistakes
+    # of), quantize, targets or checkpoint.
     "triune_builder.verify": {
         "triune_builder.verify", "triune_builder.errors", "triune_builder.progress", "triune_runtime.manifest",
         "triune_runtime.runner", "triune_runtime.targets", "triune_runtime.errors",
     },
     "triune_builder.verify.reference*": {  # nor with how it is compared
-        "triune_builder.verify.reference_deepseek", "triune_builder.verify.reference_parts", "triune_builder.errors",
+        "triune_builder.verify.reference_config", "triune_builder.verify.reference_deepseek",
+        "triune_builder.verify.reference_parts", "triune_builder.verify.reference_rope", "triune_builder.errors",
     },
     "triune_builder.targets.tensorrt.interpreter*": {
         "triune_builder.targets.tensorrt.interpreter", "triune_builder.targets.tensorrt.interpreter_layers",
@@ -66,14 +78,16 @@ ALLOWED: dict[str, set[str]] = {
         "triune_builder.targets.tensorrt.network_runner", "triune_runtime",
     },
     "r1_nano": {"r1_nano"},
+    # It runs before anything is installed, and asks of the machine what the server will.
+    "triune_setup": {"triune_setup", "triune_server.binaries", "triune_runtime.errors"},
     "bench": {"bench", "triune_builder", "triune_runtime", "triune_client"},
     "bench.accuracy": {"bench", "r1_nano"},
 }  # fmt: skip
 
 # The runtime, from the bottom up: each may import those of the lines above its own, not its neighbours.
 RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "allocator", "sampling.columns"),
-    ("manifest", "command_line"),
+    ("errors", "allocator", "crash", "sampling.columns"),
+    ("manifest", "command_line", "interruption"),
     ("runner", "text", "machine", "options.values"),
     ("request",),
     ("kv", "constraints", "targets"),
@@ -99,10 +113,10 @@ ADAPTERS: dict[str, set[str]] = {
     "gguf": {"triune_builder.checkpoint.gguf_header"},
     "huggingface_hub": {"triune_builder.checkpoint.hub"},
     "llguidance": {"triune_runtime.constraints.grammar"},
-    "jinja2": {"triune_runtime.text.chat"},
+    "jinja2": {"triune_runtime.text"},
     "tokenizers": {
         "triune_runtime.text", "triune_builder.checkpoint.gguf_tokenizer", "triune_builder.reasoning",
-        "triune_builder.verify.texts", "r1_nano", "bench.big_build",
+        "triune_builder.verify.texts", "triune_builder.text_trial", "r1_nano", "bench.big_build",
     },
     "tritonclient": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway"},
     "grpc": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway"},

@@ -64,16 +64,17 @@ class RealServer:
         return [p for p in family if "triton_python" in p.name() and f"/{model}/" in " ".join(p.cmdline())]
 
 
-def start(folder: Path, repository: Path = REPOSITORY) -> RealServer:
+def start(folder: Path, repository: Path = REPOSITORY, *more: str) -> RealServer:
     """Start a server and wait until it is ready."""
     options = ServerOptions(
         repository=repository, http_port=free_port(), grpc_port=free_port(), metrics_port=free_port(), openai_port=free_port()
     )
     ports = [f"--{name.lower().replace('_', '-')}={port}" for name, port in options.ports.items()]
+    served = [f"--repository={repository}", *ports, *more]
     log = folder / "serve.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "triune_server", "serve", f"--repository={repository}", f"--run-folder={folder}", *ports],
+            [sys.executable, "-m", "triune_server", "serve", f"--run-folder={folder}", *served],
             stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     server = RealServer(options, process, log)

@@ -19,7 +19,8 @@ class Checkpoint:
     weights: Mapping[str, Tensor]  # e.g. model.layers.0.self_attn.q_proj.weight; no lm_head.weight if it is tied
     tokenizer_json: str  # text of a tokenizer.json
     chat_template: str | None = None  # Jinja
-    special_tokens: dict[str, str] = field(default_factory=dict)  # bos_token, eos_token, pad_token, unk_token
+    tool_template: str | None = None  # used in place of it where a chat has tools
+    special_tokens: dict[str, str] = field(default_factory=dict)  # bos_token, eos_token, ..., and the publisher's own
     stop_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
     generation_config: dict[str, Any] = field(default_factory=dict)  # what of it is of use here, checked; see sampling.py

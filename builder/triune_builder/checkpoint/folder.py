@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BuildError
+from .chat_templates import TEMPLATE_FILES, read_chat_templates
 from .checkpoint import Checkpoint
 from .files import CONFIG_BYTES, TOKENIZER_BYTES, exists, parse_object, read_text
 from .fp8 import join_scales
@@ -19,8 +20,7 @@ from .tokenizer_file import Tokens, read_tokens
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 GENERATION, TOKENIZER_CONFIG = "generation_config.json", "tokenizer_config.json"
 VERIFICATION = "verification.json"
-OPTIONAL = (GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", "chat_template.jinja", VERIFICATION)
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+OPTIONAL = (GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", *TEMPLATE_FILES, VERIFICATION)
 _COMPUTED = ".rotary_emb.inv_freq"  # older checkpoints store this buffer; it follows from the config
 _EMBEDDING = "model.embed_tokens.weight"
 
@@ -36,8 +36,8 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
     tokenizer_json = _text(tokenizer, TOKENIZER_BYTES)
     generation = _json(folder / GENERATION, optional=True)
     tokenizer_config = _json(folder / TOKENIZER_CONFIG, optional=True)
-    named_tokens = _json(folder / "special_tokens_map.json", optional=True) | tokenizer_config
-    special_tokens = {key: text for key in _SPECIAL if (text := _token_text(named_tokens.get(key))) is not None}
+    special_tokens = _named_tokens(tokenizer_config, _json(folder / "special_tokens_map.json", optional=True))
+    chat_template, tool_template = read_chat_templates(folder, tokenizer_config, _text)
     stored, weight_files = read_weights(folder)
     weights, config = join_scales(stored, config)
     count = _token_count(config, weights)
@@ -48,7 +48,8 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
         config=config,
         weights={n: t for n, t in weights.items() if not n.endswith(_COMPUTED)},
         tokenizer_json=tokens.text,
-        chat_template=_chat_template(folder, tokenizer_config),
+        chat_template=chat_template,
+        tool_template=tool_template,
         special_tokens=special_tokens,
         stop_token_ids=stops,
         bos_token_id=bos,
@@ -58,7 +59,7 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
         files=(
             folder / CONFIG,
             tokenizer,
-            *(folder / n for n in OPTIONAL if (folder / n).is_file()),
+            *(path for name in OPTIONAL for path in sorted(folder.glob(name)) if path.is_file()),
             *weight_files,
         ),
     )
@@ -114,29 +115,23 @@ def _json(path: Path, *, optional: bool = False) -> dict[str, Any]:
     return {} if optional and not exists(path) else parse_object(path, _text(path))
 
 
+def _named_tokens(config: dict[str, Any], older: dict[str, Any]) -> dict[str, str]:
+    """Special tokens by name, the publisher's own among them, as templates know them.
+
+    Args:
+        config: tokenizer_config.json.
+        older: special_tokens_map.json, which counts for more where `config` is of the time before it listed added tokens.
+    """
+    named = older | config if "added_tokens_decoder" in config else config | older
+    own = {key: value for key, value in named.items() if key.endswith("_token")}
+    for key in ("extra_special_tokens", "model_specific_special_tokens"):
+        if isinstance(named.get(key), dict):
+            own |= named[key]
+    return {key: text for key, value in own.items() if (text := _token_text(value)) is not None}
+
+
 def _token_text(entry: Any) -> str | None:
     """A token as its text, or as an object that has its text."""
     if isinstance(entry, dict):
         entry = entry.get("content")
     return entry if isinstance(entry, str) else None
-
-
-def _chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str | None:
-    """The file's own if there is one; else a string, or the one named default (or the only one) of a list."""
-    path = folder / "chat_template.jinja"
-    if exists(path):
-        return _text(path)
-    entry = tokenizer_config.get("chat_template")
-    if not isinstance(entry, list):
-        return entry if isinstance(entry, str) else None
-    try:
-        named: dict[str, str] = {e["name"]: e["template"] for e in entry}
-    except (KeyError, TypeError) as error:
-        raise BuildError(f"{folder / 'tokenizer_config.json'} has a chat_template list that is not understood: {error!r}",
-                         "each entry should have a name and a template") from error  # fmt: skip
-    if "default" not in named and len(named) != 1:
-        raise BuildError(
-            f"{folder / 'tokenizer_config.json'} names its chat templates {', '.join(named) or 'nothing'}; none is default",
-            "put the one to use into chat_template.jinja",
-        )
-    return named.get("default", next(iter(named.values())))

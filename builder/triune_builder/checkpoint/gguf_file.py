@@ -25,6 +25,8 @@ _SAMPLING = {
     "min_p": "min_p",
     "penalty_repeat": "repetition_penalty",
 }
+# key of config.json -> the bias that tells it: the metadata says nothing of biases, the tensors do
+_BIAS_FLAGS = {"attention_bias": ".self_attn.o_proj.bias", "mlp_bias": ".mlp.down_proj.bias"}
 
 
 def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
@@ -76,12 +78,14 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
                 "build from the model's Hugging Face folder or hub id instead",
             )
         weights[named[0]] = _renamed(tensor, *named)
+    config |= {flag: True for flag, bias in _BIAS_FLAGS.items() if any(name.endswith(bias) for name in weights)}
     return Checkpoint(
         name=name or path.stem,
         config=config,
         weights=weights,
         tokenizer_json=vocabulary.tokenizer_json,
         chat_template=vocabulary.chat_template,
+        tool_template=metadata.get("tokenizer.chat_template.tool_use"),
         special_tokens=vocabulary.special_tokens,
         stop_token_ids=vocabulary.stop_token_ids,
         bos_token_id=vocabulary.token_ids.get("bos_token_id"),

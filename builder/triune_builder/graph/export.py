@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,10 @@ from triune_runtime.manifest import CacheTensor
 
 from ..checkpoint import Checkpoint
 from ..errors import BuildError
-from .arch import find_architecture
 from .cache import Layer, cache_inputs
 from .ops import Graph
-from .weights import StackSource, WeightSource
+from .promises import settled_config
+from .weights import Source, StackSource, WeightSource, same_values
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class GraphBundle:
     vocab_size: int
     stacks: dict[str, StackSource] = field(default_factory=dict)  # the same as `sources`, of weights stacked for experts
     mtp: GraphBundle | None = None  # the layer of multi-token prediction as a graph of its own
+    remarks: tuple[str, ...] = ()  # what was settled in reading config.json, in sentences
 
 
-def export(checkpoint: Checkpoint, *, max_length: int, with_mtp: bool = False) -> GraphBundle:
+def export(checkpoint: Checkpoint, *, max_length: int, with_mtp: bool = False, reads_head: bool = True) -> GraphBundle:
     """The float graph of `checkpoint` for sequences of up to `max_length` tokens.
 
     Inputs: `input_ids` int64 [batch, n], `total_lengths` int32 [batch] (tokens in the cache after this run),
@@ -46,15 +47,17 @@ def export(checkpoint: Checkpoint, *, max_length: int, with_mtp: bool = False) -
             graph output what that reads: `hidden` float32 [batch, n, hidden]. `mtp` has the inputs of the graph and
             `hidden`, with in `input_ids` the token after each position, and its own cache; its outputs are the same, but
             what a further token needs is named `next_hidden`.
+        reads_head: where the checkpoint stores a head that config.json ties to the table, compare the two: without, they
+            are taken for equal.
 
     Raises:
         BuildError: unknown architecture or config key; missing or spare weights.
     """
-    architecture = find_architecture(checkpoint.config.get("model_type"))
-    cfg = architecture.read(checkpoint.config)
-    model_type, weights = str(checkpoint.config["model_type"]), checkpoint.weights
+    model_type, weights = str(checkpoint.config.get("model_type")), checkpoint.weights
+    architecture, cfg = settled_config(checkpoint.config, weights.keys())
+    cfg = _with_stored_head(cfg, weights, compare=reads_head)
     mtp = None
-    if with_mtp and architecture.mtp and any(name.startswith(cfg.mtp_prefix) for name in weights):
+    if with_mtp and architecture.mtp and cfg.num_nextn_predict_layers:
         run = _Run(Graph(weights), cfg, cfg.mtp_cache, max_length)
         hidden = ir.val("hidden", ir.DataType.FLOAT, ["batch", "n", cfg.hidden_size])
         mtp = run.close(architecture.mtp(run.g, cfg, hidden, *run.arguments), model_type, hidden)
@@ -64,7 +67,19 @@ def export(checkpoint: Checkpoint, *, max_length: int, with_mtp: bool = False) -
     bundle = run.close(architecture.forward(run.g, cfg, *run.arguments, **options), model_type)
     spare = {name for name in weights if not name.endswith("rotary_emb.inv_freq")}  # older exports keep this table
     _check_all_read(spare - ({"lm_head.weight"} if cfg.tie_word_embeddings else set()), run.g.read)
-    return dataclasses.replace(bundle, mtp=mtp)
+    return dataclasses.replace(bundle, mtp=mtp, remarks=cfg.remarks)
+
+
+def _with_stored_head(cfg: Any, weights: Mapping[str, Source], *, compare: bool) -> Any:
+    """`cfg`, untied where a head of its own is stored all the same (transformers' PreTrainedModel.tie_weights)."""
+    table, head = weights.get("model.embed_tokens.weight"), weights.get("lm_head.weight")
+    if not cfg.tie_word_embeddings or table is None or head is None or (compare and same_values(table, head)):
+        return cfg
+    both = "tie_word_embeddings is true in config.json and lm_head.weight is stored"
+    if not compare:
+        return dataclasses.replace(cfg, remarks=(*cfg.remarks, f"{both}: a build compares it with model.embed_tokens.weight"))
+    remark = f"{both}, with other numbers than model.embed_tokens.weight: the stored head is used, as in transformers"
+    return dataclasses.replace(cfg, tie_word_embeddings=False, remarks=(*cfg.remarks, remark))
 
 
 class _Run:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ..errors import BuildError
-from .arch import find_architecture
+from .arch import Architecture, find_architecture
 from .arch.promised import Promised
 from .arch.promised import Shape as Shape
+from .keys import shown
 from .weights import Source
 
 _SHOWN = 10  # problems that an error lists
+_BIAS_FLAGS = (("attention_bias", ".self_attn."), ("mlp_bias", ".mlp."))
+
+
+def settled_config(config: Mapping[str, Any], stored: Collection[str]) -> tuple[Architecture, Any]:
+    """The architecture, and what it reads of config.json beside weights of the names `stored`.
+
+    Raises:
+        BuildError: an unknown architecture, or a key that is missing, malformed or not understood.
+    """
+    architecture = find_architecture(config.get("model_type"))
+    return architecture, architecture.settle(architecture.read(config), stored)
 
 
 def promised_weights(config: Mapping[str, Any]) -> Promised:
-    """What the checkpoint of that config.json holds.
+    """What the checkpoint of that config.json holds, all that is optional for the config alone included.
 
     Raises:
-        BuildError: an unknown architecture, or a key that is missing or not understood.
+        BuildError: as `settled_config`.
     """
     architecture = find_architecture(config.get("model_type"))
     return architecture.promises(architecture.read(config))
@@ -28,9 +40,10 @@ def check_weights(config: Mapping[str, Any], weights: Mapping[str, Source]) -> N
     """Compare a checkpoint's weights with what its config.json promises; reads no weight.
 
     Raises:
-        BuildError: as `promised_weights`; or names missing, spare and misshapen weights, all in one.
+        BuildError: as `settled_config`; or names missing, spare and misshapen weights, all in one.
     """
-    promised = promised_weights(config)
+    architecture, cfg = settled_config(config, weights.keys())
+    promised = architecture.promises(cfg)
     known = promised.required | promised.optional
     missing = [name for name in promised.required if name not in weights]
     spare = [name for name in weights if name not in known]
@@ -39,9 +52,13 @@ def check_weights(config: Mapping[str, Any], weights: Mapping[str, Source]) -> N
     kinds = (("missing", missing), ("spare", spare), ("misshapen", misshapen))
     problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds if names]
     if problems:
+        biases = [name for name in (*missing, *spare) if name.endswith(".bias")]
+        flags = {flag: config.get(flag, False) for flag, part in _BIAS_FLAGS if any(part in name for name in biases)}
+        said = "".join(f"; {flag} is {shown(value)} in config.json" for flag, value in flags.items())
         raise BuildError(
-            f"the weights are not those that config.json promises of {config.get('model_type')}: {'; '.join(problems)}",
-            "is the checkpoint complete, and of the model and version of its config.json?",
+            f"the weights are not those that config.json promises of {config.get('model_type')}: {'; '.join(problems)}{said}",
+            "is the checkpoint complete, and of the model and version of its config.json?"
+            + (" If these biases are the model's own, correct the key" if flags else ""),
         )
 
 

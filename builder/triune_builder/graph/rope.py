@@ -1,92 +1,48 @@
-"""Rotary position tables: cos and sin of every position and frequency, with the published scalings. Pure NumPy."""
+"""Rotary position tables: cos and sin of every position and frequency; and how config.json says which. Pure NumPy.
+
+What keys mean is what transformers 5 takes them for (modeling_rope_utils.py: convert_rope_params_to_dict,
+standardize_rope_params and the ROPE_INIT_FUNCTIONS), but for YaRN's `attn_factor`, which it does not know: see docs/config.md.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BuildError
+from ..errors import BuildError, option
+from .keys import FLAG, Key, Kind, count, is_number, number, read_key, shown
+from .rope_scalings import DynamicScaling, LinearScaling, Llama3Scaling, LongRopeScaling, Scaling
+from .rope_scalings import YarnScaling as YarnScaling
 
+USUAL_THETA = 10_000.0
+_FACTOR = Key(kind=number(above=0))
+_SIZE = Key(kind=number(least=0), missing=None, null=None)
+_FACTORS = Key(kind=Kind("a list of numbers above 0",
+                         lambda value: isinstance(value, list) and all(is_number(v) and v > 0 for v in value)))  # fmt: skip
 
-@dataclass(frozen=True, kw_only=True)
-class Llama3Scaling:
-    """Llama 3.1's frequency scaling: long waves are stretched by `factor`, short ones kept, between them a ramp."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
-
-    def apply(self, frequencies: NDArray[np.float64], theta: float) -> NDArray[np.float64]:
-        turns = self.original_max_position_embeddings * frequencies / (2 * math.pi)  # in the original context
-        ramp = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
-        keep = np.clip(ramp, 0.0, 1.0)
-        return keep * frequencies + (1 - keep) * frequencies / self.factor
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearScaling:
-    """Position interpolation (Chen et al. 2023): all positions divided by `factor`."""
-
-    factor: float
-
-    def apply(self, frequencies: NDArray[np.float64], theta: float) -> NDArray[np.float64]:
-        return frequencies / self.factor
-
-
-@dataclass(frozen=True, kw_only=True)
-class YarnScaling:
-    """YaRN (Peng et al. 2023): slow pairs are interpolated by `factor`, fast ones kept, between them a ramp over the pairs.
-
-    `amplitude` and `softmax_factor` counter that attention gets flatter over longer texts.
-    """
-
-    factor: float
-    original_max_position_embeddings: int
-    beta_fast: float = 32.0  # turns in the original context from which a pair is kept
-    beta_slow: float = 1.0  # turns up to which it is interpolated
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
-    attention_factor: float | None = None
-    attn_factor: float = 1.0  # times the amplitude that follows from `factor`: R1-0528-Qwen3-8B so takes it back to 1
-    truncate: bool = True  # the ramp's ends are whole numbers
-
-    def apply(self, frequencies: NDArray[np.float64], theta: float) -> NDArray[np.float64]:
-        low, high = self._pair(self.beta_fast, frequencies, theta), self._pair(self.beta_slow, frequencies, theta)
-        if self.truncate:
-            low, high = math.floor(low), math.ceil(high)
-        low, high = max(low, 0), min(high, 2 * len(frequencies) - 1)
-        ramp = np.clip((np.arange(len(frequencies)) - low) / max(high - low, 1e-3), 0.0, 1.0)
-        return frequencies / self.factor * ramp + frequencies * (1 - ramp)
-
-    @property
-    def amplitude(self) -> float:
-        """What cos and sin are multiplied by."""
-        if self.attention_factor is not None:
-            return self.attention_factor
-        if self.mscale and self.mscale_all_dim:
-            return self.attn_factor * self._magnitude(self.mscale) / self._magnitude(self.mscale_all_dim)
-        return self.attn_factor * self._magnitude(1.0)
-
-    @property
-    def softmax_factor(self) -> float:
-        """What DeepSeek multiplies the softmax scale by."""
-        return self._magnitude(self.mscale_all_dim) ** 2 if self.mscale_all_dim else 1.0
-
-    def _pair(self, turns: float, frequencies: NDArray[np.float64], theta: float) -> float:
-        """The (fractional) pair that turns so often in the original context."""
-        return len(frequencies) * math.log(self.original_max_position_embeddings / (turns * 2 * math.pi)) / math.log(theta)
-
-    def _magnitude(self, scale: float) -> float:
-        return 0.1 * scale * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
-
-
-Scaling = Llama3Scaling | LinearScaling | YarnScaling
+# rope_type -> what it reads besides rope_theta and original_max_position_embeddings
+TYPES: dict[str, dict[str, Key]] = {
+    "default": {},
+    "linear": {"factor": _FACTOR},
+    "dynamic": {"factor": _FACTOR},
+    "llama3": dict.fromkeys(("factor", "low_freq_factor", "high_freq_factor"), _FACTOR),
+    "yarn": {
+        "factor": Key(kind=number(above=0), null=None),
+        **dict.fromkeys(("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim"), _SIZE),
+        "attn_factor": Key(kind=number(above=0), missing=1.0, null=1.0),
+        "truncate": Key(kind=FLAG, missing=True, null=False),
+    },
+    "longrope": {
+        "short_factor": _FACTORS, "long_factor": _FACTORS, "factor": Key(kind=number(above=0), missing=None, null=None),
+        "attention_factor": _SIZE,
+    },
+}  # fmt: skip
+_FROM_ORIGINAL = ("llama3", "yarn", "longrope")  # types that read original_max_position_embeddings
+_ANY = frozenset({"rope_theta", "rope_type", "type", "original_max_position_embeddings", "partial_rotary_factor", "finetuned"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,42 +52,187 @@ class Rope:
     dim: int
     theta: float
     scaling: Scaling | None = None
+    remarks: tuple[str, ...] = field(default=(), compare=False)  # what was settled in reading
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of a text from which on the frequencies are others, which is not built; None: they never are."""
+        return self.scaling.limit if isinstance(self.scaling, DynamicScaling | LongRopeScaling) else None
 
     def tables(self, max_length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """cos and sin [max_length, dim/2]; frequencies theta^(-2i/dim) (Su et al. 2021)."""
+        """cos and sin [max_length, dim/2]; frequencies theta^(-2i/dim) (Su et al. 2021).
+
+        Raises:
+            BuildError: the scaling has other frequencies for texts of that length.
+        """
+        if self.longest is not None and max_length > self.longest:
+            raise BuildError(
+                f"--max-length is {max_length:,}; this model's rotary frequencies change within a text of more than "
+                f"{self.longest:,} tokens, which is not built",
+                f"choose {option('max_length', self.longest)} or less, or leave it out",
+            )
         frequencies = self.theta ** -(np.arange(0, self.dim, 2, dtype=np.float64) / self.dim)
         if self.scaling:
             frequencies = self.scaling.apply(frequencies, self.theta)
+        if not np.isfinite(frequencies * max_length).all():
+            raise BuildError(
+                "config.json: rotary frequencies are beyond all numbers", "correct rope_theta and the rope scaling"
+            )
         angles = np.arange(max_length, dtype=np.float64)[:, None] * frequencies
-        amplitude = self.scaling.amplitude if isinstance(self.scaling, YarnScaling) else 1.0
+        amplitude = self.scaling.amplitude if isinstance(self.scaling, YarnScaling | LongRopeScaling) else 1.0
         return (amplitude * np.cos(angles)).astype(np.float32), (amplitude * np.sin(angles)).astype(np.float32)
 
 
-_SCALINGS: dict[str, type[Scaling]] = {"llama3": Llama3Scaling, "linear": LinearScaling, "yarn": YarnScaling}
-
-
-def read_rope(config: Mapping[str, Any], dim: int) -> Rope:
+def read_rope(config: Mapping[str, Any], dim: int, *, max_positions: int | None = None) -> Rope:
     """The rotary embedding that config.json describes, under its older (`rope_scaling`) or newer (`rope_parameters`) keys.
 
+    Args:
+        max_positions: the model's max_position_embeddings.
+
     Raises:
-        BuildError: a scaling type or key that is not understood.
+        BuildError: a scaling type or key that is not understood; two keys that contradict each other.
     """
-    raw = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    theta = float(raw.pop("rope_theta", config.get("rope_theta", 10_000.0)))
-    kind = raw.pop("rope_type", raw.pop("type", "default"))
-    raw.pop("type", None)
-    if kind in (None, "default"):
-        scaling = None
-    elif kind in _SCALINGS:
-        fields = _SCALINGS[kind].__dataclass_fields__
-        needed = {name for name, field in fields.items() if field.default is MISSING}
-        if not needed <= set(raw) <= set(fields):
-            raise BuildError(
-                f"rope scaling {kind!r} has the keys {', '.join(sorted(raw)) or 'none'}; expected {', '.join(sorted(needed))}"
-                + (f", and perhaps {', '.join(sorted(set(fields) - needed))}" if needed != set(fields) else ""),
-                "correct rope_scaling in config.json",
+    if dim % 2:
+        raise BuildError(f"{dim} numbers of a head are rotated in pairs", "correct head_dim in config.json")
+    name, raw = _parameters(config)
+    kind, remarks = _kind(name, raw)
+    theta = _theta(config, name, raw)
+    _refuse_unknown(config, name, raw, kind)
+    said = {key: _value(raw, key, meant, f"{name}.") for key, meant in TYPES[kind].items()}
+    original = _original(config, raw, max_positions) if kind in _FROM_ORIGINAL else 0
+    if kind == "dynamic" and max_positions is None:
+        _refuse("max_position_embeddings is missing", "rope scaling 'dynamic' needs it")
+    scaling = _scaling(kind, said, original, max_positions or 0, dim)
+    if kind == "yarn" and theta <= 1:
+        _refuse(f"rope_theta is {theta:g}; rope scaling 'yarn' needs one above 1", "correct rope_theta in config.json")
+    remarks += _settled(config, name, raw, kind, theta)
+    return Rope(dim=dim, theta=theta, scaling=scaling, remarks=tuple(remarks))
+
+
+def _parameters(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The object that counts, and its name: rope_scaling, unless it is empty."""
+    for name in ("rope_scaling", "rope_parameters"):
+        value = config.get(name)
+        if value is not None and not isinstance(value, dict):
+            _refuse(f"{name} is {shown(value)}; expected an object or null", f"correct {name} in config.json")
+        if value:
+            inner = [key for key, entry in value.items() if isinstance(entry, dict)]
+            if inner:
+                _refuse(
+                    f"{name} has parameters of its own for {', '.join(inner)}; one set for all layers is built",
+                    "this model is not one that can be built here",
+                )
+            return name, value
+    return "rope_parameters", {}
+
+
+def _kind(name: str, raw: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The scaling's type; of its two spellings the newer counts."""
+    kind = raw.get("rope_type", raw.get("type", "default"))
+    if not isinstance(kind, str) or kind not in TYPES:
+        _refuse(
+            f"rope scaling {shown(kind)} in {name} is not known; known: {', '.join(TYPES)}",
+            "correct it in config.json, or choose a model with a known one",
+        )
+    if raw.get("type", kind) != kind:
+        return kind, [
+            f"config.json: {name} has rope_type {kind!r} and type {raw['type']!r}: rope_type counts, as in transformers"
+        ]
+    return kind, []
+
+
+def _theta(config: Mapping[str, Any], name: str, raw: Mapping[str, Any]) -> float:
+    inside = "rope_theta" in raw
+    key = Key(kind=number(above=0), missing=USUAL_THETA)
+    theta = float(_value(raw if inside else config, "rope_theta", key, f"{name}." if inside else ""))
+    other = config.get("rope_parameters") or {}
+    dropped = other.get("rope_theta") if name == "rope_scaling" and isinstance(other, dict) else None
+    if dropped is not None and dropped != theta:
+        _refuse(
+            f"rope_scaling replaces rope_parameters, whose rope_theta is {shown(dropped)}, and means rope_theta {theta:g}",
+            "write rope_theta into rope_scaling, and remove rope_parameters",
+        )
+    return theta
+
+
+def _refuse_unknown(config: Mapping[str, Any], name: str, raw: Mapping[str, Any], kind: str) -> None:
+    known = _ANY.union(*TYPES.values())
+    unknown = [key for key in raw if key not in known and raw[key] is not None]
+    if unknown:
+        _refuse(
+            f"rope scaling {kind!r} has the keys {', '.join(sorted(raw.keys() - {'type', 'rope_type'}))} in {name}; expected "
+            f"{', '.join(TYPES[kind]) or 'rope_theta'}",
+            f"correct {name} in config.json",
+        )
+    for where, value in (("", config.get("partial_rotary_factor")), (f"{name}.", raw.get("partial_rotary_factor"))):
+        if value is not None and not (is_number(value) and value == 1):
+            _refuse(f"{where}partial_rotary_factor is {shown(value)}; heads are rotated as a whole", "only 1 is built")
+    if kind not in ("default", "yarn") and raw.get("mscale_all_dim"):
+        _refuse(f"{name}.mscale_all_dim is {shown(raw['mscale_all_dim'])} beside rope scaling {kind!r}", "only yarn has it")
+
+
+def _original(config: Mapping[str, Any], raw: Mapping[str, Any], max_positions: int | None) -> int:
+    """The context that the model was first trained for; a key outside of the scaling counts before the one inside."""
+    source = config if "original_max_position_embeddings" in config else raw
+    meant = Key(kind=count(), missing=max_positions) if max_positions is not None else Key(kind=count())
+    return int(_value(source, "original_max_position_embeddings", meant, ""))
+
+
+def _scaling(kind: str, said: dict[str, Any], original: int, max_positions: int, dim: int) -> Scaling | None:
+    if kind == "llama3":
+        if not said["low_freq_factor"] < said["high_freq_factor"]:
+            _refuse(
+                f"low_freq_factor is {said['low_freq_factor']}, high_freq_factor {said['high_freq_factor']}",
+                "high_freq_factor must be the greater; correct it in config.json",
             )
-        scaling = _SCALINGS[kind](**raw)
-    else:
-        raise BuildError(f"rope scaling {kind!r} is not known; known: {', '.join(_SCALINGS)}", "add it in graph/rope.py")
-    return Rope(dim=dim, theta=theta, scaling=scaling)
+        return Llama3Scaling(**said, original_max_position_embeddings=original)
+    if kind == "linear":
+        return LinearScaling(**said)
+    if kind == "dynamic":
+        return DynamicScaling(**said, limit=max_positions)
+    if kind in ("yarn", "longrope") and said["factor"] is None:
+        if not max_positions:
+            _refuse(f"rope scaling {kind!r} has no factor", "say it, or max_position_embeddings")
+        said["factor"] = max_positions / original
+    if kind == "yarn":
+        betas = {"beta_fast": said["beta_fast"] or 32.0, "beta_slow": said["beta_slow"] or 1.0}
+        return YarnScaling(**(said | betas), original_max_position_embeddings=original)
+    if kind == "longrope":
+        short, long = said["short_factor"], said.pop("long_factor")
+        if not len(short) == len(long) == dim // 2:
+            _refuse(f"short_factor and long_factor have {len(short)} and {len(long)} numbers", f"{dim // 2} are needed")
+        return LongRopeScaling(**(said | {"short_factor": tuple(short)}), limit=original)
+    return None
+
+
+def _settled(config: Mapping[str, Any], name: str, raw: Mapping[str, Any], kind: str, theta: float) -> list[str]:
+    """What of two keys was taken, where both are there and differ."""
+    said = []
+    other = config.get("rope_parameters")
+    if (
+        name == "rope_scaling"
+        and other
+        and {k: v for k, v in other.items() if k != "rope_theta"} != {k: v for k, v in raw.items() if k != "rope_theta"}
+    ):
+        said.append("config.json has rope_scaling and rope_parameters, which differ: rope_scaling counts, as in transformers")
+    outer = config.get("rope_theta")
+    if "rope_theta" in raw and outer is not None and outer != theta:
+        said.append(f"config.json has two values of rope_theta: {theta:g} in {name} counts, as in transformers")
+    outer = config.get("original_max_position_embeddings")
+    if kind in _FROM_ORIGINAL and outer is not None and raw.get("original_max_position_embeddings", outer) != outer:
+        said.append(f"config.json has two values of original_max_position_embeddings: {outer} counts, as in transformers")
+    if kind == "yarn" and raw.get("attn_factor") is not None:
+        said.append(f"config.json: attn_factor = {shown(raw['attn_factor'])} is read as vLLM and llama.cpp read it; "
+                    "transformers ignores it")  # fmt: skip
+    return said
+
+
+def _value(source: Mapping[str, Any], name: str, key: Key, where: str) -> Any:
+    value, problem = read_key(source, name, key)
+    if problem:
+        _refuse(f"{where}{problem}", "correct config.json, or fetch the model's own again")
+    return value
+
+
+def _refuse(problem: str, hint: str) -> NoReturn:
+    raise BuildError(f"config.json: {problem}", hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from ..checkpoint import Blocks, Tensor
 from ..checkpoint.tensor import BLOCKED
 from ..errors import BuildError
+
+_BAND = 1 << 24  # bytes compared at a time
 
 
 class Source(Protocol):
@@ -95,3 +98,28 @@ def fuse(name: str, weights: Mapping[str, Source], part_names: Sequence[str]) ->
         shapes = ", ".join(str(tuple(p.shape)) for p in parts)
         raise BuildError(f"the parts of {name} have shapes {shapes}", "all must agree behind the first axis")
     return WeightSource(name, tuple(parts), tuple(part_names))
+
+
+def same_values(one: Source, other: Source) -> bool:
+    """Whether both hold the same numbers; of files of one type it compares the bytes, a band at a time.
+
+    Raises:
+        BuildError: a file cannot be read.
+    """
+    if tuple(one.shape) != tuple(other.shape):
+        return False
+    if isinstance(one, Tensor) and isinstance(other, Tensor) and one.dtype == other.dtype:
+        places = one.location(), other.location()
+        if places[0] is not None and places[1] is not None:
+            return _same_bytes(places[0], places[1])
+    return np.array_equal(one.float32(), other.float32())
+
+
+def _same_bytes(one: tuple[Path, int, int], other: tuple[Path, int, int]) -> bool:
+    try:
+        first, second = (np.memmap(path, np.uint8, "r", offset, (size,)) for path, offset, size in (one, other))
+    except (OSError, ValueError) as error:
+        raise BuildError(f"cannot read {one[0]}: {error}", "the file changed or went away; fetch it again") from error
+    return len(first) == len(second) and all(
+        np.array_equal(first[at : at + _BAND], second[at : at + _BAND]) for at in range(0, len(first), _BAND)
+    )

@@ -1,4 +1,4 @@
-"""Which layers see only the latest positions: config.json's ways to say so."""
+"""Which layers see only the latest positions: config.json's ways to say so, as transformers' architectures read them."""
 
 from __future__ import annotations
 
@@ -6,42 +6,69 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BuildError
+from .keys import FLAG, LAYER_KINDS, Key, count, shown
 
-SLIDING = frozenset({"sliding_window", "layer_types"})  # keys that any architecture may carry
-SWITCHED = frozenset({"use_sliding_window", "max_window_layers"})  # and Qwen's own
 _FULL, _WINDOWED = "full_attention", "sliding_attention"
-_QWEN_FULL_LAYERS = 28  # what Qwen's configs mean where they do not say max_window_layers
+USUAL_WINDOW = 4096  # what Mistral's and Qwen's configs mean where they do not say sliding_window
+_WINDOW = Key(kind=count(), missing=USUAL_WINDOW, null=None)
+
+MISTRAL: dict[str, Key] = {"sliding_window": _WINDOW}
+QWEN: dict[str, Key] = {
+    "use_sliding_window": Key(kind=FLAG, missing=False),
+    "sliding_window": Key(kind=count(least=0), missing=USUAL_WINDOW, null=None),
+    "max_window_layers": Key(kind=count(least=0), missing=28),
+    "layer_types": Key(kind=LAYER_KINDS, missing=None, null=None),
+}
+
+Windows = tuple[int | None, ...]  # of each layer, how many positions a query sees, its own included; None: all
 
 
-def read_windows(config: Mapping[str, Any], *, switched: bool = False) -> tuple[int | None, ...]:
-    """Of each layer, how many positions a query sees, its own included; None: all.
+def mistral_windows(config: Mapping[str, Any], said: Mapping[str, Any]) -> Windows:
+    """Every layer has the window.
 
-    Args:
-        switched: the window counts only where `use_sliding_window` is true, and only from layer `max_window_layers` on
-            where `layer_types` does not name the layers (Qwen's rules).
+    Raises:
+        BuildError: `layer_types` or `use_sliding_window` contradict it; transformers' Mistral reads neither, others do.
+    """
+    window: int | None = said["sliding_window"]
+    layers: int = said["num_hidden_layers"]
+    kinds, switch = config.get("layer_types"), config.get("use_sliding_window")
+    wanted = _FULL if window is None else _WINDOWED
+    if kinds is not None and kinds != [wanted] * layers:
+        raise BuildError(
+            f"config.json: layer_types is {shown(kinds)}, and sliding_window, {'null' if window is None else window}, "
+            f"makes all {layers} layers {wanted}",
+            "remove layer_types, or say sliding_window: null if no layer has a window",
+        )
+    if switch not in (None, window is not None):
+        raise BuildError(
+            f"config.json: use_sliding_window is {shown(switch)}, sliding_window {'null' if window is None else window}",
+            "remove use_sliding_window, or say sliding_window: null if no layer has a window",
+        )
+    return (window,) * layers
+
+
+def qwen_windows(said: Mapping[str, Any]) -> Windows:
+    """The window counts only where `use_sliding_window` is true, and only from layer `max_window_layers` on where
+    `layer_types` does not name the layers.
 
     Raises:
         BuildError: the keys are malformed or do not agree.
     """
-    layers, window = config["num_hidden_layers"], config.get("sliding_window")
-    if switched and not config.get("use_sliding_window", False):
-        window = None
-    elif window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
-        raise BuildError(f"sliding_window is {window!r} in config.json", "it must be a number of positions, or null")
-    kinds = config.get("layer_types")
+    layers, kinds = said["num_hidden_layers"], said["layer_types"]
+    window = said["sliding_window"] if said["use_sliding_window"] else None
+    if window == 0:
+        raise BuildError("sliding_window is 0 in config.json", "it must be a number of positions, or null")
     if kinds is None:
-        first = config.get("max_window_layers", _QWEN_FULL_LAYERS) if switched else 0
-        kinds = [_WINDOWED if i >= first and window is not None else _FULL for i in range(layers)]
-    unknown = sorted({str(kind) for kind in kinds} - {_FULL, _WINDOWED})
-    if len(kinds) != layers or unknown:
+        return tuple(window if i >= said["max_window_layers"] else None for i in range(layers))
+    if len(kinds) != layers or set(kinds) - {_FULL, _WINDOWED}:
         raise BuildError(
-            f"layer_types names {len(kinds)} layers, of kinds {', '.join(sorted(map(str, set(kinds))))}",
+            f"layer_types names {len(kinds)} layers, of kinds {shown(', '.join(sorted(set(kinds))))}",
             f"name each of the {layers} layers {_FULL} or {_WINDOWED}",
         )
     if _WINDOWED in kinds and window is None:
         raise BuildError(
             f"layer_types has layers of {_WINDOWED}, but no window is in force (sliding_window = "
-            f"{config.get('sliding_window')!r}, use_sliding_window = {config.get('use_sliding_window')!r})",
+            f"{said['sliding_window']!r}, use_sliding_window = {said['use_sliding_window']!r})",
             "give both, or neither",
         )
     return tuple(window if kind == _WINDOWED else None for kind in kinds)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..errors import BuildError
+from ..errors import BuildError, option
 from ..graph.rewrite import Rewriter
 from ..graph.weights import WeightSource
 from .change import Change
@@ -59,12 +59,10 @@ class Weight:
         """
         self._rows, self._columns = sources[0].shape
         if self._columns % scheme.unit:
-            what, instead = (
-                (f"the experts of {change.name} have", "fp32") if is_stack else (f"{change.name} has", "w8a8 or fp32")
-            )
-            raise BuildError(
+            what = f"the experts of {change.name} have" if is_stack else f"{change.name} has"
+            raise BuildError(  # `triune build` says so before, with what can be built
                 f"{what} {self._columns} columns, which blocks of {scheme.unit} do not divide",
-                f"build with PRECISION={instead}",
+                f"choose {option('precision', 'fp32')}",
             )
         self._change, self._scheme, self._sources, self._observed = change, scheme, sources, observed
         self._latest, self._is_stack = latest, is_stack

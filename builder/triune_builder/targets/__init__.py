@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from triune_runtime.targets import DEFAULT_TARGET as DEFAULT_TARGET
 
-from ..errors import BuildError
+from ..errors import BuildError, option
 from .target import Target
 
 TARGETS = ("cpu", "tensorrt")  # the packages here, each with its TARGET in target.py
@@ -20,8 +21,10 @@ def find_target(name: str) -> Target:
         BuildError: there is none.
     """
     if name not in TARGETS:
+        close = get_close_matches(name.lower(), TARGETS, n=1)
         raise BuildError(
-            f"unknown target {name!r}; known: {', '.join(TARGETS)}", f"choose a known target, e.g. {DEFAULT_TARGET}"
+            f"unknown target {name!r}; known: {', '.join(TARGETS)}",
+            f"did you mean {close[0]}?" if close else f"choose {option('target', DEFAULT_TARGET)}",
         )
     target: Target = importlib.import_module(f"{__name__}.{name}.target").TARGET
     return target

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..quantize.policy import FLOAT, HEAD, Precision
+
+if TYPE_CHECKING:
+    from ..quantize.schemes.scheme import Scheme
 
 Kind = Literal["vector", "table", "head", "router", "expert", "expanded", "linear"]
 
@@ -23,6 +28,15 @@ class Weight:
     def size(self) -> int:
         """How many numbers."""
         return math.prod(self.shape)
+
+
+def scheme_of(precision: Precision, name: str, kind: Kind) -> Scheme[Any] | None:
+    """What holds a weight that is read as `kind` in an engine of that precision; None: floats."""
+    from ..quantize.schemes import find_scheme  # imports what makes codes
+
+    apart = {"table": precision.embedding, "head": precision.scheme(HEAD), "expanded": FLOAT}
+    scheme = find_scheme(apart[kind] if kind in apart else precision.scheme(name))
+    return scheme.experts if scheme is not None and kind == "expert" else scheme
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from triune_runtime.manifest import Limits
 
+from ..quantize.policy import Precision
 from ..verify.budget import Budget
 from .facts import EngineFacts
 from .sizes import PrecisionSize, Weight
@@ -28,6 +29,11 @@ StageFactory = Callable[[str], "AbstractContextManager[StageClock]"]
 
 class TargetPrecision(Protocol):
     """What everybody may know of a precision; how it is made its target alone knows."""
+
+    @property
+    def weights(self) -> Precision:
+        """Which weight gets which scheme."""
+        ...
 
     @property
     def budgets(self) -> Mapping[str, Budget]:
@@ -74,6 +80,11 @@ def no_choices(plan: BuildPlan) -> Sequence[object]:
     return ()
 
 
+def asked_length(plan: BuildPlan, own: int | None) -> int:
+    """Of a target whose engines are made for the plan's length alone."""
+    return plan.limits.max_length
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """One target: the TARGET of its folder. Making one imports nothing heavy; its functions import what they need."""
@@ -87,6 +98,10 @@ class Target:
     speculations: tuple[str, ...] = ("off",)
     flags: tuple[Flag, ...] = ()
     tools: tuple[str, ...] = ()  # packages that decide, beside the common ones, what an engine looks like
+    head_unit: int = 1  # numbers of a head are multiples of it
+    latent_unit: int = 1  # numbers of a token's latent are multiples of it, where heads share one
+    longest_unasked: int = Limits.max_length  # tokens of a sequence, at most, where nobody says how many
+    serves_here: bool = False  # whether the memory of the building machine is that of a server
     chunks_per_s: float = Limits.chunks_per_s  # see there: what a server of such engines can hand out
     code: tuple[str, ...]  # packages of the builder's targets that make its engines
     runtime_code: tuple[str, ...]  # packages of the runtime's targets that run them
@@ -95,7 +110,10 @@ class Target:
     """Raise BuildError if the plan cannot be built, as far as only the target knows. Reads no file."""
 
     engine_choices: Callable[[BuildPlan], Sequence[object]] = no_choices
-    """What of the plan shapes the engine beside precision, speculation and max_length; JSON-like."""
+    """What of the plan shapes the engine beside precision, speculation and `engine_length`; JSON-like."""
+
+    engine_length: Callable[[BuildPlan, int | None], int] = asked_length
+    """Tokens of a sequence that the engine itself is made for: at least the plan's; of the plan and the model's own length."""
 
     compile: Callable[[BuildPlan, Checkpoint, Path, StageFactory], EngineFacts]
     """Write the engine into a folder; every part of the work runs in `with stage(name)`.

@@ -56,7 +56,7 @@ def verify_drafts(
     hidden, after = _read_with_mtp(runner, limits, read)
     root = Scope(weights)
     states = mtp_states(config, root, hidden, np.array(read[1:], np.int64), Texts.of([read[:-1]]))
-    wanted = states @ root[reference.head_name(config, root)].T
+    wanted = states @ root[reference.head_name(root)].T
     errors = [difference(got, row) for got, row in zip(after, wanted, strict=True)]
     p = log_softmax(wanted)
     kl = float(np.mean(np.sum(np.exp(p) * (p - log_softmax(np.stack(after))), -1)))

@@ -1,4 +1,5 @@
-"""What a checkpoint computes, in plain NumPy, written from the models' definitions; shares no code with the graph.
+"""What a checkpoint computes, in plain NumPy, written from the models' definitions; shares no code with the graph,
+and reads config.json by itself.
 
 In float32, but for the calibration. All texts go through one layer before the next layer's weights are read, so only a few
 tensors are in memory at once.
@@ -7,16 +8,15 @@ tensors are in memory at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BuildError
-from .reference_deepseek import deepseek_layer, mtp_states, positions
+from .reference_config import Dense, read
+from .reference_deepseek import deepseek_layer, mtp_states
 from .reference_parts import Array as Array
 from .reference_parts import Observe, Scope, Texts, gated_mlp, linear, rms_norm, rotate
 from .reference_parts import Tensor as Tensor
@@ -46,7 +46,7 @@ def score(
     """
     root, laid = Scope(weights), Texts.of(texts)
     x = final_states(config, root, texts)
-    head = root[head_name(config, root)]
+    head = root[head_name(root)]
     for number, span in enumerate(laid.spans):
         length = span.stop - span.start
         wanted = np.arange(length) if positions is None else np.asarray(positions[number], np.int64)
@@ -69,7 +69,7 @@ def observe_inputs(
     root = Scope(weights, observe=observe)
     hidden = final_states(config, root, texts, np.float64)
     observe("lm_head.weight", hidden)
-    if f"model.layers.{config['num_hidden_layers']}.eh_proj.weight" in weights:  # the layer of multi-token prediction
+    if f"model.layers.{read(config).layers}.eh_proj.weight" in weights:  # the layer of multi-token prediction
         followers = np.concatenate([np.roll(np.asarray(t, np.int64), -1) for t in texts])
         mtp_states(config, root, hidden, followers, Texts.of(texts))
 
@@ -82,71 +82,45 @@ def final_states(
     Args:
         dtype: of the arithmetic.
     """
-    kind = str(config.get("model_type"))
-    if kind not in LAYERS:
-        raise BuildError(
-            f"no reference for model_type {kind!r}; known: {', '.join(sorted(LAYERS))}",
-            "write its layer in verify/reference.py and name it in LAYERS",
-        )
+    model = read(config)
     laid = Texts.of(texts)
     x = root["model.embed_tokens.weight"][np.concatenate([np.asarray(t, np.int64) for t in texts])].astype(dtype)
-    for i in range(int(config["num_hidden_layers"])):
-        x = LAYERS[kind](config, root / f"model.layers.{i}", x, laid, i)
-    return rms_norm(x, root["model.norm.weight"], float(config["rms_norm_eps"]))
+    for i in range(model.layers):
+        w = root / f"model.layers.{i}"
+        x = dense_layer(model, w, x, laid, i) if isinstance(model, Dense) else deepseek_layer(model, w, x, laid, i)
+    return rms_norm(x, root["model.norm.weight"], model.eps)
 
 
-def head_name(config: Mapping[str, Any], root: Scope) -> str:
-    """The head's own weight, or the embedding's where both are one."""
-    tied = bool(config.get("tie_word_embeddings")) or "lm_head.weight" not in root
-    return "model.embed_tokens.weight" if tied else "lm_head.weight"
+def head_name(root: Scope) -> str:
+    """The head's own weight if it is stored, as transformers has it whatever `tie_word_embeddings` says; else the table's."""
+    return "lm_head.weight" if "lm_head.weight" in root else "model.embed_tokens.weight"
 
 
-class Silent(NamedTuple):
-    """What a dense model's config.json means where it says nothing."""
-
-    head_dim: int | None = None  # numbers a head; None: the hidden size shared among the heads
-    use_sliding_window: bool = True
-    max_window_layers: int = 0  # the first layer with a window
-
-
-def dense_layer(silent: Silent, config: Mapping[str, Any], w: Scope, x: Array, texts: Texts, number: int) -> Array:
+def dense_layer(model: Dense, w: Scope, x: Array, texts: Texts, number: int) -> Array:
     """One layer of Llama, Mistral or Qwen: pre-norm grouped-query attention, then a pre-norm gated MLP, each added to its
     input."""
-    eps = float(config["rms_norm_eps"])
-    dim = config.get("head_dim") or silent.head_dim or config["hidden_size"] // config["num_attention_heads"]
-    h = rms_norm(x, w["input_layernorm.weight"], eps)
-    x = x + grouped_attention(config, w / "self_attn", h, texts, int(dim), window_of(silent, config, number))
-    return x + gated_mlp(config, w / "mlp", rms_norm(x, w["post_attention_layernorm.weight"], eps))
+    h = rms_norm(x, w["input_layernorm.weight"], model.eps)
+    x = x + grouped_attention(model, w / "self_attn", h, texts, model.windows[number])
+    return x + gated_mlp(w / "mlp", rms_norm(x, w["post_attention_layernorm.weight"], model.eps), model.biased)
 
 
-def grouped_attention(config: Mapping[str, Any], w: Scope, x: Array, texts: Texts, dim: int, window: int | None) -> Array:
+def grouped_attention(model: Dense, w: Scope, x: Array, texts: Texts, window: int | None) -> Array:
     """Causal attention in which every `heads / kv_heads` query heads of `dim` numbers share one key and value head."""
-    heads = int(config["num_attention_heads"])
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    query = linear(w, "q_proj", x).reshape(-1, kv_heads, heads // kv_heads, dim)
-    key = linear(w, "k_proj", x).reshape(-1, kv_heads, dim)
-    value = linear(w, "v_proj", x).reshape(-1, kv_heads, dim)
-    if "q_norm.weight" in w:
-        eps = float(config["rms_norm_eps"])
-        query, key = rms_norm(query, w["q_norm.weight"], eps), rms_norm(key, w["k_norm.weight"], eps)
-    angles, amplitude, _ = positions(config, dim, texts.longest)
+    heads, kv_heads, dim = model.heads, model.kv_heads, model.dim
+    query = linear(w, "q_proj", x, model.biased).reshape(-1, kv_heads, heads // kv_heads, dim)
+    key = linear(w, "k_proj", x, model.biased).reshape(-1, kv_heads, dim)
+    value = linear(w, "v_proj", x, model.biased).reshape(-1, kv_heads, dim)
+    if model.normalized:
+        query = rms_norm(query, w["q_norm.weight"], model.eps)
+        key = rms_norm(key, w["k_norm.weight"], model.eps)
+    angles, amplitude = model.turning.angles(texts.longest), np.float32(model.turning.amplitude)
     mixed = np.empty_like(query)
     for span in texts.spans:
         n = span.stop - span.start
         q = amplitude * rotate(query[span], angles[:n, None, None, :])
         k = amplitude * rotate(key[span], angles[:n, None, :])
         mixed[span] = attend(q, k, value[span], window)
-    return linear(w, "o_proj", mixed.reshape(len(x), heads * dim))
-
-
-def window_of(silent: Silent, config: Mapping[str, Any], number: int) -> int | None:
-    """How many positions a query of layer `number` sees; None: all."""
-    size, kinds = config.get("sliding_window"), config.get("layer_types")
-    if size is None or not config.get("use_sliding_window", silent.use_sliding_window):
-        return None
-    first = int(config.get("max_window_layers", silent.max_window_layers))
-    windowed = kinds[number] == "sliding_attention" if kinds else number >= first
-    return int(size) if windowed else None
+    return linear(w, "o_proj", mixed.reshape(len(x), heads * dim), model.biased)
 
 
 def attend(query: Array, key: Array, value: Array, window: int | None = None) -> Array:
@@ -162,14 +136,3 @@ def attend(query: Array, key: Array, value: Array, window: int | None = None) ->
     scores /= scores.sum(-1, keepdims=True)
     mixed = scores.reshape(kv_heads, group * n, n) @ value.transpose(1, 0, 2)
     return mixed.reshape(kv_heads, group, n, dim).transpose(2, 0, 1, 3)
-
-
-Layer = Callable[[Mapping[str, Any], Scope, Array, Texts, int], Array]
-_QWEN = Silent(use_sliding_window=False, max_window_layers=28)
-LAYERS: dict[str, Layer] = {
-    "deepseek_v3": deepseek_layer,
-    "llama": partial(dense_layer, Silent()),
-    "mistral": partial(dense_layer, Silent()),
-    "qwen2": partial(dense_layer, _QWEN),
-    "qwen3": partial(dense_layer, _QWEN._replace(head_dim=128)),
-}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,22 +61,19 @@ class Texts:
         return max(int(s.stop) - int(s.start) for s in self.spans)
 
 
-def gated_mlp(config: Mapping[str, Any], w: Scope, x: Array) -> Array:
+def gated_mlp(w: Scope, x: Array, biased: Collection[str] = ()) -> Array:
     """down(silu(gate(x)) * up(x))."""
-    kind = config.get("hidden_act", "silu")
-    if kind != "silu":
-        raise BuildError(f"the reference knows no activation {kind!r}; known: silu", "add it in verify/reference.py")
-    gate = linear(w, "gate_proj", x)
+    gate = linear(w, "gate_proj", x, biased)
     with np.errstate(over="ignore"):  # exp of a large number is infinite, and x / infinity the right 0
         gate /= 1 + np.exp(-gate)
-    return linear(w, "down_proj", gate * linear(w, "up_proj", x))
+    return linear(w, "down_proj", gate * linear(w, "up_proj", x, biased), biased)
 
 
-def linear(w: Scope, name: str, x: Array) -> Array:
-    """x W^T, plus the bias where the checkpoint has one."""
+def linear(w: Scope, name: str, x: Array, biased: Collection[str] = ()) -> Array:
+    """x W^T, plus the bias where `biased` names the product."""
     w.observe(f"{w.prefix}{name}.weight", x)
     y = x @ w[f"{name}.weight"].T
-    return y + w[f"{name}.bias"] if f"{name}.bias" in w else y
+    return y + w[f"{name}.bias"] if name in biased else y
 
 
 def rms_norm(x: Array, gain: Array, eps: float) -> Array:
@@ -91,31 +87,3 @@ def rotate(x: Array, angles: NDArray[np.float64]) -> Array:
     cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
     a, b = np.split(x, 2, -1)
     return np.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
-
-
-def rope_angles(config: Mapping[str, Any], dim: int, length: int) -> NDArray[np.float64]:
-    """Angle [length, dim/2] of each position and pair: position x theta^(-2i/dim), after the config's scaling."""
-    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    theta = float(rope.get("rope_theta", config.get("rope_theta", 10_000.0)))
-    kind = str(rope.get("rope_type") or rope.get("type") or "default")
-    speeds = [theta ** (-2 * i / dim) for i in range(dim // 2)]
-    if kind == "linear":
-        speeds = [speed / float(rope["factor"]) for speed in speeds]
-    elif kind == "llama3":
-        speeds = [_llama3_speed(speed, rope) for speed in speeds]
-    elif kind != "default":
-        raise BuildError(f"the reference knows no RoPE scaling {kind!r}", "add it in verify/reference.py")
-    return np.outer(np.arange(length, dtype=np.float64), np.array(speeds))
-
-
-def _llama3_speed(speed: float, rope: Mapping[str, Any]) -> float:
-    """Llama 3.1: waves longer than the old context over `low_freq_factor` are slowed by `factor`, short ones kept."""
-    factor, old = float(rope["factor"]), float(rope["original_max_position_embeddings"])
-    low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
-    wavelength = 2 * math.pi / speed
-    if wavelength < old / high:
-        return speed
-    if wavelength > old / low:
-        return speed / factor
-    share = (old / wavelength - low) / (high - low)
-    return (1 - share) * speed / factor + share * speed

@@ -70,6 +70,7 @@ class BuildReport:
     changes: tuple[WeightChange, ...]
     verification: Verification | None  # None: the user asked for none
     budget: Budget
+    limits: tuple[tuple[str, str], ...] = ()  # what is limited, and to how many and why
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # path in the repository -> bytes, sha256
     format: int = FORMAT
 
@@ -77,6 +78,18 @@ class BuildReport:
     def problems(self) -> list[str]:
         """What is over the budget."""
         return problems(self.verification, self.budget) if self.verification else []
+
+    @property
+    def summary(self) -> str:
+        """What was proved of the engine, in one line."""
+        found = self.verification
+        if found is None:
+            return "nothing: verification was left out, as VERIFY=none asked"
+        line = (
+            f"perplexity {found.perplexity_engine:.2f}, float weights {found.perplexity_reference:.2f};"
+            f" {found.agreement(self.budget.tie):.1%} of {found.greedy_tokens} greedy tokens as the float weights choose"
+        )
+        return f"{line}; in part: {found.left_out}" if found.left_out else line
 
     def write(self, folder: Path) -> None:
         """Write report.json and report.txt into `folder`."""
@@ -98,6 +111,7 @@ class BuildReport:
             raw["stages"] = tuple(StageRun(**s) for s in raw["stages"])
             raw["changes"] = tuple(WeightChange(**c) for c in raw["changes"])
             raw["verification"] = verification_from(raw["verification"]) if raw["verification"] else None
+            raw["limits"] = tuple((what, many) for what, many in raw.get("limits", ()))
             raw["budget"] = Budget(**raw["budget"])
             return cls(**raw)
         except FileNotFoundError:
@@ -126,6 +140,7 @@ class BuildReport:
         if self.verification:
             yield _numbers(self.verification, self.budget)
             yield _disagreements(self.verification.disagreements)
+        yield _table("limits", ("what", "how many"), self.limits)
         yield _changes(self.changes)
         yield _table("stages", ("stage", "seconds", "peak memory", ""), [
             (s.name, f"{s.seconds:.1f}", _size(s.peak_bytes), "reused" if s.reused else "") for s in self.stages

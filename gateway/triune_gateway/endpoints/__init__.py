@@ -5,12 +5,20 @@ To add one: its file, and its row here.
 
 from __future__ import annotations
 
-from . import chat, completions, health, metrics, models
+from . import chat, completions, health, messages, metrics, models, responses, tokens
 from .endpoint import Endpoint
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     chat.ENDPOINT,
     completions.ENDPOINT,
+    responses.CREATE,
+    responses.ONE,
+    responses.FORGET,
+    responses.INPUT_ITEMS,
+    responses.CANCEL,
+    messages.ENDPOINT,
+    tokens.TOKENIZE,
+    tokens.DETOKENIZE,
     models.LIST,
     models.ONE,
     health.ENDPOINT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -14,11 +14,13 @@ from triune_client import Chunk, Message, ToolCallDelta
 from ..calls import Call, check, check_text, common_options, given, sent_fields
 from ..errors import invalid, not_supported
 from ..formats import tool_options
-from ..logprobs import chat_logprobs
+from ..logprobs import chat_logprobs, prompt_logprobs
 from ..refusals import Unserved, refuse_unserved
 from ..schemas import INT32, Generation, StreamOptions, Strict, Whole
 from ..serving import Served
 from ..shapes import Gathered, Json, Shape
+from ..templates import TemplateArguments, template_options
+from ..thinking import Thinking, thinking
 from .endpoint import STREAMED, Endpoint
 
 _FUNCTIONS = "it was replaced by tools and tool_choice, which are served"
@@ -29,17 +31,18 @@ _SENT_AS = {
     "prompt": ("messages",),
     "max_tokens": ("max_completion_tokens", "max_tokens"),
     "enable_thinking": ("enable_thinking", "chat_template_kwargs", "reasoning_effort"),
+    "thinking_budget": ("thinking_budget", "reasoning_effort"),
 }
 UNSERVED: Unserved = {
     "functions": (([],), _FUNCTIONS),
     "function_call": (("none",), _FUNCTIONS),
     "audio": ((), _TEXT_ONLY),
     "modalities": ((["text"],), _TEXT_ONLY),
-    "prediction": ((), "this server does not use predicted outputs"),
     "store": ((False,), "this server keeps no answers"),
-    "verbosity": ((), "the model knows no such setting; ask for it in a message"),
+    "echo": ((False,), "a conversation is no text that an answer could follow; continue_final_message goes on with one"),
+    "chat_template": ((), "the model's own template is used"),
+    "verbosity": (("medium",), "the model knows no such setting; ask for it in a message"),
     "web_search_options": ((), "this server does not search the web"),
-    "reasoning_effort": (("none",), 'only "none" is served; thinking_budget bounds the tokens of thinking'),
 }
 
 
@@ -59,13 +62,6 @@ class ChatMessage(Strict):
     function_call: Any = None
 
 
-class TemplateArguments(Strict):
-    """What the model's chat template is told; the names that vLLM's clients send."""
-
-    enable_thinking: bool | None = None
-    thinking: bool | None = None
-
-
 class ChatRequest(Generation):
     """The body of /v1/chat/completions."""
 
@@ -78,22 +74,29 @@ class ChatRequest(Generation):
     tool_choice: str | dict[str, Any] | None = Field(None, description="none, auto, required, or one function")
     parallel_tool_calls: bool | None = Field(None, description="false: at most one call in an answer")
     # thinking
-    reasoning_effort: Any = Field(None, description='"none": answer without thinking; other values are refused')
+    reasoning_effort: Any = Field(None, description="none, minimal, low, medium, high, xhigh or max: how much to think")
     enable_thinking: bool | None = Field(None, description="an extension")
     thinking_budget: Annotated[Whole, Field(ge=0, le=INT32)] | None = Field(None, description="an extension: tokens")
     chat_template_kwargs: TemplateArguments | None = Field(None, description="an extension")
+    include_reasoning: bool | None = Field(None, description="an extension; false: thinking is not part of the answer")
+    # how the prompt is made
+    add_generation_prompt: bool | None = Field(None, description="an extension; false: not the beginning of the next turn")
+    continue_final_message: bool | None = Field(None, description="an extension: the answer goes on with the last message")
+    documents: list[dict[str, Any]] | None = Field(None, description="an extension: for templates that read them")
     # no effect on the answer
     metadata: dict[str, Any] | None = Field(None, description="no effect")
     prompt_cache_key: str | None = Field(None, description="no effect")
     prompt_cache_retention: str | None = Field(None, description="no effect")
     safety_identifier: str | None = Field(None, description="no effect")
+    prediction: dict[str, Any] | None = Field(None, description="no effect: it could only change how fast the answer comes")
     service_tier: str | None = Field(None, description="no effect")
     # refused unless they ask for what happens anyway
     functions: Any = None
     function_call: Any = None
     audio: Any = None
     modalities: Any = None
-    prediction: Any = None
+    echo: Any = None
+    chat_template: Any = None
     store: Any = None
     verbosity: Any = None
     web_search_options: Any = None
@@ -102,23 +105,24 @@ class ChatRequest(Generation):
 async def chat(body: ChatRequest, serving: Served) -> Response:
     """Answers a conversation."""
     serving.check_model(body.model)
-    calls = _calls(body, most=serving.settings.max_choices)
-    top = (body.top_logprobs or 0) if body.logprobs else None
-    return serving.answer(calls, ChatShape(body.model, body.stream_options, logprobs=top), stream=bool(body.stream))
+    made = calls(body, most=serving.settings.max_choices)
+    shape = ChatShape(
+        body.model, body.stream_options, logprobs=_top(body), scored=body.prompt_logprobs,
+        as_ids=bool(body.return_tokens_as_token_ids), thoughts=body.include_reasoning is not False, request_id=body.request_id,
+    )  # fmt: skip
+    return serving.answer(made, shape, stream=bool(body.stream))
 
 
 ENDPOINT = Endpoint(method="POST", path="/v1/chat/completions", answer=chat, responses=STREAMED)
 
 
-def _calls(request: ChatRequest, *, most: int) -> list[Call]:
+def calls(request: ChatRequest, *, most: int) -> list[Call]:
     """The call of a chat.
 
     Raises:
         ApiError: the request asks for what is not served, contradicts itself, or has more than `most` choices.
     """
     refuse_unserved(request, UNSERVED)
-    for index, message in enumerate(request.messages):
-        _refuse_unserved_message(f"messages[{index}]", message)
     check(request, prompts=1, most=most)
     options = common_options(request)
     if request.max_tokens is not None and request.max_completion_tokens not in (None, request.max_tokens):
@@ -126,13 +130,32 @@ def _calls(request: ChatRequest, *, most: int) -> list[Call]:
     options["max_tokens"] = request.max_completion_tokens or request.max_tokens
     if request.top_logprobs is not None and not request.logprobs:
         raise invalid("top_logprobs is only allowed when logprobs is true.", "top_logprobs")
-    options["logprobs"] = (request.top_logprobs or 0) if request.logprobs else None
-    options["enable_thinking"] = _thinking(request)
-    options["thinking_budget"] = request.thinking_budget
+    options["logprobs"] = _top(request)
+    options["prompt_logprobs"] = request.prompt_logprobs
+    options |= template_options(request)
+    thought = _thinking(request)
+    options |= thought.options
     options |= tool_options(request.tools, request.tool_choice, request.parallel_tool_calls)
-    messages = tuple(_message(f"messages[{index}]", message) for index, message in enumerate(request.messages))
+    messages = chat_messages(request.messages)
     fields = sent_fields(request, _SENT_AS)
-    return [Call(messages=messages, options=given(options), choices=request.n or 1, fields=fields)]
+    choices = request.n or 1
+    return [Call(messages=messages, options=given(options), choices=choices, fields=fields, wishes=thought.wishes)]
+
+
+def chat_messages(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+    """A conversation as the server takes it.
+
+    Raises:
+        ApiError: a message is not served, or not text; names it.
+    """
+    for index, message in enumerate(messages):
+        _refuse_unserved_message(f"messages[{index}]", message)
+    return tuple(_message(f"messages[{index}]", message) for index, message in enumerate(messages))
+
+
+def _top(request: ChatRequest) -> int | None:
+    """How many of the best tokens log probabilities are wanted of; None: of none at all."""
+    return (request.top_logprobs or 0) if request.logprobs else None
 
 
 def _refuse_unserved_message(where: str, message: ChatMessage) -> None:
@@ -143,18 +166,15 @@ def _refuse_unserved_message(where: str, message: ChatMessage) -> None:
             raise not_supported(f"{where}.content[{index}]", f"{where}.content[{index}] is not text: {_TEXT_ONLY}.")
 
 
-def _thinking(request: ChatRequest) -> bool | None:
+def _thinking(request: ChatRequest) -> Thinking:
     template = request.chat_template_kwargs
-    asked = {
-        "reasoning_effort": False if request.reasoning_effort == "none" else None,
+    switches = {
         "enable_thinking": request.enable_thinking,
         "chat_template_kwargs.enable_thinking": template.enable_thinking if template else None,
         "chat_template_kwargs.thinking": template.thinking if template else None,
     }
-    said = {name: value for name, value in asked.items() if value is not None}
-    if len(set(said.values())) > 1:
-        raise invalid(f"{' and '.join(said)} contradict each other; send one of them.", next(iter(said)))
-    return next(iter(said.values()), None)
+    budget = ("thinking_budget", request.thinking_budget)
+    return thinking(effort=("reasoning_effort", request.reasoning_effort), switches=switches, budget=budget)
 
 
 def _message(where: str, message: ChatMessage) -> Message:
@@ -180,35 +200,54 @@ class ChatShape(Shape):
 
     prefix, object, event_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, model: str, options: StreamOptions | None, *, logprobs: int | None) -> None:
+    def __init__(
+        self,
+        model: str,
+        options: StreamOptions | None,
+        *,
+        logprobs: int | None,
+        scored: int | None = None,
+        as_ids: bool = False,
+        thoughts: bool = True,
+        request_id: str | None = None,
+    ) -> None:
         """
         Args:
             logprobs: how many of the best tokens log probabilities are wanted of; None: of none at all.
+            scored: the same for vLLM's `prompt_logprobs`.
+            as_ids: tokens are shown by their numbers.
+            thoughts: whether the thinking is part of the answer.
         """
-        super().__init__(model, options)
-        self._top = logprobs
+        super().__init__(model, options, request_id)
+        self._top, self._scored, self._as_ids, self._thoughts = logprobs, scored, as_ids, thoughts
+
+    def _beside(self, first: Gathered) -> Json:
+        top = self._scored
+        return {} if top is None else {"prompt_logprobs": prompt_logprobs(first.prompt_logprobs, top)}
+
+    def _logprobs(self, entries: Iterable[Mapping[str, Any]]) -> Json | None:
+        return None if self._top is None else chat_logprobs(entries, self._top, as_ids=self._as_ids)
 
     def _choice(self, index: int, choice: Gathered) -> Json:
         content = "".join(choice.texts)
         message: Json = {"role": "assistant", "content": content, "refusal": None}
         if choice.tool_calls:
             message |= {"content": content or None, "tool_calls": [call.to_message() for call in choice.tool_calls]}
-        if thoughts := "".join(choice.thoughts):
+        if self._thoughts and (thoughts := "".join(choice.thoughts)):
             message["reasoning_content"] = thoughts
-        logprobs = None if self._top is None else chat_logprobs(choice.logprobs, self._top)
+        logprobs = self._logprobs(choice.logprobs)
         return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": choice.finish_reason}
 
     def _event_choices(self, index: int, chunk: Chunk, reason: str | None, *, first: bool) -> Iterator[Json]:
         if first:
             yield self._delta(index, {"role": "assistant", "content": ""})
         delta: Json = {}
-        if chunk.reasoning:
+        if chunk.reasoning and self._thoughts:
             delta["reasoning_content"] = chunk.reasoning
         if chunk.text:
             delta["content"] = chunk.text
         if delta or chunk.logprobs:
-            logprobs = None if self._top is None else chat_logprobs(chunk.logprobs, self._top)
-            yield self._delta(index, delta, logprobs)
+            yield self._delta(index, delta, self._logprobs(chunk.logprobs))
         for piece in chunk.tool_call_deltas:  # an event each: clients take the first one's list of calls as it is
             yield self._delta(index, {"tool_calls": [_call_delta(piece)]})
         if reason:

@@ -17,6 +17,7 @@ ERRORS: Responses = {
     400: {"description": "the request is wrong, or asks for what is not supported"},
     401: {"description": "no API key, or a wrong one"},
     404: {"description": "no such model"},
+    415: {"description": "the body is compressed"},
     413: {"description": "the body is too large"},
     429: {"description": "too many requests at once"},
     500: {"description": "the server failed"},
@@ -35,14 +36,14 @@ STREAMED: Responses = {
 class Endpoint:
     """A path and what answers it.
 
-    What is under /v1/ passes `Front` first, which asks for a key and counts; the rest is open to everyone.
+    What begins as `GUARDED` says passes `Front` first, which asks for a key and counts; the rest is open to everyone.
 
     Attributes:
         answer: takes, by name, the path's parameters, the body as a pydantic model, and `serving: Served`.
         responses: what the description says of its answers besides what holds for all under /v1/.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     answer: Callable[..., Awaitable[Response]]
     response: type[Response] = JsonResponse

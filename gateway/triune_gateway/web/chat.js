@@ -1,208 +1,53 @@
-// The chat page: one conversation with the server that sent this page. Text of the model is only ever shown as text.
+// The chat page: conversations with the server that sent this page, kept in this browser alone.
 
-import { blocksOf, eventReader, piecesOf, rateText } from "./text.js";
+import { answerEvents, fetchModels } from "./server.js";
+import { Chats, readSettings, titleOf, writeSettings } from "./store.js";
+import { rateText } from "./text.js";
+import { Answer, button, make, setText, showQuestion, tell } from "./turns.js";
 
 const at = (id) => document.getElementById(id);
 const form = at("form"), prompt = at("prompt"), send = at("send"), stop = at("stop"), turns = at("turns"), page = document.querySelector("main");
-
+const FIELDS = ["system", "temperature", "top-p", "seed", "max-tokens", "thinking", "model"]; // that are kept; the key is not
 const FINISHED = { length: "The answer was cut off: it reached the most tokens.", stopped: "Stopped." };
-let messages = []; // what the server is sent
+
+const storage = (() => {
+  try {
+    return window.localStorage; // throws where the browser allows no storage
+  } catch {
+    return null;
+  }
+})();
+const chats = new Chats(storage);
+const freshChat = () => ({ id: `${Date.now().toString(36)}${Math.random().toString(36).slice(2)}`, at: Date.now(), turns: [] });
+let chat = freshChat();
 let running = null; // the AbortController of the answer under way
 
-function make(tag, className, text) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text) element.textContent = text;
-  return element;
-}
-
-/** Sets the text of an element only if it changes, so that a selection survives the stream. */
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-// --- turns ---
-
-function addTurn(role) {
-  const turn = make("li", role);
-  turn.append(make("h2", "who", role === "user" ? "You" : at("model").value || "Answer"));
-  turns.append(turn);
-  at("welcome").hidden = true;
-  return turn;
-}
-
-function showUser(text) {
-  const turn = addTurn("user");
-  turn.append(make("div", "text", text));
-  return turn;
-}
-
-/** An answer on the page; `text` and `thoughts` grow, `draw` shows them. */
-class Answer {
-  constructor() {
-    this.turn = addTurn("assistant");
-    this.body = make("div", "body");
-    this.note = make("p", "note");
-    this.waiting = make("p", "waiting");
-    this.waiting.append(make("span"), make("span"), make("span"));
-    this.turn.append(this.waiting, this.body, this.note);
-    this.text = this.thoughts = "";
-    this.begun = performance.now();
-    this.touched = false; // the reader has opened or closed the thinking
-    this.pending = 0;
-  }
-
-  add(thought, text) {
-    if (thought) this.thoughts += thought;
-    if (text && !this.text) this.thoughtFor = performance.now() - this.begun;
-    if (text) this.text += text;
-    this.pending ||= requestAnimationFrame(() => this.draw());
-  }
-
-  draw() {
-    cancelAnimationFrame(this.pending);
-    this.pending = 0;
-    if (this.thoughts || this.text) this.waiting.remove();
-    const atEnd = page.scrollHeight - page.scrollTop - page.clientHeight < 40;
-    if (this.thoughts) this.drawThoughts();
-    this.drawText();
-    if (atEnd) page.scrollTop = page.scrollHeight;
-  }
-
-  drawThoughts() {
-    if (!this.thinking) {
-      this.thinking = make("details", "thinking live");
-      this.thinking.open = true;
-      const summary = make("summary", "", "Thinking …");
-      summary.addEventListener("click", () => (this.touched = true));
-      this.thinking.append(summary, make("div"));
-      this.turn.insertBefore(this.thinking, this.body);
-    }
-    setText(this.thinking.lastChild, this.thoughts.trim());
-    if (this.text && !this.told) {
-      this.told = true;
-      this.thinking.classList.remove("live");
-      setText(this.thinking.firstChild, `Thought for ${(this.thoughtFor / 1000).toFixed(1)} s`);
-      if (!this.touched) this.thinking.open = false;
-    }
-  }
-
-  drawText() {
-    const blocks = blocksOf(this.text);
-    blocks.forEach((block, index) => {
-      let element = this.body.children[index];
-      if (!element || element.classList.contains("code") !== block.code) {
-        const made = block.code ? codeBlock() : make("div", "text");
-        element ? element.replaceWith(made) : this.body.append(made);
-        element = made;
-      }
-      if (block.code) {
-        setText(element.querySelector("span"), block.language || "code");
-        setText(element.querySelector("code"), block.text);
-      } else {
-        drawPieces(element, piecesOf(block.text));
-      }
-    });
-    while (this.body.children.length > blocks.length) this.body.lastChild.remove();
-  }
-}
-
-const TAGS = { text: "span", code: "code", strong: "strong" };
-
-/** Shows a text's pieces; what has not changed stays, and with it a selection. */
-function drawPieces(element, pieces) {
-  pieces.forEach(({ kind, text }, index) => {
-    const there = element.children[index];
-    if (there?.localName === TAGS[kind]) return setText(there, text);
-    const made = make(TAGS[kind], "", text);
-    there ? there.replaceWith(made) : element.append(made);
-  });
-  while (element.children.length > pieces.length) element.lastChild.remove();
-}
-
-/** Copies a text; where the page may not (no clipboard without https), selects `element` instead, to be copied by hand. */
-async function copyText(text, element) {
-  try {
-    await navigator.clipboard.writeText(text);
-    tell("Copied");
-  } catch {
-    getSelection().selectAllChildren(element);
-    tell("Selected, to be copied by hand");
-  }
-}
-
-function button(text, action) {
-  const made = make("button", "small", text);
-  made.type = "button";
-  made.addEventListener("click", action);
-  return made;
-}
-
-function codeBlock() {
-  const block = make("div", "code"), head = make("div"), pre = make("pre"), code = make("code");
-  const copy = button("Copy", () => copyText(code.textContent, code));
-  copy.setAttribute("aria-label", "Copy the code");
-  pre.tabIndex = 0; // wide code can be scrolled with the keyboard
-  head.append(make("span"), copy);
-  pre.append(code);
-  block.append(head, pre);
-  return block;
-}
-
-// --- the server ---
-
-function headers() {
-  const key = at("key").value.trim();
-  return { "content-type": "application/json", ...(key && { authorization: `Bearer ${key}` }) };
-}
+// --- one conversation ---
 
 function request() {
-  const system = at("system").value.trim(), temperature = at("temperature").value, most = at("max-tokens").value;
-  const thinking = at("thinking").value;
+  const value = (id) => at(id).value.trim();
+  const number = (name, id) => (value(id) === "" ? {} : { [name]: Number(value(id)) });
+  const messages = chat.turns.map(({ role, text }) => ({ role, content: text }));
   return {
     model: at("model").value || "triune",
-    messages: system ? [{ role: "system", content: system }, ...messages] : messages,
+    messages: value("system") ? [{ role: "system", content: value("system") }, ...messages] : messages,
     stream: true,
     stream_options: { include_usage: true, continuous_usage_stats: true },
-    ...(temperature && { temperature: Number(temperature) }),
-    ...(most && { max_tokens: Number(most) }),
-    ...(thinking && { enable_thinking: thinking === "true" }),
+    ...number("temperature", "temperature"), ...number("top_p", "top-p"), ...number("seed", "seed"), ...number("max_tokens", "max-tokens"),
+    ...(value("thinking") && { reasoning_effort: value("thinking") }),
   };
 }
 
-async function* eventsOf(response) {
-  const read = eventReader(), reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) throw new Error("the connection closed before the answer's end");
-    for (const data of read(value)) {
-      if (data === "[DONE]") return;
-      const event = JSON.parse(data);
-      if (event.error) throw new Error(event.error.message);
-      yield event;
-    }
-  }
-}
-
-async function refusal(response) {
-  try {
-    return (await response.json()).error.message;
-  } catch {
-    return `the server answered with status ${response.status}`;
-  }
-}
-
+/** Lets the model answer what the conversation ends with. */
 async function ask() {
-  const answer = new Answer();
+  const answer = new Answer(at("model").value), asked = chat, own = new AbortController();
   let reason = null, tokens = 0, firstAt = 0, lastAt = 0;
-  page.scrollTop = page.scrollHeight;
   const rate = () => rateText(tokens, (lastAt - firstAt) / 1000);
+  setRunning(own);
+  tell("Answering");
+  page.scrollTop = page.scrollHeight;
   try {
-    const response = await fetch("v1/chat/completions", {
-      method: "POST", headers: headers(), body: JSON.stringify(request()), signal: running.signal,
-    });
-    if (!response.ok) throw new Error(await refusal(response));
-    for await (const { choices: [choice], usage } of eventsOf(response)) {
+    for await (const { choices: [choice], usage } of answerEvents(request(), at("key").value.trim(), own.signal)) {
       if (choice) {
         lastAt = performance.now();
         firstAt ||= lastAt;
@@ -212,28 +57,118 @@ async function ask() {
       if (usage) setText(at("rate"), ((tokens = usage.completion_tokens), rate()));
     }
   } catch (error) {
-    if (!running.signal.aborted) showError(error.message);
-    reason = running.signal.aborted ? "stopped" : "failed";
+    if (!own.signal.aborted) showError(error.message);
+    reason = own.signal.aborted ? "stopped" : "failed";
   }
-  answer.draw();
-  answer.waiting.remove();
+  if (asked !== chat) return keep(asked, answer, reason); // another conversation is shown meanwhile
   setText(at("rate"), "");
-  answer.note.append(make("span", "", [FINISHED[reason], tokens ? `${rate()}.` : ""].filter(Boolean).join(" ")));
+  setRunning(null);
+  const note = [FINISHED[reason], tokens ? `${rate()}.` : ""].filter(Boolean).join(" ");
   if (answer.text) {
-    const copy = button("Copy", () => copyText(answer.text, answer.body));
-    copy.setAttribute("aria-label", "Copy the answer");
-    answer.note.append(copy);
+    keep(asked, answer, reason, note);
+    answer.end(note, again(asked.turns.length - 2));
+    tell(`${reason === "stopped" ? "Stopped" : "Answer complete"}: ${answer.text}`);
+  } else {
+    takeBack(answer, reason, note);
   }
-  answer.thinking?.classList.remove("live");
-  if (answer.thinking && !answer.told) setText(answer.thinking.firstChild, "Thinking");
-  return { answer, reason };
+  prompt.focus();
+}
+
+/** Adds an answer to its conversation, and keeps that. */
+function keep(asked, answer, reason, note = FINISHED[reason] ?? "") {
+  if (!answer.text || asked.turns.at(-1)?.role !== "user") return;
+  asked.turns.push({ role: "assistant", text: answer.text, thoughts: answer.thoughts, thoughtFor: answer.thoughtFor, note });
+  asked.at = Date.now();
+  chats.save(asked);
+  listChats();
+}
+
+/** A question without an answer is no turn: it goes back to the message field where the server failed. */
+function takeBack(answer, reason, note) {
+  const { text } = chat.turns.pop();
+  answer.end(note, null);
+  tell(reason === "stopped" ? "Stopped" : "");
+  if (reason === "failed") {
+    turns.lastChild.remove();
+    turns.lastChild.remove();
+    prompt.value ||= text; // so that it can be sent again
+  }
+}
+
+function addQuestion(text) {
+  const place = chat.turns.length;
+  chat.turns.push({ role: "user", text });
+  showQuestion(text, (changed) => askFrom(place, changed));
+}
+
+/** Asks with another question in the place of turn `place`; what followed it is forgotten. */
+function askFrom(place, text) {
+  if (running) return;
+  showError("");
+  chat.turns.length = place;
+  draw();
+  addQuestion(text);
+  ask();
+}
+
+/** What asks for another answer to the question of turn `place`. */
+const again = (place) => () => askFrom(place, chat.turns[place].text);
+
+function submit() {
+  const text = prompt.value.trim();
+  if (running || !text) return;
+  showError("");
+  prompt.value = "";
+  addQuestion(text);
+  ask();
+}
+
+/** Shows the conversation anew. */
+function draw() {
+  const { turns: kept } = chat;
+  turns.replaceChildren();
+  at("welcome").hidden = kept.length > 0;
+  kept.forEach(({ role, text, thoughts, thoughtFor, note }, place) => {
+    if (role === "user") return showQuestion(text, (changed) => askFrom(place, changed));
+    const answer = new Answer(at("model").value);
+    Object.assign(answer, { text, thoughts: thoughts ?? "", thoughtFor: thoughtFor ?? 0 });
+    answer.end(note ?? "", again(place - 1));
+  });
+  page.scrollTop = page.scrollHeight;
+}
+
+// --- conversations ---
+
+function show(next) {
+  running?.abort();
+  chat = next;
+  setRunning(null);
+  showError("");
+  setText(at("rate"), "");
+  draw();
+  listChats();
+  at("history").open = false;
+  prompt.focus();
+}
+
+function listChats() {
+  const entries = chats.all.map((kept) => {
+    const entry = make("li"), title = titleOf(kept);
+    const opener = button(title, "", () => show(structuredClone(chats.find(kept.id) ?? kept)));
+    if (kept.id === chat.id) opener.setAttribute("aria-current", "true");
+    entry.append(opener, button("Delete", `Delete ${title}`, () => {
+      chats.remove(kept.id);
+      if (kept.id === chat.id) show(freshChat());
+      else listChats();
+      tell("Deleted");
+    }));
+    return entry;
+  });
+  at("chats").replaceChildren(...entries);
+  at("history").hidden = entries.length === 0;
 }
 
 // --- the form ---
-
-function tell(text) {
-  setText(at("status"), text);
-}
 
 function showError(text) {
   at("error").textContent = text;
@@ -248,55 +183,20 @@ function setRunning(controller) {
   turns.setAttribute("aria-busy", String(Boolean(controller)));
 }
 
-async function submit() {
-  const text = prompt.value.trim();
-  if (running || !text) return;
-  const conversation = messages;
-  showError("");
-  prompt.value = "";
-  messages.push({ role: "user", content: text });
-  const question = showUser(text);
-  setRunning(new AbortController());
-  tell("Answering");
-  const { answer, reason } = await ask();
-  if (conversation !== messages) return; // a new chat has begun meanwhile
-  setRunning(null);
-  if (answer.text) {
-    messages.push({ role: "assistant", content: answer.text });
-    tell(`${reason === "stopped" ? "Stopped" : "Answer complete"}: ${answer.text}`);
-  } else {
-    messages.pop(); // a question without an answer is no turn
-    tell(reason === "stopped" ? "Stopped" : "");
-  }
-  if (reason === "failed" && !answer.text) {
-    question.remove();
-    answer.turn.remove();
-    prompt.value ||= text; // so that it can be sent again
-  }
-  prompt.focus();
-}
-
-function startOver() {
-  running?.abort();
-  messages = [];
-  turns.replaceChildren();
-  showError("");
-  setText(at("rate"), "");
-  at("welcome").hidden = false;
-  setRunning(null);
-  tell("New chat");
-  prompt.focus();
-}
-
 async function loadModels() {
-  const response = await fetch("v1/models", { headers: headers() });
-  if (!response.ok) return showError(await refusal(response));
+  const names = await fetchModels(at("key").value.trim());
   showError("");
-  const names = (await response.json()).data.map((model) => model.id);
   at("model").replaceChildren(...names.map((name) => new Option(name, name)));
   at("model").disabled = names.length < 2;
+  const kept = readSettings(storage).model;
+  if (names.includes(kept)) at("model").value = kept;
 }
 
+const kept = readSettings(storage);
+for (const id of FIELDS) {
+  if (id !== "model" && typeof kept[id] === "string") at(id).value = kept[id];
+  at(id).addEventListener("input", () => writeSettings(storage, Object.fromEntries(FIELDS.map((name) => [name, at(name).value]))));
+}
 for (const example of document.querySelectorAll("#welcome button")) {
   example.addEventListener("click", () => {
     prompt.value = example.textContent;
@@ -317,6 +217,15 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") running?.abort();
 });
 stop.addEventListener("click", () => running?.abort());
-at("new").addEventListener("click", startOver);
+at("new").addEventListener("click", () => {
+  show(freshChat());
+  tell("New chat");
+});
+at("forget").addEventListener("click", () => {
+  chats.clear();
+  show(freshChat());
+  tell("All chats deleted");
+});
 at("key").addEventListener("change", () => loadModels().catch((error) => showError(error.message)));
+if (chats.all.length) show(structuredClone(chats.all[0]));
 loadModels().catch((error) => showError(`the server does not answer: ${error.message}`));

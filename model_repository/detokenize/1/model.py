@@ -20,7 +20,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         folder = engine_folder(args["model_repository"])
         self._token_bytes = load_token_bytes(folder, EngineManifest.load(folder))
-        self._acknowledgements = AcknowledgementSender()
+        self._acknowledgements = AcknowledgementSender(engine=folder)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._respond(request) for request in requests]

@@ -32,11 +32,13 @@ class TritonPythonModel:
         try:
             tensors = {t.name(): t.as_numpy() for t in request.inputs()}
             input_ids, options = self._service.prompts(tensors, request_parameters(request.parameters))
+            described = self._service.described(input_ids, request.requested_output_names())
         except TriuneError as error:
             return pb_utils.InferenceResponse(error=triton_error(error, pb_utils.TritonError))
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("input_ids", input_ids.astype(np.int32)),
                 pb_utils.Tensor("options", strings(*(row.to_json() for row in options))),
+                *(pb_utils.Tensor(name, array) for name, array in described.items()),
             ]
         )

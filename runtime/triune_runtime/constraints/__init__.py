@@ -31,3 +31,6 @@ class Constraint(Protocol):
 
     def push(self, token_id: int) -> None:
         """Take in the answer's next token."""
+
+    def follow(self) -> None:
+        """Text that is not restricted comes before: a token may have other bytes where it begins the whole text."""

@@ -82,7 +82,9 @@ class ConstraintCompiler:
 
         matcher = self._matcher(guide)
         ends = {t for t in (*self._manifest.stop_token_ids, *request.params.stop_token_ids) if not self._token_bytes[t]}
-        inner = GrammarConstraint(matcher.deep_copy(), sorted(ends), len(self._token_bytes))
+        inner = GrammarConstraint(matcher.deep_copy(), sorted(ends), len(self._token_bytes), self._library.beginnings)
+        if request.continues:
+            inner.follow()
         if (markers := self._manifest.reasoning) is None:
             return inner
         prompt = self._token_bytes.join(request.prompt[-_TAIL:]).rstrip()

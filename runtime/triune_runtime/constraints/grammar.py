@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import llguidance
 import numpy as np
@@ -27,6 +28,19 @@ _LIMITS = llguidance.LLParserLimits(
 _FREE_TOKENS = '\n%llguidance {"no_forcing": true}\n'
 
 
+@dataclass(frozen=True)
+class Beginnings:
+    """The tokens that have other bytes at the beginning of a text, and the made up ones that have these bytes everywhere."""
+
+    made_up: dict[int, int]
+
+    def move(self, bits: Bits) -> None:
+        """Let each of the tokens come where the one that is made up for it may."""
+        each = np.unpackbits(bits.view(np.uint8), bitorder="little")
+        each[list(self.made_up)] = each[list(self.made_up.values())]
+        bits[:] = np.packbits(each, bitorder="little").view(np.uint32)
+
+
 class GrammarCompiler:
     """Compiles guides for one vocabulary."""
 
@@ -35,7 +49,9 @@ class GrammarCompiler:
         Args:
             hidden: texts of tokens that are no part of an answer, such as the markers of thinking.
         """
-        self._tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Vocabulary(token_bytes, hidden)))
+        vocabulary = _Vocabulary(token_bytes, hidden)
+        self.beginnings = vocabulary.beginnings
+        self._tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(vocabulary))
 
     def compile(self, guide: Guide) -> llguidance.LLMatcher:
         """A matcher at its beginning; `GrammarConstraint` takes a copy of it.
@@ -52,18 +68,23 @@ class GrammarCompiler:
 class GrammarConstraint:
     """See `Constraint`."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, end_ids: Sequence[int], size: int) -> None:
+    def __init__(
+        self, matcher: llguidance.LLMatcher, end_ids: Sequence[int], size: int, beginnings: Beginnings | None = None
+    ) -> None:
         """
         Args:
             matcher: used up by this constraint.
             end_ids: tokens that end the answer and have no text: allowed where the answer may end.
             size: tokens in the vocabulary's table.
+            beginnings: of the matcher's vocabulary, if it has any.
         """
         self._matcher = matcher
+        self._beginnings = beginnings or Beginnings(made_up={})
+        self._beginning = True  # no text yet
         self._ends = frozenset(end_ids)
         self._end_words, self._end_bits = places(sorted(end_ids))
         self._size = size
-        self._bits = np.zeros(words(size + 1), np.uint32)  # one more: see `_Vocabulary`
+        self._bits = np.zeros(words(size + 1 + len(self._beginnings.made_up)), np.uint32)  # more: see `_Vocabulary`
         self._ended = False
         self.active = True
 
@@ -81,8 +102,11 @@ class GrammarConstraint:
         bits.fill(0)
         if self._matcher.is_error():
             return
-        # The made up end of text is no token of the model, whose vocabulary may have others behind the table.
+        if self._beginning and self._beginnings.made_up:
+            self._beginnings.move(self._bits)
+        # What is made up is no token of the model, whose vocabulary may have others behind the table.
         self._bits[self._size // 32] &= np.uint32((1 << self._size % 32) - 1)
+        self._bits[self._size // 32 + 1 :] = 0
         if self._matcher.is_accepting():
             self._bits[self._end_words] |= self._end_bits
         else:
@@ -94,17 +118,27 @@ class GrammarConstraint:
         if token_id in self._ends:
             self._ended = True
         else:
-            self._matcher.consume_token(token_id)
+            self._matcher.consume_token(self._beginnings.made_up.get(token_id, token_id) if self._beginning else token_id)
+            self._beginning = False
+
+    def follow(self) -> None:
+        self._beginning = False
 
 
 class _Vocabulary:
-    """What llguidance asks of a tokenizer. Its one end-of-text token is made up: a model may have several of its own."""
+    """What llguidance asks of a tokenizer. Its one end-of-text token is made up: a model may have several of its own.
+
+    So are tokens behind that: those which begin a text with other bytes than they have elsewhere, with these bytes.
+    """
 
     bos_token_id = None
 
     def __init__(self, token_bytes: TokenBytes, hidden: Collection[bytes]) -> None:
         self.tokens = [b"" if raw in hidden else raw for raw in token_bytes] + [b""]
         self.eos_token_id = len(token_bytes)
+        differing = [token for token, raw in enumerate(self.tokens) if raw and token_bytes.at_beginning(token) != raw]
+        self.beginnings = Beginnings(made_up={token: len(self.tokens) + at for at, token in enumerate(differing)})
+        self.tokens += [token_bytes.at_beginning(token) for token in differing]
         self.special_token_ids = [token for token, raw in enumerate(self.tokens) if not raw]
 
     def __call__(self, text: bytes) -> list[int]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import RequestError
-from ..options.values import input_of, refuse, text
+from ..options.values import FLAG, input_of, refuse, text
+from .schemas import prepared
 
 Guide = tuple[str, str]
 KINDS = ("json_schema", "regex", "grammar")
@@ -21,7 +22,8 @@ MAX_CHOICES = 1000
 _HINT = "see docs/structured.md"
 _TENSORRT_LLM = ("json", "json_schema", "regex", "ebnf_grammar")
 _VLLM = ("json", "json_object", "regex", "choice", "grammar")
-_VLLM_SETTINGS = frozenset({"backend", "_backend", "disable_fallback"})  # which of vLLM's libraries does it
+_VLLM_SETTINGS = frozenset({"backend", "_backend", "disable_fallback", "_backend_was_auto"})  # which of vLLM's libraries
+CLOSED = "disable_additional_properties"  # vLLM's word, here of `response_format` too
 _OPENAI = ("text", "json_object", "json_schema", "regex", "choice", "grammar")
 
 
@@ -56,6 +58,7 @@ def of_vllm(name: str, value: Any) -> Guide | None:
         raise refuse(name, value, "an object is expected")
     given = {key: entry for key, entry in value.items() if entry is not None and key not in _VLLM_SETTINGS}
     given = {key: entry for key, entry in given.items() if entry is not False}  # what is off asks for nothing
+    closed = FLAG.check(f"{name}.{CLOSED}", given.pop(CLOSED, False))
     if unknown := sorted(given.keys() - set(_VLLM)):
         raise refuse(f"{name}.{unknown[0]}", given[unknown[0]], f"{' or '.join(_VLLM)} is served")
     if len(given) > 1:
@@ -64,7 +67,7 @@ def of_vllm(name: str, value: Any) -> Guide | None:
     for key, entry in given.items():
         where = f"{name}.{key}"
         if key == "json":
-            return json_schema(where, entry)
+            return json_schema(where, entry, closed=closed)
         if key == "json_object":
             return _any_object()
         if key == "choice":
@@ -97,17 +100,19 @@ def of_openai(name: str, value: Any) -> Guide | None:
     inner = value.get("json_schema")
     if not isinstance(inner, Mapping) or "schema" not in inner:
         raise refuse(f"{name}.json_schema", inner, "an object with the key schema is expected")
-    return json_schema(f"{name}.json_schema.schema", inner["schema"], lenient=not inner.get("strict"))
+    closed = FLAG.check(f"{name}.{CLOSED}", value.get(CLOSED) or False)
+    return json_schema(f"{name}.json_schema.schema", inner["schema"], lenient=not inner.get("strict"), closed=closed)
 
 
-def json_schema(name: str, schema: Any, *, lenient: bool = False) -> Guide:
+def json_schema(name: str, schema: Any, *, lenient: bool = False, closed: bool = False) -> Guide:
     """An answer that is JSON and valid by `schema`: JSON text, an object, or true for any JSON.
 
     Args:
         lenient: what the grammar library cannot enforce is left out; otherwise it is refused.
+        closed: see `prepared`.
 
     Raises:
-        RequestError: it is no schema.
+        RequestError: it is no schema, or has a value that cannot be kept.
     """
     if isinstance(schema, (str, bytes)):
         schema = _parsed(name, text(name, schema))
@@ -115,7 +120,8 @@ def json_schema(name: str, schema: Any, *, lenient: bool = False) -> Guide:
         schema = {}
     if not isinstance(schema, dict):
         raise refuse(name, schema, "a JSON schema, which is an object, is expected")
-    return _checked(name, "json_schema", json.dumps(with_settings(schema, lenient=lenient), ensure_ascii=False))
+    kept = with_settings(prepared(name, schema, closed=closed), lenient=lenient)
+    return _checked(name, "json_schema", json.dumps(kept, ensure_ascii=False))
 
 
 def with_settings(schema: dict[str, Any], *, lenient: bool) -> dict[str, Any]:

@@ -68,7 +68,11 @@ class AfterThinking:
             self._begun = True
             self._inner.push(token_id)
 
+    def follow(self) -> None:
+        self._inner.follow()
+
     def _think(self, raw: bytes) -> None:
+        self._inner.follow()
         self._undecided += raw
         self._undecided = self._undecided[self._divider.divide(self._undecided).taken :]
         self._thinking = self._divider.thinking

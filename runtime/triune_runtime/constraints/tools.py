@@ -7,6 +7,7 @@ import json
 from ..errors import RequestError
 from ..text.tools import Tool, ToolFormat, ToolUse
 from .guide import Guide, check_guide, quoted, with_settings
+from .schemas import prepared
 
 _MOST_CALLS = 8  # in one answer; without an end, a weak model calls for ever
 
@@ -48,7 +49,7 @@ def _rules(use: ToolUse, form: ToolFormat) -> list[str]:
 
 
 def _call(tool: Tool, form: ToolFormat) -> str:
-    schema = with_settings(tool.parameters, lenient=not tool.strict)
+    schema = with_settings(prepared(f"tools.{tool.name}.parameters", tool.parameters), lenient=not tool.strict)
     if "$ref" not in schema:
         schema = {"type": "object"} | schema
     return (

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from ..options.declared import SECTIONS
 from ..options.rows import Name
 from .models import ENSEMBLES, ONE_RESPONSE, Ensemble
-from .outputs import OUTPUTS
+from .outputs import DESCRIBED, OUTPUTS
 
 _STOP_TITLE = "; the first three are welcome in a request to stop another"
 _PYTHON = 'backend: "python"\nmax_batch_size: 0\n'
@@ -35,7 +35,8 @@ def configs() -> dict[str, str]:
 
 def _tokenize(comment: str, *, rows: bool) -> str:
     sections = {title: {row.name: row for row in listed if row.tensor} for title, listed in SECTIONS.items()}
-    outputs = [_tensor("input_ids", "INT32", (-1,)), _tensor("options", "STRING", (-1,))]
+    outputs = [_tensor("input_ids", "INT32", (-1,)), _tensor("options", "STRING", (-1,)), "# for who asks for them alone"]
+    outputs += [_tensor(name, datatype, dims) for name, (datatype, dims) in DESCRIBED.items()]
     return f"# {comment}\n{_PYTHON}{_inputs(sections, rows=rows)}{_list('output', outputs)}{_ONE_INSTANCE}"
 
 

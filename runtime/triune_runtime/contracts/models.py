@@ -130,7 +130,7 @@ ENSEMBLES = (
         inputs=_VLLM,
         outputs=_same("text_output finish_reason")
         | _LOGPROB
-        | _same("logprobs num_input_tokens num_output_tokens sequence_index"),
+        | _same("logprobs prompt_logprobs num_input_tokens num_output_tokens sequence_index"),
         clients="vLLM's backend",
         answers="in every response an element for each sequence",
     ),

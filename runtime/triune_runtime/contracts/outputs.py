@@ -57,6 +57,7 @@ OUTPUTS: Mapping[str, Output] = {one.name: one for one in (
     Output("chunk_index", "INT32", (1,), "0, 1, 2, ... in an answer", of=lambda c: c.index),
     Output("request_key", "INT64", (1,), "the server's own number of the request"),
     Output("logprobs", "STRING", (-1,), "JSON: an entry for each token, where asked for", idle="[]"),
+    Output("prompt_logprobs", "STRING", (-1,), "the same for the prompt's tokens, in the first response", idle=""),
     Output("cum_log_probs", "FP32", (-1,), "log probability of all tokens so far, where asked for"),
     Output("output_log_probs", "FP32", (-1, -1), "log probabilities of the tokens, where asked for"),
     Output("batch_index", "INT32", (1, 1), "the row of the request"),
@@ -73,3 +74,10 @@ OUTPUTS: Mapping[str, Output] = {one.name: one for one in (
     Output("total_draft_tokens", "INT32", (-1, 1), "of how many guesses", of=_drafts(lambda c: c.drafted)),
 )}  # fmt: skip
 OF_CHUNK = tuple((one, one.of) for one in OUTPUTS.values() if one.of is not None)
+# What tokenize says of a prompt where it is asked for, besides what generate needs: name -> type and shape.
+DESCRIBED: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "tokens": ("STRING", (-1,)),  # as the vocabulary has them
+    "text": ("STRING", (1,)),  # that the tokens make together, special ones included
+    "shown_text": ("STRING", (1,)),  # the same as answers have it: special tokens have no text
+    "max_length": ("INT32", (1,)),  # most tokens of a prompt and its answer together
+}

@@ -97,11 +97,12 @@ def client_table() -> str:
     """The client's own module: it must not need the runtime."""
     rows = {_client_name(row): row for row in NAMES.values() if row.client}
     scalars = [f'    "{name}": "{row.tensor}",\n' for name, row in rows.items() if row.dims == (1,)]
-    lists = [f'    "{name}",\n' for name, row in rows.items() if row.dims != (1,)]
+    lists = [f'    "{name}": "{row.tensor}",\n' for name, row in rows.items() if row.dims != (1,)]
     renamed = [f'    "{name}": "{row.name}",\n' for name, row in rows.items() if name != row.name]
     return (
         '"""Options and the tensors that they are sent as. Written by `make contracts`, from the server\'s declaration."""\n\n'
-        f"SCALARS = {{  # option -> datatype\n{''.join(scalars)}}}\nLISTS = (  # of strings\n{''.join(lists)})\n"
+        f"SCALARS = {{  # option -> datatype\n{''.join(scalars)}}}\n"
+        f"LISTS = {{  # the same of those with several values\n{''.join(lists)}}}\n"
         f"TENSORS = {{  # options whose tensor has another name\n{''.join(renamed)}}}\n"
     )
 

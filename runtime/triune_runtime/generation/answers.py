@@ -121,7 +121,7 @@ class Answers:
         """
         params, markers = request.params, self._manifest.reasoning
         divider = Divider(markers, opened=request.thinking_open) if markers and request.separate_reasoning else None
-        cutter = TextCutter(self._token_bytes, params.stop, params.min_tokens, divider)
+        cutter = TextCutter(self._token_bytes, params.stop, params.min_tokens, divider, continues=request.continues)
         clocking = Clocking(self._clock())
         stops = self.stop_token_ids(request)
         watched = bool(params.stop) or constraint is not None
@@ -139,6 +139,10 @@ class Answers:
         served.pending.kv = kv or served.pending.kv
         self._metrics.started(served.clocking, self._clock())
 
+    def score(self, key: int, scores: Iterable[TokenLogprob]) -> None:
+        """The log probabilities of a prompt's tokens from the second on: they go out with the first piece of the answer."""
+        self._served[key].pending.scores = tuple(scores)
+
     def take_in(self, served: Served, tokens: Sequence[int], now: float, logprobs: Sequence[TokenLogprob] = ()) -> Event | None:
         """Add tokens to an answer; its last event, if the answer is over with one of them: those behind it count for nothing.
 
@@ -146,6 +150,8 @@ class Answers:
             logprobs: of the tokens, if they are asked for.
         """
         request, pending, clocking = served.request, served.pending, served.clocking
+        if clocking.latest is not None:
+            self._metrics.next_token(now - clocking.latest)
         clocking.latest = now
         if clocking.first is None:
             self._metrics.first_token(clocking, now)

@@ -12,6 +12,7 @@ from ..errors import Overloaded, RequestError, TriuneError
 from ..kv.store import KvStore
 from ..manifest import EngineManifest, Limits
 from ..metrics import Metrics, Snapshot
+from ..options.values import MAX_SCORES
 from ..request import Event, FinishReason, Request, TokenLogprob
 from ..runner import Runner
 from ..sampling.sampler import Sampler
@@ -24,6 +25,7 @@ from .stepping import Drafts, Launched, NoDrafts, Stepper
 
 LOG = logging.getLogger(__name__)
 _NONE: list[TokenLogprob] = []
+_SCORED_LOGITS = 1 << 22  # of prompts in one step: what they keep the others waiting, some 50 ms
 
 
 class StepLoop:
@@ -47,7 +49,7 @@ class StepLoop:
         """
         self.manifest = manifest
         self.runner = runner
-        self.scheduler = Scheduler(manifest.limits, store)
+        self.scheduler = Scheduler(manifest.limits, store, most_scored=max(1, _SCORED_LOGITS // manifest.vocab_size))
         self.metrics = Metrics(self.snapshot())
         self.answers = Answers(manifest, token_bytes, self.metrics, clock)
         self.sampler = sampler
@@ -160,6 +162,21 @@ class StepLoop:
                 code="unsupported",
                 param="num_draft_tokens",
             )
+        if requests[0].params.prompt_logprobs is not None:
+            self._check_scored(requests[0], requests[0].params.prompt_logprobs)
+
+    def _check_scored(self, request: Request, wanted: int) -> None:
+        if not self.runner.scores:
+            said = "prompt_logprobs is given, but this engine gives log probabilities of answers only"
+            raise RequestError(said, "omit it, or use an engine for the cpu", code="unsupported", param="prompt_logprobs")
+        if (entries := len(request.prompt) * (1 + wanted)) > MAX_SCORES:
+            raise RequestError(
+                f"prompt_logprobs is {wanted} and the prompt has {len(request.prompt):,} tokens: {entries:,} log "
+                f"probabilities, at most {MAX_SCORES:,} are given to one request",
+                "ask for fewer, or send a shorter prompt",
+                code="too_large",
+                param="prompt_logprobs",
+            )
 
     def _open(self, sequence: Sequence, constraint: Constraint | None) -> None:
         request, answers = sequence.request, self.answers
@@ -197,6 +214,9 @@ class StepLoop:
                 answers.drafted(part.sequence.key, len(part.drafts), len(chosen.tokens[part.sequence.key]) - 1)
         self.scheduler.commit(step, chosen.tokens)
         now, count = self._clock(), 0
+        for taker in [taker for part in launched.scored if part.samples for taker in part.takers]:
+            if taker.key in chosen.tokens:
+                answers.score(taker.key, taker.scores)
         for key, tokens in chosen.tokens.items():
             served, logprobs = answers[key], chosen.logprobs.get(key, _NONE)
             count += len(tokens)

@@ -21,6 +21,7 @@ class Pending:
     drafted: int = 0
     accepted: int = 0
     kv: KvCounts = _SLOT
+    scores: tuple[TokenLogprob, ...] = ()  # of the prompt
 
     def add(self, cut: Cut | None) -> None:
         """Text that may be handed out from now on."""
@@ -30,6 +31,8 @@ class Pending:
     def take(self, times: Times | None, finish_reason: FinishReason | None = None) -> Chunk:
         """All that is pending, as the next chunk."""
         drafts = (self.drafted, self.accepted) if finish_reason else (0, 0)
-        chunk = Chunk(self.index, self.cut, self.new_tokens, finish_reason, tuple(self.logprobs), times, *drafts, kv=self.kv)
+        logprobs = tuple(self.logprobs)
+        chunk = Chunk(self.index, self.cut, self.new_tokens, finish_reason, logprobs, times, *drafts, self.kv, self.scores)
+        self.scores = ()
         self.cut, self.new_tokens, self.logprobs, self.index = NOTHING, 0, [], self.index + 1
         return chunk

@@ -6,6 +6,7 @@ ends before the sequences do, the youngest of them give theirs back and are comp
 
 A step of few decoding sequences takes almost as long as one of many. So while more sequences are about to start than are
 decoding, these stand still for some chunks of prompts: all of them together are done sooner.
+A prompt whose log probabilities are wanted costs logits after every token: it is cut finer, and its tokens count for more.
 
 A step may be planned while the one before is in flight. Its tokens are counted then, not known: a sequence goes on with one
 that it does not know if it may (`Sequence.overlaps`), else with the step after the next.
@@ -32,8 +33,14 @@ _NO_DRAFTS: Mapping[int, tuple[int, ...]] = {}
 class Scheduler:
     """Waiting, prefilling and decoding sequences, and the KV memory they hold."""
 
-    def __init__(self, limits: Limits, store: KvStore) -> None:
+    def __init__(self, limits: Limits, store: KvStore, *, most_scored: int | None = None) -> None:
+        """
+        Args:
+            most_scored: tokens of scored prompts in one step; None: as many as of others.
+        """
         self.limits = limits
+        self._scored_chunk = min(most_scored or limits.prefill_chunk, limits.prefill_chunk)
+        self._scored_weight = max(1, limits.step_tokens // (most_scored or limits.step_tokens))
         self.store = store
         self.waiting: deque[Sequence] = deque()
         self.prefilling: list[Sequence] = []
@@ -98,7 +105,7 @@ class Scheduler:
         """
         if self.stands_still:
             prompts = self._prompt_slices()
-            self._prompted += sum(part.length for part in prompts)
+            self._prompted += sum(map(self._cost, prompts))
             return self._launched([], prompts)
         self._prompted = 0
         drafts = self._fitting(drafts) if drafts else drafts
@@ -161,7 +168,7 @@ class Scheduler:
         if not self.waiting:
             return False
         first = self.waiting[0]
-        return self.store.admits(first.tokens, len(first.members)) is not None
+        return self.store.admits(first.tokens, len(first.members), first.salt) is not None
 
     @property
     def _has_gaps(self) -> bool:
@@ -195,20 +202,20 @@ class Scheduler:
         budget, prompts = self.limits.step_tokens, list[Slice]()
         for sequence in self.prefilling:
             prompts.append(self._prompt_slice(sequence, self._length(sequence.computed, sequence, budget)))
-            budget -= prompts[-1].length
-        while self.waiting:
+            budget -= self._cost(prompts[-1])
+        while self.waiting and not (prompts and prompts[-1].scored and not prompts[-1].samples):
             sequence = self.waiting[0]
-            cached = self.store.admits(sequence.tokens, len(sequence.members))
+            cached = self.store.admits(sequence.tokens, len(sequence.members), sequence.salt)
             if cached is None or not (length := self._length(cached, sequence, budget)):
                 break  # those behind it wait as well: nobody overtakes
             self._admit(self.waiting.popleft())
             self.prefilling.append(sequence)
             prompts.append(self._prompt_slice(sequence, length))
-            budget -= length
+            budget -= self._cost(prompts[-1])
         return prompts
 
     def _admit(self, sequence: Sequence) -> None:
-        held = self.store.admit(sequence.tokens, len(sequence.members))
+        held = self.store.admit(sequence.tokens, len(sequence.members), sequence.salt)
         for member, slot in zip(sequence.members, held.slots, strict=True):
             member.slot = slot
         if not sequence.started:
@@ -218,13 +225,22 @@ class Scheduler:
     def _prompt_slice(self, sequence: Sequence, length: int) -> Slice:
         start, first = sequence.computed, not sequence.started
         sequence.started = True
-        return Slice(sequence, start, length, length == sequence.pending, sequence.turn, first=first)
+        ends = length == sequence.pending
+        return Slice(sequence, start, length, ends, sequence.turn, first=first, scored=sequence.unscored)
+
+    def _cost(self, part: Slice) -> int:
+        """What a part of a prompt takes of a step's budget."""
+        return part.length * self._scored_weight if part.scored else part.length
 
     def _length(self, start: int, sequence: Sequence, budget: int) -> int:
         """Tokens of a prompt to run from `start` on: to its end, or to the last multiple of `prefill_chunk` that the budget
         reaches; 0: it does not reach any.
         """
-        if (left := len(sequence.tokens) - start) <= budget:
+        left = len(sequence.tokens) - start
+        if sequence.unscored:
+            length = min(left, self._scored_chunk - start % self._scored_chunk)
+            return length if length * self._scored_weight <= budget else 0
+        if left <= budget:
             return left
         chunk = self.limits.prefill_chunk
         return max((start + budget) // chunk * chunk - start, 0)

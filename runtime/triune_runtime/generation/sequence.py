@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import TooLong
-from ..request import KvCounts, Request
+from ..request import KvCounts, Request, TokenLogprob
 
 
 @dataclass(eq=False, slots=True)
@@ -31,6 +31,7 @@ class Sequence:
     turn: int = 0  # how often it has lost its slot to others: what was launched in an earlier turn counts for nothing
     started: bool = False  # something of it has been launched once
     read: int = 0  # tokens of the prompt that were computed for it, each counted once
+    scores: list[TokenLogprob] = field(default_factory=list)  # of the prompt's tokens from the second on; the group's together
     leader: Sequence | None = None  # whose prompt this one waits for
     siblings: list[Sequence] = field(default_factory=list)  # who wait for this one's prompt
 
@@ -43,6 +44,16 @@ class Sequence:
         return self.request.key
 
     @property
+    def unscored(self) -> bool:
+        """Whether the log probabilities of its prompt are wanted, and are not all known yet."""
+        return self.request.params.prompt_logprobs is not None and len(self.tokens) == len(self.request.prompt)
+
+    @property
+    def salt(self) -> bytes:
+        """Of its prompt in KV memory: what is cached has no logits any more, so who needs them all shares nothing."""
+        return self.key.to_bytes(8, "little") if self.unscored else b""
+
+    @property
     def members(self) -> list[Sequence]:
         """This sequence and those that wait for its prompt."""
         return [self, *self.siblings]
@@ -51,7 +62,7 @@ class Sequence:
         """Compute the prompt for `siblings` too."""
         self.siblings = siblings
         for sibling in siblings:
-            sibling.leader = self
+            sibling.leader, sibling.scores = self, self.scores
 
     def hand_over(self) -> Sequence:
         """Make the first sibling the leader: it goes on with what is computed, in the slot where that is."""

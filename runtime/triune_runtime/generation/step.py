@@ -21,6 +21,7 @@ class Slice(NamedTuple):
     fed: bool = False  # its last token is the one that the step before chooses
     first: bool = False  # nothing of the sequence has run before
     siblings: tuple[Sequence, ...] = ()  # who choose their first token after it too
+    scored: bool = False  # the log probability of each token is wanted
 
     def counts_for(self, taker: Sequence) -> bool:
         """Whether one of the takers still has the slot in which this was launched."""

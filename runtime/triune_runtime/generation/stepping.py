@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..request import TokenLogprob
 from ..runner import Flight, Order, Rows, Runner, Want, Work
 from ..sampling.columns import Columns
+from ..sampling.host import score
 from ..sampling.sampler import Sampler, SamplingError
 from .sequence import Sequence
 from .step import Slice, Step
@@ -59,10 +61,10 @@ class NoDrafts:
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A step that is being computed: its slices without drafts in flight, those with drafts to follow."""
+    """A step that is being computed: its plain slices in flight, the others to follow one run after the other."""
 
     step: Step
-    plain: list[Slice]
+    plain: list[Slice]  # neither drafts nor scores
     work: list[Work]  # of the plain ones
     flight: Flight | None  # likewise
     orders: tuple[Order, ...]  # that are still to be given
@@ -72,6 +74,11 @@ class Launched:
     def drafted(self) -> list[Slice]:
         """The slices with drafts."""
         return [part for part in self.step.slices if part.drafts] if len(self.plain) < len(self.step.slices) else []
+
+    @property
+    def scored(self) -> list[Slice]:
+        """The slices of prompts whose log probabilities are wanted."""
+        return [part for part in self.step.slices if part.scored] if len(self.plain) < len(self.step.slices) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ class Stepper:
     def launch(self, step: Step) -> Launched:
         """Begin to compute a step."""
         began = self._clock()
-        plain = [part for part in step.slices if not part.drafts]
+        plain = [part for part in step.slices if not (part.drafts or part.scored)]
         work = [self._work(part) for part in plain]
         if not plain:
             return Launched(step, plain, work, None, step.orders, began)
@@ -117,8 +124,13 @@ class Stepper:
             self._choose(launched, launched.flight.collect(), chosen)
             if all(part.length == 1 for part in plain):
                 self._drafts.ran_plain(len(plain), self._clock() - launched.began)
+        orders = launched.orders
         if drafted := launched.drafted:
-            self._check(drafted, launched.orders, endings, chosen)
+            self._check(drafted, orders, endings, chosen)
+            orders = ()
+        for part in launched.scored:
+            self._score(part, self._runner.launch([self._work(part)], orders).collect(), chosen)
+            orders = ()
         return chosen
 
     def _columns(self, parts: Items[Slice]) -> Columns | None:
@@ -137,10 +149,23 @@ class Stepper:
                     if taker.slot is not None and taker.turn == part.turn:
                         keys.append(taker.request.key)
                         rows.append(row)
-        if not keys:
-            return
         at = None if len(rows) == len(launched.work) and not any(part.siblings for part in launched.plain) else rows
         drawn = np.array([launched.work[row].wants is Want.TOKEN for row in rows]) if self._draws else None
+        self._sample(keys, made, rows, chosen, at=at, drawn=drawn)
+
+    def _sample(
+        self,
+        keys: list[int],
+        made: Rows,
+        rows: list[int],
+        chosen: Chosen,
+        *,
+        at: list[int] | None,
+        drawn: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """A token for each of `keys`, from its row of those made."""
+        if not keys:
+            return
         try:
             chosen.add(keys, *self._sampler.sample(keys, made, at, drawn))
         except SamplingError as error:
@@ -148,6 +173,23 @@ class Stepper:
             if usable := [i for i, key in enumerate(keys) if key not in error.keys]:
                 keys, rows = [keys[i] for i in usable], [rows[i] for i in usable]
                 chosen.add(keys, *self._sampler.sample(keys, made, rows, None if drawn is None else drawn[usable]))
+
+    def _score(self, part: Slice, made: Rows, chosen: Chosen) -> None:
+        """Log probabilities of a prompt's tokens, each from the row before it, and after its last one the answer's first."""
+        sequence, prompt = part.sequence, part.sequence.request.prompt
+        known = len(sequence.scores) - part.start  # rows that were scored before the sequence lost its slot
+        following = prompt[part.start + 1 : part.start + 1 + part.length]
+        if len(following) > known:
+            wanted = sequence.request.params.prompt_logprobs or 0
+            try:
+                sequence.scores += score(made.logits[known : len(following)], following[known:], wanted)
+            except FloatingPointError:
+                chosen.failed.extend(member.key for member in (*part.takers, *sequence.siblings))
+                return
+        if part.samples:
+            keys = [taker.key for taker in part.takers if part.counts_for(taker)]
+            rows = [part.length - 1] * len(keys)
+            self._sample(keys, made, rows, chosen, at=rows)
 
     def _check(
         self,
@@ -191,6 +233,8 @@ class Stepper:
         sequence, drafts = part.sequence, part.drafts
         slot = sequence.slot
         assert slot is not None, "a sequence without a slot cannot run"
+        if part.scored:
+            return Work(slot, part.start, tuple(sequence.tokens[part.start : part.start + part.length]), scored=True)
         wants = self._wants(part) if part.samples else Want.NOTHING
         if part.fed:
             return Work(slot, part.start, _UNKNOWN, 0, wants, True)

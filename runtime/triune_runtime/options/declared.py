@@ -57,10 +57,18 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
         Elsewhere("text_input", "STRING", "a text, continued as it is"),
         Elsewhere(VLLM_PROMPT, "STRING", "the same, with vLLM's contract", inner=True),
         Elsewhere("messages", "STRING", "a conversation as JSON, rendered with the model's own template"),
+        Elsewhere("add_special_tokens", "BOOL", "whether the tokenizer puts its own before a text; absent: not for `messages`",
+                  openai=True, client=True),
+        Elsewhere("prompt_token_ids", "INT32", "tokens of the model's own, continued as they are", dims=(-1,)),
     ),
-    "whether and how long to think": (
+    "how messages become a prompt, whether and how long to think": (
         Option("enable_thinking", "BOOL", FLAG, "whether a model that can think does so before it answers; with `messages`",
                openai=True, client=True),
+        Elsewhere("add_generation_prompt", "BOOL", "false: `messages` without the beginning of the assistant's next turn",
+                  openai=True, client=True),
+        Elsewhere("continue_final_message", "BOOL", "the last of `messages` is open: the answer goes on with it",
+                  openai=True, client=True),
+        Elsewhere("chat_template_kwargs", "STRING", "what else the model's template is told, as a JSON object", openai=True),
         _sampled("thinking_budget", "INT32", _COUNT, None, "most tokens of thinking; then it is closed. 0: answer at once"),
     ),
     "how to choose tokens": (
@@ -101,6 +109,8 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
         Option("stop", "STRING", Many(WORD, MAX_STOPS), "strings that end the answer; not part of it", dims=(-1,), default=(),
                sampling=True, openai=True, client=True),
         Alias("stop_words", "STRING", "stop", dims=(-1,)),
+        Option("stop_token_ids", "INT32", Many(TOKEN_ID, MAX_STOP_IDS), "tokens that end the answer, besides the model's own",
+               dims=(-1,), default=(), sampling=True, openai=True, client=True),
         Option("end_id", "INT32", Whole(-1, BIG), "one more token that ends the answer; -1: none", field=None),
         Elsewhere("pad_id", "INT32", "no effect"),
         _sampled("ignore_eos", "BOOL", FLAG, False, "go on after the model's own end"),
@@ -120,6 +130,8 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
         Option("separate_reasoning", "BOOL", FLAG, "thinking apart from the answer; absent: with `messages` only", client=True),
         Option("top_logprobs", "INT32", Whole(0, 20), "0: log probabilities of the chosen tokens; k: and of the k best",
                field="logprobs", sampling=True, openai=True, client=True),
+        Option("top_prompt_logprobs", "INT32", Whole(0, 20), "the same of the prompt's tokens, all computed anew",
+               field="prompt_logprobs", sampling=True, client=True),
         Option("return_log_probs", "BOOL", FLAG, "log probabilities of the chosen tokens", field=None),
         Alias("return_logprobs", "BOOL", "return_log_probs"),
         Alias("return_cumulative_logprob", "BOOL", "return_log_probs"),
@@ -147,9 +159,8 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
     ),
     "no tensors: in `sampling_parameters` and among request parameters": (
         Alias("logprobs", "", "top_logprobs"),  # as a tensor the name is that of the output
+        Alias("prompt_logprobs", "", "top_prompt_logprobs", openai=True),  # likewise
         Alias("streaming", "", "stream"),
-        Option("stop_token_ids", "", Many(TOKEN_ID, MAX_STOP_IDS), "tokens that end the answer, besides the model's own",
-               default=(), sampling=True),
         Prescribes("guided_decoding", "", of_vllm, "vLLM's object with json, json_object, regex, choice or grammar"),
         Prescribes("structured_outputs", "", of_vllm, "the same under vLLM's newer name", openai=True),
         Only("use_beam_search", "", _NO),  # this and the next four are vLLM's
@@ -158,7 +169,7 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
         Only("spaces_between_special_tokens", "", _ANY),  # there are none in an answer
         Only("include_stop_str_in_output", "", _NO),
         *(Refused(name, "") for name in (
-            "image_input", "lora_name", "use_draft_logits", "prompt_logprobs", "logits_post_processor_name",
+            "image_input", "lora_name", "use_draft_logits", "logits_post_processor_name",
         )),
     ),
 }  # fmt: skip

@@ -49,8 +49,8 @@ def parse(
     for name, values in inputs.items():
         row = NAMES.get(name)
         if not isinstance(row, Elsewhere) and not (stops and name in TOKEN_INPUTS):
-            given.take(name, _json_object(name, inputs) if name == "logit_bias" else _of_tensor(name, values))
-    for name, value in _json_object("sampling_parameters", inputs).items():
+            given.take(name, json_object(name, inputs) if name == "logit_bias" else _of_tensor(name, values))
+    for name, value in json_object("sampling_parameters", inputs).items():
         given.take(name, value)
     for name, value in ({} if stops else parameters or {}).items():  # a stop signal says nothing else of interest
         if name not in RESERVED and not name.startswith("triton_") and name not in inputs:
@@ -83,7 +83,12 @@ def _single(name: str, values: list[Value]) -> Value:
     return values[0] if values else None
 
 
-def _json_object(name: str, inputs: Mapping[str, list[Value]]) -> dict[str, Any]:
+def json_object(name: str, inputs: Mapping[str, list[Value]]) -> dict[str, Any]:
+    """The object in a tensor of JSON; empty without one.
+
+    Raises:
+        RequestError: it is none.
+    """
     raw = _single(name, inputs.get(name, []))
     if raw is None or not text(name, raw).strip():
         return {}

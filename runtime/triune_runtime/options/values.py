@@ -18,6 +18,7 @@ BIG = 2**31 - 1
 UINT64 = (1 << 64) - 1
 # Every token of an answer is compared with all of a request's words: what they may cost the others is bounded.
 MAX_STOPS, MAX_WORDS, MAX_STOP_IDS = 64, 1024, 1024  # stop strings; bad words, or words with a bias; stop tokens
+MAX_SCORES = 1 << 18  # log probabilities of a prompt, all at once in one response
 MAX_WORD_BYTES = 256  # so a word has at most as many tokens
 
 

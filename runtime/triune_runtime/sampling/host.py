@@ -7,7 +7,7 @@ another of equal logits than is chosen here: which it is must not depend on what
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import numpy as np
@@ -105,6 +105,23 @@ def _drawn(scores: Array, columns: Columns, row: int, uniform: float) -> tuple[i
     if not isfinite(grouped.top):
         return int(scores.argmax()), False
     return draw(grouped, Odds.of(columns, row, uniform)), True
+
+
+def score(logits: Array, tokens: Sequence[int], wanted: int) -> list[TokenLogprob]:
+    """The log probability of the token after each row, its rank, and those of the `wanted` best.
+
+    Args:
+        logits: [rows, vocab_size] of which row i is after the token before `tokens[i]`.
+
+    Raises:
+        FloatingPointError: a row's logits are no numbers.
+    """
+    found = []
+    for token, row in zip(tokens, logits, strict=True):
+        if not isfinite(row.max()):
+            raise FloatingPointError("its prompt's logits are not numbers")
+        found.append(replace(_with_logprob(token, row, wanted), rank=1 + int((row > row[token]).sum())))
+    return found
 
 
 def _with_logprob(token: int, logits: Array, wanted: int) -> TokenLogprob:

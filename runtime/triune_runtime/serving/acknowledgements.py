@@ -1,30 +1,34 @@
 """How the detokenize step tells the generate step which chunks it has seen, and whether their client is still there.
 
 Triton cancels the next step of an ensemble when a client leaves, never the generator: this is how the generator learns of it.
-Both steps are processes of one server, so the socket's name comes from their common parent.
+Both steps are processes of one server, so the socket's name comes from their common parent, and from the folder of the engine
+that they serve: a server may have several.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import struct
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 _MESSAGE = struct.Struct("<q?")  # request key, whether its client has left
 
 
-def socket_name(server_pid: int) -> str:
-    """The name of a server's socket, in Linux's abstract namespace: no file, gone with its process."""
-    return f"\0triune-acknowledgements-{server_pid}"
+def socket_name(server_pid: int, engine: Path | None = None) -> str:
+    """The name of the socket of an engine of a server, in Linux's abstract namespace: no file, gone with its process."""
+    which = "" if engine is None else f"-{hashlib.sha256(os.fsencode(engine)).hexdigest()[:16]}"
+    return f"\0triune-acknowledgements-{server_pid}{which}"
 
 
 class AcknowledgementSender:
     """The detokenize side. Never blocks for long and never fails a request: a lost message is like a slow one."""
 
-    def __init__(self, server_pid: int | None = None) -> None:
-        self._name = socket_name(server_pid or os.getppid())
+    def __init__(self, server_pid: int | None = None, engine: Path | None = None) -> None:
+        self._name = socket_name(server_pid or os.getppid(), engine)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0.1)
 
@@ -43,10 +47,10 @@ class AcknowledgementSender:
 class AcknowledgementReceiver:
     """The generate side: a thread that hands each message to `acknowledge(key, cancelled=...)`."""
 
-    def __init__(self, acknowledge: Callable[..., None], server_pid: int | None = None) -> None:
+    def __init__(self, acknowledge: Callable[..., None], server_pid: int | None = None, engine: Path | None = None) -> None:
         self._acknowledge = acknowledge
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(socket_name(server_pid or os.getppid()))
+        self._socket.bind(socket_name(server_pid or os.getppid(), engine))
         self._thread = threading.Thread(target=self._receive_until_closed, name="triune-acknowledgements", daemon=True)
         self._thread.start()
 

@@ -60,8 +60,8 @@ class GenerationService:
         self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._keys = itertools.count(1)
-        self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge)
-        self._metrics = MetricsBridge(generator.metrics, families)
+        self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge, engine=folder)
+        self._metrics = MetricsBridge(generator.metrics, families, manifest.model)
         self._closed = threading.Event()
         self._on_failure = on_failure
         threading.Thread(target=self._watch_worker, name="triune-watch", daemon=True).start()
@@ -121,6 +121,7 @@ class GenerationService:
             stream=options.stream,
             thinking_open=options.thinking_open,
             separate_reasoning=bool(options.separate_reasoning) and self._thinks,
+            continues=bool(options.echo),
             timed=options.timed,
         )
         seeds = (derived_seed(options.params.seed, index) for index in range(1, options.best_of))

@@ -22,12 +22,17 @@ class MetricFamilies(Protocol):
 
 
 class MetricsBridge:
-    """Drains `metrics` every `interval_s` seconds on a thread of its own until closed."""
+    """Drains `metrics` every `interval_s` seconds on a thread of its own until closed.
 
-    def __init__(self, metrics: Metrics, families: MetricFamilies, interval_s: float = 0.5) -> None:
+    Args:
+        model: which every series names in its label `model_name`, as vLLM's do.
+    """
+
+    def __init__(self, metrics: Metrics, families: MetricFamilies, model: str, interval_s: float = 0.5) -> None:
         kinds = {"counter": families.COUNTER, "gauge": families.GAUGE, "histogram": families.HISTOGRAM}
         self._metrics = metrics
         self._interval_s = interval_s
+        self._model = model
         self._families = {f.name: families(name=f.name, description=f.help, kind=kinds[f.kind]) for f in FAMILIES.values()}
         self._cells: dict[tuple[str, Labels], Any] = {}
         self._sent: dict[tuple[str, Labels], float] = {}
@@ -73,5 +78,5 @@ class MetricsBridge:
         if key not in self._cells:
             buckets = FAMILIES[family].buckets
             extra = {"buckets": list(buckets)} if buckets else {}
-            self._cells[key] = self._families[family].Metric(labels=dict(labels), **extra)
+            self._cells[key] = self._families[family].Metric(labels={"model_name": self._model, **dict(labels)}, **extra)
         return self._cells[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,19 @@ from numpy.typing import NDArray
 
 from ..allocator import return_free_memory
 from ..constraints.tools import with_tools
-from ..errors import RequestError, TooLong
+from ..errors import RequestCode, RequestError, TooLong
 from ..manifest import EngineManifest
 from ..options.declared import CLIENT_NAMES, VLLM_PROMPT
-from ..options.parsing import parse
+from ..options.parsing import json_object, parse
 from ..options.values import FLAG, Real, text
 from ..options.wire import Options
-from ..text.chat import ChatTemplate, parse_messages
+from ..text.chat import ChatTemplate, Ending, Message, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
 from ..text.tokenizer import TextTokenizer
 from ..text.tools import ToolUse, read_tools
-from .tensors import Tensors, flat
+from .tensors import Arrays, Tensors, flat, strings
 
+PROMPTS = ("text_input", VLLM_PROMPT, "messages", "prompt_token_ids")
 _ONE_PROMPT = "send one prompt per request"
 _ROWS = "send one row of each input, or as many as there are prompts"
 _SPECIAL_BYTES = 64  # more than the text of any special token
@@ -37,8 +38,9 @@ class PromptService:
     def __init__(self, manifest: EngineManifest, tokenizer: TextTokenizer) -> None:
         self._manifest = manifest
         self._tokenizer = tokenizer
-        self._template = ChatTemplate(manifest.chat_template, manifest.special_tokens)
-        longest = max(map(len, tokenizer.token_bytes()))
+        self._template = ChatTemplate(manifest.chat_template, manifest.special_tokens, manifest.tool_template)
+        self._token_bytes = tokenizer.token_bytes()
+        longest = max(map(len, self._token_bytes))
         self._max_bytes = manifest.limits.max_length * max(longest, _SPECIAL_BYTES)  # a longer text cannot fit
 
     @classmethod
@@ -76,6 +78,17 @@ class PromptService:
             return ids, [options]
         told = [dataclasses.replace(options, prompt_tokens=len(ids)) for ids, options in found]
         return np.concatenate([ids for ids, _ in found]), told
+
+    def described(self, ids: NDArray[np.int32], wanted: Collection[str]) -> Arrays:
+        """What of `DESCRIBED` is wanted of a prompt's ids [n]."""
+        listed = ids.tolist()
+        makers: Mapping[str, Callable[[], NDArray[Any]]] = {
+            "tokens": lambda: strings(*self._tokenizer.names(listed)),
+            "text": lambda: strings(self._tokenizer.decode(listed)),
+            "shown_text": lambda: strings(self._token_bytes.text(listed, self._token_bytes.dropped(listed))),
+            "max_length": lambda: np.array([self._manifest.limits.max_length], np.int32),
+        }
+        return {name: make() for name, make in makers.items() if name in wanted}
 
     def _prompt(self, tensors: Tensors, parameters: Mapping[str, Any]) -> tuple[NDArray[np.int32], Options]:
         inputs = {name: flat(array) for name, array in tensors.items()}
@@ -118,27 +131,55 @@ class PromptService:
         if thinking and markers is None:
             said = "enable_thinking is true, but this model does not think"
             raise RequestError(said, "omit enable_thinking", code="unsupported", param="enable_thinking")
-        given = {name: inputs[name] for name in ("text_input", VLLM_PROMPT, "messages") if inputs.get(name)}
-        if len(given) != 1:
-            said = f"a request needs text_input or messages; this one has {'both' if given else 'neither'}"
-            raise RequestError(said, "send one of them", code="conflict" if given else "missing_value", param="text_input")
-        ((sent, values),) = given.items()
+        if thinking is not None and not inputs.get("messages"):
+            said = "enable_thinking is given without messages; other prompts are sent to the model as they are"
+            raise RequestError(said, "send messages, or omit it", code="conflict", param="enable_thinking")
+        for name in ("continue_final_message", "chat_template_kwargs"):
+            if inputs.get(name) and inputs[name][0] and not inputs.get("messages"):
+                said = f"{name} is given without messages; other prompts are sent to the model as they are"
+                raise RequestError(said, "send messages, or omit it", code="conflict", param=name)
+        sent, values = _sent(inputs)
         name = CLIENT_NAMES.get(sent, sent)
+        if name == "prompt_token_ids":
+            ids = self._checked(values)
+            text_of_ids = self._token_bytes.join(ids[-_SPECIAL_BYTES:]).decode("utf-8", "replace")
+            return ids, markers is not None and ends_in_thinking(text_of_ids, markers)
         if len(values) != 1:
             said = f"{name} holds {len(values)} strings; one is expected"
             raise RequestError(said, _ONE_PROMPT, code="invalid_value", param=name)
         content = text(name, values[0])
         if name == "messages":
             self._check_size(name, content, self._max_bytes * _JSON_OVERHEAD)
-            content = text(name, self._template.render(parse_messages(content), thinking=thinking, tools=use))
+            content = text(name, self._rendered(parse_messages(content), inputs, thinking, use))
             if markers is not None and thinking is False:
                 content = without_thinking(content, markers)
-        elif thinking is not None:
-            said = "enable_thinking is given with text_input, which is sent to the model as it is"
-            raise RequestError(said, "send messages, or omit it", code="conflict", param="enable_thinking")
         self._check_size(name, content, self._max_bytes)
-        encode = self._tokenizer.encode_rendered if name == "messages" else self._tokenizer.encode
+        special = (
+            FLAG.read("add_special_tokens", given[0]) if (given := inputs.get("add_special_tokens")) else name != "messages"
+        )
+        encode = self._tokenizer.encode if special else self._tokenizer.encode_rendered
         return encode(content), markers is not None and ends_in_thinking(content, markers)
+
+    def _rendered(
+        self, messages: list[Message], inputs: Mapping[str, list[Any]], thinking: bool | None, use: ToolUse | None
+    ) -> str:
+        variables = dict(json_object("chat_template_kwargs", inputs))
+        for name in ("enable_thinking", "thinking"):  # the template is told of these by `thinking`
+            if variables.get(name) is not None and variables[name] != thinking:
+                said = f"chat_template_kwargs.{name} is {variables[name]}, which enable_thinking does not say"
+                raise RequestError(said, "send enable_thinking", code="conflict", param="chat_template_kwargs")
+            variables.pop(name, None)
+        return self._template.render(messages, thinking=thinking, tools=use, ending=_ending(inputs), variables=variables)
+
+    def _checked(self, ids: list[Any]) -> list[int]:
+        """Token ids of a prompt, which must be the vocabulary's."""
+        size = self._manifest.vocab_size
+        outside = next((place for place, token in enumerate(ids) if not 0 <= token < size), None)
+        if outside is not None:
+            said = f"prompt_token_ids[{outside}] is {ids[outside]}; token ids from 0 to {size - 1:,} are expected"
+            hint = "send ids of this model's own tokenizer"
+            raise RequestError(said, hint, code="invalid_value", param=f"prompt_token_ids[{outside}]")
+        return ids
 
     def _check_size(self, name: str, content: str, limit: int) -> None:
         """Refuse what cannot fit before working on it: this process serves everyone."""
@@ -149,6 +190,32 @@ class PromptService:
                 "shorten the prompt",
                 param=name,
             )
+
+
+def _ending(inputs: Mapping[str, list[Any]]) -> Ending:
+    """How the prompt of a conversation is to end."""
+    turn, same = (
+        FLAG.read(name, values[0]) if (values := inputs.get(name, [])) else None
+        for name in ("add_generation_prompt", "continue_final_message")
+    )
+    if turn and same:
+        said = "add_generation_prompt and continue_final_message are both true; a prompt ends in one way"
+        raise RequestError(said, "send one of them", code="conflict", param="continue_final_message")
+    return Ending.SAME_TURN if same else Ending.LAST_TURN if turn is False else Ending.NEXT_TURN
+
+
+def _sent(inputs: Mapping[str, list[Any]]) -> tuple[str, list[Any]]:
+    """The one prompt of a request. An empty text beside another one counts as absent: old clients must send text_input."""
+    given = {name: inputs[name] for name in PROMPTS if inputs.get(name)}
+    if len(given) > 1:
+        given = {name: values for name, values in given.items() if values not in ([b""], [""])} or given
+    if len(given) == 1:
+        return next(iter(given.items()))
+    said = f"a request needs text_input or messages; this one has {'both' if given else 'neither'}"
+    if "prompt_token_ids" in given:
+        said = f"a request needs one prompt; this one has {' and '.join(CLIENT_NAMES.get(name, name) for name in given)}"
+    code: RequestCode = "conflict" if given else "missing_value"
+    raise RequestError(said, "send one of them", code=code, param="text_input")
 
 
 def _rows(tensors: Tensors) -> list[Tensors]:

@@ -23,8 +23,12 @@ _HEAD = re.compile(rf"\b({'|'.join(_TRITONS)})(?: \[\w+(?: {_PARAM.pattern})?\])
 
 
 def engine_folder(model_folder: str) -> Path:
-    """The folder of engine.json, seen from any model of the repository: its neighbour `generate`, version 1."""
-    return Path(model_folder).parent / "generate" / "1"
+    """The folder of engine.json, seen from any model of the repository: its neighbour `generate`, version 1.
+
+    Where several engines are served side by side, the steps of one are called NAME__tokenize, NAME__generate, ...
+    """
+    name, separator, _ = Path(model_folder).name.rpartition("__")
+    return Path(model_folder).parent / f"{name}{separator}generate" / "1"
 
 
 def request_parameters(raw: Callable[[], str]) -> dict[str, Any]:

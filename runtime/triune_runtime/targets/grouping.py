@@ -25,8 +25,8 @@ def group(work: Sequence[Work], *, from_first: bool = False) -> Grouping:
     Args:
         from_first: only the batch that begins with slot 0 is one; the others run alone.
     """
-    ends = list(itertools.accumulate(1 + item.drafts for item in work))
-    rows = {item.slot: slice(end - 1 - item.drafts, end) for item, end in zip(work, ends, strict=True)}
+    ends = list(itertools.accumulate(item.rows for item in work))
+    rows = {item.slot: slice(end - item.rows, end) for item, end in zip(work, ends, strict=True)}
     single = neighbours([item for item in work if len(item.tokens) == 1])
     batches = tuple(batch for batch in single if not (from_first and batch[0].slot))
     batched = {item.slot for batch in batches for item in batch}

@@ -1,43 +1,69 @@
-"""Chat messages -> prompt text, with the model's own Jinja template in a sandbox."""
+"""Chat messages -> prompt text, with the model's own Jinja templates, as transformers renders them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from enum import Enum
 from typing import Any
 
 import jinja2
 import jinja2.meta
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ..errors import RequestCode, RequestError
+from ..errors import ManifestError, RequestCode, RequestError
+from .limits import Limits, OverLimit
+from .sandbox import TemplateEnvironment
 from .tools import ToolFormat, ToolText, ToolUse, check_calls
 
 Message = dict[str, Any]
+_NOTHING: Mapping[str, Any] = {}
 _HINT = 'send messages as JSON: [{"role": "user", "content": "..."}]'
+_SECONDS, _MEMORY = 2.0, 256 << 20  # what rendering one chat may take: some hundred times what the longest ones take
+_SHOWN = 300  # letters of what a template says
+_REASONINGS = ("reasoning_content", "thinking", "reasoning")  # names of a message's thinking; templates read the first
+_REASONING = frozenset(_REASONINGS)
+_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
+
+
+class Ending(Enum):
+    """How a rendered conversation ends."""
+
+    NEXT_TURN = "the beginning of the assistant's next turn"
+    LAST_TURN = "the end of the last message"
+    SAME_TURN = "inside the last message, which the answer goes on with"
 
 
 class ChatTemplate:
-    """A model's chat template, compiled once."""
+    """A model's chat templates, compiled once: one for all chats, or one for those with tools besides."""
 
-    def __init__(self, source: str | None, special_tokens: Mapping[str, str]) -> None:
+    def __init__(self, source: str | None, special_tokens: Mapping[str, str], tool_source: str | None = None) -> None:
+        """
+        Args:
+            special_tokens: name -> text, as variables of the template.
+            tool_source: used in place of `source` where there are tools.
+
+        Raises:
+            ManifestError: a template does not compile; names the line.
+        """
         self._special_tokens = dict(special_tokens)
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        self._template = environment.from_string(source) if source else None
-        variables = jinja2.meta.find_undeclared_variables(environment.parse(source)) if source else set()
-        self._tools = ToolText(source or "", frozenset(variables))
+        self._limits = Limits(_SECONDS, _MEMORY)
+        self._plain = self._compile("chat template", source)
+        self._with_tools = self._compile("chat template tool_use", tool_source) if tool_source else self._plain
 
     @property
     def tool_format(self) -> ToolFormat:
         """How the model writes calls of tools."""
-        return self._tools.format
+        return self._with_tools[1].format
 
-    def render(self, messages: list[Message], *, thinking: bool | None = None, tools: ToolUse | None = None) -> str:
+    def render(
+        self,
+        messages: list[Message],
+        *,
+        thinking: bool | None = None,
+        tools: ToolUse | None = None,
+        ending: Ending = Ending.NEXT_TURN,
+        variables: Mapping[str, Any] = _NOTHING,
+    ) -> str:
         """The prompt for the assistant's next turn.
 
         Args:
@@ -45,23 +71,92 @@ class ChatTemplate:
                 DeepSeek-V3.1's); None tells them nothing. What a template does with earlier thinking, which messages carry
                 as `reasoning_content`, is its own affair.
             tools: what the model may call. A template that knows no tools is helped with words in the system message.
+            ending: how the prompt ends.
+            variables: what else the template is told; nothing that is told it anyway.
 
         Raises:
-            RequestError: the model has no template, or its template refuses these messages.
+            RequestError: the model has no template, its template refuses these messages or takes too much, or the last of
+                them cannot be continued.
         """
-        if self._template is None:
+        template, tool_text, read = self._plain if tools is None else self._with_tools
+        if template is None:
             hint = "send the whole prompt as text_input"
             raise RequestError("this model has no chat template", hint, code="unsupported", param="messages")
-        known: dict[str, Any] = dict(self._special_tokens)
+        self._check_variables(variables, read)
+        known: dict[str, Any] = {"documents": None, **variables, **self._special_tokens}
         if thinking is not None:
             known |= {"enable_thinking": thinking, "thinking": thinking}
-        messages, listed = self._tools.prepare(messages, tools)
-        if listed is not None:
-            known["tools"] = listed
+        messages, listed = tool_text.prepare(messages, tools)
+        messages = [message if _REASONING.isdisjoint(message) else _with_reasoning(message) for message in messages]
+        known |= {"messages": messages, "tools": listed, "add_generation_prompt": ending is Ending.NEXT_TURN}
+        if ending is not Ending.SAME_TURN:
+            return self._rendered(template, known)
+        final = messages[-1].get("content")
+        if not isinstance(final, str) or not final.strip():
+            said = "continue_final_message is true, but the last message has no text"
+            raise RequestError(
+                said, "send a last message that has a text", code="invalid_value", param="continue_final_message"
+            )
+        tagged = [*messages[:-1], messages[-1] | {"content": final + _TAG}]
+        return _up_to_tag(self._rendered(template, known | {"messages": tagged}), final)
+
+    def _check_variables(self, variables: Mapping[str, Any], read: frozenset[str]) -> None:
+        if taken := sorted(variables.keys() & {"messages", "tools", "add_generation_prompt", *self._special_tokens}):
+            said = f"chat_template_kwargs has {taken[0]}, which the template is told by other inputs"
+            raise RequestError(said, f"omit {taken[0]}", code="conflict", param="chat_template_kwargs")
+        if variables.get("documents") and "documents" not in read:
+            said = "documents are given, but this model's chat template does not read them"
+            raise RequestError(said, "put them into a message", code="unsupported", param="documents")
+
+    def _rendered(self, template: jinja2.Template, known: dict[str, Any]) -> str:
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, **known)
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise _refusal(f"the model's chat template refuses these messages: {error}") from error
+            return self._limits.run(lambda: template.render(known))
+        except OverLimit as error:
+            said = f"the model's chat template {error} for these messages"
+            raise RequestError(said, "send fewer or shorter messages", code="too_large", param="messages") from None
+        except Exception as error:  # whatever a template does, it is these messages that it does not take
+            raise _refusal(f"the model's chat template refuses these messages: {_said(error)}") from error
+
+    def _compile(self, name: str, source: str | None) -> tuple[jinja2.Template | None, ToolText, frozenset[str]]:
+        environment = TemplateEnvironment()
+        if source is None:
+            return None, ToolText("", frozenset()), frozenset()
+
+        def work() -> tuple[jinja2.Template, set[str]]:
+            return environment.from_string(source), jinja2.meta.find_undeclared_variables(environment.parse(source))
+
+        try:
+            template, variables = self._limits.run(work)
+        except jinja2.TemplateSyntaxError as error:
+            said = f"the {name} does not compile: line {error.lineno}: {_said(error)}"
+            raise ManifestError(said, "correct the template, or take the model's newest one") from error
+        except Exception as error:
+            said = f"the {name} does not compile: {_said(error)}"
+            raise ManifestError(said, "correct the template, or take the model's newest one") from error
+        return template, ToolText(source, frozenset(variables)), frozenset(variables)
+
+
+def _with_reasoning(message: Message) -> Message:
+    """With its thinking, under whichever name it came, under the names that templates read."""
+    thinking = next((message[name] for name in _REASONINGS if message.get(name) is not None), None)
+    return message if thinking is None else {"thinking": thinking, **message, "reasoning_content": thinking}
+
+
+def _up_to_tag(text: str, final: str) -> str:
+    """A text rendered with the tag behind its last message, without the tag and what follows it."""
+    if _TAG.strip() not in text or final.strip() not in text:
+        said = "continue_final_message is true, but the model's chat template changes the last message"
+        raise RequestError(said, "send the prompt as text_input", code="unsupported", param="continue_final_message")
+    at = text.rindex(_TAG.strip())
+    return text[:at] if text.startswith(_TAG, at) else text[:at].rstrip()  # else the template trims messages
+
+
+def _said(error: Exception) -> str:
+    """What went wrong in a template, in one line."""
+    words = " ".join(str(error)[: 10 * _SHOWN].split())
+    if not isinstance(error, jinja2.TemplateError):
+        words = f"{type(error).__name__} {words}".strip()
+    return words if len(words) <= _SHOWN else words[: _SHOWN - 3] + "..."
 
 
 def parse_messages(text: str) -> list[Message]:
@@ -111,12 +206,3 @@ def _refusal(message: str, where: str = "messages", code: RequestCode = "invalid
 def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _to_json(value: object, indent: int | None = None, ensure_ascii: bool = False) -> str:
-    """JSON as templates expect it: not escaped for HTML, unlike Jinja's own filter."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)

@@ -1,8 +1,11 @@
 """Cuts a token stream into pieces of exact text. Knows bytes, stop strings and thinking; no tokenizer, no thread.
 
-The pieces of an answer, decoded one by one and put end to end, are the whole answer's bytes decoded at once: a piece never
+The pieces of an answer, decoded one by one and put end to end, are the whole answer's tokens decoded at once: a piece never
 ends inside a character. Text that may be the beginning of a stop string, or of what divides thinking from answer, is held
 back until that is decided. Stop strings are looked for in the whole text, thinking and markers included, as vLLM does.
+
+Tokens of single bytes are text only together (see `vocabulary`), so a row of them is held back until another token ends it.
+Until then its text counts as what it would be if nothing followed: a stop string that it completes ends the answer at once.
 """
 
 from __future__ import annotations
@@ -14,23 +17,32 @@ from .cut import Cut
 from .reasoning import Divider
 from .vocabulary import TokenBytes
 
+_NO_TEXT = b"\xff"  # in no UTF-8
+
 
 def render(token_ids: Iterable[int], byte_start: int, byte_stop: int, token_bytes: TokenBytes) -> str:
     """The text of a cut. Bytes that are no UTF-8 become U+FFFD, as in the whole answer."""
-    return token_bytes.join(token_ids)[byte_start:byte_stop].decode("utf-8", "replace")
+    return token_bytes.text(token_ids, byte_start, byte_stop)
 
 
 class TextCutter:
     """The text of one answer, token by token."""
 
     def __init__(
-        self, token_bytes: TokenBytes, stop: Sequence[str] = (), min_tokens: int = 0, divider: Divider | None = None
+        self,
+        token_bytes: TokenBytes,
+        stop: Sequence[str] = (),
+        min_tokens: int = 0,
+        divider: Divider | None = None,
+        *,
+        continues: bool = False,
     ) -> None:
         """
         Args:
             stop: strings that end the answer; the one that is complete first wins, and is not part of the text.
             min_tokens: stop strings that are complete before this many tokens are ordinary text.
             divider: keeps thinking apart; without one, all is one text.
+            continues: the text goes on with another, so that nothing is taken off its beginning.
         """
         self._token_bytes = token_bytes
         self._stop = [(s, s.encode()) for s in stop if s]
@@ -41,6 +53,8 @@ class TextCutter:
         self._buffer = b""  # their bytes
         self._start = 0  # of the buffer: handed out already
         self._searched = 0  # of the buffer: no stop string that ends up to here counts
+        self._row = 0  # bytes at the buffer's end that are text only together, and may become more
+        self._begun = continues or not token_bytes.beginning  # where the text begins is decided
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, *token_ids: int) -> Cut | None:
@@ -52,9 +66,18 @@ class TextCutter:
         self._pushed += len(token_ids)
         if not new:
             return None
-        self._tokens += [token for token in token_ids if self._token_bytes[token]]
-        self._buffer += new
-        self._utf8.decode(new)
+        tokens = [token for token in token_ids if self._token_bytes[token]]
+        self._tokens += tokens
+        if self._token_bytes.single:
+            self._add_rows(tokens)
+        else:
+            self._buffer += new
+            self._utf8.decode(new)
+        if not self._begun:
+            self._begin()
+        if self._row and not _is_text(self._buffer[-self._row :]):
+            self._searched = max(self._searched, len(self._buffer) - self._row)
+            return self._take(self._certain())
         if self._stop and self._pushed >= self._min_tokens and (found := self._find_stop()) is not None:
             name, at = found
             return self._take(at, name, last=True) or Cut((), 0, 0, name)
@@ -63,7 +86,36 @@ class TextCutter:
 
     def finish(self) -> Cut | None:
         """All that was held back."""
+        self._end_row()
+        if not self._begun:
+            self._begin()
         return self._take(len(self._buffer), last=True)
+
+    def _add_rows(self, tokens: Sequence[int]) -> None:
+        """Add tokens to the buffer where some are text only together."""
+        for token in tokens:
+            if token in self._token_bytes.single:
+                self._row += 1
+            else:
+                self._end_row()
+            self._buffer += self._token_bytes[token]
+
+    def _end_row(self) -> None:
+        """Nothing more belongs to the row. Of one that is no text, every byte is made one that is no text by itself either."""
+        if self._row and not _is_text(self._buffer[-self._row :]):
+            self._buffer = self._buffer[: -self._row] + _NO_TEXT * self._row
+        self._row = 0
+
+    def _begin(self) -> None:
+        """Leave out what is not text at the beginning, as far as it is there yet."""
+        row = self._row and not _is_text(self._buffer[-self._row :])
+        text = self._buffer[: -self._row] if row else self._buffer
+        self._start = self._token_bytes.beginning.length(self._tokens[0], text) if self._tokens else 0
+        self._begun = self._whole() > self._start
+
+    def _whole(self) -> int:
+        """How far the buffer is whole characters, whatever follows."""
+        return len(self._buffer) - (self._row or len(self._utf8.getstate()[0]))
 
     def _find_stop(self) -> tuple[str, int] | None:
         """The stop string that is complete first among the new text, and where it begins."""
@@ -77,8 +129,7 @@ class TextCutter:
 
     def _certain(self) -> int:
         """How far the buffer is whole characters and no beginning of a stop string."""
-        end = len(self._buffer)
-        whole = end - len(self._utf8.getstate()[0])
+        end, whole = len(self._buffer), self._whole()
         for _, wanted in self._stop:
             at = max(end - len(wanted) + 1, self._start)
             while (at := self._buffer.find(wanted[:1], at)) >= 0:
@@ -127,3 +178,11 @@ class TextCutter:
         """Forget the tokens before `index`, which are `dropped` bytes; the buffer is handed out up to `end`."""
         self._tokens, self._buffer = self._tokens[index:], self._buffer[dropped:]
         self._start, self._searched = end - dropped, max(self._searched - dropped, 0)
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -41,7 +41,7 @@ class TextTokenizer:
             raise ManifestError(f"cannot load {path}: {error}", "build the engine again") from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return cls(tokenizer, manifest.vocab_size, manifest.reasoning, manifest.chat_template)
+        return cls(tokenizer, manifest.vocab_size, manifest.reasoning, manifest.tool_template or manifest.chat_template)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a raw prompt, with whatever the tokenizer puts before it (a beginning-of-sequence token, say)."""
@@ -50,6 +50,14 @@ class TextTokenizer:
     def encode_rendered(self, text: str) -> list[int]:
         """Ids of text that already holds its special tokens, such as a rendered chat."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of tokens, special ones included."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
+    def names(self, ids: list[int]) -> list[str]:
+        """Tokens as the vocabulary has them; "" for those of the model that the tokenizer does not know."""
+        return [self._tokenizer.id_to_token(token) or "" for token in ids]
 
     def token_bytes(self) -> TokenBytes:
         """The bytes of every token."""

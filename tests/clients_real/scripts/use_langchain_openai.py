@@ -28,6 +28,17 @@ def completion() -> dict[str, Any]:
     return {"text": model.invoke(FRANCE), "streamed": "".join(model.stream(FRANCE))}
 
 
+def responses() -> dict[str, Any]:
+    found = {}
+    for name, kept in (("sent", False), ("kept", True)):
+        model = ChatOpenAI(max_tokens=24, use_responses_api=True, use_previous_response_id=kept, **ADDRESS)
+        whole = model.invoke(QUESTION)
+        more = model.invoke([("user", QUESTION), whole, ("user", "And of Spain?")])
+        streamed = "".join(piece.text for piece in model.stream(QUESTION))
+        found[name] = {"text": whole.text, "streamed": streamed, "more": more.text}
+    return found
+
+
 def tools() -> dict[str, Any]:
     city = {"enum": ["Paris", "Rome"]}
     weather = {"name": "weather", "parameters": {"type": "object", "properties": {"city": city}, "required": ["city"]}}
@@ -42,4 +53,4 @@ def tools() -> dict[str, Any]:
     }
 
 
-main(chat, completion, tools)
+main(chat, completion, responses, tools)

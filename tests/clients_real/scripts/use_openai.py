@@ -79,6 +79,51 @@ def tools() -> dict[str, Any]:
     }
 
 
+def responses() -> dict[str, Any]:
+    ask: Any = {"model": "triune", "input": QUESTION, "max_output_tokens": 24, "temperature": 0}
+    whole = CLIENT.responses.create(**ask)
+    with CLIENT.responses.stream(**ask) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+    more = {"input": "And of Spain?", "max_output_tokens": 24, "temperature": 0}
+    kept = CLIENT.responses.create(model="triune", previous_response_id=whole.id, **more)
+    history: Any = [{"role": "user", "content": QUESTION}, *whole.output, {"role": "user", "content": "And of Spain?"}]
+    sent = CLIENT.responses.create(model="triune", store=False, **(more | {"input": history}))
+    read = CLIENT.responses.retrieve(whole.id)
+    items = [item.type for item in CLIENT.responses.input_items.list(kept.id)]
+    CLIENT.responses.delete(whole.id)
+    return {
+        "texts": [whole.output_text, final.output_text, read.output_text],
+        "kinds": kinds,
+        "more": [kept.output_text, sent.output_text],
+        "items": items,
+        "usage": [whole.usage.total_tokens if whole.usage else 0, final.usage.total_tokens if final.usage else 0],
+    }
+
+
+def response_tools() -> dict[str, Any]:
+    schema = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]}
+    tool: Any = {"type": "function", "name": "weather", "parameters": schema, "strict": False}
+    ask: Any = {
+        "model": "triune", "input": QUESTION, "tools": [tool], "tool_choice": "required", "max_output_tokens": 200, "seed": 1,
+    }  # fmt: skip
+    extra = {"seed": ask.pop("seed")}
+    whole = CLIENT.responses.create(**ask, extra_body=extra)
+    with CLIENT.responses.stream(**ask, extra_body=extra) as stream:
+        final = stream.get_final_response()
+    outputs: Any = [
+        {"type": "function_call_output", "call_id": item.call_id, "output": "Sunny"}
+        for item in whole.output
+        if item.type == "function_call"
+    ]
+    after = CLIENT.responses.create(model="triune", previous_response_id=whole.id, input=outputs, max_output_tokens=16)
+    return {
+        "whole": [item.arguments for item in whole.output if item.type == "function_call"],
+        "streamed": [item.arguments for item in final.output if item.type == "function_call"],
+        "after": after.usage.output_tokens if after.usage else 0,
+    }
+
+
 def errors() -> dict[str, Any]:
     found = {}
     bad: dict[str, dict[str, Any]] = {
@@ -95,4 +140,4 @@ def errors() -> dict[str, Any]:
     return {"errors": found, "models": [model.id for model in CLIENT.models.list()]}
 
 
-main(chat, completion, logprobs, tools, errors)
+main(chat, completion, logprobs, tools, responses, response_tools, errors)

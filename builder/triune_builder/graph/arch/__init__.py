@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from ...errors import BuildError
-from . import decoder, deepseek_config, deepseek_v3, llama, qwen2, qwen3
+from . import decoder, deepseek_config, deepseek_v3, llama, mistral, qwen2, qwen3
 from .promised import Promised
 
 
@@ -17,15 +17,20 @@ class Architecture(NamedTuple):
     read: Callable[[Mapping[str, Any]], Any]
     promises: Callable[[Any], Promised]
     forward: Callable[..., Any]
+    settle: Callable[[Any, Collection[str]], Any] = lambda cfg, stored: cfg  # what the names of stored weights decide
     mtp: Callable[..., Any] | None = None  # the graph that predicts the token after the next, where there is one
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "deepseek_v3": Architecture(
-        deepseek_config.Config.read, deepseek_config.promises, deepseek_v3.forward, deepseek_v3.mtp_forward
+        deepseek_config.Config.read,
+        deepseek_config.promises,
+        deepseek_v3.forward,
+        settle=deepseek_config.Config.settle,
+        mtp=deepseek_v3.mtp_forward,
     ),
     "llama": Architecture(llama.read, decoder.promises, decoder.forward),
-    "mistral": Architecture(llama.read, decoder.promises, decoder.forward),
+    "mistral": Architecture(mistral.read, decoder.promises, decoder.forward),
     "qwen2": Architecture(qwen2.read, decoder.promises, decoder.forward),
     "qwen3": Architecture(qwen3.read, decoder.promises, decoder.forward),
 }
@@ -44,5 +49,5 @@ def find_architecture(model_type: object) -> Architecture:
     raise BuildError(
         f"{said}; known: {', '.join(sorted(ARCHITECTURES))}",
         (f"did you mean {near[0]!r}? " if near else "")
-        + "A new architecture is a file in graph/arch/, a row in graph/arch/__init__.py and a layer in verify/reference.py",
+        + "A new architecture is a file in graph/arch/, a row in graph/arch/__init__.py and one in verify/reference_config.py",
     )

@@ -11,15 +11,23 @@ import onnx_ir as ir
 
 from triune_runtime.manifest import CacheTensor
 
+from ...errors import BuildError
 from ..blocks import attention, gated_mlp
 from ..cache import KeyValue, key_value_tensors
-from ..config import ModelConfig, common_keys
+from ..config import COMMON, ModelConfig, common_fields
+from ..keys import Key, count
 from ..ops import Graph, linear, rms_norm
+from ..windows import Windows
 from .promised import Promised
 
-READS = frozenset({"head_dim", "intermediate_size", "num_key_value_heads"})
-NEEDS = frozenset({"intermediate_size"})
+# What all of them read, with what Llama means where it is silent.
+KEYS: dict[str, Key] = COMMON | {
+    "intermediate_size": Key(kind=count()),
+    "num_key_value_heads": Key(kind=count(), missing=None, null=None),  # as many as heads
+    "head_dim": Key(kind=count(), missing=None, null=None),  # the hidden size shared among the heads
+}
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_HEADS_HINT = "correct num_attention_heads, num_key_value_heads or head_dim in config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +39,7 @@ class Config(ModelConfig):
     head_dim: int
     windows: tuple[int | None, ...]  # of each layer, how many positions a query sees; None: all
     head_norms: bool  # each query and key head is normalized before it is rotated
-    biases: frozenset[str]  # of `ATTENTION` and promised.MLP, those whose bias must be in the checkpoint; the others' may be
+    biases: frozenset[str]  # of `ATTENTION` and promised.MLP, those that have a bias; the others have none
 
     @property
     def cache(self) -> tuple[CacheTensor, ...]:
@@ -39,22 +47,36 @@ class Config(ModelConfig):
         return key_value_tensors(self.windows, self.num_key_value_heads, self.head_dim)
 
 
-def read(
-    config: Mapping[str, Any], *, windows: Sequence[int | None], biases: Iterable[str], head_norms: bool = False
+def make(
+    config: Mapping[str, Any],
+    said: Mapping[str, Any],
+    remarks: tuple[str, ...],
+    *,
+    windows: Windows,
+    biases: Iterable[str],
+    head_norms: bool = False,
 ) -> Config:
-    """The keys `READS` and the common ones; an architecture checks all of them and the others.
+    """The config of `said`, which an architecture read of `config` by its own `KEYS`.
 
     Raises:
-        BuildError: a rope scaling that is not understood.
+        BuildError: heads that do not fit together, or a rope scaling that is not understood.
     """
-    heads = config["num_attention_heads"]
-    dim = config.get("head_dim") or config["hidden_size"] // heads
+    heads, hidden = said["num_attention_heads"], said["hidden_size"]
+    kv_heads = said["num_key_value_heads"] or heads
+    if said["head_dim"] is None and hidden % heads:
+        raise BuildError(f"config.json: hidden_size {hidden} is not shared evenly by {heads} heads", _HEADS_HINT)
+    if heads % kv_heads:
+        silent = "" if "num_key_value_heads" in config else " (config.json is silent on those)"
+        raise BuildError(f"config.json: {heads} heads cannot share {kv_heads} key-value heads evenly{silent}", _HEADS_HINT)
+    dim = said["head_dim"] or hidden // heads
+    fields = common_fields(config, said, rope_dim=dim)
     return Config(
-        **common_keys(config, rope_dim=dim),
-        intermediate_size=config["intermediate_size"],
-        num_key_value_heads=config.get("num_key_value_heads") or heads,
+        **fields,
+        remarks=(*remarks, *fields["rope"].remarks),
+        intermediate_size=said["intermediate_size"],
+        num_key_value_heads=kv_heads,
         head_dim=dim,
-        windows=tuple(windows),
+        windows=windows,
         head_norms=head_norms,
         biases=frozenset(biases),
     )

@@ -12,7 +12,7 @@ from ...errors import BuildError
 from ..blocks import gated_mlp
 from ..cache import Latent
 from ..ops import Graph, linear, rms_norm
-from .deepseek_config import Config
+from .deepseek_config import INNER_NORM_EPS, Config
 
 
 def forward(
@@ -115,7 +115,10 @@ def _layer(
 def _attention(
     g: Graph, cfg: Config, x: ir.Value, past: Latent, total_lengths: ir.Value, tables: tuple[ir.Value, ir.Value]
 ) -> tuple[ir.Value, Latent]:
-    """Multi-head latent attention (DeepSeek-V2, section 2.1); the products that read `x` are one."""
+    """Multi-head latent attention (DeepSeek-V2, section 2.1); the products that read `x` are one.
+
+    Its two norms have an epsilon of their own, as in DeepSeek's own code and in transformers.
+    """
     heads, nope, lora, rope = cfg.num_attention_heads, cfg.qk_nope_head_dim, cfg.kv_lora_rank, cfg.qk_rope_head_dim
     with g.scope("self_attn"):
         first = "q_proj" if cfg.q_lora_rank is None else "q_a_proj"
@@ -123,8 +126,8 @@ def _attention(
         down = _down_projections(g, x, first)
         query, latent, key_rope = g.ops("Split", down, g.constant([query_size, lora, rope]), outputs=3, axis=-1)
         if cfg.q_lora_rank is not None:
-            query = linear(g, rms_norm(g, query, "q_a_layernorm", cfg.rms_norm_eps), "q_b_proj")
-        latent = rms_norm(g, latent, "kv_a_layernorm", cfg.rms_norm_eps)
+            query = linear(g, rms_norm(g, query, "q_a_layernorm", INNER_NORM_EPS), "q_b_proj")
+        latent = rms_norm(g, latent, "kv_a_layernorm", INNER_NORM_EPS)
         key_up, value_up = _up_projections(g, cfg)
         y, grown = g.block(
             "LatentAttention", query, latent, key_rope, key_up, value_up, past.latent, total_lengths, *tables,
@@ -176,7 +179,7 @@ def _mixture(g: Graph, cfg: Config, x: ir.Value) -> ir.Value:
             groups=cfg.n_group,
             top_groups=cfg.topk_group,
             top_k=cfg.num_experts_per_tok,
-            softmax=int(cfg.scoring_func == "softmax"),
+            softmax=0,
             normalize=int(cfg.norm_topk_prob),
             factor=float(cfg.routed_scaling_factor),
         )

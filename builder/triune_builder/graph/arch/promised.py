@@ -17,7 +17,7 @@ class Promised:
     """What a checkpoint must hold and what it may."""
 
     required: dict[str, Shape] = field(default_factory=dict)
-    optional: dict[str, Shape] = field(default_factory=dict)  # the graph adds a bias where there is one
+    optional: dict[str, Shape] = field(default_factory=dict)
 
     @classmethod
     def around_layers(cls, cfg: ModelConfig) -> Self:
@@ -30,9 +30,10 @@ class Promised:
         return promised
 
     def linear(self, name: str, rows: int, columns: int, *, bias: bool = False) -> None:
-        """A weight [rows, columns], and its bias, which is required or allowed."""
+        """A weight [rows, columns], and where there is one its bias."""
         self.required[f"{name}.weight"] = (rows, columns)
-        (self.required if bias else self.optional)[f"{name}.bias"] = (rows,)
+        if bias:
+            self.required[f"{name}.bias"] = (rows,)
 
     def vectors(self, size: int, *names: str) -> None:
         """Weights of normalizations."""

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import check_config
-from ..windows import SLIDING, SWITCHED, read_windows
+from ..config import positions_key, read_config
+from ..keys import FLAG, Key, count, one_of
+from ..windows import QWEN, qwen_windows
 from . import decoder
 
-_FIXED = {"hidden_act": ("silu",), "use_mrope": (False,)}
+_KV_HEADS = 32  # where config.json is silent
+KEYS: dict[str, Key] = decoder.KEYS | positions_key(32_768) | QWEN | {
+    "num_key_value_heads": Key(kind=count(), missing=_KV_HEADS, null=None),
+    "use_mrope": Key(kind=one_of(False), missing=False, null=False),
+}  # fmt: skip
+IGNORED = {"attention_bias": FLAG, "mlp_bias": FLAG}
 
 
 def read(config: Mapping[str, Any]) -> decoder.Config:
@@ -18,5 +24,5 @@ def read(config: Mapping[str, Any]) -> decoder.Config:
     Raises:
         BuildError: a key that may change the maths is not understood.
     """
-    check_config(config, reads=decoder.READS | SLIDING | SWITCHED, needs=decoder.NEEDS, fixed=_FIXED)
-    return decoder.read(config, windows=read_windows(config, switched=True), biases=("q_proj", "k_proj", "v_proj"))
+    said, remarks = read_config(config, KEYS, ignored=IGNORED)
+    return decoder.make(config, said, remarks, windows=qwen_windows(said), biases=("q_proj", "k_proj", "v_proj"))

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import check_config
-from ..windows import SLIDING, SWITCHED, read_windows
+from ..config import positions_key, read_config
+from ..keys import FLAG, Key, count, one_of
+from ..windows import QWEN, qwen_windows
 from . import decoder
 
-_FIXED = {"hidden_act": ("silu",), "attention_bias": (True, False)}
-_HEAD_DIM = 128  # where config.json is silent
+_HEAD_DIM, _KV_HEADS = 128, 32  # where config.json is silent
+KEYS: dict[str, Key] = decoder.KEYS | positions_key(32_768) | QWEN | {
+    "num_key_value_heads": Key(kind=count(), missing=_KV_HEADS, null=None),
+    "head_dim": Key(kind=count(), missing=_HEAD_DIM),
+    "attention_bias": Key(kind=FLAG, missing=False),
+    "use_mrope": Key(kind=one_of(False), missing=False, null=False),
+}  # fmt: skip
+IGNORED = {"mlp_bias": FLAG}
 
 
 def read(config: Mapping[str, Any]) -> decoder.Config:
@@ -19,7 +26,6 @@ def read(config: Mapping[str, Any]) -> decoder.Config:
     Raises:
         BuildError: a key that may change the maths is not understood.
     """
-    check_config(config, reads=decoder.READS | SLIDING | SWITCHED, needs=decoder.NEEDS, fixed=_FIXED)
-    with_dim = {**config, "head_dim": config.get("head_dim") or _HEAD_DIM}
-    biases = decoder.ATTENTION if config.get("attention_bias") else ()
-    return decoder.read(with_dim, windows=read_windows(config, switched=True), biases=biases, head_norms=True)
+    said, remarks = read_config(config, KEYS, ignored=IGNORED)
+    biases = decoder.ATTENTION if said["attention_bias"] else ()
+    return decoder.make(config, said, remarks, windows=qwen_windows(said), biases=biases, head_norms=True)

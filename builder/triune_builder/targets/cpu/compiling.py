@@ -8,9 +8,10 @@ from pathlib import Path
 from triune_runtime.manifest import MtpEngine, Speculation
 
 from ...checkpoint import Checkpoint
-from ...errors import BuildError
+from ...errors import BuildError, option
 from ...graph.export import GraphBundle, export
-from ...graph.promises import check_weights
+from ...graph.promises import check_weights, settled_config
+from ...lengths import own_length
 from ...plan import BuildPlan
 from ...progress import StageClock
 from ...quantize.apply import Change, quantize
@@ -20,6 +21,7 @@ from ..facts import EngineFacts, record
 from ..target import StageFactory
 from . import drafts, lowering, stored
 from .precisions import find_precision
+from .target import engine_length
 
 # Tokens of a run that checks drafts. An MTP layer's second draft, made of its first, is rarely right: docs/speculation.md.
 _CHECKED_WITH_MTP, _CHECKED = 2, 4
@@ -27,13 +29,17 @@ _CHECKED_WITH_MTP, _CHECKED = 2, 4
 
 def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
     """See `Target.compile`."""
-    with stage("export"):
+    with stage("export") as clock:
         check_weights(checkpoint.config, checkpoint.weights)
-        bundle = export(checkpoint, max_length=plan.limits.max_length, with_mtp=plan.speculation == "on")
+        _, cfg = settled_config(checkpoint.config, checkpoint.weights.keys())
+        length = engine_length(plan, own_length(checkpoint.config, cfg.rope.longest))
+        bundle = export(checkpoint, max_length=length, with_mtp=plan.speculation == "on")
+        for remark in bundle.remarks:
+            clock.show.say(f"{'export':<10} {remark}")
         speculates = _speculates(plan, bundle)
-    with stage("quantize"):
+    with stage("quantize") as clock:
         precision = find_precision(plan.precision)
-        quantized = quantize(bundle, precision, calibrate(checkpoint, precision, folder))
+        quantized = quantize(bundle, precision, calibrate(checkpoint, precision, folder, clock.count))
     with stage("lower"):
         bundle = lowering.lower(quantized.bundle)
         if precision.stored:
@@ -63,7 +69,9 @@ def _speculates(plan: BuildPlan, bundle: GraphBundle) -> bool:
     """
     windowed = any(c.window is not None for c in bundle.cache)
     if windowed and plan.speculation == "on":
-        raise BuildError(f"drafts cannot be checked where layers have a window; {plan.model} has", "omit --speculation")
+        raise BuildError(
+            f"drafts cannot be checked where layers have a window; {plan.model} has", f"choose {option('speculation', 'off')}"
+        )
     return plan.speculation == "on"
 
 

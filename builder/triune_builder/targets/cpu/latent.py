@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from ...errors import BuildError
 from ...graph.rewrite import Place, Rewriter, constant_array, constant_shape
+from .kernels import LATENT_UNIT
 from .rows import CONTRIB
-
-_HEAD_UNIT = 8  # GroupQueryAttention's head sizes are multiples of it
 
 
 def lower_latent(rewriter: Rewriter) -> set[str]:
@@ -51,10 +50,10 @@ def _lower(rewriter: Rewriter, node: ir.Node, shared: _Shared) -> tuple[ir.Value
     assert key_up is not None and value_up is not None and past is not None and past.shape is not None
     (heads, nope, lora), dim = constant_shape(key_up), past.shape[3]
     assert isinstance(dim, int)
-    if dim % _HEAD_UNIT:
+    if dim % LATENT_UNIT:
         raise BuildError(
-            f"a token's latent has {lora} + {dim - lora} numbers; ONNX Runtime attends over multiples of {_HEAD_UNIT}",
-            "build for another target",
+            f"a token's latent has {lora} + {dim - lora} numbers; ONNX Runtime attends over multiples of {LATENT_UNIT}",
+            "this model cannot be built for this target",
         )
     place = Place(rewriter, node)
     turn = {"interleaved": node.attributes["interleaved"].as_int()}
@@ -65,7 +64,7 @@ def _lower(rewriter: Rewriter, node: ir.Node, shared: _Shared) -> tuple[ir.Value
     split = place.op("Transpose", place.op("Reshape", query, by_heads, part="split"), part="heads", perm=[0, 2, 1, 3])
     q_nope, q_rope = place.ops("Split", split, sizes, part="parts", outputs=2, axis=-1)
     q_rope = place.op("RotaryEmbedding", q_rope, cos, sin, shared.positions, part="q_rope", **turn)
-    absorbed = place.op("Concat", place.op("MatMul", q_nope, key_up, part="absorbed"), q_rope, part="joined", axis=-1)
+    absorbed = place.op("Concat", _by_head(rewriter, place, q_nope, key_up, "absorbed"), q_rope, part="joined", axis=-1)
     q = place.op("Reshape", place.op("Transpose", absorbed, part="tokens", perm=[0, 2, 1, 3]), merged, part="query")
     k_rope = place.op("RotaryEmbedding", key_rope, cos, sin, shared.positions, part="k_rope", num_heads=1, **turn)
     key = place.op("Concat", latent, k_rope, part="key", axis=-1)
@@ -75,9 +74,26 @@ def _lower(rewriter: Rewriter, node: ir.Node, shared: _Shared) -> tuple[ir.Value
         scale=node.attributes["scale"].as_float(),
     )  # fmt: skip
     mixed = place.op("Transpose", place.op("Reshape", mixed, by_heads, part="mixed"), part="by_head", perm=[0, 2, 1, 3])
-    values = place.op("MatMul", mixed, _padded(rewriter, value_up, dim), part="values")
+    values = _by_head(rewriter, place, mixed, _padded(rewriter, value_up, dim), "values")
     y = place.op("Reshape", place.op("Transpose", values, part="together", perm=[0, 2, 1, 3]), merged, part="merged")
     return y, present, again
+
+
+def _by_head(rewriter: Rewriter, place: Place, x: ir.Value, weight: ir.Value, part: str) -> ir.Value:
+    """x [batch, heads, n, in] times weight [heads, in, out], head by head.
+
+    A single head's MatMul would be made one product over the rows of all sequences, whose kernel, and so whose bits, change
+    with their number. FusedMatMul reads the weight turned over, as in every other product: there they do not.
+    """
+    heads, rows, columns = constant_shape(weight)
+    if heads > 1:
+        return place.op("MatMul", x, weight, part=part)
+
+    def turned() -> NDArray[np.float32]:
+        return np.ascontiguousarray(constant_array(weight)[0].T)
+
+    only = rewriter.initializer(f"{weight.name}.turned", turned, ir.DataType.FLOAT, (columns, rows))
+    return place.op("FusedMatMul", x, only, part=part, domain=CONTRIB, transB=1)
 
 
 def _padded(rewriter: Rewriter, value_up: ir.Value, dim: int) -> ir.Value:

@@ -16,11 +16,11 @@ from ...graph.export import GraphBundle
 from ...graph.rewrite import Rewriter, constant_array, constant_shape
 from ...quantize.schemes.blocks import WHOLE_ZEROS
 from ..packing import pack
+from .kernels import HEAD_UNIT
 from .latent import lower_latent
 from .moe import lower_experts
 from .rows import CONTRIB, lower_rows
 
-_HEAD_MULTIPLE = 16  # of numbers in a head
 _LAST = np.array([-1], np.int64)
 
 
@@ -62,9 +62,9 @@ def _attention(rewriter: Rewriter) -> None:
             (longest,) = rewriter.insert(node, "ReduceMax", total_lengths, name="longest", keepdims=0)
             lengths = last, longest
         window, dim = node.attributes["window"].as_int(), _head_dim(past_key)
-        if dim % _HEAD_MULTIPLE:
+        if dim % HEAD_UNIT:
             raise BuildError(
-                f"heads have {dim} numbers; ONNX Runtime's attention on the CPU takes multiples of {_HEAD_MULTIPLE}",
+                f"heads have {dim} numbers; ONNX Runtime's attention on the CPU takes multiples of {HEAD_UNIT}",
                 "this model cannot be built for this target",
             )
         outputs = rewriter.insert(

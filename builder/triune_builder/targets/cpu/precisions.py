@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...errors import BuildError
+from ...errors import BuildError, option
 from ...quantize.policy import FLOAT, HEAD, ROUTERS, Precision
 from ...verify.budget import Budget
-from ..sizes import Kind, PrecisionSize, Weight
+from ..sizes import Kind, PrecisionSize, Weight, scheme_of
 
 FULL, LAYERS = "full", "layers"  # proofs: the engine as a whole, or a few of its weights at a time
 
@@ -48,14 +48,9 @@ class CpuPrecision:
 
     def _bytes(self, weight: Weight, kind: Kind) -> int:
         """What a build writes of a weight that is read as `kind`."""
-        from ...quantize.schemes import find_scheme
-
         if kind == "vector":
             return 4 * weight.size  # whatever the form of matrices
-        apart = {"table": self.weights.embedding, "head": self.weights.scheme(HEAD), "expanded": FLOAT}
-        scheme = find_scheme(apart[kind] if kind in apart else self.weights.scheme(weight.name))
-        if scheme is not None and kind == "expert":
-            scheme = scheme.experts
+        scheme = scheme_of(self.weights, weight.name, kind)
         if scheme is None:
             return self.float_bytes * weight.size
         rows, columns = weight.shape
@@ -124,7 +119,7 @@ def find_precision(name: str) -> Precision:
         BuildError: there is none.
     """
     if name not in PRECISIONS:
-        raise BuildError(f"no precision {name!r}; known: {', '.join(PRECISIONS)}", "choose one with PRECISION=...")
+        raise BuildError(f"no precision {name!r}; known: {', '.join(PRECISIONS)}", f"choose {option('precision', 'fp32')}")
     return PRECISIONS[name].weights
 
 

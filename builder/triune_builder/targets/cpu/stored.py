@@ -15,7 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...checkpoint import Fp8Tensor, Tensor
-from ...errors import BuildError
+from ...errors import BuildError, option
 from ...graph.export import GraphBundle
 from ...graph.rewrite import Rewriter
 from ...graph.weights import Source, WeightSource
@@ -47,7 +47,7 @@ def store(bundle: GraphBundle, form: Stored) -> GraphBundle:
     """
     storer = _Storer(bundle, form)
     if form == "F8_E4M3" and not storer.has_fp8:
-        raise BuildError("the checkpoint has no FP8 weights to keep", "choose --precision bf16, or fp32")
+        raise BuildError("the checkpoint has no FP8 weights to keep", f"choose {option('precision', 'bf16')}, or fp32")
     for value in list(bundle.model.graph.initializers.values()):
         storer.replace(value)
     if bundle.mtp is not None:
@@ -144,7 +144,8 @@ class _Storer:
             half: NDArray[Any] = values.astype(_HALVES[self._form])
         if not np.isfinite(half).all() and np.isfinite(values).all():
             raise BuildError(
-                f"{name} has numbers up to {np.abs(values).max():g}, too large for {self._form}", "choose --precision bf16"
+                f"{name} has numbers up to {np.abs(values).max():g}, too large for {self._form}",
+                f"choose {option('precision', 'bf16')}",
             )
         return half
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from ..target import Proof, StageFactory, Target, VerifyJob
+from .kernels import HEAD_UNIT, LATENT_UNIT
 from .precisions import FULL, LAYERS, PRECISIONS, sizes
 
 if TYPE_CHECKING:
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
     from ...verify.verification import Verification
     from ..facts import EngineFacts
 
+_LONGEST_UNASKED = 32_768  # tokens: buffers of a run grow with the length, too
 _ASIDE = 1 << 30  # bytes of memory for activations and the build itself
 
 
 def _check(plan: BuildPlan) -> None:
     """Nothing that the plan's choices among this target's would not have said."""
+
+
+def engine_length(plan: BuildPlan, own: int | None) -> int:
+    """Only a small table depends on it, so other limits need no other engine."""
+    return max(plan.limits.max_length, min(own or 0, _LONGEST_UNASKED))
 
 
 def _compile(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
@@ -62,6 +69,11 @@ TARGET = Target(
     "auto: full where the engine fits in the memory that is free, else layers.",
     speculations=("off", "on"),
     tools=("onnxruntime",),
+    head_unit=HEAD_UNIT,
+    latent_unit=LATENT_UNIT,
+    longest_unasked=_LONGEST_UNASKED,
+    serves_here=True,
+    engine_length=engine_length,
     code=("cpu",),
     runtime_code=("cpu",),
     check=_check,

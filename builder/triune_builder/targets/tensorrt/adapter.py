@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import BuildError
+from ...errors import BuildError, option
 
 RTX, FULL = "tensorrt_rtx", "tensorrt"
 _MODULES = {RTX: ("tensorrt_rtx", "tensorrt_rtx_bindings"), FULL: ("tensorrt",)}
@@ -185,7 +185,8 @@ def build(
                 profile.set_shape(name, *sizes)
             if config.add_optimization_profile(profile) < 0:
                 raise BuildError(
-                    f"TensorRT refuses a profile: {'; '.join(_errors(rows))}", "check --max-sequences and --prefill-chunk"
+                    f"TensorRT refuses a profile: {'; '.join(_errors(rows))}",
+                    f"check {option('max_sequences')} and {option('prefill_chunk')}",
                 )
         cache = None if rt.is_rtx else _timings(config, timing_cache)  # TensorRT-RTX measures nothing at build time
         try:
@@ -277,7 +278,7 @@ def _failure(errors: Sequence[str], compute_capabilities: Sequence[str]) -> str:
 def _hint(errors: Sequence[str]) -> str:
     what = "; ".join(errors)
     if "dedicated kernel" in what:
-        return "choose --precision fp16 or bf16, or another target: unfused attention would be slow without saying so"
+        return f"choose {option('target', 'cpu')}, or a GPU that has one: unfused attention would be slow"
     if "HW-specific datatypes" in what:
-        return "choose another --precision, or a GPU that has this datatype"
+        return f"name only GPUs that have this datatype, e.g. {option('compute_capability', 8.9)}"
     return "this is a fault of the lowering; the text is TensorRT's own"

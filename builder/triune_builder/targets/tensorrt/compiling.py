@@ -44,11 +44,13 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
     rt = adapter.load(gpus.flavour(targets))
     graph = folder / _GRAPH / graph_files.GRAPH
     graph.parent.mkdir(exist_ok=True)
-    with stage("export"):
+    with stage("export") as clock:
         check_weights(checkpoint.config, checkpoint.weights)
         bundle = export(checkpoint, max_length=limits.max_length)
-    with stage("quantize"):
-        changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder)).changes
+        for remark in bundle.remarks:
+            clock.show.say(f"{'export':<10} {remark}")
+    with stage("quantize") as clock:
+        changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder, clock.count)).changes
     with stage("lower"):
         bundle = lower(bundle, max_length=limits.max_length, dtype=precision.dtype)
     with stage("write") as clock:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...errors import BuildError
+from ...errors import BuildError, option
 
+HEAD_UNIT = 8  # numbers of a head are multiples of it
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")  # TensorRT-RTX 1.7 builds for these
 FULL_CAPABILITIES = ("9.0", "10.0", "10.3", "11.0")  # data-center GPUs and others that full TensorRT alone has
 FP8_CAPABILITIES = ("8.9", "9.0", "10.0", "10.3", "11.0", "12.0", "12.1")
@@ -23,7 +24,7 @@ def flavour(compute_capabilities: Sequence[str]) -> str:
         if capability not in known:
             raise BuildError(
                 f"unknown compute capability {capability!r}; known: {', '.join(sorted(known, key=float))}",
-                "name the GPU's, e.g. --compute-capability 8.9",
+                f"name the GPU's, e.g. {option('compute_capability', 8.9)}",
             )
     full = [c for c in compute_capabilities if c in FULL_CAPABILITIES]
     if full and len(compute_capabilities) > 1:

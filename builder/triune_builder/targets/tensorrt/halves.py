@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...errors import BuildError
+from ...errors import BuildError, option
 from ...graph.weights import StackedTensor
 
 HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
@@ -65,6 +65,7 @@ def _half(array: NDArray[Any], name: str, dtype: str) -> NDArray[Any]:
         half = array.astype(NUMPY[dtype])
     if not np.isfinite(half.astype(np.float32)).all():
         raise BuildError(
-            f"{name} has numbers up to {np.abs(array).max():.4g}, too large for {dtype}", "choose --precision bf16"
+            f"{name} has numbers up to {np.abs(array).max():.4g}, too large for {dtype}",
+            f"choose {option('precision', 'bf16')}",
         )
     return half

@@ -17,13 +17,13 @@ from ...graph.rewrite import Place, Rewriter
 from .attention import lower_attention, lower_latent
 from .best import add_best
 from .blocks import lower_blocks
+from .gpus import HEAD_UNIT
 from .halves import HALVES, keep_float, to_halves
 from .moe import lower_experts, lower_experts_blocks
 from .run_inputs import RunInputs
 
 OPSET = 24
 _SLOT_UNIT = 16  # positions: with heads of a multiple of 8 halves, slots then begin at multiples of 256 bytes
-_HEAD_UNIT = 8
 
 
 def capacity(max_length: int) -> int:
@@ -41,7 +41,7 @@ def lower(bundle: GraphBundle, *, max_length: int, dtype: str) -> GraphBundle:
         BuildError: a size or a function that TensorRT cannot take.
     """
     for tensor in bundle.cache:
-        if tensor.dim % _HEAD_UNIT:
+        if tensor.dim % HEAD_UNIT:
             raise BuildError(
                 f"the cache tensor {tensor.name} has {tensor.dim} numbers a head; TensorRT's slots take multiples of 8",
                 "this model cannot be built for this target",
@@ -57,7 +57,10 @@ def lower(bundle: GraphBundle, *, max_length: int, dtype: str) -> GraphBundle:
     lower_experts_blocks(rewriter)
     rewriter.finish({"": OPSET})
     if left := sorted({node.op_type for node in rewriter.graph if node.domain == DOMAIN}):
-        raise BuildError(f"no rule lowers {', '.join(left)} for TensorRT", "choose --precision fp16")
+        raise BuildError(
+            f"no rule lowers {', '.join(left)} for TensorRT",
+            "this is a fault of the lowering: report it with the model's config.json",
+        )
     rewriter.graph.opset_imports.pop(DOMAIN, None)
     add_best(rewriter, run.close(bundle, HALVES[dtype]), bundle.vocab_size)
     to_halves(bundle.model, dtype)

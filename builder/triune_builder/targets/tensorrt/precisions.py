@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ...errors import BuildError
+from ...errors import BuildError, option
 from ...quantize.policy import FLOAT, HEAD, ROUTERS, Precision
 from ...verify.budget import Budget
 from .gpus import FP8_CAPABILITIES, FROM_AMPERE
@@ -93,7 +93,8 @@ def find_precision(name: str, compute_capabilities: Sequence[str]) -> TrtPrecisi
     """
     if name not in PRECISIONS:
         raise BuildError(
-            f"TensorRT engines have no precision {name!r}; known: {', '.join(PRECISIONS)}", "choose --precision fp16"
+            f"TensorRT engines have no precision {name!r}; known: {', '.join(PRECISIONS)}",
+            f"choose {option('precision', 'fp16')}",
         )
     precision = PRECISIONS[name]
     for capability in compute_capabilities:
@@ -101,12 +102,12 @@ def find_precision(name: str, compute_capabilities: Sequence[str]) -> TrtPrecisi
             raise BuildError(
                 f"a GPU of compute capability {capability} has no {name}; it takes {', '.join(_taken(capability))}, "
                 f"and {name} needs one of {', '.join(sorted(precision.capabilities, key=float))}",
-                f"choose --precision {_taken(capability)[0]}",
+                f"choose {option('precision', _taken(capability)[0])}",
             )
     if not compute_capabilities and "8.0" not in precision.capabilities:
         raise BuildError(
             f"{name} does not run on every GPU from compute capability 8.0 on, for which an engine is built if none is named",
-            f"name them, e.g. --compute-capability {precision.capabilities[0]}",
+            f"name them, e.g. {option('compute_capability', precision.capabilities[0])}",
         )
     return precision
 

@@ -10,9 +10,10 @@ from triune_runtime.errors import ManifestError
 from triune_runtime.targets.tensorrt import preflight
 from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
-from ...errors import BuildError
+from ...errors import BuildError, option
 from ..target import Proof, StageFactory, Target, VerifyJob
 from . import gpus
+from .gpus import HEAD_UNIT
 from .options import FLAGS, TensorRtOptions
 from .precisions import FULL, NETWORK, PRECISIONS, find_precision
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 def _check(plan: BuildPlan) -> None:
     capabilities = TensorRtOptions.of(plan).compute_capabilities
-    find_precision(plan.precision, capabilities)
     gpus.flavour(capabilities)
+    find_precision(plan.precision, capabilities)
 
 
 def _engine_choices(plan: BuildPlan) -> Sequence[object]:
@@ -51,7 +52,7 @@ def _proof(job: VerifyJob) -> Proof:
         if job.asked == FULL:
             raise BuildError(
                 f"--verify {FULL} runs the engine, which this machine cannot: {error.args[0]}",
-                f"choose --verify auto or {NETWORK}: the parsed network is computed then",
+                f"choose {option('verify', NETWORK)}, or auto: the parsed network is computed then",
             ) from error
         return Proof(how=NETWORK)
     return Proof(how=FULL, device=str(gpu))
@@ -75,6 +76,8 @@ TARGET = Target(
     proofs=(FULL, NETWORK),
     proofs_help="TensorRT: auto is full where the engine's GPU is, else network: what TensorRT parsed, computed without a GPU.",
     flags=FLAGS,
+    head_unit=HEAD_UNIT,
+    latent_unit=HEAD_UNIT,
     tools=("tensorrt", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
     chunks_per_s=4000.0,  # the device computes meanwhile, and a stream of 40 tokens/s is worth a piece for each
     code=("tensorrt",),

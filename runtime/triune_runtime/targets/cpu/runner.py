@@ -27,6 +27,8 @@ from .windows import WindowedBuffers
 class OrtRunner(Immediate):
     """See `Runner`. Memory of slots is touched only as sequences grow into it."""
 
+    scores = True
+
     def __init__(self, manifest: EngineManifest, folder: Path, *, threads: int | None = None) -> None:
         """Load the engine of `manifest` from `folder`.
 
@@ -150,14 +152,25 @@ class OrtRunner(Immediate):
         return logits
 
     def _run_alone(self, item: Work) -> NDArray[np.float32]:
-        """Logits [1 + drafts, vocab_size]."""
+        """Logits [item.rows, vocab_size]."""
         ids = np.array([item.tokens], np.int64)
-        outlet, where = self._outlet(1 + item.drafts), slice(item.slot, item.slot + 1)
+        where = slice(item.slot, item.slot + 1)
         self._lengths[item.slot] = item.start + len(item.tokens)
-        key = item.slot, 1 + item.drafts
+        logits: NDArray[np.float32]
+        if item.scored:  # of any length, and rare: nothing of it is kept
+            outlet = _Outlet(1, item.rows, self.vocab_size)
+            binding = self._bind(self._session, where, self._lengths[where], outlet.positions, outlet.logits)
+            self._run_bound(binding, item, ids)
+            logits = outlet.logits[0]
+            return logits
+        outlet, key = self._outlet(item.rows), (item.slot, item.rows)
         if key not in self._alone:
             self._alone[key] = self._bind(self._session, where, self._lengths[where], outlet.positions, outlet.logits[where])
-        binding = self._alone[key]
+        self._run_bound(self._alone[key], item, ids)
+        logits = outlet.logits[item.slot]
+        return logits
+
+    def _run_bound(self, binding: onnxruntime.IOBinding, item: Work, ids: NDArray[np.int64]) -> None:
         bind_input(binding, "input_ids", ids)
         if self._seen:
             hidden = self._seen.empty(len(item.tokens))
@@ -165,8 +178,6 @@ class OrtRunner(Immediate):
         self._session.run_with_iobinding(binding)
         if self._seen:
             self._seen.note(item.slot, item.start, hidden[0])
-        logits: NDArray[np.float32] = outlet.logits[item.slot]
-        return logits
 
     def _outlet(self, m: int) -> _Outlet:
         if m not in self._outlets:

@@ -19,6 +19,8 @@ from ...runner import Immediate, Work
 class FakeRunner(Immediate):
     """See `Runner`."""
 
+    scores = True
+
     def __init__(self, vocab_size: int, stop_token_ids: Sequence[int] = (), *, mean_length: int = 32) -> None:
         """
         Args:
@@ -51,12 +53,13 @@ class FakeRunner(Immediate):
         self._take_back(item.slot, item.start)
         self._drafts[item.slot] = item.drafts
         assert item.drafts < len(item.tokens), f"{item.drafts} drafts among {len(item.tokens)} tokens"
-        runs = [(token,) for token in item.tokens] if item.drafts else [item.tokens]
+        singly = item.drafts or item.scored
+        runs = [(token,) for token in item.tokens] if singly else [item.tokens]
         rows = []
         for run in runs:
             self._slots[item.slot].append(run)
             rows.append(self._logits(self._slots[item.slot]))
-        return rows[-1 - item.drafts :]
+        return rows[-item.rows :]
 
     def _take_back(self, slot: int, length: int) -> None:
         """Forget the drafts in `slot` from token `length` on."""
