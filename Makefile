@@ -2,7 +2,8 @@
 # Settings, as docs/configuration.md lists them. What is given (make up MODEL=... HTTP_PORT=...) goes to `triune` as it is,
 # whatever is in it; what is not, `triune` looks up in triune.toml or has a default for. So nothing is computed here.
 SETTINGS := MODEL MODELS NAME TARGET PRECISION COMPUTE_CAPABILITY WEIGHT_STREAMING MAX_SEQUENCES MAX_LENGTH PREFILL_CHUNK BUILD_DIR VERIFY \
-            SPECULATION REPOSITORY HOST HTTP_PORT GRPC_PORT METRICS_PORT OPENAI_PORT API_KEY_FILE CORS RUN_FOLDER CONFIG
+            SPECULATION REPOSITORY HOST HTTP_PORT GRPC_PORT METRICS_PORT OPENAI_PORT API_KEY_FILE CORS ACCESS_LOG \
+            RESPONSES_FILE RUN_FOLDER CONFIG
 ifneq ($(filter environment%,$(origin HOST)),)
 HOST := # shells and compilers set it for themselves
 endif

@@ -130,7 +130,7 @@ class _Build:
         if found and found.decode is None:  # drafts are decoded with, and that was left out
             manifest = dataclasses.replace(manifest, speculation=None)
         report = self._judge(checkpoint, facts, manifest, found)
-        note_model(self.plan.model, self.settings.build_dir)
+        note_model(self.plan.model, self.plan.target, self.settings.build_dir)
         repository = self._assemble(checkpoint, engine, facts, manifest, report)
         shutil.rmtree(self.folder / FAILED, ignore_errors=True)
         for stage, count in KEPT.items():

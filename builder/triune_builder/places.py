@@ -17,7 +17,7 @@ from .repository.assemble import ENGINE_FOLDER, REPOSITORY
 from .targets import TARGETS, find_target
 
 _SHOWN = 5  # models that an error lists
-_MODEL = "model.json"  # in a model's folder: what it was built from
+_MODEL = "model.json"  # beside a repository: what it was built from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +52,10 @@ def repository_of(model: str, target: str, build_dir: Path) -> Path:
     return folder_of(model, target, build_dir) / REPOSITORY
 
 
-def note_model(model: str, build_dir: Path) -> None:
-    """Write down, in its folder, which model's builds these are: a hash in a name cannot be read back."""
+def note_model(model: str, target: str, build_dir: Path) -> None:
+    """Write down, beside its repository, which model's builds these are: a hash in a name cannot be read back."""
     meaning = meaning_of(model)
-    path = build_dir / meaning.folder_name / _MODEL
+    path = folder_of(model, target, build_dir) / _MODEL
     write_atomically(path, json.dumps({"kind": meaning.kind, "model": meaning.identity}, ensure_ascii=False) + "\n")
 
 
@@ -71,7 +71,7 @@ def built(build_dir: Path) -> tuple[BuiltModel, ...]:
                 continue
             found.append(
                 BuiltModel(
-                    model=_noted(folder), target=target, precision=manifest.precision,
+                    model=_noted(folder, target), target=target, precision=manifest.precision,
                     max_length=manifest.limits.max_length, max_sequences=manifest.limits.max_sequences, repository=repository,
                 )
             )  # fmt: skip
@@ -87,8 +87,8 @@ def nothing_built(model: str, target: str, build_dir: Path) -> BuildError:
     )
 
 
-def _noted(folder: Path) -> str:
+def _noted(folder: Path, target: str) -> str:
     try:
-        return str(json.loads((folder / _MODEL).read_text("utf-8"))["model"])
+        return str(json.loads((folder / target / _MODEL).read_text("utf-8"))["model"])
     except (OSError, ValueError, KeyError, TypeError):
         return folder.name  # of a build before there were such notes, or a name

@@ -30,6 +30,8 @@ def gateway_command(options: ServerOptions, models_file: Path | None = None) -> 
         *([f"--models-file={models_file}"] if models_file else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
         *(f"--allow-origin={page}" for page in options.cors),
+        *([f"--access-log={options.access_log}"] if options.access_log else []),
+        *([f"--responses-file={options.responses_file}"] if options.responses_file else []),
     ]  # fmt: skip
 
 

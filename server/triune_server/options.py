@@ -34,6 +34,12 @@ class ServerOptions:
     cors: tuple[str, ...] = field(
         default=(), metadata=about("Web pages elsewhere that may call the OpenAI-compatible API; * for all.")
     )
+    access_log: Path | None = field(
+        default=None, metadata=about("File that gets a JSON line for every request of the OpenAI-compatible API.")
+    )
+    responses_file: Path | None = field(
+        default=None, metadata=about("SQLite file of the answers that /v1/responses goes on from; without one, in memory.")
+    )
 
     @property
     def ports(self) -> dict[str, int]:

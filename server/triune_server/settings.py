@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from .state import RUN_FOLDER
 
 DEFAULT, OPTION, ENVIRONMENT = "default", "option", "environment"  # who said a value; of a file, its name
 _CHOSEN = "auto"  # the default of what also takes a number, as max_length
+_NUMBER = re.compile(rf"\d[\d,_]*|{_CHOSEN}", re.IGNORECASE)
 _ORIGINS = "triune.origins"  # where a command's context keeps them
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _EXPECTED = {
@@ -95,6 +97,8 @@ class Setting:
             return tuple(value)
         if self.default == _CHOSEN and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
+        if self.default == _CHOSEN and isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
+            raise ServerError(f"{where} is {_shown(value)}; expected a whole number, or {_CHOSEN}", f"{self.name}: {self.help}")
         kinds: Any = {float: (int, float), Path: str}.get(self.kind, self.kind)
         if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
             raise ServerError(expected, f"{self.name}: {self.help}")

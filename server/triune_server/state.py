@@ -15,6 +15,7 @@ from .options import ServerOptions
 
 RUN_FOLDER = Path("build/run")
 _NAME = "triune.json"
+_FILES = ("api_key_file", "access_log", "responses_file")  # options that are paths, or None
 _LOG_BYTES = 8 << 20  # of a log that another start goes on with; a start writes some 20 kB
 
 
@@ -62,7 +63,7 @@ def find_running(folder: Path) -> RunningServer | None:
         saved = raw["options"]
         options = ServerOptions(**saved | {
             "repository": Path(saved["repository"]),
-            "api_key_file": Path(saved["api_key_file"]) if saved.get("api_key_file") else None,
+            **{name: Path(saved[name]) if saved.get(name) else None for name in _FILES},
             "cors": tuple(saved.get("cors", ())),
             "also": tuple(saved.get("also", ())),
         })  # fmt: skip

@@ -79,7 +79,7 @@ def test_a_second_profile_shares_the_weights(tmp_path: Path) -> None:
 def test_a_precision_that_a_gpu_lacks_is_refused_by_name_and_by_tensorrt_itself(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"compute capability 8.0 has no fp8; it takes fp16, bf16, int8, int4") as error:
         find_precision("fp8", ("8.9", "8.0"))
-    assert error.value.hint == "choose --precision fp16"
+    assert error.value.hint == "choose --precision fp16 (make: PRECISION=fp16)"
     engine = lowered(tiny("llama"), "fp8", tmp_path)
     with pytest.raises(BuildError, match="HW-specific datatypes: fp8"):
         make(engine, tmp_path / "plan", "8.0")

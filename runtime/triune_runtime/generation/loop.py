@@ -168,7 +168,7 @@ class StepLoop:
     def _check_scored(self, request: Request, wanted: int) -> None:
         if not self.runner.scores:
             said = "prompt_logprobs is given, but this engine gives log probabilities of answers only"
-            raise RequestError(said, "omit it, or use an engine for the cpu", code="unsupported", param="prompt_logprobs")
+            raise RequestError(said, "omit it", code="unsupported", param="prompt_logprobs")
         if (entries := len(request.prompt) * (1 + wanted)) > MAX_SCORES:
             raise RequestError(
                 f"prompt_logprobs is {wanted} and the prompt has {len(request.prompt):,} tokens: {entries:,} log "

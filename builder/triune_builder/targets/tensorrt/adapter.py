@@ -278,7 +278,7 @@ def _failure(errors: Sequence[str], compute_capabilities: Sequence[str]) -> str:
 def _hint(errors: Sequence[str]) -> str:
     what = "; ".join(errors)
     if "dedicated kernel" in what:
-        return f"choose {option('target', 'cpu')}, or a GPU that has one: unfused attention would be slow"
+        return f"choose another {option('target')}, or a GPU that has one: unfused attention would be slow"
     if "HW-specific datatypes" in what:
         return f"name only GPUs that have this datatype, e.g. {option('compute_capability', 8.9)}"
     return "this is a fault of the lowering; the text is TensorRT's own"
