@@ -35,7 +35,7 @@ class Engine(NamedTuple):
 
 
 # The lowered ops against the quantized graph's own definition. MatMulNBits rounds its activations to int8; the rest is exact.
-TOLERANCE = {"fp32": 1e-5, "rows": 1e-4, "w8a8": 0.05, "int8": 0.2, "int4": 0.2}
+TOLERANCE = {"fp32": 1e-5, "rows": 1e-4, "w8a8": 0.2, "int8": 0.2, "int4": 0.2}
 TOKENS = tuple(int(t) for t in np.random.default_rng(3).integers(0, 256, 30))
 
 

@@ -65,7 +65,8 @@ _HALVES = Budget(mean_kl=0.01, greedy_agreement=0.97, perplexity_ratio=1.01)  # 
 _ROUGH = Budget(mean_kl=0.08, greedy_agreement=0.88, perplexity_ratio=1.03, kind_ratio=1.05)
 _DEFAULT = Budget(mean_kl=0.08, greedy_agreement=0.88, perplexity_ratio=1.03, kind_ratio=1.03)
 
-_UNEVEN = ("*.down_proj.weight", "*.qkv_proj.weight")  # products whose inputs have outliers that no calibration foretells
+# Products whose inputs have outliers that no calibration foretells; the graph's names and the checkpoint's own, for estimates.
+_UNEVEN = ("*.mlp.*down_proj.weight", "*.qkv_proj.weight", "*.[qkv]_proj.weight")
 
 PRECISIONS = {
     row.weights.name: row
