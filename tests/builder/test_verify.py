@@ -18,7 +18,7 @@ from triune_builder.verify.budget import Budget
 from triune_builder.verify.measure import Sizes, answer_prompts, cut, difference, log_softmax, read_windows
 from triune_builder.verify.reference import observe_inputs
 from triune_builder.verify.report import BuildReport, Source, StageRun, WeightChange, verification_from
-from triune_builder.verify.verification import Disagreement, Verification, problems
+from triune_builder.verify.verification import Disagreement, TextLoss, Verification, problems
 from triune_builder.verify.verify import verify
 from triune_runtime.manifest import Limits
 
@@ -123,6 +123,16 @@ def test_an_engine_is_judged_where_logits_are_thousands(scale: float) -> None:
     lost = dataclasses.replace(found, texts=(dataclasses.replace(first, engine=math.nan), *others))
     assert any("perplexity over the reference's is nan" in problem for problem in problems(lost, PRECISIONS["fp32"].budget))
     assert verification_from(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+
+
+@pytest.mark.parametrize("precision", ["w8a8", "int8"])
+def test_a_kind_of_text_over_its_budget_is_named_though_all_together_are_within(good: Verification, precision: str) -> None:
+    kinds = ("english", "chinese", "code", "data")
+    texts = [TextLoss(name=kind, tokens=250, reference=3.0, engine=3.0 + math.log(1.029)) for kind in kinds]
+    within = dataclasses.replace(good, texts=tuple(texts))
+    over = dataclasses.replace(within, texts=(*texts[1:], TextLoss(name="odd", tokens=250, reference=3.0, engine=3.032)))
+    found = [problems(each, PRECISIONS[precision].budget) for each in (within, over)]
+    assert found == [[], ["perplexity of odd texts over the reference's is 1.032, allowed 1.03"]]
 
 
 def test_greedy_answers_are_the_argmax_of_each_step() -> None:
