@@ -26,8 +26,7 @@ BUILDER = Path(__file__).parent
 _RUNTIME = Path(triune_runtime.__file__).parent
 _ENGINE_CODE = tuple(BUILDER / part for part in ("checkpoint", "graph", "quantize"))
 _CALIBRATION_CODE = tuple(
-    BUILDER / "verify" / part
-    for part in ("reference.py", "reference_deepseek.py", "reference_parts.py", "text/calibration.txt")
+    BUILDER / "verify" / part for part in ("reference.py", "reference_deepseek.py", "reference_parts.py", "text/calibration")
 )
 _LONGEST_PROOF = 4096  # tokens: a proof reads no further, so of two limits beyond this it says the same
 _VERIFY_CODE = (BUILDER / "verify", _RUNTIME / "runner.py")

@@ -37,7 +37,7 @@ BLOCK_SIZES = {
     "n_group": 1,
     "topk_group": 1,
 }
-TOLERANCE = {"fp32": 1e-5, "int8": 0.3, "int4": 0.3, "w8a8": 0.1}  # root mean square; int8 activations are rounded
+TOLERANCE = {"fp32": 1e-5, "int8": 0.3, "int4": 0.3, "rows": 0.1, "w8a8": 0.3}  # root mean square; int8 activations are rounded
 TOKENS = tuple(np.random.default_rng(3).integers(0, 256, 40).tolist())
 
 

@@ -85,6 +85,14 @@ def test_every_rule_of_every_precision_names_a_scheme() -> None:
         needs(Precision(name="odd", linear=(("*", "blocks5"),)))
 
 
+def test_w8a8_rounds_no_whole_row_where_outliers_are() -> None:
+    w8a8 = PRECISIONS["w8a8"].weights
+    blocks = ["mlp.down_proj", "mlp.shared_experts.down_proj", "self_attn.qkv_proj", "self_attn.q_proj"]
+    rows = ["self_attn.o_proj", "self_attn.down_proj", "mlp.gate_up_proj", "mlp.shared_experts.gate_up_proj"]
+    assert {w8a8.scheme(name) for name in ("lm_head.weight", *(f"model.layers.3.{b}.weight" for b in blocks))} == {"blocks8"}
+    assert {w8a8.scheme(f"model.layers.3.{row}.weight") for row in rows} == {"w8a8"}
+
+
 def test_a_statistic_is_of_all_tokens_and_is_measured_once(tmp_path: Path) -> None:
     x, kept = np.random.default_rng(0).normal(size=(5, 3)), tmp_path / "kept.npz"
     runs: list[str] = []

@@ -18,7 +18,7 @@ from triune_builder.verify.budget import Budget
 from triune_builder.verify.measure import Sizes, answer_prompts, cut, difference, log_softmax, read_windows
 from triune_builder.verify.reference import observe_inputs
 from triune_builder.verify.report import BuildReport, Source, StageRun, WeightChange, verification_from
-from triune_builder.verify.verification import Disagreement, Verification, problems
+from triune_builder.verify.verification import Disagreement, TextLoss, Verification, problems
 from triune_builder.verify.verify import verify
 from triune_runtime.manifest import Limits
 
@@ -95,7 +95,7 @@ def test_engine_and_checkpoint_must_have_one_vocabulary() -> None:
 def test_perplexity_of_the_engine_is_that_of_its_logits() -> None:
     checkpoint = tiny_checkpoint()
     tokens = np.random.default_rng(1).integers(0, 256, 41).tolist()
-    windows = read_windows(TinyRunner(checkpoint.config, checkpoint.weights), LIMITS, [tokens], SIZES)
+    windows = read_windows(TinyRunner(checkpoint.config, checkpoint.weights), LIMITS, [("a", tokens)], SIZES)
     assert [len(w.tokens) for w in windows] == [16, 16, 8]
     runner = TinyRunner(checkpoint.config, checkpoint.weights)
     losses = []
@@ -117,12 +117,22 @@ def test_an_engine_is_judged_where_logits_are_thousands(scale: float) -> None:
     assert found.whole_text.reference > 700 and found.perplexity_reference == math.inf
     assert found.perplexity_ratio == pytest.approx(1, abs=1e-2)
     assert not any("perplexity" in problem for problem in problems(found, PRECISIONS["fp32"].budget))
-    (text,) = found.texts
-    worse = dataclasses.replace(found, texts=(dataclasses.replace(text, engine=text.engine * 1.0001),))
+    first, *others = found.texts
+    worse = dataclasses.replace(found, texts=tuple(dataclasses.replace(t, engine=t.engine * 1.0001) for t in found.texts))
     assert any("perplexity" in problem for problem in problems(worse, PRECISIONS["fp32"].budget))
-    lost = dataclasses.replace(found, texts=(dataclasses.replace(text, engine=math.nan),))
+    lost = dataclasses.replace(found, texts=(dataclasses.replace(first, engine=math.nan), *others))
     assert any("perplexity over the reference's is nan" in problem for problem in problems(lost, PRECISIONS["fp32"].budget))
     assert verification_from(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+
+
+@pytest.mark.parametrize("precision", ["w8a8", "int8"])
+def test_a_kind_of_text_over_its_budget_is_named_though_all_together_are_within(good: Verification, precision: str) -> None:
+    kinds = ("english", "chinese", "code", "data")
+    texts = [TextLoss(name=kind, tokens=250, reference=3.0, engine=3.0 + math.log(1.029)) for kind in kinds]
+    within = dataclasses.replace(good, texts=tuple(texts))
+    over = dataclasses.replace(within, texts=(*texts[1:], TextLoss(name="odd", tokens=250, reference=3.0, engine=3.032)))
+    found = [problems(each, PRECISIONS[precision].budget) for each in (within, over)]
+    assert found == [[], ["perplexity of odd texts over the reference's is 1.032, allowed 1.03"]]
 
 
 def test_greedy_answers_are_the_argmax_of_each_step() -> None:

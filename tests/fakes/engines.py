@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
+from triune_builder.quantize.policy import ROUTERS, Precision
 from triune_builder.quantize.statistics import MAXIMA, Statistics
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.lowering import lower
@@ -57,13 +58,19 @@ class Engine(NamedTuple):
     definition: Callable[[list[int]], NDArray[np.float32]]
 
 
+def find_rules(precision: str) -> Precision:
+    """The precision of that name; "rows" has every product as w8a8 has most of them, so that nothing is rounded in an op."""
+    rows = Precision(name="rows", linear=(ROUTERS, ("*", "w8a8")), embedding="embedding_blocks8")
+    return rows if precision == rows.name else find_precision(precision)
+
+
 def make_engine(checkpoint: FakeCheckpoint, precision: str, folder: Path, *, slots: int = 4, max_length: int = 128) -> Engine:
     """Build `checkpoint` into `folder` and load it as it would be served."""
     (folder / "plain").mkdir()
     made = []
     for _ in range(2):
         bundle = export(checkpoint, max_length=max_length)  # type: ignore[arg-type]  # a fake
-        made.append(quantize(bundle, find_precision(precision), made_up_maxima(checkpoint)).bundle)
+        made.append(quantize(bundle, find_rules(precision), made_up_maxima(checkpoint)).bundle)
     plain, lowered = made[0], lower(made[1])
     onnx_files.write(lowered, folder)
     manifest = EngineManifest(

@@ -19,7 +19,7 @@ from ..graph.weights import WeightSource
 from .policy import HEAD
 
 _SMOOTHED = ".smoothed"
-STRENGTH = 0.45  # a: how much of the range goes into the weights; docs/quantization.md
+STRENGTH = 0.6  # a: how much of the range goes into the weights; docs/quantization.md
 _FACTOR_BITS = 3  # of a factor: it is a rule of thumb, and more would let in last bits of sums that processors do not share
 
 

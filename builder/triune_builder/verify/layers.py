@@ -13,7 +13,7 @@ from triune_runtime.manifest import Limits
 
 from .comparison import Source, Told, compare
 from .measure import Evidence, Sizes, log_softmax, text_windows
-from .texts import texts_of, token_ids
+from .texts import evaluation_ids, texts_of
 from .verification import Note, Verification
 
 LEFT_OUT = (
@@ -56,7 +56,7 @@ def verify_layers(
         BuildError: the reference does not know the architecture.
     """
     began, sizes = time.monotonic(), sizes or Sizes()
-    texts = token_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification).evaluation)
+    texts = evaluation_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification))
     windows, stride = text_windows(texts, sizes, min(limits.max_length, pieces.capacity()))
     note("the engine, a few weights at a time")
     for scored in pieces.run([w.tokens for w in windows], [range(len(w.tokens)) for w in windows]):

@@ -42,23 +42,42 @@ class Evidence:
         return sorted({*range(len(self.followers)), *self.chosen, *self.decoded, *self.prefilled})
 
 
-def text_windows(texts: Sequence[Sequence[int]], sizes: Sizes, longest: int) -> tuple[list[Evidence], int]:
-    """Texts cut into windows of at most `longest` tokens, the longest first; and every how many positions logits are kept."""
+def text_windows(texts: Sequence[tuple[str, Sequence[int]]], sizes: Sizes, longest: int) -> tuple[list[Evidence], int]:
+    """Texts cut into windows of at most `longest` tokens, the longest first; and every how many positions logits are kept.
+
+    Args:
+        texts: kind and tokens. Each kind gets an equal share of the tokens that are read, and what others leave.
+    """
     size = min(sizes.window, longest)
     windows: list[Evidence] = []
-    left = sizes.text
-    for text in texts:
-        read = tuple(text[: left + 1])
+    for (name, text), count in zip(texts, _shares(texts, sizes.text), strict=True):
+        read = tuple(text[: count + 1])
         windows += [
-            Evidence(tokens=read[i : min(i + size, len(read) - 1)], followers=read[i + 1 : i + 1 + size])
+            Evidence(name=name, tokens=read[i : min(i + size, len(read) - 1)], followers=read[i + 1 : i + 1 + size])
             for i in range(0, len(read) - 1, size)
         ]
-        left -= max(len(read) - 1, 0)
     windows.sort(key=lambda window: -len(window.tokens))
-    return windows, max(1, -(-(sizes.text - left) // sizes.kept))
+    stride = -(-sum(len(window.tokens) for window in windows) // sizes.kept)
+    return windows, max(1, min([stride, *(len(window.tokens) for window in windows)]))
 
 
-def read_windows(runner: Runner, limits: Limits, texts: Sequence[Sequence[int]], sizes: Sizes) -> list[Evidence]:
+def _shares(texts: Sequence[tuple[str, Sequence[int]]], most: int) -> list[int]:
+    """How many tokens of each text are read: the kinds that have least come first, and what they leave is for the others."""
+    room: dict[str, int] = {}
+    for name, text in texts:
+        room[name] = room.get(name, 0) + max(len(text) - 1, 0)
+    left, allowed = most, {}
+    for number, name in enumerate(sorted(room, key=lambda name: room[name])):
+        allowed[name] = min(room[name], left // (len(room) - number))
+        left -= allowed[name]
+    shares = []
+    for name, text in texts:
+        shares.append(min(max(len(text) - 1, 0), allowed[name]))
+        allowed[name] -= shares[-1]
+    return shares
+
+
+def read_windows(runner: Runner, limits: Limits, texts: Sequence[tuple[str, Sequence[int]]], sizes: Sizes) -> list[Evidence]:
     """Decode `texts` with teacher forcing, cut into windows, as many windows at once as there are slots."""
     windows, stride = text_windows(texts, sizes, limits.max_length)
     for first in range(0, len(windows), limits.max_sequences):

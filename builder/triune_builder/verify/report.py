@@ -185,6 +185,8 @@ def _numbers(found: Verification, budget: Budget) -> Table:
         ("perplexity, float weights", f"{found.perplexity_reference:.6g} over {found.text_tokens} tokens", ""),
         ("perplexity, engine", f"{found.perplexity_engine:.6g} (x {found.perplexity_ratio:.5f})",
          _limit(budget.perplexity_ratio, "x ")),
+        *((f"perplexity of {text.name} texts, engine over float weights", f"x {text.ratio:.5f} over {text.tokens} tokens",
+           _limit(budget.kind_ratio, "x ")) for text in found.texts if len(found.texts) > 1),
         *(logits("decode", found.decode) if found.decode else ()),
         *logits("prefill", found.prefill),
         ("greedy tokens as the float weights choose",

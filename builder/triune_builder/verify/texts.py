@@ -14,14 +14,16 @@ from typing import Any
 from ..errors import BuildError
 
 _FOLDER = Path(__file__).parent / "text"
+_FIRST = "english"
+_OWN = "own"  # kind of a model's own texts: its publisher chose them together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """Each is a list of texts; the special tokens written in them count as such."""
+    """Lists of texts; the special tokens written in them count as such."""
 
     calibration: tuple[str, ...]  # what the sizes of activations are observed on
-    evaluation: tuple[str, ...]  # what perplexity is measured on; each is read from an empty cache
+    evaluation: tuple[tuple[str, str], ...]  # kind, text: what perplexity is measured on; each is read from an empty cache
     prompts: tuple[str, ...]  # what is continued greedily
 
 
@@ -33,9 +35,9 @@ def texts_of(own: Mapping[str, Any]) -> Texts:
     """
     names = [field.name for field in fields(Texts)]
     if not own:
-        bundled = {name: (_FOLDER / f"{name}.txt").read_text("utf-8") for name in names}
-        lines = tuple(bundled["prompts"].splitlines())
-        return Texts(calibration=(bundled["calibration"],), evaluation=(bundled["evaluation"],), prompts=lines)
+        lines = tuple((_FOLDER / "prompts.txt").read_text("utf-8").splitlines())
+        calibration = tuple(text for _, text in _bundled("calibration"))
+        return Texts(calibration=calibration, evaluation=_bundled("evaluation"), prompts=lines)
     wrong = [name for name in names if not _is_texts(own.get(name))]
     if wrong or own.keys() - set(names):
         raise BuildError(
@@ -43,7 +45,8 @@ def texts_of(own: Mapping[str, Any]) -> Texts:
             f"expected {', '.join(names)}, each a list with at least one text",
             "correct the file, or remove it: then the bundled texts are used",
         )
-    return Texts(**{name: tuple(own[name]) for name in names})
+    evaluation = tuple((_OWN, text) for text in own["evaluation"])
+    return Texts(calibration=tuple(own["calibration"]), evaluation=evaluation, prompts=tuple(own["prompts"]))
 
 
 def token_ids(tokenizer_json: str, texts: Sequence[str]) -> list[list[int]]:
@@ -52,6 +55,18 @@ def token_ids(tokenizer_json: str, texts: Sequence[str]) -> list[list[int]]:
 
     tokenizer = Tokenizer.from_str(tokenizer_json)
     return [tokenizer.encode(text).ids for text in texts]
+
+
+def evaluation_ids(tokenizer_json: str, texts: Texts) -> list[tuple[str, list[int]]]:
+    """Kind and tokens of each text that perplexity is measured on."""
+    ids = token_ids(tokenizer_json, [text for _, text in texts.evaluation])
+    return [(kind, tokens) for (kind, _), tokens in zip(texts.evaluation, ids, strict=True)]
+
+
+def _bundled(folder: str) -> tuple[tuple[str, str], ...]:
+    """Kind and text, English first: what is read of all texts as one begins with it."""
+    files = sorted((_FOLDER / folder).glob("*.txt"), key=lambda path: (path.stem != _FIRST, path.stem))
+    return tuple((path.stem, path.read_text("utf-8")) for path in files)
 
 
 def _is_texts(value: Any) -> bool:

@@ -120,6 +120,10 @@ def problems(found: Verification, budget: Budget) -> list[str]:
         ("difference of a prompt read alone and among other work", found.repeat_error, budget.batch_error),
         ("difference between two ways of cutting a prompt", found.chunk_error, budget.chunk_error),
     ]
+    limits += [
+        (f"perplexity of {text.name} texts over the reference's", _beyond_rounding(text), budget.kind_ratio)
+        for text in found.texts if len(found.texts) > 1
+    ]  # fmt: skip
     if (drafts := found.drafts) is not None:
         limits += [
             ("difference of a token alone and checked as a draft", drafts.error, budget.batch_error),

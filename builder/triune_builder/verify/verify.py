@@ -14,7 +14,7 @@ from .best import best_errors
 from .comparison import Source, Told, compare
 from .drafts import verify_drafts
 from .measure import Sizes, answer_prompts, batch_error, read_chunks, read_windows
-from .texts import texts_of, token_ids
+from .texts import evaluation_ids, texts_of, token_ids
 from .verification import Note, Verification
 
 
@@ -38,7 +38,7 @@ def verify(
     """
     began, sizes = time.monotonic(), sizes or Sizes()
     texts = texts_of(checkpoint.verification)
-    evaluation = token_ids(checkpoint.tokenizer_json, texts.evaluation)
+    evaluation = evaluation_ids(checkpoint.tokenizer_json, texts)
     prompts = token_ids(checkpoint.tokenizer_json, texts.prompts)
     if runner.vocab_size != checkpoint.config["vocab_size"]:
         raise BuildError(
@@ -52,7 +52,7 @@ def verify(
     note("sequences alone and in a batch")
     alone = batch_error(runner, limits, [a.tokens for a in answers])
     note("prompts in chunks")
-    text = [token for one in evaluation for token in one]
+    text = [token for _, tokens in evaluation for token in tokens]
     chunks = read_chunks(runner, limits, text)
     drafts = None
     if speculation is not None:

@@ -13,7 +13,7 @@ from triune_runtime.manifest import Limits
 
 from ...verify.comparison import Source, Told, compare
 from ...verify.measure import Evidence, difference, log_softmax
-from ...verify.texts import texts_of, token_ids
+from ...verify.texts import evaluation_ids, texts_of
 from ...verify.verification import Note, Verification
 
 LEFT_OUT = (
@@ -53,8 +53,8 @@ def verify_network(runner: Network, limits: Limits, checkpoint: Source, *, note:
         BuildError: the reference does not know the architecture.
     """
     began = time.monotonic()
-    texts = token_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification).evaluation)
-    tokens = [token for text in texts for token in text]
+    texts = evaluation_ids(checkpoint.tokenizer_json, texts_of(checkpoint.verification))
+    tokens = [token for _, text in texts for token in text]
     plan = _plan(tokens, limits)
     note("the parsed network, prompts in chunks")
     runner.forget(0, len(plan.texts))
