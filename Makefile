@@ -20,6 +20,9 @@ define NEWLINE
 endef
 $(foreach name,$(SETTINGS) LOAD_PROFILE,$(if $(findstring $(NEWLINE),$(value $(name))),$(error $(name) has a line break in it; say \
   it without, or rename the file or folder)))
+# As of a shell's variable that is not set: the default would be built and served in its place.
+$(foreach name,MODEL MODELS,$(if $(value $(name)),,$(if $(filter command,$(origin $(name))),$(error $(name) is empty; say which model, or \
+  leave it out))))
 PYTHON       ?= $(firstword $(foreach name,python3 python3.12 python3.11,$(if $(shell command -v $(name)),$(name))) python3)
 FUZZ_CASES   ?= 300
 LOAD         ?= --streams 1,4,16 --duration 8s

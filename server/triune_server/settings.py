@@ -90,7 +90,8 @@ class Setting:
         Raises:
             ServerError: it is of another type, or out of range.
         """
-        expected = f"{where} is {_shown(value)}; expected {_EXPECTED[self.kind]}"
+        takes = f"a whole number, or {_CHOSEN}" if self.default == _CHOSEN else _EXPECTED[self.kind]
+        expected = f"{where} is {_shown(value)}; expected {takes}"
         if self.kind is tuple:
             if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
                 raise ServerError(expected, f'e.g. {self.name} = ["...", "..."] in triune.toml')
@@ -98,14 +99,15 @@ class Setting:
         if self.default == _CHOSEN and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         if self.default == _CHOSEN and isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
-            raise ServerError(f"{where} is {_shown(value)}; expected a whole number, or {_CHOSEN}", f"{self.name}: {self.help}")
+            raise ServerError(expected, f"{self.name}: {self.help}")
         kinds: Any = {float: (int, float), Path: str}.get(self.kind, self.kind)
         if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
-            raise ServerError(expected, f"{self.name}: {self.help}")
+            quoted = isinstance(value, str) and where != self.environment
+            raise ServerError(expected, "write it without quotation marks" if quoted else f"{self.name}: {self.help}")
         if (self.least is not None and value < self.least) or (self.most is not None and value > self.most):
             raise ServerError(f"{where} is {value}; it can be {self.least} to {self.most}", f"choose another {self.variable}")
         if isinstance(value, str) and not value:
-            raise ServerError(f"{where} is empty; expected {_EXPECTED[self.kind]}", "leave it out, or name one")
+            raise ServerError(f"{where} is empty; expected {takes}", "leave it out, or name one")
         return _path(value) if self.kind is Path else value
 
     def taken(self, value: Any) -> Any:
@@ -265,5 +267,5 @@ def _path(value: str | Path) -> Path:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

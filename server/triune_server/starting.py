@@ -127,7 +127,9 @@ class Start:
         check_server_packages(openai=bool(options.openai_port))
         if options.api_key_file is not None:
             check_key_file(options.api_key_file)
-        if not build:
+        if build:
+            self._check_names()
+        else:
             self._check_engine(options)
         self._folder.mkdir(parents=True, exist_ok=True)
         find_binaries(self._folder)
@@ -144,6 +146,12 @@ class Start:
                 raise ServerError(f"no model repository at {repository}", self._way_to_build())
             check_runnable(EngineManifest.load(repository / ENGINE_FOLDER), repository / ENGINE_FOLDER)
 
+    def _check_names(self) -> None:
+        """Two that are called the same, as far as that is known before they are built."""
+        said = [values["name"] or str(values["model"]) for values in self.each]
+        if twice := [name for name in said if said.count(name) > 1]:
+            raise _two_called(twice[0])
+
     def _others(self) -> list[Path]:
         """The repositories of all models but the first."""
         return [] if self.builder is None else [self.builder.repository(values) for values in self.each[1:]]
@@ -158,9 +166,7 @@ class Start:
         for values, repository in zip(self.each[1:], self._others(), strict=True):
             name = values["name"] or name_for(EngineManifest.load(repository / ENGINE_FOLDER).model)
             if name in names:
-                raise ServerError(
-                    f"two models are called {name}", "give one another name: [[models]] with name = ... in triune.toml"
-                )
+                raise _two_called(name)
             names.append(name)
             also += (f"{name}={repository}",)
         return also
@@ -214,3 +220,7 @@ class Start:
             return "build one with `make engine`"
         model = self.values.settings["model"].said(self.values["model"])
         return f"build it first: `make up {model}`, with `triune up` --build"
+
+
+def _two_called(name: str) -> ServerError:
+    return ServerError(f"two models are called {name}", "give one another name: [[models]] with name = ... in triune.toml")

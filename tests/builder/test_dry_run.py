@@ -137,7 +137,7 @@ def test_the_promise_is_what_the_fakes_hold() -> None:
 
 
 def test_the_command_shows_the_plan_and_prints_its_folder(tmp_path: Path) -> None:
-    checkpoint = tiny_checkpoint(head_dim=16)
+    checkpoint = tiny_checkpoint(head_dim=16, intermediate_size=64)
     model = write_folder(tmp_path / "model", checkpoint)
     command = ["build", "--dry-run", "--model", str(model), "--build-dir", str(tmp_path / "build")]
     found = CliRunner().invoke(cli.app, command)

@@ -150,7 +150,7 @@ def test_the_length_is_part_of_a_tensorrt_engine() -> None:
 
 
 def test_a_dry_run_says_the_length_too(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "model", tiny_checkpoint(max_position_embeddings=512, head_dim=16))
+    folder = write_folder(tmp_path / "model", tiny_checkpoint(max_position_embeddings=512, head_dim=16, intermediate_size=64))
     plan = BuildPlan(model=str(folder), auto_length=True)
     found = dry_run(plan, Settings(build_dir=tmp_path / "build"), display=Display(quiet=True)).estimate
     assert (found.limits.max_length, found.length) == (512, "the model's own length")

@@ -71,6 +71,12 @@ def test_a_name_of_two_lines_is_refused_in_words(checkout: Checkout) -> None:
             checkout.make("up", f"{variable}=/models/a\nb")
 
 
+@pytest.mark.parametrize("variable", ["MODEL", "MODELS"])
+def test_an_empty_model_as_of_a_shells_variable_that_is_not_set_is_not_the_default(checkout: Checkout, variable: str) -> None:
+    with pytest.raises(AssertionError, match=f"{variable} is empty; say which model, or leave it out"):
+        checkout.make("up", f"{variable}=")
+
+
 def test_every_setting_of_the_command_is_a_variable_of_make(checkout: Checkout) -> None:
     given = {setting.variable: f"v {number}" for number, setting in enumerate(SETTINGS.values())}
     ((_, said),) = checkout.make("config", *(f"{name}={value}" for name, value in given.items()))
@@ -78,7 +84,7 @@ def test_every_setting_of_the_command_is_a_variable_of_make(checkout: Checkout) 
 
 
 def test_what_is_not_said_is_left_to_the_file_and_the_defaults(checkout: Checkout) -> None:
-    assert [said for _, said in checkout.make("up", "MODEL=")] == [{}]
+    assert [said for _, said in checkout.make("up")] == [{}]
 
 
 def test_each_verb_calls_its_command(checkout: Checkout) -> None:
