@@ -1,0 +1,92 @@
+"""What engine.json says of an engine for ONNX Runtime CUDA, and how its graph is driven.
+
+One graph runs whatever a step has: the tokens of all sequences lie one after the other (T tokens, B sequences, R rows of logits).
+
+| input | type, shape | |
+|---|---|---|
+| input_ids | int64 [T] | |
+| cu_seqlens | int32 [B + 1] | where each sequence's tokens begin, and where the last one's end |
+| past_seqlens | int32 [B] | tokens of each whose KV is there already |
+| block_table | int32 [B, most blocks] | the blocks of each, in order; what lies beyond its length is not read |
+| attention_metadata | int32 [3], host memory | most new tokens of a sequence, most tokens of one, fewest of the longest |
+| logits_at | int64 [R] | the tokens, of the T, after which logits are made |
+| past.NAME | the cache's type [blocks, block_tokens, heads, dim] | of each cache tensor of the manifest; written in place |
+
+Its only output is `logits`, float32 [R, vocabulary].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import ManifestError
+from ...manifest import EngineManifest
+
+WEIGHTS = "weights.json"  # beside the graph: the initializers that lie outside it
+DTYPES = ("float16", "bfloat16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaPlan:
+    """How an engine for ONNX Runtime CUDA is driven."""
+
+    dtype: str  # what it computes in, one of DTYPES
+    block_tokens: int  # tokens of a block of its caches
+
+    def to_json(self) -> dict[str, Any]:
+        """As a manifest holds it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of(cls, manifest: EngineManifest) -> CudaPlan:
+        """The plan of a manifest.
+
+        Raises:
+            ManifestError: it has none, or one that does not fit.
+        """
+        try:
+            plan = cls(**manifest.plan)
+        except TypeError as error:
+            raise ManifestError(
+                f"what engine.json says of CUDA does not fit this runtime: {error}", "build the engine again"
+            ) from error
+        if plan.dtype not in DTYPES or not isinstance(plan.block_tokens, int) or plan.block_tokens < 1:
+            raise ManifestError(f"engine.json has the plan {manifest.plan!r}, which is none", "build the engine again")
+        return plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredWeight:
+    """An initializer of the graph, and where its bytes lie."""
+
+    name: str
+    dtype: str  # as ONNX calls it in lower case, e.g. bfloat16, float8e4m3fn, uint8
+    shape: tuple[int, ...]
+    file: str  # beside the graph
+    offset: int
+    length: int
+
+
+def save_weights(weights: list[StoredWeight], folder: Path) -> None:
+    """Write them into `folder`."""
+    rows = [list(dataclasses.asdict(weight).values()) for weight in weights]
+    (folder / WEIGHTS).write_text(json.dumps(rows), "utf-8")
+
+
+def load_weights(folder: Path) -> list[StoredWeight]:
+    """The inverse of `save_weights`.
+
+    Raises:
+        ManifestError: the file is not there, or no such list.
+    """
+    names = [field.name for field in dataclasses.fields(StoredWeight)]
+    try:
+        rows = json.loads((folder / WEIGHTS).read_text("utf-8"))
+        pairs = [dict(zip(names, row, strict=True)) for row in rows]
+        return [StoredWeight(**(pair | {"shape": tuple(pair["shape"])})) for pair in pairs]
+    except (OSError, ValueError, TypeError) as error:
+        raise ManifestError(f"{folder / WEIGHTS} cannot be read: {error}", "build the engine again") from error
