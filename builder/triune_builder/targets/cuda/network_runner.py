@@ -1,0 +1,77 @@
+"""Drives an interpreted CUDA graph as a runner drives an engine: packed steps, and memory in blocks in no order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from triune_runtime.manifest import EngineManifest
+
+from .interpreter import Interpreter
+
+Logits = NDArray[np.float32]
+_DTYPES: dict[str, Any] = {
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+}
+_BLOCK = 16  # tokens, the fewest that the op takes: short texts then have several blocks each
+_FOREIGN = 100.0  # what memory holds that nobody wrote: none of it may ever be read
+
+
+class Item(NamedTuple):
+    """Run `tokens` of the sequence `lane`, whose first `start` tokens are in the cache already."""
+
+    lane: int
+    start: int
+    tokens: tuple[int, ...]
+
+
+class NetworkRunner:
+    """Steps of a few short sequences, all their logits asked for."""
+
+    def __init__(self, interpreter: Interpreter, manifest: EngineManifest, *, lanes: int = 6, longest: int = 64) -> None:
+        """
+        Args:
+            lanes: sequences that can be held.
+            longest: tokens of one.
+        """
+        self.vocab_size = manifest.vocab_size
+        self._interpreter, self._each = interpreter, -(-longest // _BLOCK)
+        blocks = lanes * self._each
+        # Blocks in no order, and one left over on each side that no table names.
+        order = 1 + np.random.default_rng(7).permutation(blocks)
+        self._tables = order.reshape(lanes, self._each).astype(np.int32)
+        self._cache = {
+            f"past.{c.name}": np.full((blocks + 2, _BLOCK, c.heads, c.dim), _FOREIGN, _DTYPES[c.dtype]) for c in manifest.cache
+        }
+
+    def run(self, items: Sequence[Item]) -> list[Logits]:
+        """Logits [tokens, vocab] of each item, all of which are one step."""
+        lengths = np.array([len(item.tokens) for item in items])
+        past = np.array([item.start for item in items], np.int32)
+        totals = past + lengths
+        feeds: dict[str, NDArray[Any]] = {
+            "input_ids": np.array([token for item in items for token in item.tokens], np.int64),
+            "cu_seqlens": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+            "past_seqlens": past,
+            "block_table": self._table([item.lane for item in items], totals),
+            "attention_metadata": np.array([lengths.max(), totals.max(), totals.max()], np.int32),
+            "logits_at": np.arange(lengths.sum()),
+        }
+        logits = self._interpreter.run(feeds | self._cache)["logits"]
+        return np.split(np.asarray(logits, np.float32), np.cumsum(lengths)[:-1])
+
+    def foreign_untouched(self) -> bool:
+        """Whether the blocks that no table names hold what they held."""
+        return all(bool((pool[[0, -1]] == pool.dtype.type(_FOREIGN)).all()) for pool in self._cache.values())
+
+    def _table(self, lanes: Sequence[int], totals: NDArray[Any]) -> NDArray[np.int32]:
+        """Beyond what a sequence needs stands a block of nobody."""
+        table = self._tables[list(lanes)].copy()
+        table[np.arange(self._each) >= -(-totals[:, None] // _BLOCK)] = 0
+        return table
