@@ -39,9 +39,9 @@ def tiny(architecture: str, **changes: Any) -> FakeCheckpoint:
     return dense_checkpoint(architecture, **({"hidden_size": 64, "intermediate_size": 96} | changes))
 
 
-def quantized(checkpoint: Any, precision: str) -> GraphBundle:
+def quantized(checkpoint: Any, precision: str, length: int = LENGTH) -> GraphBundle:
     """The graph before it is lowered: the definition of what the engine is to compute."""
-    return quantize(export(checkpoint, max_length=LENGTH), PRECISIONS[precision].weights).bundle
+    return quantize(export(checkpoint, max_length=length), PRECISIONS[precision].weights).bundle
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Lowered:
         return make_network_runner(self.folder, self.manifest)
 
 
-def lowered(checkpoint: Any, precision: str, folder: Path) -> Lowered:
+def lowered(checkpoint: Any, precision: str, folder: Path, *, length: int = LENGTH) -> Lowered:
     """Lower `checkpoint` and write it into `folder`."""
     row = PRECISIONS[precision]
-    bundle = lower(quantized(checkpoint, precision), dtype=row.dtype, cache=row.cache)
+    bundle = lower(quantized(checkpoint, precision, length), dtype=row.dtype, cache=row.cache)
     onnx_files.write(bundle, folder)
     save_weights(stored_weights(folder / onnx_files.MODEL), folder)
     plan = CudaPlan(dtype=row.dtype, block_tokens=block_tokens(c.dim for c in bundle.cache))

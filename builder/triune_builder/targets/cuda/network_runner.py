@@ -19,7 +19,7 @@ _DTYPES: dict[str, Any] = {
     "bfloat16": ml_dtypes.bfloat16,
     "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
 }
-_BLOCK = 16  # tokens, the fewest that the op takes: short texts then have several blocks each
+_FEWEST = 16  # tokens of a block that the op takes
 _FOREIGN = 100.0  # what memory holds that nobody wrote: none of it may ever be read
 
 
@@ -34,28 +34,43 @@ class Item(NamedTuple):
 class NetworkRunner:
     """Steps of a few short sequences, all their logits asked for."""
 
-    def __init__(self, interpreter: Interpreter, manifest: EngineManifest, *, lanes: int = 6, longest: int = 64) -> None:
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        manifest: EngineManifest,
+        *,
+        lanes: int = 6,
+        longest: int = 64,
+        block_tokens: int = _FEWEST,
+    ) -> None:
         """
         Args:
             lanes: sequences that can be held.
             longest: tokens of one.
+            block_tokens: by default so few that short texts have several blocks each.
         """
         self.vocab_size = manifest.vocab_size
-        self._interpreter, self._each = interpreter, -(-longest // _BLOCK)
+        self._interpreter, self._block, self._each = interpreter, block_tokens, -(-longest // block_tokens)
         blocks = lanes * self._each
         # Blocks in no order, and one left over on each side that no table names.
         order = 1 + np.random.default_rng(7).permutation(blocks)
         self._tables = order.reshape(lanes, self._each).astype(np.int32)
-        self._cache = {
-            f"past.{c.name}": np.full((blocks + 2, _BLOCK, c.heads, c.dim), _FOREIGN, _DTYPES[c.dtype]) for c in manifest.cache
+        self.cache = {
+            f"past.{c.name}": np.full((blocks + 2, block_tokens, c.heads, c.dim), _FOREIGN, _DTYPES[c.dtype])
+            for c in manifest.cache
         }
 
     def run(self, items: Sequence[Item]) -> list[Logits]:
         """Logits [tokens, vocab] of each item, all of which are one step."""
+        logits = self._interpreter.run(self.feeds(items) | self.cache)["logits"]
+        return np.split(np.asarray(logits, np.float32), np.cumsum([len(item.tokens) for item in items])[:-1])
+
+    def feeds(self, items: Sequence[Item]) -> dict[str, NDArray[Any]]:
+        """The inputs of a step but the cache."""
         lengths = np.array([len(item.tokens) for item in items])
         past = np.array([item.start for item in items], np.int32)
         totals = past + lengths
-        feeds: dict[str, NDArray[Any]] = {
+        return {
             "input_ids": np.array([token for item in items for token in item.tokens], np.int64),
             "cu_seqlens": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
             "past_seqlens": past,
@@ -63,15 +78,13 @@ class NetworkRunner:
             "attention_metadata": np.array([lengths.max(), totals.max(), totals.max()], np.int32),
             "logits_at": np.arange(lengths.sum()),
         }
-        logits = self._interpreter.run(feeds | self._cache)["logits"]
-        return np.split(np.asarray(logits, np.float32), np.cumsum(lengths)[:-1])
 
     def foreign_untouched(self) -> bool:
         """Whether the blocks that no table names hold what they held."""
-        return all(bool((pool[[0, -1]] == pool.dtype.type(_FOREIGN)).all()) for pool in self._cache.values())
+        return all(bool((pool[[0, -1]] == pool.dtype.type(_FOREIGN)).all()) for pool in self.cache.values())
 
     def _table(self, lanes: Sequence[int], totals: NDArray[Any]) -> NDArray[np.int32]:
         """Beyond what a sequence needs stands a block of nobody."""
         table = self._tables[list(lanes)].copy()
-        table[np.arange(self._each) >= -(-totals[:, None] // _BLOCK)] = 0
+        table[np.arange(self._each) >= -(-totals[:, None] // self._block)] = 0
         return table
