@@ -1,0 +1,1 @@
+"""ONNX Runtime on an NVIDIA GPU, with the KV cache in blocks."""
