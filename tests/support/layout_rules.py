@@ -105,7 +105,7 @@ RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
 # package from outside -> the only modules of ours that may import it
 ADAPTERS: dict[str, set[str]] = {
     "onnxruntime": {"triune_runtime.targets.cpu", "triune_builder.targets.cpu", "bench.subjects.bare"},
-    "cuda": {"triune_runtime.targets.device.cuda"},
+    "cuda": {"triune_runtime.targets.device.cuda", "triune_runtime.targets.cuda.nvrtc"},
     "tensorrt": set(),  # by name, see DYNAMIC
     "tensorrt_rtx": set(),
     "onnx": {"triune_builder.targets"},
