@@ -86,7 +86,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # The runtime, from the bottom up: each may import those of the lines above its own, not its neighbours.
 RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "allocator", "crash", "sampling.columns"),
+    ("errors", "allocator", "crash", "sampling.columns", "sampling.weights"),
     ("manifest", "command_line", "interruption"),
     ("runner", "text", "machine", "options.values"),
     ("request",),
@@ -105,7 +105,7 @@ RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
 # package from outside -> the only modules of ours that may import it
 ADAPTERS: dict[str, set[str]] = {
     "onnxruntime": {"triune_runtime.targets.cpu", "triune_builder.targets.cpu", "bench.subjects.bare"},
-    "cuda": {"triune_runtime.targets.device.cuda"},
+    "cuda": {"triune_runtime.targets.device.cuda", "triune_runtime.targets.cuda.nvrtc"},
     "tensorrt": set(),  # by name, see DYNAMIC
     "tensorrt_rtx": set(),
     "onnx": {"triune_builder.targets"},
