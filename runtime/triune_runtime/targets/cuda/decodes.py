@@ -76,8 +76,7 @@ class Decodes:
         for width in self._widths:
             for batch in reversed(self.batches):
                 self._stage((), batch)
-                if self._tools.chooser is not None:
-                    self._tools.chooser.prepare(None, batch)
+                self._tools.prepare(None, batch)
                 self._queue(batch, width)
                 self._tools.device.synchronize()
                 if record:
@@ -98,8 +97,7 @@ class Decodes:
         longest = max(piece.start for piece in pieces) + 1
         width = next(size for size in self._widths if size * self._tools.block_tokens >= longest)
         self._stage(pieces, batch)
-        if self._tools.chooser is not None:
-            self._tools.chooser.prepare(columns, batch)
+        self._tools.prepare(columns, batch)
         if (replay := self._replays.get((batch, width))) is not None:
             replay()
         else:

@@ -112,7 +112,9 @@ class Chooser(Protocol):
         ...
 
     def prepare(self, columns: Columns | None, rows: int) -> None:
-        """Queue the upload of how tokens of the next `enqueue` are chosen. Never recorded, and waits for no step.
+        """Queue the upload of how tokens of the next `enqueue` are chosen. Never recorded.
+
+        The upload that the call before the last one queued is done by now.
 
         Args:
             columns: of the first rows; None, and for rows behind them: the best token.

@@ -6,6 +6,7 @@ host waits for its own launch only. All memory is taken before the first launch.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import time
@@ -85,6 +86,7 @@ class PagedRunner:
             block_tokens=plan.block_tokens,
             latest=device.allocate(8 * (limits.max_sequences + 1)),
             logits=device.allocate(4 * sizes.rows * manifest.vocab_size),
+            turns=itertools.cycle((device.event(), device.event())),
         )
         self._chooser, self._logits = chooser, tools.logits
         self._decodes, self._packed = Decodes(tools), Packed(tools)

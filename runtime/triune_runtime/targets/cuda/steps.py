@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...sampling.columns import Columns
-from ..device.device import SharedDevice
+from ..device.device import Event, SharedDevice
 from .parts import Piece, Sizes
 from .protocols import Chooser, Feed, Feeder, StepBuffers, StepProgram, StepShape
 from .staging import Staging
@@ -28,6 +28,19 @@ class StepTools:
     block_tokens: int
     latest: int  # address: int64 [slots + 1], the token last chosen for each slot; the last one is of no sequence
     logits: int  # address: float32 [sizes.rows, vocab_size]
+    turns: Iterator[Event]  # two in turn: how far choosers' uploads have come
+
+    def prepare(self, columns: Columns | None, rows: int) -> None:
+        """Queue the upload of how tokens are chosen of the next step.
+
+        Args:
+            columns: of its first rows; None, and for others: the best token.
+        """
+        if self.chooser is not None:
+            turn = next(self.turns)
+            turn.wait()
+            self.chooser.prepare(columns, rows)
+            turn.record()
 
     def choose(self, rows: int, slots: int, last_rows: int, sequences: int) -> None:
         """Queue the choice of tokens of `rows` rows, and keep those of the sequences' slots.
@@ -100,8 +113,7 @@ class Packed:
         longest = max(piece.start + length for piece, length in zip(pieces, lengths, strict=True))
         bounds = np.array([max(lengths), longest, longest], np.int32)
         shape = StepShape(tokens=tokens, sequences=count, rows=rows, width=tools.tables.width)
-        if tools.chooser is not None:
-            tools.chooser.prepare(columns, rows)
+        tools.prepare(columns, rows)
         tools.feeder.assemble(self._feed, self._buffers, shape)
         tools.program.enqueue(self._buffers, shape, bounds)
         tools.choose(rows, self._feed.slots, self._last_rows, count)

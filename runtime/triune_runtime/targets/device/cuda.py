@@ -157,7 +157,7 @@ class CudaDevice:
 
     def check(self) -> None:
         """See `SharedDevice.check`."""
-        (code,) = cudart.cudaStreamQuery(self.stream)
+        code = cudart.cudaStreamQuery(self.stream)[0]
         if code not in (cudart.cudaError_t.cudaSuccess, cudart.cudaError_t.cudaErrorNotReady):
             try:
                 _checked((code,), "asking the GPU whether it is done")
