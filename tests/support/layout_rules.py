@@ -104,7 +104,10 @@ RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
 
 # package from outside -> the only modules of ours that may import it
 ADAPTERS: dict[str, set[str]] = {
-    "onnxruntime": {"triune_runtime.targets.cpu", "triune_builder.targets.cpu", "bench.subjects.bare"},
+    "onnxruntime": {
+        "triune_runtime.targets.cpu", "triune_runtime.targets.cuda.session", "triune_runtime.targets.cuda.device_values",
+        "triune_builder.targets.cpu", "bench.subjects.bare",
+    },
     "cuda": {"triune_runtime.targets.device.cuda", "triune_runtime.targets.cuda.nvrtc"},
     "tensorrt": set(),  # by name, see DYNAMIC
     "tensorrt_rtx": set(),

@@ -99,7 +99,8 @@ class OrtProgram:
         bind("past_seqlens", "cuda", 0, np.int32, (shape.sequences,), buffers.past_seqlens)
         bind("block_table", "cuda", 0, np.int32, (shape.sequences, shape.width), buffers.block_table)
         bind("logits_at", "cuda", 0, np.int64, (shape.rows,), buffers.logits_at)
-        self._binding.bind_cpu_input("attention_metadata", bounds)
+        self._bounds = onnxruntime.OrtValue.ortvalue_from_numpy(bounds)  # of the host; kept: it is the array's own memory
+        self._binding.bind_ortvalue_input("attention_metadata", self._bounds)
         self._binding.bind_output("logits", "cuda", 0, np.float32, (shape.rows, self._vocab_size), buffers.logits)
         try:
             self._session.run_with_iobinding(self._binding, self._run_options(_UNRECORDED if number is None else number))
