@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .errors import ServerError
+
 
 def about(help: str, least: int | None = None, most: int | None = None) -> dict[str, Any]:
     """What a field's option and its documentation say of it."""
@@ -40,6 +42,20 @@ class ServerOptions:
     responses_file: Path | None = field(
         default=None, metadata=about("SQLite file of the answers that /v1/responses goes on from; without one, in memory.")
     )
+
+    prefix_caching: str = field(
+        default="on", metadata=about("Whether prompts find what was computed of others that begin alike: on or off.")
+    )
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ServerError: `prefix_caching` is neither.
+        """
+        if self.prefix_caching not in ("on", "off"):
+            raise ServerError(
+                f"prefix_caching is {self.prefix_caching!r}; it can be on or off", "choose another PREFIX_CACHING"
+            )
 
     @property
     def ports(self) -> dict[str, int]:

@@ -69,12 +69,13 @@ def test_two_servers_share_no_memory() -> None:
 def test_stubs_find_this_python_and_libraries_come_before_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/mine")
     monkeypatch.setenv("OTHER", "kept")
-    found = environment(BINARIES)
+    options = ServerOptions(repository=Path("none"))
+    found = environment(BINARIES, options)
     assert found["LD_LIBRARY_PATH"] == "/s/libs:/p/lib:/mine"
     assert found["PATH"].split(":")[0] == str(Path(sys.executable).parent)
     assert found["OTHER"] == "kept"
     monkeypatch.delenv("LD_LIBRARY_PATH")
-    assert environment(BINARIES)["LD_LIBRARY_PATH"] == "/s/libs:/p/lib"  # an empty entry would be the current folder
+    assert environment(BINARIES, options)["LD_LIBRARY_PATH"] == "/s/libs:/p/lib"  # an empty entry would be the current folder
 
 
 def test_free_ports_are_accepted() -> None:

@@ -207,8 +207,8 @@ class StepLoop:
         try:
             chosen = self._stepper.land(launched, lambda key: answers[key].stop_token_ids)
         except Exception as error:
-            flying = self._flying if self._flying is not launched else None
-            return self._failed(step, error, flying and flying.step)
+            flying = self._flying
+            return self._failed(step, error, None if flying is None or flying is launched else flying.step)
         events = list[Event]()
         for key in chosen.failed:
             events += self._fail([key], _engine_failed(self.sampler.error(key) or "its logits are not numbers"))

@@ -25,7 +25,7 @@ def _runner(manifest: EngineManifest, folder: Path) -> Runner:
 
 
 # A row of a prompt's attention has the same bits whatever rows are computed beside it, but for one alone, which has a kernel of
-# its own: proved by tests/e2e/test_prefix_bits.py. A margin, for kernels that take rows by the dozen.
+# its own: proved by tests/builder/test_prefix_bits.py. A margin, for kernels that take rows by the dozen.
 _TOGETHER = 16
 
 
