@@ -1,6 +1,6 @@
 """Time to the first token of requests that begin with the same long prefix, with the prefix cache and without.
 
-The engine's own loop is measured, without a server around it: every request is sent when the one before has its first token
+The engine's own loop is measured, without a server around it: every request is sent when the one before has been answered
 (`alone`), or all of them at once (`together`). With the cache the prefix is computed once; texts must be equal.
 
 Run: python -m bench.prefix [--repository FOLDER] [--requests 64] [--prefix 1500]
@@ -12,7 +12,6 @@ import argparse
 import json
 import random
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from .machine import describe
 
 REPOSITORY = Path("build/smollm2-135m/cpu/repository")
 _QUESTION = 24  # tokens that each request has of its own
+_FIRST_TOKEN = "vllm:time_to_first_token_seconds"
 
 
 def prompts(count: int, prefix: int, vocab_size: int) -> list[tuple[int, ...]]:
@@ -41,7 +41,7 @@ def prompts(count: int, prefix: int, vocab_size: int) -> list[tuple[int, ...]]:
 def serve(
     folder: Path, asked: list[tuple[int, ...]], *, caching: bool, together: bool, tokens: int
 ) -> tuple[list[float], list[Any]]:
-    """Seconds to each first token, and the tokens of each answer.
+    """Seconds to each first token in turn, and the tokens of each answer.
 
     Args:
         tokens: of an answer.
@@ -50,23 +50,22 @@ def serve(
     loop = step_loop(manifest, make_runner(manifest, folder), load_token_bytes(folder, manifest), prefix_caching=caching)
     loop.start()
     params = SamplingParams(max_tokens=tokens, ignore_eos=True)
-    begun, first, answers = dict[int, float](), dict[int, float](), dict[int, list[int]]()
+    answers: list[list[int]] = [[] for _ in asked]
 
-    def step() -> None:
-        for event in loop.step():
-            assert isinstance(event.item, Chunk), event.item
-            first.setdefault(event.key, time.perf_counter() - begun[event.key])
-            answers.setdefault(event.key, []).extend(event.item.cut.token_ids)
+    def finish() -> None:
+        while loop.has_work:
+            for event in loop.step():
+                assert isinstance(event.item, Chunk), event.item
+                answers[event.key] += event.item.cut.token_ids
 
     for key, prompt in enumerate(asked):
-        begun[key] = time.perf_counter()
         loop.submit(Request(key=key, prompt=prompt, params=params))
-        while not together and key not in first:
-            step()
-    while loop.has_work:
-        step()
+        if not together:
+            finish()
+    finish()
+    (first,) = (update.observations for update in loop.metrics.drain() if update.family == _FIRST_TOKEN)
     loop.close()
-    return [first[key] for key in range(len(asked))], [answers[key] for key in range(len(asked))]
+    return list(first), answers
 
 
 def main() -> None:

@@ -108,3 +108,11 @@ def test_an_address_of_no_machine_is_not_taken_for_a_port() -> None:
     message, hint = failure(dataclasses.replace(ServerOptions(repository=Path("none")), host="no such host"))
     assert "no such host is no IPv4 address" in message
     assert "--host" in hint
+
+
+def test_prefix_caching_is_told_to_the_models_and_is_on_or_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIUNE_PREFIX_CACHING", "off")  # as make says it, which the options have taken in
+    said = [environment(BINARIES, ServerOptions(repository=Path("none"), prefix_caching=one)) for one in ("on", "off")]
+    assert [one["TRIUNE_PREFIX_CACHING"] for one in said] == ["on", "off"]
+    with pytest.raises(ServerError, match="prefix_caching is 'maybe'; it can be on or off"):
+        ServerOptions(repository=Path("none"), prefix_caching="maybe")
