@@ -40,12 +40,10 @@ class ServerOptions:
         default=None, metadata=about("File that gets a JSON line for every request of the OpenAI-compatible API.")
     )
     responses_file: Path | None = field(
-        default=None, metadata=about("SQLite file of the answers that /v1/responses goes on from; without one, in memory.")
+        default=None, metadata=about("SQLite file of what /v1/responses keeps; by default in memory.")
     )
 
-    prefix_caching: str = field(
-        default="on", metadata=about("Whether prompts find what was computed of others that begin alike: on or off.")
-    )
+    prefix_caching: str = field(default="on", metadata=about("Share prefixes: on, off."))
 
     def __post_init__(self) -> None:
         """
