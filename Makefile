@@ -36,7 +36,8 @@ SET_UP      = command -v "$(PYTHON)" > /dev/null || { printf 'error: there is no
 QUOTED     = '$(subst ','\'',$(value $1))'
 TRIUNE     = $(foreach name,$(SETTINGS),$(if $(value $(name)),TRIUNE_$(name)=$(call QUOTED,$(name)))) $(BIN)/python -m triune_server.entry
 NEED_MORE  := tensorrt # targets with packages of their own: requirements/NAME.txt
-INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE)))
+RUN_WITH   := $(if $(wildcard /dev/nvidiactl),cuda) # targets that are built without, and run with more: where an NVIDIA GPU is
+INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE) $(RUN_WITH)))
 SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
@@ -54,7 +55,7 @@ install: .venv/installed ## set up .venv: builder, runtime, server, clients
 .venv/installed: FORCE
 	@$(SET_UP) .venv base
 
-$(NEED_MORE:%=.venv/installed-%): .venv/installed-%: FORCE
+$(NEED_MORE:%=.venv/installed-%) .venv/installed-cuda: .venv/installed-%: FORCE
 	@$(SET_UP) .venv base $*
 
 .venv/installed-test: FORCE

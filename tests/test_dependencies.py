@@ -25,7 +25,7 @@ LOAD = "load/pyproject.toml"
 # project's file -> its extras, and its packages with the extras that each may import from besides the base
 PROJECTS: dict[str, dict[str, tuple[str, ...]]] = {
     TRIUNE: {
-        "runtime/triune_runtime": ("server", "cpu", "tensorrt"),
+        "runtime/triune_runtime": ("server", "cpu", "cuda", "tensorrt"),
         "builder/triune_builder": ("builder", "cpu", "tensorrt"),
         "server/triune_server": ("server", "gateway", "load"),
         "gateway/triune_gateway": ("gateway",),
@@ -126,7 +126,7 @@ def test_an_extra_is_named_for_every_command_that_needs_one() -> None:
     assert set(extras.EXTRAS.values()) <= groups.keys()
 
 
-@pytest.mark.parametrize("name", ["base", "server", "tensorrt", "test"])
+@pytest.mark.parametrize("name", ["base", "cuda", "cuda-libraries", "server", "tensorrt", "test"])
 def test_every_locked_package_has_its_version_and_hashes(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
     packages = re.split(r"\n(?=\S)", text.strip())

@@ -24,6 +24,9 @@ IMPORTERS = {  # the modules that import by a name made while the program runs, 
 TABLES = {"builder/triune_builder/targets/__init__.py", "runtime/triune_runtime/targets/__init__.py"}
 SHORT = {"trt": "tensorrt", "TensorRt": "tensorrt"}  # how identifiers call one of them
 NAMES = sorted({*builder.TARGETS, *runtime.TARGETS, *SHORT})
+PLATFORM = {  # where a name is that of a platform's own interface: CUDA is what two targets and the machine are spoken to with
+    "cuda": re.compile(r"runtime/triune_runtime/machine\.py|/targets/(device|tensorrt)/"),
+}
 OTHERS = re.compile(r"(tensorrt|trt)_llm", re.IGNORECASE)  # a server whose requests are understood, no target
 
 
@@ -54,6 +57,7 @@ def spoken(tree: ast.Module) -> Iterator[tuple[int, str]]:
 def named_in(path: str, source: str) -> list[str]:
     """Where the file at `path` names a target that is not its own."""
     own = {name for name in NAMES if f"/targets/{SHORT.get(name, name)}/" in path}
+    own |= {name for name, places in PLATFORM.items() if places.search(path)}
     found = [] if path in TABLES else spoken(ast.parse(source))
     return [f"{path}:{line}: {text[:60]!r}" for line, text in found if names_in(text) - own]
 
@@ -106,7 +110,7 @@ def test_a_targets_row_fits_itself() -> None:
 
 
 def test_an_unknown_target_is_refused_with_the_known_ones_named() -> None:
-    with pytest.raises(BuildError, match="unknown target 'abacus'; known: cpu, tensorrt"):
+    with pytest.raises(BuildError, match="unknown target 'abacus'; known: cpu, tensorrt, cuda"):
         builder.find_target("abacus")
     with pytest.raises(ManifestError, match="no runner for target 'abacus'; known: cpu, tensorrt"):
         runtime.find_target("abacus")

@@ -76,7 +76,8 @@ def estimate(
     plan: BuildPlan, why: str, config: Mapping[str, Any], weights: Mapping[str, Tensor], cache: Sequence[CacheTensor]
 ) -> Estimate:
     """The estimate for a checkpoint whose weights are those that `config` promises; the plan's target has one."""
-    sizes = find_target(plan.target).estimate
+    target = find_target(plan.target)
+    sizes, cache = target.estimate, target.cache(plan, tuple(cache))
     assert sizes is not None, f"target {plan.target} estimates nothing"
     _, cfg = settled_config(config, weights.keys())
     layers, predicting = cfg.num_hidden_layers, getattr(cfg, "num_nextn_predict_layers", 0)
@@ -124,7 +125,7 @@ def room_of(plan: BuildPlan, checkpoint: Checkpoint) -> Room:
         weights = described_weights(checkpoint.weights)
         sizes = target.estimate(weights, bool(cfg.tie_word_embeddings), 0)
         loaded = sizes[plan.precision].loaded if plan.precision in sizes else None
-    return Room(own=own_length(checkpoint.config, cfg.rope.longest), cache=tuple(cfg.cache), loaded=loaded)
+    return Room(own=own_length(checkpoint.config, cfg.rope.longest), cache=target.cache(plan, tuple(cfg.cache)), loaded=loaded)
 
 
 def described_weights(weights: Mapping[str, Tensor]) -> list[Weight]:

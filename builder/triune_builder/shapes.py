@@ -30,8 +30,8 @@ def check_shapes(plan: BuildPlan, checkpoint: Checkpoint, target: Target) -> Non
     """
     _, cfg = settled_config(checkpoint.config, checkpoint.weights.keys())
     weights, tied = described_weights(checkpoint.weights), bool(cfg.tie_word_embeddings)
-    if misfit := _heads(target, cfg.cache):
-        others = [t.name for t in every_target() if t.name != target.name and not _heads(t, cfg.cache)]
+    if misfit := _heads(target, cfg.cache, cfg.rope.dim):
+        others = [t.name for t in every_target() if t.name != target.name and not _heads(t, cfg.cache, cfg.rope.dim)]
         raise BuildError(misfit, f"choose {option('target', others[0])}" if others else "no target here takes this model")
     misfits = {name: _weights(row.weights, weights, tied) for name, row in target.precisions.items()}
     if problem := misfits[plan.precision]:
@@ -44,14 +44,23 @@ def check_shapes(plan: BuildPlan, checkpoint: Checkpoint, target: Target) -> Non
         )
 
 
-def _heads(target: Target, cache: tuple[CacheTensor, ...]) -> str:
-    """What the target's attention does not take; empty: it takes all."""
+def _heads(target: Target, cache: tuple[CacheTensor, ...], rotated: int) -> str:
+    """What the target's attention does not take; empty: it takes all.
+
+    Args:
+        rotated: how many numbers of a head are.
+    """
     for tensor in cache:
         is_latent = tensor.name.endswith(_LATENT)
         unit = target.latent_unit if is_latent else target.head_unit
         if tensor.dim % unit:
             what = "a token's latent has" if is_latent else "heads have"
             return f"{what} {tensor.dim} numbers; attention of target {target.name} takes multiples of {unit}"
+        if not is_latent and target.head_most is not None and tensor.dim > target.head_most:
+            return f"heads have {tensor.dim} numbers; attention of target {target.name} takes at most {target.head_most}"
+    if rotated % target.rotary_unit:
+        unit = target.rotary_unit
+        return f"{rotated} numbers of a head are rotated; attention of target {target.name} takes multiples of {unit}"
     return ""
 
 

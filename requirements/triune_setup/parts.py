@@ -75,6 +75,10 @@ PARTS: dict[str, tuple[Step, ...]] = {
         PROJECT_STEP,
     ),
     "tensorrt": (locked("tensorrt", "TensorRT", fetched=110 * MB, unpacked=270 * MB),),
+    "cuda": (
+        locked("cuda", "CUDA's bindings", fetched=7 * MB, unpacked=30 * MB),
+        locked("cuda-libraries", "ONNX Runtime for CUDA", target="cuda", fetched=1355 * MB, unpacked=2100 * MB),
+    ),
     "test": (
         locked("test", "tools for tests", fetched=60 * MB, unpacked=250 * MB),
         listed("torch", "PyTorch", fetched=190 * MB, unpacked=760 * MB),  # with CUDA's libraries some GB

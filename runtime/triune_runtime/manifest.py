@@ -13,7 +13,7 @@ from .errors import ManifestError
 FORMAT = 2
 FILE_NAME = "engine.json"
 ENGINE_ELSEWHERE = "engine.path"  # a file where that would be: its folder, seen from that of all models
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}  # types of a cache's numbers
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1, "int8": 1}  # types of a cache's numbers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,6 +77,14 @@ ALLOWED: dict[str, set[str]] = {
         "triune_builder.verify", "triune_builder.errors", "triune_builder.targets.tensorrt.interpreter",
         "triune_builder.targets.tensorrt.network_runner", "triune_runtime",
     },
+    "triune_builder.targets.cuda.interpreter*": {
+        "triune_builder.targets.cuda.interpreter", "triune_builder.targets.cuda.interpreter_ops",
+        "triune_builder.targets.cuda.interpreter_paged", "triune_builder.errors",
+    },
+    "triune_builder.targets.cuda.proof": {
+        "triune_builder.verify", "triune_builder.errors", "triune_builder.targets.cuda.interpreter",
+        "triune_builder.targets.cuda.network_runner", "triune_runtime",
+    },
     "r1_nano": {"r1_nano"},
     # It runs before anything is installed, and asks of the machine what the server will.
     "triune_setup": {"triune_setup", "triune_server.binaries", "triune_runtime.errors"},

@@ -33,11 +33,12 @@ class Rewriter:
         return value
 
     def stacked_initializer(
-        self, name: str, make: Callable[[int], NDArray[Any]], dtype: ir.DataType, shape: Sequence[int]
+        self, name: str, make: Callable[[int], NDArray[Any]], dtype: ir.DataType, shape: Sequence[int], *, flat: bool = False
     ) -> ir.Value:
-        """A lazy initializer that is made and written entry by entry along its first axis."""
+        """A lazy initializer that is made and written entry by entry along its first axis; for `flat` see `StackedTensor`."""
         if name not in self.graph.initializers:
-            value = ir.val(name, dtype, shape, const_value=StackedTensor(make, dtype, shape, name))
+            tensor = StackedTensor(make, dtype, shape, name, flat=flat)
+            value = ir.val(name, dtype, tensor.shape, const_value=tensor)
             self.graph.register_initializer(value)
         return self.graph.initializers[name]
 

@@ -71,16 +71,34 @@ class StackSource:
 class StackedTensor(ir.LazyTensor):
     """A stack that is made entry by entry: written to a file, only one entry is in memory at a time."""
 
-    def __init__(self, make: Callable[[int], NDArray[Any]], dtype: ir.DataType, shape: Sequence[int], name: str) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], NDArray[Any]],
+        dtype: ir.DataType,
+        shape: Sequence[int],
+        name: str,
+        *,
+        flat: bool = False,
+    ) -> None:
         """
         Args:
             make: the entry of that number, of `shape` without its first axis.
+            flat: the entries' rows lie one below the other: the tensor has one axis less.
         """
+        sizes = (shape[0] * shape[1], *shape[2:]) if flat else tuple(shape)
         super().__init__(
-            lambda: ir.tensor(np.stack([make(i) for i in range(shape[0])]), name=name), dtype, ir.Shape(shape), name=name
+            lambda: ir.tensor(np.stack([make(i) for i in range(shape[0])]).reshape(sizes), name=name),
+            dtype,
+            ir.Shape(sizes),
+            name=name,
         )
         self.entry = make
         self.sizes = tuple(shape)
+        self._flat = flat
+
+    def changed(self, change: Callable[[NDArray[Any]], NDArray[Any]], dtype: ir.DataType) -> StackedTensor:
+        """The same stack with other entries, of the same shape."""
+        return StackedTensor(lambda i: change(self.entry(i)), dtype, self.sizes, self.name or "", flat=self._flat)
 
     def tofile(self, file: Any) -> None:
         for i in range(self.sizes[0]):

@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from ..graph.export import GraphBundle
 from ..graph.weights import StackedTensor
+from ..progress import StageClock
 from ..quantize.change import Change
 from .journal import Journal
 
@@ -76,6 +77,14 @@ def write(
     journal.close()
     loaded = sum(_loaded(value.const_value) for value in initializers)
     return Written([name, data_name, *writer.linked], loaded, writer.linked, writer.copied)
+
+
+def tell_links(written: Written, clock: StageClock) -> None:
+    """Say which weights are read where they lie, and which had to be copied."""
+    for files, what in ((written.linked, "read in place"), (written.copied, "copied, as no hard link to it can be made here")):
+        if files:
+            name = f"{len(files)} files" if len(files) > 1 else next(iter(files))
+            clock.show.say(f"{'write':<10} {name}: {sum(files.values()) / 1e6:,.0f} MB {what}")
 
 
 def _loaded(tensor: ir.TensorProtocol | None) -> int:

@@ -16,7 +16,7 @@ from .facts import EngineFacts
 from .sizes import PrecisionSize, Weight
 
 if TYPE_CHECKING:
-    from triune_runtime.manifest import EngineManifest
+    from triune_runtime.manifest import CacheTensor, EngineManifest
 
     from ..checkpoint import Checkpoint
     from ..plan import BuildPlan
@@ -80,6 +80,11 @@ def no_choices(plan: BuildPlan) -> Sequence[object]:
     return ()
 
 
+def same_cache(plan: BuildPlan, cache: tuple[CacheTensor, ...]) -> tuple[CacheTensor, ...]:
+    """Of a target whose engines keep the cache as the graph has it."""
+    return cache
+
+
 def asked_length(plan: BuildPlan, own: int | None) -> int:
     """Of a target whose engines are made for the plan's length alone."""
     return plan.limits.max_length
@@ -99,6 +104,8 @@ class Target:
     flags: tuple[Flag, ...] = ()
     tools: tuple[str, ...] = ()  # packages that decide, beside the common ones, what an engine looks like
     head_unit: int = 1  # numbers of a head are multiples of it
+    head_most: int | None = None  # numbers of a head at most, where each has keys of its own; None: any
+    rotary_unit: int = 1  # numbers of a head that are rotated are multiples of it
     latent_unit: int = 1  # numbers of a token's latent are multiples of it, where heads share one
     longest_unasked: int = Limits.max_length  # tokens of a sequence, at most, where nobody says how many
     serves_here: bool = False  # whether the memory of the building machine is that of a server
@@ -114,6 +121,9 @@ class Target:
 
     engine_length: Callable[[BuildPlan, int | None], int] = asked_length
     """Tokens of a sequence that the engine itself is made for: at least the plan's; of the plan and the model's own length."""
+
+    cache: Callable[[BuildPlan, tuple[CacheTensor, ...]], tuple[CacheTensor, ...]] = same_cache
+    """How the plan's engine keeps a cache of which the graph says what it holds; for estimates."""
 
     compile: Callable[[BuildPlan, Checkpoint, Path, StageFactory], EngineFacts]
     """Write the engine into a folder; every part of the work runs in `with stage(name)`.

@@ -13,7 +13,6 @@ from ...graph.export import GraphBundle, export
 from ...graph.promises import check_weights, settled_config
 from ...lengths import own_length
 from ...plan import BuildPlan
-from ...progress import StageClock
 from ...quantize.apply import Change, quantize
 from .. import onnx_files
 from ..calibration import calibrate, forget
@@ -47,7 +46,7 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
     with stage("write") as clock:
         written = onnx_files.write(bundle, folder, clock.count, changes=quantized.changes)
         speculation = _write_speculation(bundle, folder, quantized.changes, written) if speculates else None
-        _tell_links(written, clock)
+        onnx_files.tell_links(written, clock)
         forget(folder)
     return EngineFacts(
         architecture=bundle.architecture,
@@ -92,11 +91,3 @@ def _write_speculation(
         assert hidden.shape is not None and isinstance(hidden.shape[2], int), "hidden states have a size"
         mtp = MtpEngine(engine=onnx_files.MTP, hidden_size=hidden.shape[2], cache=bundle.mtp.cache)
     return Speculation(engine=onnx_files.CHECKING, tokens=tokens, mtp=mtp)
-
-
-def _tell_links(written: onnx_files.Written, clock: StageClock) -> None:
-    """Say which weights are read where they lie, and which had to be copied."""
-    for files, what in ((written.linked, "read in place"), (written.copied, "copied, as no hard link to it can be made here")):
-        if files:
-            name = f"{len(files)} files" if len(files) > 1 else next(iter(files))
-            clock.show.say(f"{'write':<10} {name}: {sum(files.values()) / 1e6:,.0f} MB {what}")

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.rewrite import Place, Rewriter, constant_shape
-from .halves import keep_float
+from ..halves import keep_float
 from .run_inputs import RunInputs
 
 FUSED_HEAD = 256  # numbers a head up to which TensorRT has a fused kernel

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.rewrite import Rewriter
-from .halves import keep_float
+from ..halves import keep_float
 
 TOKENS, LOGITS = "best_tokens", "best_logits"
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...graph.rewrite import Place, Rewriter, constant_array, constant_shape
-from ...quantize.schemes.blocks import SYMMETRIC
+from ..packing import is_symmetric, offset_rest
 
 INTS = {4: ir.DataType.INT4, 8: ir.DataType.INT8}
 
@@ -39,7 +39,7 @@ def _linear_blocks(rewriter: Rewriter, node: ir.Node) -> None:
     y = place.op("MatMul", x, place.op("Transpose", weight, part="transposed", perm=[1, 0]), part="matmul")
     if not is_symmetric(scale, offset, bits):
         rest = rewriter.initializer(
-            f"{name}.rest", lambda: _rest(scale, offset, bits), ir.DataType.FLOAT, (columns // block, rows)
+            f"{name}.rest", lambda: offset_rest(scale, offset, bits), ir.DataType.FLOAT, (columns // block, rows)
         )
         shape = rewriter.constant(f"blocks.{columns}", np.array([0, 0, columns // block, block], np.int64))
         axis = rewriter.constant("last.axis", np.array([-1], np.int64))
@@ -52,16 +52,3 @@ def around_zero(codes: NDArray[Any], bits: int) -> NDArray[Any]:
     """Unsigned codes as signed ones: the middle code becomes zero."""
     signed = codes.astype(np.int16) - (1 << (bits - 1))
     return signed.astype(ml_dtypes.int4 if bits == 4 else np.int8)
-
-
-def is_symmetric(scale: ir.Value, offset: ir.Value, bits: int) -> bool:
-    """Whether every block's middle code stands for zero: known of those that were quantized so, else computed."""
-    if SYMMETRIC in offset.meta:
-        return bool(offset.meta[SYMMETRIC])
-    return not np.any(_rest(scale, offset, bits))
-
-
-def _rest(scale: ir.Value, offset: ir.Value, bits: int) -> NDArray[np.float32]:
-    """What the middle code leaves of the offsets: [blocks, rows]."""
-    rest = constant_array(offset) + constant_array(scale) * np.float32(1 << (bits - 1))
-    return np.ascontiguousarray(rest.T.astype(np.float32))

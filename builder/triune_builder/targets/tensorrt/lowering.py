@@ -14,11 +14,11 @@ from ...errors import BuildError
 from ...graph.export import GraphBundle
 from ...graph.functions import DOMAIN
 from ...graph.rewrite import Place, Rewriter
+from ..halves import HALVES, keep_float, to_halves
 from .attention import lower_attention, lower_latent
 from .best import add_best
 from .blocks import lower_blocks
 from .gpus import HEAD_UNIT
-from .halves import HALVES, keep_float, to_halves
 from .moe import lower_experts, lower_experts_blocks
 from .run_inputs import RunInputs
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...graph.rewrite import Place, Rewriter, constant_shape
+from ...graph.rewrite import Place, Rewriter
 from ...graph.weights import StackedTensor
+from ..halves import keep_float
+from ..routing import experts_of, ints, routing_matrix
 from .blocks import INTS, around_zero
-from .halves import keep_float
 
 
 def lower_experts(rewriter: Rewriter) -> None:
@@ -50,13 +51,13 @@ def _replace(
     weights = node.inputs[1]
     route = weights.producer() if weights is not None else None
     assert x is not None and route is not None and route.op_type == "Route", "experts are chosen by Route"
-    matrix = _matrix(rewriter, place, route)  # [batch, n, experts]
-    experts = _experts(route)
-    one_row = place.op("Reshape", matrix, _ints(rewriter, -1, experts), part="matrix_rows")
+    matrix = routing_matrix(rewriter, place, route, 2)  # [batch, n, experts]
+    experts = experts_of(route)
+    one_row = place.op("Reshape", matrix, ints(rewriter, -1, experts), part="matrix_rows")
     columns = place.op("Transpose", one_row, part="by_expert", perm=[1, 0])
-    wide = place.op("Unsqueeze", columns, _ints(rewriter, -1), part="shares")  # [experts, tokens, 1]
+    wide = place.op("Unsqueeze", columns, ints(rewriter, -1), part="shares")  # [experts, tokens, 1]
     is_chosen = place.op("Greater", wide, keep_float(rewriter.constant("zero.float32", np.array(0, np.float32))), part="chosen")
-    hidden_last = place.op("Unsqueeze", place.op("Flatten", x, part="rows", axis=2), _ints(rewriter, 0), part="x")
+    hidden_last = place.op("Unsqueeze", place.op("Flatten", x, part="rows", axis=2), ints(rewriter, 0), part="x")
     both = place.op("MatMul", hidden_last, place.op("Transpose", gate_up, part="gate_up_t", perm=[0, 2, 1]), part="both")
     gate, up = place.ops("Split", both, part="halves", outputs=2, axis=-1, num_outputs=2)
     inner = place.op("Mul", gate, place.op("Sigmoid", gate, part="sigmoid"), part="silu")
@@ -67,59 +68,5 @@ def _replace(
     nothing = rewriter.constant("zero.half", np.array(0, np.float32))
     inner = place.op("Where", is_chosen, inner, nothing, part="counted")
     every = place.op("MatMul", inner, place.op("Transpose", down, part="down_t", perm=[0, 2, 1]), part="every")
-    total = place.op("ReduceSum", every, _ints(rewriter, 0), part="mixture", keepdims=0)
+    total = place.op("ReduceSum", every, ints(rewriter, 0), part="mixture", keepdims=0)
     rewriter.replace(node, [place.op("Reshape", total, place.op("Shape", x, part="shape"), part="whole")])
-
-
-def _matrix(rewriter: Rewriter, place: Place, route: ir.Node) -> ir.Value:
-    """The experts' weights for every token, float32 [batch, n, experts]: as `Route` defines them, zero where not chosen."""
-    logits, bias = route.inputs
-    assert bias is not None
-    keep_float(bias)
-    ints = {name: attribute.as_int() for name, attribute in route.attributes.items() if name != "factor"}
-    factor, experts, groups = route.attributes["factor"].as_float(), _experts(route), ints["groups"]
-    scores = (
-        place.op("Softmax", logits, part="scores", axis=-1) if ints["softmax"] else place.op("Sigmoid", logits, part="scores")
-    )
-    choice = place.op("Add", scores, bias, part="choice")
-    low = keep_float(rewriter.constant("masked.float32", np.array(-1e30, np.float32)))
-    if ints["top_groups"] < groups:
-        grouped = place.op("Reshape", choice, _ints(rewriter, 0, 0, groups, experts // groups), part="grouped")
-        two = _ints(rewriter, min(2, experts // groups))
-        best, _ = place.ops("TopK", grouped, two, part="best", outputs=2, axis=-1)
-        group_scores = place.op("ReduceSum", best, _ints(rewriter, -1), part="group_scores", keepdims=0)
-        allowed = _hot(rewriter, place, group_scores, ints["top_groups"], groups, "groups")
-        is_allowed = place.op(
-            "Cast", place.op("Unsqueeze", allowed, _ints(rewriter, -1), part="allowed"), part="is_allowed", to=ir.DataType.BOOL
-        )
-        limited = place.op("Where", is_allowed, grouped, low, part="limited")
-        choice = place.op("Reshape", limited, _ints(rewriter, 0, 0, experts), part="ungrouped")
-    chosen = place.op("Mul", _hot(rewriter, place, choice, ints["top_k"], experts, "experts"), scores, part="chosen_scores")
-    if ints["normalize"]:
-        total = place.op("ReduceSum", chosen, _ints(rewriter, -1), part="total", keepdims=1)
-        tiny = keep_float(rewriter.constant("tiny.float32", np.array(1e-20, np.float32)))
-        chosen = place.op("Div", chosen, place.op("Add", total, tiny, part="total_positive"), part="normalized")
-    return place.op(
-        "Mul", chosen, keep_float(rewriter.constant(f"factor.{factor}", np.array(factor, np.float32))), part="matrix"
-    )
-
-
-def _hot(rewriter: Rewriter, place: Place, values: ir.Value, count: int, size: int, part: str) -> ir.Value:
-    """1.0 at the `count` largest of `size` along the last axis, else 0.0; float32 of the shape of `values` [batch, n, size]."""
-    _, indices = place.ops("TopK", values, _ints(rewriter, count), part=f"{part}.top", outputs=2, axis=-1)
-    numbers = rewriter.constant(f"numbers.{size}", np.arange(size, dtype=np.int64))
-    same = place.op(
-        "Equal", place.op("Unsqueeze", indices, _ints(rewriter, -1), part=f"{part}.index"), numbers, part=f"{part}.same"
-    )
-    ones = place.op("Cast", same, part=f"{part}.ones", to=ir.DataType.FLOAT)
-    return place.op("ReduceSum", ones, _ints(rewriter, 2), part=f"{part}.hot", keepdims=0)
-
-
-def _experts(route: ir.Node) -> int:
-    bias = route.inputs[1]
-    assert bias is not None
-    return constant_shape(bias)[0]
-
-
-def _ints(rewriter: Rewriter, *values: int) -> ir.Value:
-    return rewriter.constant(f"ints.{'.'.join(map(str, values))}", np.array(values, np.int64))

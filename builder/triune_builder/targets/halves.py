@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...errors import BuildError, option
-from ...graph.weights import StackedTensor
+from ..errors import BuildError, option
+from ..graph.weights import StackedTensor
 
 HALVES = {"float16": ir.DataType.FLOAT16, "bfloat16": ir.DataType.BFLOAT16}
 NUMPY: dict[str, Any] = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
@@ -24,10 +24,13 @@ def keep_float(value: ir.Value) -> ir.Value:
     return value
 
 
-def to_halves(model: ir.Model, dtype: str) -> None:
+def to_halves(model: ir.Model, dtype: str, found: Callable[[str], ir.TensorProtocol | None] = lambda name: None) -> None:
     """Make the float32 initializers of `model` halves when their bytes are written, in place.
 
     Values between nodes lose their types: they follow from the inputs'.
+
+    Args:
+        found: the initializer of that name where it lies in this form already; None: it is to be made.
 
     Raises:
         BuildError: when a weight is written that float16 cannot hold.
@@ -38,7 +41,10 @@ def to_halves(model: ir.Model, dtype: str) -> None:
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or value.meta.get(_KEPT):
             continue
         name = value.name or ""
-        if isinstance(tensor, StackedTensor):
+        if (there := found(name)) is not None:
+            assert there.dtype == HALVES[dtype], f"{name} lies in another form"
+            value.const_value = there
+        elif isinstance(tensor, StackedTensor):
             value.const_value = _stack(tensor, name, dtype)
         else:
             value.const_value = ir.LazyTensor(
@@ -57,7 +63,7 @@ def _maker(tensor: ir.TensorProtocol, name: str, dtype: str) -> Callable[[], ir.
 
 
 def _stack(tensor: StackedTensor, name: str, dtype: str) -> StackedTensor:
-    return StackedTensor(lambda i: _half(tensor.entry(i), name, dtype), HALVES[dtype], tensor.sizes, name)
+    return tensor.changed(lambda entry: _half(entry, name, dtype), HALVES[dtype])
 
 
 def _half(array: NDArray[Any], name: str, dtype: str) -> NDArray[Any]:

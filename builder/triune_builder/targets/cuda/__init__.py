@@ -1,0 +1,1 @@
+"""Builds for ONNX Runtime on a GPU. No GPU is needed."""

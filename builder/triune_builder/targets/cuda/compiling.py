@@ -1,0 +1,94 @@
+"""The stages of a build for CUDA: a graph and its weights, which are the engine. No GPU is needed. Imports heavy packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+
+from triune_runtime.manifest import EngineManifest
+from triune_runtime.targets.cuda.plan import WEIGHTS, CudaPlan, StoredWeight, load_weights, save_weights
+
+from ...checkpoint import Checkpoint
+from ...graph.export import export
+from ...graph.promises import check_weights, settled_config
+from ...lengths import own_length
+from ...plan import BuildPlan
+from ...quantize.apply import quantize
+from ...verify.verification import Note, Verification
+from .. import onnx_files
+from ..calibration import calibrate, forget
+from ..facts import EngineFacts, record
+from ..target import StageFactory
+from .interpreter import Interpreter
+from .kernels import block_tokens
+from .lowering import lower
+from .network_runner import NetworkRunner
+from .precisions import find_precision
+from .proof import verify_network
+from .target import engine_length
+
+
+def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
+    """See `Target.compile`."""
+    precision = find_precision(plan.precision)
+    with stage("export") as clock:
+        check_weights(checkpoint.config, checkpoint.weights)
+        _, cfg = settled_config(checkpoint.config, checkpoint.weights.keys())
+        bundle = export(checkpoint, max_length=engine_length(plan, own_length(checkpoint.config, cfg.rope.longest)))
+        for remark in bundle.remarks:
+            clock.show.say(f"{'export':<10} {remark}")
+    with stage("quantize") as clock:
+        changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder, clock.count)).changes
+    with stage("lower"):
+        bundle = lower(bundle, dtype=precision.dtype, cache=precision.cache)
+    with stage("write") as clock:
+        written = onnx_files.write(bundle, folder, clock.count, changes=changes)
+        onnx_files.tell_links(written, clock)
+        weights = stored_weights(folder / onnx_files.MODEL)
+        save_weights(weights, folder)
+        forget(folder)
+    described = CudaPlan(dtype=precision.dtype, block_tokens=block_tokens(c.dim for c in bundle.cache))
+    return EngineFacts(
+        architecture=bundle.architecture,
+        vocab_size=bundle.vocab_size,
+        cache=bundle.cache,
+        changes=tuple(map(record, changes)),
+        files=(*written.files, WEIGHTS),
+        engine=onnx_files.MODEL,
+        loaded_bytes=sum(weight.length for weight in weights),
+        plan=described.to_json(),
+    )
+
+
+def stored_weights(graph: Path) -> list[StoredWeight]:
+    """Where each of the weights lies that the ONNX file `graph` has outside of it."""
+    found = []
+    for tensor in onnx.load(str(graph), load_external_data=False).graph.initializer:
+        if place := {entry.key: entry.value for entry in tensor.external_data}:
+            found.append(
+                StoredWeight(
+                    name=tensor.name,
+                    dtype=onnx.TensorProto.DataType.Name(tensor.data_type).lower(),
+                    shape=tuple(tensor.dims),
+                    file=place["location"],
+                    offset=int(place.get("offset", 0)),
+                    length=int(place["length"]),
+                )
+            )
+    return found
+
+
+def verify_graph(manifest: EngineManifest, folder: Path, checkpoint: Checkpoint, note: Note) -> Verification:
+    """Compare the graph, computed in NumPy, with the float reference.
+
+    Args:
+        folder: of the engine.
+    """
+    note("reading the graph")
+    return verify_network(make_network_runner(folder, manifest), manifest.limits, checkpoint, note=note)
+
+
+def make_network_runner(folder: Path, manifest: EngineManifest) -> NetworkRunner:
+    """A runner that computes the engine in `folder` on the CPU."""
+    return NetworkRunner(Interpreter(folder / manifest.engine, load_weights(folder)), manifest)

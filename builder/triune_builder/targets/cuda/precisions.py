@@ -1,0 +1,131 @@
+"""The precisions of CUDA engines: a row each, with all that is to be said of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...errors import BuildError, option
+from ...quantize.policy import FLOAT, HEAD, ROUTERS, Precision
+from ...verify.budget import Budget
+from ..sizes import Kind, PrecisionSize, Weight, scheme_of
+
+FULL, NETWORK = "full", "network"  # proofs: the engine on the GPU that is here, or its graph computed in NumPy
+_STORED = {"float16": "F16", "bfloat16": "BF16"}
+_FP8 = "float8_e4m3fn"
+_FUSED = tuple(f".self_attn.{name}.weight" for name in "q_proj k_proj v_proj q_a_proj kv_a_proj_with_mqa".split())  # in one
+
+
+@dataclass(frozen=True, kw_only=True)
+class CudaPrecision:
+    """One row. How weights are kept; arithmetic is in `dtype`, whatever they are."""
+
+    dtype: str  # float16 or bfloat16
+    cache: str  # what keys and values are kept in: the same, or float8_e4m3fn
+    weights: Precision
+    network: Budget  # of the graph computed in NumPy with every value rounded as the engine rounds it
+    engine: Budget  # of the engine run on a GPU
+
+    @property
+    def budgets(self) -> Mapping[str, Budget]:
+        return {FULL: self.engine, NETWORK: self.network}
+
+    def size(self, weights: Sequence[Weight], tied: bool, slots: int) -> PrecisionSize:
+        """See `Target.estimate`, for this precision."""
+        in_place = [w for w in weights if self._in_place(w)]
+        written = sum(self._bytes(w, w.kind) for w in weights if not self._in_place(w))
+        if tied and scheme_of(self.weights, HEAD, "head") is not None:  # a product of its own
+            written += sum(self._bytes(w, "head") for w in weights if w.kind == "table")
+        read = sum(w.nbytes for w in in_place)
+        return PrecisionSize(written=written, in_place=read, loaded=written + read, serving=written + read + slots)
+
+    def _bytes(self, weight: Weight, kind: Kind) -> int:
+        """What a build writes of a weight that is read as `kind`."""
+        scheme = None if kind == "vector" else scheme_of(self.weights, weight.name, kind)
+        if scheme is None:
+            return (4 if kind == "router" else 2) * weight.size
+        rows, columns = weight.shape
+        return scheme.bytes(rows, columns, self.weights.scale_bytes)
+
+    def _in_place(self, weight: Weight) -> bool:
+        if weight.dtype != _STORED[self.dtype] or weight.kind in ("expert", "expanded", "router"):
+            return False
+        if weight.kind != "vector" and scheme_of(self.weights, weight.name, weight.kind) is not None:
+            return False
+        return not weight.name.endswith(_FUSED)
+
+
+def _rules(name: str, *linear: tuple[str, str]) -> Precision:
+    return Precision(name=name, linear=(ROUTERS, *linear), scale_bytes=2)
+
+
+# The order of sums is the only freedom of a graph that is computed as it says.
+_NETWORK = Budget(
+    logits_error=0.03, mean_kl=1e-3, greedy_agreement=0.97, tie=0.01, perplexity_ratio=1.01, chunk_error=0.03, batch_error=0.03
+)
+_ROUGH = dataclasses.replace(_NETWORK, logits_error=None, tie=0.02, chunk_error=0.2, batch_error=0.2)
+# A GPU sums in an order that depends on the shape of a run.
+_ENGINE = Budget(mean_kl=0.01, greedy_agreement=0.97, tie=0.01, perplexity_ratio=1.01, batch_error=0.05)
+_ROUGH_ENGINE = dataclasses.replace(_ENGINE, tie=0.02, batch_error=0.2)
+
+_BF16 = dataclasses.replace(_ROUGH, mean_kl=0.01, greedy_agreement=0.93, perplexity_ratio=1.02)
+_BF16_ENGINE = dataclasses.replace(_ROUGH_ENGINE, greedy_agreement=0.93, perplexity_ratio=1.02)
+_INT4 = dataclasses.replace(_ROUGH, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05)
+_INT4_ENGINE = dataclasses.replace(_ROUGH_ENGINE, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05)
+
+# What most checkpoints are kept in, R1's own family among them: their weights are read where they lie, and none is too large.
+_BFLOAT = CudaPrecision(
+    dtype="bfloat16", cache="bfloat16", weights=_rules("bf16", ("*", FLOAT)), network=_BF16, engine=_BF16_ENGINE
+)
+_FLOAT16 = CudaPrecision(
+    dtype="float16", cache="float16", weights=_rules("fp16", ("*", FLOAT)), network=_NETWORK, engine=_ENGINE
+)
+# The head decides every token: it keeps eight bits beside four.
+_FOUR_BITS = CudaPrecision(
+    dtype="float16",
+    cache="float16",
+    weights=_rules("int4", (HEAD, "blocks8_symmetric"), ("*", "blocks4_symmetric")),
+    network=_INT4,
+    engine=_INT4_ENGINE,
+)
+
+
+def _in_eight_bits(row: CudaPrecision) -> CudaPrecision:
+    """The same with keys and values in eight-bit floats, which are good to a sixteenth."""
+    network, engine = (
+        dataclasses.replace(
+            budget,
+            logits_error=None,
+            mean_kl=(budget.mean_kl or 0) + 0.05,
+            greedy_agreement=budget.greedy_agreement - 0.05,
+            perplexity_ratio=budget.perplexity_ratio + 0.02,
+            batch_error=0.2,
+            chunk_error=None,  # a chunk reads what it wrote itself, rounded or not
+        )
+        for budget in (row.network, row.engine)
+    )
+    weights = dataclasses.replace(row.weights, name=f"{row.weights.name}-fp8kv")
+    return dataclasses.replace(row, cache=_FP8, weights=weights, network=network, engine=engine)
+
+
+_ROWS = (_BFLOAT, _FLOAT16, _FOUR_BITS)
+PRECISIONS = {row.weights.name: row for row in (*_ROWS, *map(_in_eight_bits, _ROWS))}
+
+
+def find_precision(name: str) -> CudaPrecision:
+    """The precision of that name.
+
+    Raises:
+        BuildError: there is none.
+    """
+    if name not in PRECISIONS:
+        raise BuildError(
+            f"CUDA engines have no precision {name!r}; known: {', '.join(PRECISIONS)}", f"choose {option('precision', 'bf16')}"
+        )
+    return PRECISIONS[name]
+
+
+def sizes(weights: Sequence[Weight], tied: bool, slots: int) -> dict[str, PrecisionSize]:
+    """See `Target.estimate`."""
+    return {name: row.size(weights, tied, slots) for name, row in PRECISIONS.items()}
