@@ -30,6 +30,7 @@ class FakeCuda:
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self._memory: dict[int, Any] = {}  # address -> bytes kept alive
         self.free = 80 << 30
+        self.reached: dict[int, bool] = {}  # events
         self.invalidates_captures = False
 
     def __getattr__(self, name: str) -> Any:
@@ -101,6 +102,36 @@ class FakeCuda:
         queued, self.queued = self.queued, []
         for do in queued:
             do()
+        return (OK,)
+
+    def _cudaStreamQuery(self, stream: int) -> tuple[Any]:
+        return (real.cudaError_t.cudaErrorNotReady if self.queued else OK,)
+
+    def _cudaEventCreateWithFlags(self, flags: int) -> tuple[Any, int]:
+        assert flags == real.cudaEventDisableTiming
+        self.reached[len(self.reached)] = True
+        return OK, len(self.reached) - 1
+
+    def _cudaEventRecord(self, event: int, stream: int) -> tuple[Any]:
+        assert self.capturing is None, "an event outside the graph"
+        self.reached[event] = False
+        return self.queue(lambda: self.reached.update({event: True}), stream)
+
+    def _cudaEventSynchronize(self, event: int) -> tuple[Any]:
+        assert self.capturing is None, "waiting while capturing"
+        while not self.reached[event]:
+            self.queued.pop(0)()
+        return (OK,)
+
+    def _cudaFree(self, address: int) -> tuple[Any]:
+        assert not self.queued and not self.graphs, "memory is freed that may be in use"
+        del self._memory[address]
+        return (OK,)
+
+    _cudaFreeHost = _cudaFree
+
+    def _cudaGraphExecDestroy(self, graph: int) -> tuple[Any]:
+        del self.graphs[graph]
         return (OK,)
 
     def _cudaStreamBeginCapture(self, stream: int, mode: Any) -> tuple[Any]:

@@ -52,7 +52,7 @@ def gathered(events: Any) -> tuple[dict[int, str], dict[int, str | None], Any]:
 def test_choices_are_what_requests_with_their_seeds_get_alone(client: openai.OpenAI, server: RealServer, seed: int) -> None:
     ask: dict[str, Any] = {"model": "triune", "messages": PARIS, "max_tokens": 24, "temperature": 1.2, "stop": ["."]}
     computed = settled(server, "vllm:prompt_tokens_total")
-    found = client.chat.completions.create(**ask, n=4, seed=seed)
+    found = client.chat.completions.create(**ask, n=4, seed=seed, extra_body={"cache_salt": f"{seed}"})
     assert found.usage is not None
     # The prompt is computed once, and counted once.
     assert settled(server, "vllm:prompt_tokens_total") - computed == found.usage.prompt_tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.sampling_reference import chosen
+from support.sampling_reference import chosen, weighed
 from triune_runtime.request import SamplingParams
 from triune_runtime.sampling import drawing
 from triune_runtime.sampling.chance import uniform_number, uniform_numbers
 from triune_runtime.sampling.drawing import Odds, Scores, draw
+from triune_runtime.sampling.weights import BEST, COARSE, FARTHEST, weigh
 
 SHAPES = ((0, 1.0, 0.0), (0, 0.95, 0.0), (0, 0.999, 0.0), (20, 0.8, 0.0), (0, 1.0, 0.05), (0, 0.9, 0.01), (200, 1.0, 0.0))
 
@@ -55,7 +57,7 @@ def test_numbers_at_the_very_border_of_two_tokens_draw_as_defined(
     """Where a sum in another order, or of floats, could draw the neighbour."""
     random = np.random.default_rng(seed)
     scores = random.standard_normal(5000, np.float32) * np.float32(spread)
-    weights = np.sort(np.exp((scores - scores.max()).astype(np.float64)))[::-1]
+    weights = np.sort(weigh(scores.max() - scores))[::-1]
     if top_p < 1:
         weights = weights[: int((np.cumsum(weights) < top_p * weights.sum()).sum()) + 1]
     summed = np.cumsum(weights)
@@ -68,7 +70,7 @@ def test_a_top_p_at_the_very_border_of_two_tokens_cuts_as_defined() -> None:
     random = np.random.default_rng(3)
     for _ in range(200):
         scores = random.standard_normal(5000, np.float32) * 3
-        weights = np.sort(np.exp((scores - scores.max()).astype(np.float64)))[::-1]
+        weights = np.sort(weigh(scores.max() - scores))[::-1]
         top_p = float(np.cumsum(weights)[random.integers(500)] / weights.sum() + random.choice([0, 1e-16, -1e-16, 1e-7, -1e-7]))
         uniform = 1 - 2.0**-53  # the last token that is kept
         token = draw(Scores(scores), Odds(np.float32(1), 0, top_p, 0.0, uniform))
@@ -82,8 +84,39 @@ def test_the_sum_of_float32_exponentials_is_within_its_bounds() -> None:
         temperature = np.float32(0.7)
         top = scores.max() / temperature
         exact = math.fsum(np.exp((scores / temperature - top).astype(np.float64)))
-        *_, (low, high) = drawing._bounds(scores, top, temperature, 1.0, (vocabulary - 1, np.float32(0)))
-        assert low < exact * (1 - 5e-6) and exact * (1 + 5e-6) < high, "half of the tolerance is not used up"
+        *_, (low, high) = drawing._bounds(scores, top, temperature, BEST, (vocabulary - 1, np.float32(0)))
+        for total in (exact * BEST, int(weigh(top - scores / temperature).sum())):
+            assert low < total * (1 - 5e-6) and total * (1 + 5e-6) < high, "half of the tolerance is not used up"
+
+
+def test_weights_are_exponentials_that_never_rise() -> None:
+    below = np.concatenate([np.linspace(0, 31, 2_000_001), np.geomspace(1e-44, 1, 200_001), [np.inf]]).astype(np.float32)
+    below.sort()
+    weights = weigh(below)
+    exact = np.exp(-below.astype(np.float64))
+    assert (np.abs(weights / BEST - exact) <= 4e-7 * exact + 2.0**-42).all()
+    assert (np.diff(weights) <= 0).all() and weights[0] == BEST and not weigh(FARTHEST[None]).any()
+
+
+def test_weights_never_change() -> None:
+    """Else the same seed would give another text than it did; and a device another one than the host."""
+    assert hashlib.sha256(COARSE.astype("<u4").tobytes()).hexdigest()[:16] == "fd4f4e7d8f70a719"
+    assert weigh(np.float32([0, 1e-7, 0.1, 1, 10, 20, 29])).tolist() == [
+        4398046511104,
+        4398046511104,
+        3979517168244,
+        1617951020693,
+        199671030,
+        9065,
+        1,
+    ]
+
+
+def test_weights_are_those_of_the_definition() -> None:
+    below = np.abs(np.random.default_rng(4).standard_normal(20_000, np.float32)) * np.geomspace(
+        1e-9, 12, 20_000, dtype=np.float32
+    )
+    assert weigh(below).tolist() == weighed(below).tolist()
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**40)), min_size=1))

@@ -94,15 +94,15 @@ ALLOWED: dict[str, set[str]] = {
 
 # The runtime, from the bottom up: each may import those of the lines above its own, not its neighbours.
 RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "allocator", "crash", "sampling.columns"),
+    ("errors", "allocator", "crash", "sampling.columns", "sampling.weights"),
     ("manifest", "command_line", "interruption"),
     ("runner", "text", "machine", "options.values"),
-    ("request",),
-    ("kv", "constraints", "targets"),
+    ("request", "kv"),
+    ("constraints", "targets"),
     ("constraints.compiling", "metrics", "options", "sampling"),
     ("contracts",),
     ("generation.sequence",),
-    ("generation.step",),
+    ("generation.step", "generation.cutting"),
     ("generation.scheduler",),
     ("generation",),
     ("drafting", "outbox"),
@@ -112,8 +112,11 @@ RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
 
 # package from outside -> the only modules of ours that may import it
 ADAPTERS: dict[str, set[str]] = {
-    "onnxruntime": {"triune_runtime.targets.cpu", "triune_builder.targets.cpu", "bench.subjects.bare"},
-    "cuda": {"triune_runtime.targets.device.cuda"},
+    "onnxruntime": {
+        "triune_runtime.targets.cpu", "triune_runtime.targets.cuda.session", "triune_runtime.targets.cuda.device_values",
+        "triune_builder.targets.cpu", "bench.subjects.bare",
+    },
+    "cuda": {"triune_runtime.targets.device.cuda", "triune_runtime.targets.cuda.nvrtc"},
     "tensorrt": set(),  # by name, see DYNAMIC
     "tensorrt_rtx": set(),
     "onnx": {"triune_builder.targets"},

@@ -1,8 +1,9 @@
-"""What a sampler has to choose, straight from the definition in `Columns`: a full sort, all weights as doubles, one row."""
+"""What a sampler has to choose, straight from the definition in `Columns`: a full sort, weights as integers, one row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, e, log2
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +55,22 @@ def chosen(logits: Array, scores: Array, p: SamplingParams, uniform: float) -> i
     scaled = scores / np.float32(max(p.temperature, 1e-6))
     scaled = scaled - scaled.max()
     ranked = np.lexsort((np.arange(len(scores)), -scaled))
-    weights = np.exp(scaled[ranked].astype(np.float64))
+    weights = weighed(-scaled[ranked])
     kept = min(p.top_k or len(weights), int((weights > 0).sum()))
     if p.top_p < 1:
-        kept = min(kept, int((np.cumsum(weights[:kept]) < p.top_p * weights[:kept].sum()).sum()) + 1)
+        kept = min(kept, int((np.cumsum(weights[:kept]) < ceil(p.top_p * int(weights[:kept].sum()))).sum()) + 1)
     if p.min_p > 0:
-        kept = min(kept, int((weights[:kept] >= p.min_p * weights[0]).sum()))
+        kept = min(kept, int((weights[:kept] >= p.min_p * 2**42).sum()))
     summed = np.cumsum(weights[:kept])
-    return int(ranked[min(int((summed <= uniform * summed[-1]).sum()), kept - 1)])
+    return int(ranked[min(int((summed <= int(uniform * int(summed[-1]))).sum()), kept - 1)])
+
+
+def weighed(below: Array) -> NDArray[np.int64]:
+    """The weight of each token, as `sampling.weights` says it: by shifts of integers, where that multiplies doubles."""
+    mantissas, exponents = np.frexp(np.minimum(below, 30))
+    products = (mantissas * 2**24).astype(np.int64) * round(log2(e) * 2**28)
+    steps = products >> np.minimum(30 - exponents, 63)
+    return (_COARSE[steps >> 11 & 2047] * (2**26 - (45426 * (steps & 2047) >> 12))) >> (10 + (steps >> 22))
+
+
+_COARSE = np.array([round(2 ** (26 - i / 2048)) for i in range(2048)])

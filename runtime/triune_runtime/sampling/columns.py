@@ -39,7 +39,7 @@ class Columns:
     1. `biases` are added to the logits. 2. Penalties: the score of a token in `seen` is divided by `repetition` where it is
     above 0, else multiplied; then, where its count is not 0, `presence` + `frequency` x count is taken off. 3. `bans`, and all
     tokens without a bit in the row's mask, get minus infinity. 4. Greedy rows take the best, of equal ones the lowest id.
-    5. Others: scores / temperature, softmax, ranked by score and id; the `top_k` best; of these as many as are needed for
+    5. Others: scores / temperature, weighed (`weights`), ranked by score and id; the `top_k` best; of these as many as reach
     `top_p`; of these those at least `min_p` times as likely as the best; drawn by the uniform number of (seed, position).
     6. What is `forced` comes whatever was chosen.
     """

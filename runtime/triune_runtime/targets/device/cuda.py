@@ -1,7 +1,7 @@
 """A CUDA device for a slot runner: memory, one stream, copies, graphs. The only importer of cuda-python's bindings.
 
 Every call is one of the CUDA runtime API, checked; nothing is decided here. Memory lives until the process ends, as an
-engine does.
+engine does, or until `close`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,28 @@ class CudaError(TriuneError):
     """A call of the CUDA runtime failed."""
 
 
+class CudaEvent:
+    """See `Event`."""
+
+    def __init__(self, stream: int) -> None:
+        self._stream = stream
+        flags = cudart.cudaEventDisableTiming
+        self._event = _checked(cudart.cudaEventCreateWithFlags(flags), "creating an event")
+
+    def record(self) -> None:
+        """See `Event.record`."""
+        _checked(cudart.cudaEventRecord(self._event, self._stream), "recording an event")
+
+    def wait(self) -> None:
+        """See `Event.wait`."""
+        try:
+            _checked(cudart.cudaEventSynchronize(self._event), "waiting for the GPU")
+        except CudaError as error:
+            raise DeviceLost(str(error)) from error
+
+
 class CudaDevice:
-    """See `Device`: the first GPU that the process sees."""
+    """See `SharedDevice`: the first GPU that the process sees."""
 
     def __init__(self) -> None:
         """
@@ -41,11 +61,15 @@ class CudaDevice:
         _checked(cudart.cudaSetDevice(0), "choosing the first GPU")
         # Work must not wait for, nor be waited for by, the default stream, which recordings do not allow either.
         self.stream = int(_checked(cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking), "creating a stream"))
+        self._allocated: list[int] = []
+        self._pinned: list[int] = []
+        self._graphs: list[Any] = []
 
     def allocate(self, size: int) -> int:
         """See `Device.allocate`."""
         address = int(_checked(cudart.cudaMalloc(size), f"allocating {size:,} bytes of GPU memory"))
         assert address % ALIGNMENT == 0, f"the CUDA runtime gave {address:#x}"
+        self._allocated.append(address)
         _checked(cudart.cudaMemsetAsync(address, 0, size, self.stream), "clearing GPU memory")
         return address
 
@@ -55,6 +79,7 @@ class CudaDevice:
         address = int(
             _checked(cudart.cudaHostAlloc(size, cudart.cudaHostAllocDefault), f"pinning {size:,} bytes of host memory")
         )
+        self._pinned.append(address)
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
         memory[...] = 0
         return memory.view(dtype).reshape(shape)
@@ -93,6 +118,7 @@ class CudaDevice:
             return None
         launched = _checked(cudart.cudaGraphInstantiate(graph, 0), "instantiating a CUDA graph")
         _checked(cudart.cudaGraphDestroy(graph), "freeing a CUDA graph's description")
+        self._graphs.append(launched)
 
         def replay() -> None:
             _checked(cudart.cudaGraphLaunch(launched, self.stream), "launching a CUDA graph")
@@ -116,9 +142,38 @@ class CudaDevice:
         except CudaError as error:
             raise DeviceLost(str(error)) from error
 
+    def event(self) -> CudaEvent:
+        """See `SharedDevice.event`."""
+        return CudaEvent(self.stream)
+
     def free_bytes(self) -> int:
         """GPU memory that nobody holds."""
-        return int(_checked(cudart.cudaMemGetInfo(), "asking for free GPU memory")[0])
+        return self.memory()[0]
+
+    def memory(self) -> tuple[int, int]:
+        """See `SharedDevice.memory`."""
+        free, total = _checked(cudart.cudaMemGetInfo(), "asking for free GPU memory")
+        return int(free), int(total)
+
+    def check(self) -> None:
+        """See `SharedDevice.check`."""
+        code = cudart.cudaStreamQuery(self.stream)[0]
+        if code not in (cudart.cudaError_t.cudaSuccess, cudart.cudaError_t.cudaErrorNotReady):
+            try:
+                _checked((code,), "asking the GPU whether it is done")
+            except CudaError as error:
+                raise DeviceLost(str(error)) from error
+
+    def close(self) -> None:
+        """See `SharedDevice.close`."""
+        self.synchronize()
+        for graph in self._graphs:  # before the memory that they use
+            _checked(cudart.cudaGraphExecDestroy(graph), "freeing a CUDA graph")
+        for address in self._allocated:
+            _checked(cudart.cudaFree(address), "freeing GPU memory")
+        for address in self._pinned:
+            _checked(cudart.cudaFreeHost(address), "freeing pinned host memory")
+        self._graphs, self._allocated, self._pinned = [], [], []
 
 
 def _checked(answer: tuple[Any, ...], doing: str) -> Any:

@@ -15,6 +15,22 @@ ALIGNMENT = 256  # bytes; TensorRT asks it of every tensor's address
 Replay = Callable[[], None]
 
 
+class Event(Protocol):
+    """A point of what is queued."""
+
+    def record(self) -> None:
+        """Queue the point: what `wait` waits for from now on."""
+        ...
+
+    def wait(self) -> None:
+        """Wait until everything is done that was queued before the point; none recorded: no wait.
+
+        Raises:
+            DeviceLost: something that was queued failed.
+        """
+        ...
+
+
 class Device(Protocol):
     """Memory, copies and recorded work."""
 
@@ -47,6 +63,28 @@ class Device(Protocol):
 
     def synchronize(self) -> None:
         """Wait until everything queued is done."""
+        ...
+
+
+class SharedDevice(Device, Protocol):
+    """A device whose results are waited for step by step, while later ones are queued."""
+
+    def event(self) -> Event: ...
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that nobody holds, and bytes in all."""
+        ...
+
+    def check(self) -> None:
+        """Make sure that the device still answers, without waiting for it.
+
+        Raises:
+            DeviceLost: it does not.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free all memory and recordings. Nothing of them may be used afterwards, nor be in use."""
         ...
 
 

@@ -26,28 +26,58 @@ It writes the new positions into the `past.NAME` arrays."""
 _FIRST, _GAP = 1 << 20, 1 << 16  # addresses: of the first allocation, and between two
 
 
-class HostDevice:
-    """See `Device`."""
+class HostEvent:
+    """See `Event`."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: HostDevice) -> None:
+        self._device = device
+        self._recorded = 0  # how many have been recorded, and how many of these were come to
+        self._reached = 0
+
+    def record(self) -> None:
+        """See `Event.record`."""
+        assert not self._device.recording, "an event in a recording"
+        self._recorded += 1
+        self._device.queue(self._reach)
+
+    def wait(self) -> None:
+        """See `Event.wait`."""
+        self._device.run_until(lambda: self._reached == self._recorded)
+
+    def _reach(self) -> None:
+        self._reached += 1
+
+
+class HostDevice:
+    """See `SharedDevice`."""
+
+    def __init__(self, size: int = 1 << 30) -> None:
+        """
+        Args:
+            size: bytes of memory in all, as `memory` says; more can be had.
+        """
+        self.size = size
         self._memory: dict[int, NDArray[np.uint8]] = {}  # address -> bytes
         self._host: list[NDArray[Any]] = []
         self._queued: list[Callable[[], None]] = []
         self._recording: list[Callable[[], None]] | None = None
         self._next = _FIRST
         self.downloaded = 0  # bytes so far
+        self.allocations = 0  # of the device and of the host, so far
 
     def allocate(self, size: int) -> int:
         """See `Device.allocate`."""
         assert self._recording is None, "an allocation cannot be recorded"
         address = self._next
         self._memory[address] = np.zeros(size, np.uint8)
+        self.allocations += 1
         self._next += aligned(size) + _GAP
         return address
 
     def host(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         """See `Device.host`."""
         self._host.append(np.zeros(shape, dtype))
+        self.allocations += 1
         return self._host[-1]
 
     def upload(self, target: int, source: NDArray[Any]) -> None:
@@ -68,8 +98,12 @@ class HostDevice:
     def copy_rows(self, target: int, source: int, *, rows: int, width: int, pitch: int) -> None:
         """See `Device.copy_rows`."""
         assert width <= pitch, f"rows of {width} bytes every {pitch} bytes"
-        new, old = (self.view(address, (rows, pitch), np.dtype(np.uint8)) for address in (target, source))
-        self.queue(lambda: np.copyto(new[:, :width], old[:, :width]))
+        size = (rows - 1) * pitch + width  # what lies behind the last row's width may be no memory
+        new, old = (
+            np.lib.stride_tricks.as_strided(self.view(address, (size,), np.dtype(np.uint8)), (rows, width), (pitch, 1))
+            for address in (target, source)
+        )
+        self.queue(lambda: np.copyto(new, old))
 
     def capture(self, queue: Callable[[], None]) -> Replay | None:
         """See `Device.capture`."""
@@ -88,6 +122,29 @@ class HostDevice:
         queued, self._queued = self._queued, []
         for do in queued:
             do()
+
+    def event(self) -> HostEvent:
+        """See `SharedDevice.event`."""
+        return HostEvent(self)
+
+    def memory(self) -> tuple[int, int]:
+        """See `SharedDevice.memory`."""
+        return self.size - sum(m.nbytes for m in self._memory.values()), self.size
+
+    def check(self) -> None:
+        """See `SharedDevice.check`: it always answers."""
+
+    def close(self) -> None:
+        """See `SharedDevice.close`."""
+        assert not self._queued, "closed with work in the queue"
+        self._memory.clear()
+        self._host.clear()
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Do what is queued, one after the other, until `done`."""
+        assert self._recording is None, "waiting cannot be recorded"
+        while not done():
+            self._queued.pop(0)()
 
     @property
     def recording(self) -> bool:

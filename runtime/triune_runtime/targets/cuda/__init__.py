@@ -1,0 +1,28 @@
+"""ONNX Runtime on an NVIDIA GPU, with the KV cache in blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..target import Target
+from .preflight import check_engine, find_gpu
+
+if TYPE_CHECKING:
+    from ...machine import Machine
+    from ...manifest import EngineManifest
+    from ...runner import Runner
+
+
+def _runner(manifest: EngineManifest, folder: Path) -> Runner:
+    from .loading import cuda_runner
+
+    return cuda_runner(manifest, folder)
+
+
+def _device(machine: Machine) -> str:
+    return str(find_gpu(machine))
+
+
+# Kernels are chosen by how many run together, and sum in other orders: a sequence's bits depend on what runs beside it.
+TARGET = Target(check=check_engine, runner=_runner, device=_device, bit_exact=False)

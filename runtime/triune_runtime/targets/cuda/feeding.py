@@ -1,0 +1,54 @@
+"""See `Feeder`: three small kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from .nvrtc import Module
+from .protocols import Feed, StepBuffers, StepShape
+
+_SOURCE = Path(__file__).with_name("kernels") / "feeding.cu"
+_THREADS = 128
+
+
+class KernelFeeder:
+    """See `Feeder`."""
+
+    def __init__(self, stream: int) -> None:
+        """
+        Raises:
+            NvrtcError: the kernels cannot be compiled for the GPU that is there.
+        """
+        module = Module.compile(_SOURCE.read_text("utf-8"), _SOURCE.name)
+        self._stream = stream
+        self._patch, self._assemble, self._remember = map(module.kernel, ("patch", "assemble", "remember"))
+
+    def patch(self, tables: int, cells: int, values: int, count: int) -> None:
+        """See `Feeder.patch`."""
+        arguments: tuple[np.generic, ...] = (*_addresses(tables, cells, values), np.int32(count))
+        self._patch.launch(self._stream, _blocks(count), (_THREADS, 1, 1), arguments)
+
+    def assemble(self, step: Feed, buffers: StepBuffers, shape: StepShape) -> None:
+        """See `Feeder.assemble`."""
+        arguments: tuple[np.generic, ...] = (
+            np.uint64(step.tables),
+            np.int32(step.table_width),
+            *_addresses(step.latest, step.slots, step.fed, buffers.cu_seqlens, buffers.input_ids, buffers.block_table),
+            np.int32(shape.width),
+        )
+        self._assemble.launch(self._stream, (shape.sequences, 1, 1), (32, 1, 1), arguments)
+
+    def remember(self, latest: int, slots: int, rows: int, tokens: int, count: int) -> None:
+        """See `Feeder.remember`."""
+        arguments: tuple[np.generic, ...] = (*_addresses(latest, slots, rows, tokens), np.int32(count))
+        self._remember.launch(self._stream, _blocks(count), (_THREADS, 1, 1), arguments)
+
+
+def _addresses(*addresses: int) -> tuple[np.uint64, ...]:
+    return tuple(np.uint64(address) for address in addresses)
+
+
+def _blocks(count: int) -> tuple[int, int, int]:
+    return (-(-count // _THREADS), 1, 1)

@@ -1,0 +1,79 @@
+"""The memory of KV blocks on the device, and how many there are. Who holds which is the store's affair."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+from ...errors import TriuneError
+from ...manifest import CacheTensor, EngineManifest
+from ..device.device import SharedDevice, aligned
+
+LOG = logging.getLogger(__name__)
+SHARE = 0.9  # of the memory that is free once the largest step has run; the rest is for graphs and for what libraries keep
+_TIMES = 4  # as many blocks as the sequences can fill at once: what is beyond only serves to find prompts again
+_MOST_PITCH = (1 << 31) - 1  # bytes between two rows of a copy of CUDA's
+
+
+def block_bytes(cache: Sequence[CacheTensor], block_tokens: int) -> int:
+    """Bytes of one block of every cache tensor."""
+    return sum(tensor.bytes_per_position for tensor in cache) * block_tokens
+
+
+def blocks_that_fit(manifest: EngineManifest, block_tokens: int, free: int, total: int) -> int:
+    """Blocks that sequences can have.
+
+    Args:
+        free: bytes of device memory that nobody holds.
+        total: bytes of it in all.
+
+    Raises:
+        TriuneError: not even one sequence of the greatest length fits.
+    """
+    limits, size = manifest.limits, block_bytes(manifest.cache, block_tokens)
+    longest = math.ceil(limits.max_length / block_tokens)
+    fit = int(free * SHARE) // size - 1  # one is scratch
+    blocks = min(fit, _TIMES * limits.max_sequences * longest)
+    if blocks < longest:
+        raise TriuneError(
+            f"the GPU has {free / 1e9:.1f} of {total / 1e9:.1f} GB free beside the weights and a step, but the KV cache of one "
+            f"sequence of {limits.max_length:,} tokens takes {longest * size / 1e9:.1f} GB",
+            "free GPU memory (see nvidia-smi), or build with a smaller --max-length",
+        )
+    LOG.info(
+        "KV memory: %d blocks of %d tokens, %.1f GB; %.1f of %.1f GB of GPU memory were free, of which up to %.0f%% is taken",
+        blocks, block_tokens, (blocks + 1) * size / 1e9, free / 1e9, total / 1e9, 100 * SHARE,
+    )  # fmt: skip
+    return blocks
+
+
+class BlockPool:
+    """Blocks of all cache tensors, and one more: `scratch`, which belongs to nobody, and holds whatever comes."""
+
+    def __init__(self, device: SharedDevice, cache: Sequence[CacheTensor], block_tokens: int, blocks: int) -> None:
+        """
+        Args:
+            blocks: without scratch.
+        """
+        self._device, self.count, self.scratch = device, blocks + 1, blocks
+        self.addresses: dict[str, int] = {}
+        self._groups: list[tuple[int, int, int]] = []  # of tensors with equal blocks: address, tensors, bytes of a block
+        sizes = [tensor.bytes_per_position * block_tokens for tensor in cache]
+        for size in dict.fromkeys(sizes):
+            names = [tensor.name for tensor, own in zip(cache, sizes, strict=True) if own == size]
+            pitch = aligned(size * self.count)
+            base = device.allocate(pitch * len(names))
+            self.addresses |= {name: base + number * pitch for number, name in enumerate(names)}
+            self._groups.append((base, len(names), size))
+
+    def copy(self, source: int, target: int) -> None:
+        """Queue a copy of block `source` of every tensor to block `target`."""
+        for base, tensors, size in self._groups:
+            pitch = aligned(size * self.count)
+            rows, steps = (tensors, 1) if pitch <= _MOST_PITCH else (1, tensors)
+            for step in range(steps):
+                first = base + step * pitch
+                self._device.copy_rows(
+                    first + target * size, first + source * size, rows=rows, width=size, pitch=pitch if rows > 1 else size
+                )

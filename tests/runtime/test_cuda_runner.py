@@ -1,0 +1,271 @@
+"""The runner of paged engines, on a device without a GPU, equals a model by hand whatever is in a step and in flight.
+
+Run: pytest tests/runtime/test_cuda_runner.py
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes.cuda_engines import CACHE, HostPaged, cuda_manifest
+from fakes.paged import logits_of
+from triune_runtime.errors import DeviceLost, TriuneError
+from triune_runtime.manifest import Limits
+from triune_runtime.runner import Copy, CopyBlock, Order, Table, Want, Work
+from triune_runtime.targets.cuda.decodes import batch_buckets, width_buckets
+from triune_runtime.targets.cuda.pool import block_bytes
+from triune_runtime.targets.device.host import HostDevice
+
+VOCAB, BLOCK, LENGTH, SLOTS = 40, 4, 48, 6
+LIMITS = Limits(max_sequences=SLOTS, max_length=LENGTH, prefill_chunk=8, max_step_tokens=16)
+MANIFEST = cuda_manifest(VOCAB, LIMITS, BLOCK)
+
+
+def paged(**options: Any) -> HostPaged:
+    made = HostPaged(MANIFEST, **({"blocks": 80} | options))
+    made.runner.warm_up()
+    return made
+
+
+class ByHand:
+    """Sequences as lists of tokens, and random launches of them: prompts, chunks, decodes, fed tokens, drafts, copies."""
+
+    def __init__(self, seed: int, made: HostPaged) -> None:
+        self.rng, self.made, self.runner = random.Random(seed), made, made.runner
+        self.texts: dict[int, list[int]] = {}  # slot -> what it holds
+        self.chosen: dict[int, int] = {}  # slot -> what the launch before chose, if it is not known to the host
+        self.tables: dict[int, list[int]] = {}
+        self.free = list(range(made.runner.blocks))
+        self.rng.shuffle(self.free)
+
+    def launch(self) -> tuple[Any, list[Work], list[np.ndarray[Any, Any]]]:
+        """Launch something: the flight, the work, and the logits that each of its rows must have."""
+        rng, work, expected, orders = self.rng, list[Work](), list[Any](), list[Order]()
+        before, self.chosen = self.chosen, {}
+        budget = LIMITS.step_tokens
+        for slot in rng.sample(range(SLOTS), rng.randint(1, SLOTS)):
+            text, fed = self.texts.get(slot, []), False
+            if (text and rng.random() < 0.15) or len(text) > LENGTH - 8:
+                orders += self._drop(slot)
+                text = []
+            kind = rng.choice(["prompt", "decode", "decode", "fed", "drafts", "scored"])
+            if kind == "fed" and slot in before and text:
+                new, fed = [before[slot]], True
+            elif kind == "decode" and text:
+                new = [rng.randrange(VOCAB)]
+            else:
+                new = [rng.randrange(VOCAB) for _ in range(rng.randint(1, min(8, max(budget, 1))))]
+                budget -= len(new)
+            drafts = rng.randint(0, len(new) - 1) if kind == "drafts" and not fed else 0
+            scored = kind == "scored" and not fed
+            wants = rng.choice(list(Want)) if not (drafts or scored) else rng.choice([Want.TOKEN, Want.LOGITS])
+            start, held = len(text), [*text, *new]
+            orders += self._extend(slot, len(held))
+            given = (*new[:-1], 0) if fed else tuple(new)
+            work.append(Work(slot, start, given, drafts, wants, fed, scored))
+            rows = work[-1].rows
+            expected += [logits_of(held[: len(held) - rows + 1 + row], VOCAB) for row in range(rows)]
+            keep = len(held) - rng.randint(0, drafts)
+            self.texts[slot] = held[:keep]
+            if wants is Want.TOKEN and not drafts and not scored:
+                self.chosen[slot] = int(expected[-1].argmax())
+        return self.runner.launch(work, orders), work, expected
+
+    def _drop(self, slot: int) -> list[Order]:
+        """Give the slot's blocks back; what lies there is another's from now on."""
+        self.free += self.tables.pop(slot)
+        del self.texts[slot]
+        return []
+
+    def _extend(self, slot: int, length: int) -> list[Order]:
+        table, orders = self.tables.setdefault(slot, []), list[Order]()
+        if table and self.rng.random() < 0.2:  # as if it were shared: goes on in a copy
+            place, new = self.rng.randrange(len(table)), self.free.pop(0)
+            orders.append(CopyBlock(table[place], new))
+            self.free.append(table[place])
+            table[place] = new
+        while len(table) * BLOCK < length:
+            table.append(self.free.pop(0))
+        return [*orders, Table(slot, tuple(table))]
+
+
+def check(flight: Any, work: list[Work], expected: list[Any], *, chooses: bool) -> None:
+    made, row = flight.collect(), 0
+    for item in work:
+        span = range(row, row + item.rows)
+        row += item.rows
+        for at in span:
+            if item.wants is Want.LOGITS or item.scored or (not chooses and item.wants is Want.TOKEN):
+                assert np.array_equal(made.logits[at], expected[at]), item
+            if chooses and (item.wants is not Want.NOTHING or item.scored):
+                assert made.best.tokens[at] == expected[at].argmax() and made.best.logits[at] == expected[at].max(), item
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), record=st.booleans(), chooses=st.booleans(), lag=st.integers(0, 3))
+def test_any_launches_with_others_in_flight_equal_a_model_by_hand(seed: int, record: bool, chooses: bool, lag: int) -> None:
+    made = paged(record=record, chooses=frozenset({"greedy"}) if chooses else None)
+    hand, flying = ByHand(seed, made), list[Any]()
+    if not chooses:
+        hand.rng.choice = _without(hand.rng.choice, "fed")  # type: ignore[method-assign]
+    allocations = made.device.allocations
+    for _ in range(12):
+        flying.append(hand.launch())
+        while len(flying) > lag:
+            check(*flying.pop(0), chooses=chooses)
+    for flight in flying:
+        check(*flight, chooses=chooses)
+    assert made.device.allocations == allocations, "memory is all there before the first launch"
+    made.runner.close()
+    assert made.program.closed
+
+
+def _without(choice: Any, word: str) -> Any:
+    return lambda options: choice([option for option in options if option != word])
+
+
+def prompts(made: HostPaged, count: int, length: int = 5) -> list[list[int]]:
+    """Prompts in the first slots, with room for 20 tokens each."""
+    texts = [[(slot * 7 + n) % VOCAB for n in range(length)] for slot in range(count)]
+    orders = [Table(slot, tuple(range(5 * slot, 5 * slot + 5))) for slot in range(count)]
+    made.runner.launch([Work(s, 0, tuple(t), 0, Want.TOKEN) for s, t in enumerate(texts)], orders).collect()
+    return texts
+
+
+def test_a_step_waits_for_nothing_and_a_flight_for_its_own_step_only() -> None:
+    made = paged()
+    texts = prompts(made, 3)
+    ran = made.program.ran
+    first = made.runner.launch([Work(s, 5, (0,), 0, Want.TOKEN, True) for s in range(3)])
+    second = made.runner.launch([Work(s, 6, (0,), 0, Want.TOKEN, True) for s in range(3)])
+    assert made.program.ran == ran, "nothing has been waited for"
+    tokens = first.collect().best.tokens.tolist()
+    assert made.program.ran == ran + 1 and made.device.queued, "the second step may go on"
+    for text, token in zip(texts, tokens, strict=True):
+        text += [int(logits_of(text, VOCAB).argmax())]
+        assert token == logits_of(text, VOCAB).argmax()
+    assert second.collect().best.tokens.tolist() == [
+        logits_of([*text, token], VOCAB).argmax() for text, token in zip(texts, tokens, strict=True)
+    ]
+
+
+def test_decodes_are_replayed_with_what_the_buffers_hold_by_then() -> None:
+    """After warm-up no decode is queued kernel by kernel, whatever its batch, its slots and its blocks."""
+    made = paged()
+    texts = prompts(made, SLOTS)
+    shapes = len(made.program.shapes)
+    for step, count in enumerate((6, 6, 6, 6, 3, 5, 1, 2, 4, 3, 6, 5)):  # padded to 1, 2, 4 or 6
+        slots = sorted((s + step) % SLOTS for s in range(count))
+        work = [Work(s, len(texts[s]), (step + s,), 0, Want.LOGITS) for s in slots]
+        found = made.runner.launch(work).collect().logits
+        for row, slot in enumerate(slots):
+            texts[slot].append(step + slot)
+            assert np.array_equal(found[row], logits_of(texts[slot], VOCAB))
+    assert len(made.program.shapes) == shapes
+
+
+def test_what_comes_back_of_a_decode_is_tokens_and_their_logits_alone() -> None:
+    made = paged()
+    prompts(made, 4)
+    before = made.device.downloaded
+    made.runner.launch([Work(s, 5, (1,), 0, Want.TOKEN) for s in range(4)]).collect()
+    assert made.device.downloaded - before == 4 * (8 + 4)
+    made.runner.launch([Work(s, 6, (1,), 0, Want.LOGITS if s == 2 else Want.TOKEN) for s in range(4)]).collect()
+    assert made.device.downloaded - before == 2 * 4 * (8 + 4) + 4 * VOCAB
+
+
+def test_decodes_run_apart_from_prompts_unless_they_are_few() -> None:
+    made = paged()
+    prompts(made, 5)
+    made.program.shapes.clear()
+    decodes = [Work(s, 5, (1,), 0, Want.TOKEN) for s in range(5)]
+    chunk = Work(5, 0, (1, 2, 3), 0, Want.TOKEN)
+    made.runner.launch([*decodes, chunk], [Table(5, (40,))]).collect()
+    assert [(s.tokens, s.sequences) for s in made.program.shapes] == [(3, 1)], "the decodes are a recorded launch"
+    made.runner.launch([*(d._replace(start=6) for d in decodes[:2]), chunk]).collect()
+    assert [(s.tokens, s.sequences) for s in made.program.shapes] == [(3, 1), (5, 3)]
+
+
+@pytest.mark.parametrize("replays", [True, False])
+def test_a_device_that_cannot_record_leaves_it_to_the_program_or_queues_call_by_call(
+    replays: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(HostDevice, "capture", lambda device, queue: None)
+    made = paged(replays=replays)
+    assert ("CUDA graphs of ONNX Runtime" if replays else "each kernel is queued by itself") in caplog.text
+    texts = prompts(made, 3)
+    found = made.runner.run([Work(s, 5, (9,), 0, Want.LOGITS) for s in range(3)])
+    assert all(np.array_equal(row, logits_of([*text, 9], VOCAB)) for row, text in zip(found, texts, strict=True))
+    assert (made.program.numbers[-1] is not None) == replays
+
+
+def test_a_prompt_longer_than_a_step_and_a_score_of_more_rows_than_a_step_makes_run_in_parts() -> None:
+    made = paged()
+    text = tuple(n % VOCAB for n in range(45))
+    table = Table(0, tuple(range(12)))
+    assert np.array_equal(made.runner.launch([Work(0, 0, text)], [table]).collect().logits[0], logits_of(text, VOCAB))
+    scored = made.runner.run([Work(0, 0, text, 0, Want.LOGITS, False, True)])
+    assert all(np.array_equal(scored[n], logits_of(text[: n + 1], VOCAB)) for n in range(45))
+
+
+def test_a_table_goes_to_the_device_only_where_it_has_changed() -> None:
+    made, patched = paged(), list[int]()
+    patch = made.runner._tables._feeder.patch
+    made.runner._tables._feeder.patch = lambda *a: (patched.append(a[3]), patch(*a))  # type: ignore[method-assign]
+    made.runner.launch([Work(0, 0, (1, 2, 3, 4, 5))], [Table(0, (7, 8))]).collect()
+    made.runner.launch([Work(0, 5, (1, 2, 3, 4))], [Table(0, (7, 8, 9))]).collect()
+    made.runner.launch([Work(0, 9, (1,))], [Table(0, (7, 8, 9))]).collect()
+    assert patched == [2, 1]
+
+
+def test_blocks_are_as_many_as_fit_and_no_more_than_can_be_used() -> None:
+    size, longest = block_bytes(CACHE, BLOCK), LENGTH // BLOCK
+    assert HostPaged(MANIFEST, device=HostDevice(1 << 30)).runner.blocks == 4 * SLOTS * longest
+    used = (made := HostPaged(MANIFEST, blocks=1)).device.size - made.device.memory()[0]
+    few = HostPaged(MANIFEST, device=HostDevice(used + 100 * size)).runner.blocks
+    assert longest <= few < 100, "nine tenths of the rest, and one block of them is scratch"
+    with pytest.raises(TriuneError, match=r"the KV cache of one sequence of 48 tokens takes .*--max-length"):
+        HostPaged(MANIFEST, device=HostDevice(used))
+
+
+def test_a_step_that_does_not_fit_is_said_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def enqueue(*arguments: Any) -> None:
+        raise TriuneError("Failed to allocate memory for requested buffer of size 123")
+
+    monkeypatch.setattr("fakes.cuda_engines.HostProgram.enqueue", enqueue)
+    with pytest.raises(TriuneError, match=r"a step of 16 tokens of 6 sequences cannot be run: .*--max-step-tokens"):
+        HostPaged(MANIFEST)
+
+
+def test_a_device_that_is_lost_at_a_launch_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = paged()
+
+    def fails(*arguments: Any) -> None:
+        raise TriuneError("CUDA failure 700")
+
+    def lost() -> None:
+        raise DeviceLost("an illegal address")
+
+    monkeypatch.setattr(made.program, "enqueue", fails)
+    with pytest.raises(TriuneError, match="failure 700"):
+        made.runner.launch([Work(0, 0, (1, 2))], [Table(0, (1,))])
+    monkeypatch.setattr(made.device, "check", lost)
+    with pytest.raises(DeviceLost):
+        made.runner.launch([Work(0, 0, (1, 2))])
+
+
+def test_slots_are_not_copied() -> None:
+    with pytest.raises(AssertionError, match="memory in slots"):
+        paged().runner.launch([], [Copy(0, 1, 3)])
+
+
+def test_batches_are_padded_by_no_more_than_half_and_the_last_bucket_is_all_sequences() -> None:
+    assert batch_buckets(1) == (1,) and batch_buckets(6) == (1, 2, 4, 6)
+    assert batch_buckets(256) == (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
+    assert width_buckets(16, 128) == (16,) and width_buckets(256, 128) == (32, 128, 256)
