@@ -1,0 +1,258 @@
+// Rotary embedding, the new token's place in the cache, and attention over paged keys and values.
+//
+// A block takes one sequence, one head of keys and values with all GROUP heads of queries that share it, and one part (split)
+// of the sequence's tokens; each of its warps takes 16 tokens at a time. The block that is through last merges the splits.
+
+constexpr int GROUP = HEADS / KV_HEADS;  // at most 8: heads of queries are rows of a tensor core product
+constexpr int TILE = 16;                 // tokens
+constexpr float NOTHING = -1e30f;        // a score below all others; finite, so that differences are numbers
+
+struct Attention {           // in shared memory
+    number queries[8 * DIM];  // rotated; of GROUP heads
+    float top[WARPS][8], total[WARPS][8];
+    float sums[WARPS][GROUP][DIM];
+    unsigned before;
+};
+
+struct Scratch {            // in GPU memory, shared by all blocks
+    number* hidden;         // [BATCH, HIDDEN], the residual stream
+    number* qkv;            // [BATCH, QKV_ROWS]
+    number* attended;       // [BATCH, QUERY_ROWS]
+    number* gated;          // [BATCH, INNER]
+    float* split_sums;      // [SPLITS, BATCH, KV_HEADS, GROUP, DIM]
+    float* split_weights;   // [SPLITS, BATCH, KV_HEADS, GROUP, 2], highest score and sum of weights
+    unsigned* counters;     // of barriers, of blocks that are through, and of splits [BATCH, KV_HEADS]; zero between steps
+};
+
+struct Step {  // what is computed
+    const long long* input_ids;  // [BATCH]
+    const int* past_lengths;     // [BATCH]
+    const int* block_table;      // [BATCH, most_blocks]
+    int most_blocks;
+    float* logits;  // [BATCH, VOCABULARY]
+};
+
+struct Part {  // a block's part of a layer's attention
+    int sequence, head, split, splits;
+    int begin, end;  // tokens
+    int past;        // the new token's position
+    const int* blocks;
+
+    __device__ __forceinline__ Part(const Step& step, int item) {
+        split = item / (BATCH * KV_HEADS);
+        sequence = item / KV_HEADS % BATCH;
+        head = item % KV_HEADS;
+        past = step.past_lengths[sequence];
+        blocks = step.block_table + (long long)sequence * step.most_blocks;
+        const int tiles = past / TILE + 1;
+        const int of_split = max(WARPS, (tiles + SPLITS - 1) / SPLITS);
+        splits = (tiles + of_split - 1) / of_split;
+        begin = split * of_split * TILE;
+        end = min(begin + of_split * TILE, past + 1);
+    }
+    __device__ __forceinline__ bool is_empty() const { return split >= splits; }
+    __device__ __forceinline__ bool has_new_token() const { return split == splits - 1; }
+    __device__ __forceinline__ long long row(int token) const {  // where the cache has it, in numbers
+        const long long block = blocks[token / BLOCK_TOKENS];
+        return ((block * BLOCK_TOKENS + token % BLOCK_TOKENS) * KV_HEADS + head) * DIM;
+    }
+};
+
+constexpr int PARTS = BATCH * KV_HEADS * SPLITS;
+
+// Brings a block's first tiles into the L2 cache, while other blocks still compute the queries.
+__device__ __forceinline__ void prefetch_cache(const Layer& layer, const Step& step) {
+    if (blockIdx.x >= PARTS) return;
+    const Part part(step, blockIdx.x);
+    if (part.is_empty()) return;
+    constexpr int LINES = (2 * DIM + 127) / 128;  // 128-byte lines of a token's row
+    const int last = min(part.end, min(part.past, part.begin + 4 * TILE * WARPS));
+    for (int i = threadIdx.x; i < (last - part.begin) * LINES; i += THREADS) {
+        const long long at = part.row(part.begin + i / LINES) + i % LINES * 64;
+        prefetch(layer.keys + at);
+        prefetch(layer.values + at);
+    }
+}
+
+// One head of queries or keys [DIM], normalized if the model does so and rotated to `position`; by one warp.
+__device__ __forceinline__ void rotate_head(
+    number* target, const number* source, const number* norm, const Model& model, int position) {
+    constexpr int PAIRS = DIM / 64;  // of a lane
+    const int lane = threadIdx.x % 32;
+    float low[PAIRS], high[PAIRS], cosines[PAIRS], sines[PAIRS], squares = 0;
+#pragma unroll
+    for (int i = 0; i < PAIRS; i++) {
+        const long long at = (long long)position * (DIM / 2) + lane + 32 * i;
+        cosines[i] = to_float(model.cosines[at]), sines[i] = to_float(model.sines[at]);
+    }
+#pragma unroll
+    for (int i = 0; i < PAIRS; i++) {
+        low[i] = to_float(read_fresh(source + lane + 32 * i));
+        high[i] = to_float(read_fresh(source + lane + 32 * i + DIM / 2));
+        squares += low[i] * low[i] + high[i] * high[i];
+    }
+    if (QK_NORM) {
+        for (int mask = 16; mask; mask /= 2) squares += shuffle_xor(squares, mask);
+        const float scale = inverse_root(squares / DIM + EPSILON);
+        for (int i = 0; i < PAIRS; i++) {
+            const int d = lane + 32 * i;
+            low[i] = to_float(to_number(low[i] * scale * to_float(norm[d])));
+            high[i] = to_float(to_number(high[i] * scale * to_float(norm[d + DIM / 2])));
+        }
+    }
+    for (int i = 0; i < PAIRS; i++) {
+        const int d = lane + 32 * i;
+        target[d] = to_number(low[i] * cosines[i] - high[i] * sines[i]);
+        target[d + DIM / 2] = to_number(high[i] * cosines[i] + low[i] * sines[i]);
+    }
+}
+
+// The sums of a warp's tiles: sums [GROUP, DIM] in the layout of tensor core products, and of each head the highest score and
+// the sum of weights. Lane (g, t) has head g; tile n's columns are dims 64 * (n / 8) + 8 * column + n % 8.
+__device__ __forceinline__ void attend_tiles(
+    const Layer& layer, const Part& part, const number* queries, float (&sums)[DIM / 8][4], float& top, float& total) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    constexpr float SCALE = 1.4426950408889634f / ROOT_OF_DIM;  // scores as powers of two
+    uint4 query[DIM / 32];
+#pragma unroll
+    for (int c = 0; c < DIM / 32; c++)
+        query[c] = g < GROUP ? *(const uint4*)(queries + g * DIM + 32 * c + 8 * t) : uint4{0, 0, 0, 0};
+    for (int from = part.begin + threadIdx.x / 32 * TILE; from < part.end; from += WARPS * TILE) {
+        const number *key_rows[2], *value_rows[4];  // all looked up before the first is read; of values tokens 2t + 0, 1, 8, 9
+#pragma unroll
+        for (int i = 0; i < 2; i++) key_rows[i] = layer.keys + part.row(min(from + 8 * i + g, part.end - 1)) + 8 * t;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            value_rows[i] = layer.values + part.row(min(from + 2 * t + i % 2 + i / 2 * 8, part.end - 1)) + 8 * g;
+        uint4 keys[2][DIM / 32], values[DIM / 64][4];
+#pragma unroll
+        for (int i = 0; i < 2 * (DIM / 32); i++)
+            keys[i % 2][i / 2] = read_fresh((const uint4*)(key_rows[i % 2] + 32 * (i / 2)));
+#pragma unroll
+        for (int i = 0; i < 4 * (DIM / 64); i++)
+            values[i / 4][i % 4] = read_fresh((const uint4*)(value_rows[i % 4] + 64 * (i / 4)));
+        float scores[2][4] = {}, highest = NOTHING;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+#pragma unroll
+            for (int c = 0; c < DIM / 32; c++) {
+                multiply(scores[half], query[c].x, 0, query[c].y, 0, keys[half][c].x, keys[half][c].y);
+                multiply(scores[half], query[c].z, 0, query[c].w, 0, keys[half][c].z, keys[half][c].w);
+            }
+            for (int i = 0; i < 2; i++) {
+                const bool there = from + 8 * half + 2 * t + i < part.end;
+                scores[half][i] = there ? scores[half][i] * SCALE : NOTHING;
+                highest = fmaxf(highest, scores[half][i]);
+            }
+        }
+        highest = fmaxf(highest, shuffle_xor(highest, 1));
+        highest = fmaxf(highest, shuffle_xor(highest, 2));
+        const float next = fmaxf(top, highest), shrink = power_of_two(top - next);
+        top = next;
+        total *= shrink;
+        unsigned weights[2];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float low = power_of_two(scores[half][0] - top), high = power_of_two(scores[half][1] - top);
+            total += low + high;
+            weights[half] = to_number(low) | (unsigned)to_number(high) << 16;
+        }
+#pragma unroll
+        for (int n = 0; n < DIM / 8; n++) sums[n][0] *= shrink, sums[n][1] *= shrink;
+#pragma unroll
+        for (int c = 0; c < DIM / 64; c++) {
+            const unsigned words[4][4] = {
+                {values[c][0].x, values[c][0].y, values[c][0].z, values[c][0].w},
+                {values[c][1].x, values[c][1].y, values[c][1].z, values[c][1].w},
+                {values[c][2].x, values[c][2].y, values[c][2].z, values[c][2].w},
+                {values[c][3].x, values[c][3].y, values[c][3].z, values[c][3].w}};
+#pragma unroll
+            for (int w = 0; w < 4; w++) {
+                multiply(sums[8 * c + 2 * w], weights[0], 0, weights[1], 0, low_halves(words[0][w], words[1][w]),
+                         low_halves(words[2][w], words[3][w]));
+                multiply(sums[8 * c + 2 * w + 1], weights[0], 0, weights[1], 0, high_halves(words[0][w], words[1][w]),
+                         high_halves(words[2][w], words[3][w]));
+            }
+        }
+    }
+    total += shuffle_xor(total, 1);
+    total += shuffle_xor(total, 2);
+}
+
+// Adds up what the splits of a sequence and head made; by one block, after all of them.
+__device__ __forceinline__ void merge_splits(const Scratch& scratch, const Part& part) {
+    for (int i = threadIdx.x; i < GROUP * DIM; i += THREADS) {
+        const int pair = part.sequence * KV_HEADS + part.head;
+        float top = NOTHING, total = 0, sum = 0;
+#pragma unroll 4
+        for (int split = 0; split < part.splits; split++)
+            top = fmaxf(top, read_fresh(scratch.split_weights + ((split * BATCH * KV_HEADS + pair) * GROUP + i / DIM) * 2));
+#pragma unroll 4
+        for (int split = 0; split < part.splits; split++) {
+            const int at = (split * BATCH * KV_HEADS + pair) * GROUP + i / DIM;
+            const float weight = power_of_two(read_fresh(scratch.split_weights + 2 * at) - top);
+            total += weight * read_fresh(scratch.split_weights + 2 * at + 1);
+            sum += weight * read_fresh(scratch.split_sums + (long long)at * DIM + i % DIM);
+        }
+        scratch.attended[part.sequence * QUERY_ROWS + part.head * GROUP * DIM + i] = to_number(sum / total);
+    }
+}
+
+__device__ __forceinline__ void attend_part(
+    Attention& shared, const Layer& layer, const Model& model, const Step& step, const Scratch& scratch, int item) {
+    const Part part(step, item);
+    if (part.is_empty()) return;
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const number* qkv = scratch.qkv + part.sequence * QKV_ROWS;
+    const int heads = GROUP + (part.has_new_token() ? 1 : 0);
+    for (int i = warp; i < heads; i += WARPS) {
+        if (i < GROUP)
+            rotate_head(shared.queries + i * DIM, qkv + (part.head * GROUP + i) * DIM, layer.query_norm, model, part.past);
+        else
+            rotate_head(layer.keys + part.row(part.past), qkv + QUERY_ROWS + part.head * DIM, layer.key_norm, model, part.past);
+    }
+    if (part.has_new_token() && warp == WARPS - 1 && threadIdx.x % 32 < DIM / 8) {
+        const uint4* values = (const uint4*)(qkv + QUERY_ROWS + (KV_HEADS + part.head) * DIM);
+        ((uint4*)(layer.values + part.row(part.past)))[threadIdx.x % 32] = read_fresh(values + threadIdx.x % 32);
+    }
+    sync_block();
+    float sums[DIM / 8][4] = {}, top = NOTHING, total = 0;
+    attend_tiles(layer, part, shared.queries, sums, top, total);
+    if (t == 0) shared.top[warp][g] = top, shared.total[warp][g] = total;
+    sync_block();
+    float highest = NOTHING;
+    for (int i = 0; i < WARPS; i++) highest = fmaxf(highest, shared.top[i][g]);
+    const float weight = power_of_two(top - highest);
+    if (g < GROUP)
+#pragma unroll
+        for (int n = 0; n < DIM / 8; n++) {
+            float* target = shared.sums[warp][g] + 64 * (n / 8) + 16 * t + n % 8;
+            target[0] = sums[n][0] * weight, target[8] = sums[n][1] * weight;
+        }
+    sync_block();
+    for (int i = threadIdx.x; i < GROUP * DIM; i += THREADS) {
+        const int head = i / DIM;
+        float best = NOTHING, all = 0, sum = 0;
+        for (int w = 0; w < WARPS; w++) best = fmaxf(best, shared.top[w][head]);
+        for (int w = 0; w < WARPS; w++) {
+            all += shared.total[w][head] * power_of_two(shared.top[w][head] - best);
+            sum += shared.sums[w][head][i % DIM];
+        }
+        if (part.splits == 1) {
+            scratch.attended[part.sequence * QUERY_ROWS + part.head * GROUP * DIM + i] = to_number(sum / all);
+            continue;
+        }
+        const int at = (item * GROUP + head);
+        scratch.split_sums[(long long)at * DIM + i % DIM] = sum;
+        if (i % DIM == 0) scratch.split_weights[2 * at] = best, scratch.split_weights[2 * at + 1] = all;
+    }
+    sync_block();
+    if (part.splits == 1) return;
+    unsigned* counter = scratch.counters + 2 + part.sequence * KV_HEADS + part.head;
+    if (threadIdx.x == 0) shared.before = count(counter);
+    sync_block();
+    if ((int)shared.before != part.splits - 1) return;
+    order_reads();
+    merge_splits(scratch, part);
+    if (threadIdx.x == 0) *counter = 0;
+}

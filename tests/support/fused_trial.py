@@ -1,0 +1,287 @@
+"""The fused decode kernel on a real GPU: right against PyTorch, then timed; prints a table. Needs PyTorch and cuda-bindings.
+
+    PYTHONPATH=runtime:tests python -m support.fused_trial
+
+Ends itself after 85 s. The kernel gives up where a block is missing, so nothing hangs.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import faulthandler
+import math
+import time
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from support.gpu_kernels import CooperativeKernel, compile_cubin
+from triune_runtime.targets.cuda.fused import decoder as fused
+from triune_runtime.targets.cuda.fused.shape import DecoderShape, DecoderWeights, Gpu, LayerWeights, cut
+from triune_runtime.targets.device.cuda import CudaDevice
+
+START = time.monotonic()
+LIMIT_S, BANDWIDTH = 85, 3.0e12  # bytes/s that reading reaches
+BASE = DecoderShape(
+    layers=28, hidden=1536, heads=12, kv_heads=2, head_dim=128, intermediate=8960, vocabulary=151936, epsilon=1e-6,
+    dtype="bfloat16", block_tokens=128, qkv_bias=True,
+)  # fmt: skip
+TINY = dataclasses.replace(BASE, layers=2, hidden=256, intermediate=1152, vocabulary=1000)
+QWEN3 = dataclasses.replace(TINY, heads=8, head_dim=64, qkv_bias=False, qk_norm=True, dtype="float16", block_tokens=32)
+PHASES = {"qkv": 1, "out": 2, "gate, up": 4, "down": 8, "head": 16}
+ERRORS = {"bfloat16": 2e-2, "float16": 3e-3}
+
+
+def say(*words: object) -> None:
+    print(f"[{time.monotonic() - START:5.1f}]", *words, flush=True)
+
+
+def this_gpu() -> Gpu:
+    found = torch.cuda.get_device_properties(0)
+    return Gpu(found.multi_processor_count, found.shared_memory_per_block_optin)
+
+
+class Weights:
+    """Random weights in the model's dtype, and caches."""
+
+    def __init__(self, shape: DecoderShape, blocks: int) -> None:
+        self.shape = shape
+        self.type = getattr(torch, shape.dtype)
+        generator = torch.Generator(device="cuda").manual_seed(1)
+
+        def draw(*size: int, scale: float = 1.0, mean: float = 0.0) -> Tensor:
+            found = torch.empty(size, device="cuda", dtype=self.type)
+            return found.normal_(mean, scale, generator=generator)
+
+        s, query, kv = shape, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        self.embedding, self.norm = draw(s.vocabulary, s.hidden), draw(s.hidden, scale=0.1, mean=1)
+        self.head = draw(s.vocabulary, s.hidden, scale=0.02)
+        frequencies = 1e4 ** (-torch.arange(0, s.head_dim, 2, device="cuda") / s.head_dim)
+        angles = torch.arange(4096, device="cuda")[:, None] * frequencies
+        self.cosines, self.sines = angles.cos().to(self.type), angles.sin().to(self.type)
+        self.layers: list[dict[str, Tensor]] = []
+        for _ in range(s.layers):
+            layer = {name: draw(s.hidden, scale=0.1, mean=1) for name in ("attention_norm", "mlp_norm")}
+            layer |= {
+                "qkv": draw(query + 2 * kv, s.hidden, scale=s.hidden**-0.5), "out": draw(s.hidden, query, scale=query**-0.5),
+                "gate_up": draw(2 * s.intermediate, s.hidden, scale=s.hidden**-0.5),
+                "down": draw(s.hidden, s.intermediate, scale=s.intermediate**-0.5),
+            }  # fmt: skip
+            layer |= {name: draw(blocks, s.block_tokens, s.kv_heads, s.head_dim) for name in ("keys", "values")}
+            if s.qkv_bias:
+                layer["bias"] = draw(query + 2 * kv, scale=0.3)
+            if s.qk_norm:
+                layer |= {name: draw(s.head_dim, scale=0.1, mean=1) for name in ("query_norm", "key_norm")}
+            self.layers.append(layer)
+
+    @property
+    def addresses(self) -> DecoderWeights:
+        """Queries, keys and values are parts of one matrix, and so are gate and up."""
+        s, query, kv = self.shape, self.shape.heads * self.shape.head_dim, self.shape.kv_heads * self.shape.head_dim
+        layers = []
+        for w in self.layers:
+            at = {name: tensor.data_ptr() for name, tensor in w.items()}
+            plain = ("attention_norm", "out", "mlp_norm", "down", "keys", "values", "query_norm", "key_norm")
+            names = {name: at[name] for name in plain if name in at}
+            starts = {"query": 0, "key": query, "value": query + kv}
+            names |= {name: at["qkv"] + 2 * row * s.hidden for name, row in starts.items()}
+            if s.qkv_bias:
+                names |= {f"{name}_bias": at["bias"] + 2 * row for name, row in starts.items()}
+            gate = at["gate_up"]
+            layers.append(LayerWeights(**names, gate=gate, up=gate + 2 * s.intermediate * s.hidden))
+        return DecoderWeights(
+            layers=tuple(layers), embedding=self.embedding.data_ptr(), norm=self.norm.data_ptr(), head=self.head.data_ptr(),
+            cosines=self.cosines.data_ptr(), sines=self.sines.data_ptr(),
+        )  # fmt: skip
+
+
+class Inputs:
+    """Of `len(lengths)` sequences that have so many tokens each; blocks in any order."""
+
+    def __init__(self, shape: DecoderShape, lengths: list[int]) -> None:
+        self.lengths, batch = lengths, len(lengths)
+        most = max(lengths) // shape.block_tokens + 1
+        self.blocks = batch * most
+        self.table = torch.randperm(self.blocks, device="cuda", dtype=torch.int32).reshape(batch, most)
+        self.past = torch.tensor(lengths, device="cuda", dtype=torch.int32)
+        self.ids = torch.randint(0, shape.vocabulary, (batch,), device="cuda")
+        self.logits = torch.zeros(batch, shape.vocabulary, device="cuda")
+
+    @property
+    def addresses(self) -> fused.StepAddresses:
+        return fused.StepAddresses(
+            input_ids=self.ids.data_ptr(), past_seqlens=self.past.data_ptr(), block_table=self.table.data_ptr(),
+            most_blocks=self.table.shape[1], logits=self.logits.data_ptr(),
+        )  # fmt: skip
+
+
+def expected(weights: Weights, inputs: Inputs) -> Tensor:
+    """Logits in float32 throughout; takes the new rows of the caches from its own numbers."""
+    s, rows = weights.shape, []
+    for n, past in enumerate(inputs.lengths):
+        cosine, sine = weights.cosines[past].float(), weights.sines[past].float()
+
+        def norm(x: Tensor, gain: Tensor) -> Tensor:
+            return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + s.epsilon) * gain.float()
+
+        def rotate(x: Tensor, cosine: Tensor = cosine, sine: Tensor = sine) -> Tensor:
+            low, high = x.chunk(2, -1)
+            return torch.cat([low * cosine - high * sine, high * cosine + low * sine], -1)
+
+        x = weights.embedding[inputs.ids[n]].float()
+        for w in weights.layers:
+            qkv = w["qkv"].float() @ norm(x, w["attention_norm"])
+            if s.qkv_bias:
+                qkv = qkv + w["bias"].float()
+            q, k, v = qkv.reshape(-1, s.head_dim).split([s.heads, s.kv_heads, s.kv_heads])
+            if s.qk_norm:
+                q, k = norm(q, w["query_norm"]), norm(k, w["key_norm"])
+            kept = [w[c][inputs.table[n].long()].reshape(-1, s.kv_heads, s.head_dim)[:past].float() for c in ("keys", "values")]
+            k, v = torch.cat([kept[0], rotate(k)[None]]), torch.cat([kept[1], v[None]])
+            k, v = (t.repeat_interleave(s.heads // s.kv_heads, 1).transpose(0, 1) for t in (k, v))
+            p = (k @ rotate(q)[..., None] / math.sqrt(s.head_dim)).softmax(1)
+            x = x + w["out"].float() @ (p * v).sum(1).reshape(-1)
+            gate, up = (w["gate_up"].float() @ norm(x, w["mlp_norm"])).chunk(2)
+            x = x + w["down"].float() @ (torch.nn.functional.silu(gate) * up)
+        rows.append(weights.head.float() @ norm(x, weights.norm))
+    return torch.stack(rows)
+
+
+class Wanted(NamedTuple):
+    """A kernel to compile."""
+
+    shape: DecoderShape
+    batch: int
+    phases: int = 0x1F
+    attention: bool = True
+
+
+def compile_all(wanted: list[Wanted], gpu: Gpu) -> dict[Wanted, bytes]:
+    major, minor = torch.cuda.get_device_capability()
+
+    def one(w: Wanted) -> bytes:
+        work = cut(w.shape, w.batch, gpu, w.phases, w.attention)
+        assert work is not None, f"{w} is not supported on {gpu}"
+        return compile_cubin(fused.kernel_source(), f"sm_{major}{minor}", fused.define_options(work.constants))
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        return dict(zip(wanted, pool.map(one, wanted), strict=True))
+
+
+class Trial:
+    def __init__(self) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.zeros(1, device="cuda")
+        self.device, self.gpu = CudaDevice(), this_gpu()
+        self.stream = torch.cuda.ExternalStream(self.device.stream)
+        self.cubins: dict[Wanted, bytes] = {}
+
+    def decoder(self, wanted: Wanted, weights: Weights, inputs: Inputs) -> tuple[fused.FusedDecoder, CooperativeKernel]:
+        kernels: list[CooperativeKernel] = []
+
+        def load(source: str, name: str, options: tuple[str, ...]) -> CooperativeKernel:
+            kernels.append(CooperativeKernel(self.cubins[wanted], name))
+            return kernels[0]
+
+        torch.cuda.synchronize()
+        made = fused.FusedDecoder(
+            weights.shape, wanted.batch, self.gpu, weights=weights.addresses, addresses=inputs.addresses, device=self.device,
+            compile_kernel=load, phases=wanted.phases, attention=wanted.attention,
+        )  # fmt: skip
+        return made, kernels[0]
+
+    def right(self, shape: DecoderShape, lengths: list[int], title: str) -> None:
+        """Raises:
+        AssertionError: the logits are further from PyTorch's than `ERRORS` says.
+        """
+        inputs = Inputs(shape, lengths)
+        weights = Weights(shape, inputs.blocks)
+        reference = expected(weights, inputs)
+        decoder, _ = self.decoder(Wanted(shape, len(lengths)), weights, inputs)
+        replay = self.device.capture(lambda: decoder.enqueue(self.device.stream))
+        assert replay is not None, "the step cannot be recorded"
+        for run in range(3):
+            inputs.logits.zero_()
+            torch.cuda.synchronize()
+            replay()
+            self.device.synchronize()
+            errors = ((inputs.logits - reference).norm(dim=1) / reference.norm(dim=1)).tolist()
+            say(f"{title}, batch {len(lengths)}, run {run}: errors", " ".join(f"{e:.1e}" for e in errors))
+            assert max(errors) < ERRORS[shape.dtype], "wrong"
+
+    def time_us(self, wanted: Wanted, weights: Weights, inputs: Inputs, runs: int = 12) -> float:
+        """Microseconds of one step inside a CUDA graph, the median of `runs`."""
+        decoder, kernel = self.decoder(wanted, weights, inputs)
+        replay = self.device.capture(lambda: decoder.enqueue(self.device.stream))
+        assert replay is not None, "the step cannot be recorded"
+        if kernel.local_bytes:
+            say(f"{wanted[1:]}: {kernel.local_bytes} bytes of registers spilled")
+        events: list[tuple[Any, Any]] = []
+        for _ in range(runs + 2):
+            pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+            pair[0].record(self.stream)
+            replay()
+            pair[1].record(self.stream)
+            events.append(pair)
+        self.device.synchronize()
+        return 1e3 * sorted(a.elapsed_time(b) for a, b in events[2:])[runs // 2]
+
+
+def phase_bytes(s: DecoderShape) -> dict[str, int]:
+    query, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    return {
+        "qkv": 2 * s.layers * (query + 2 * kv) * s.hidden, "out": 2 * s.layers * query * s.hidden,
+        "gate, up": 4 * s.layers * s.intermediate * s.hidden, "down": 2 * s.layers * s.intermediate * s.hidden,
+        "head": 2 * s.vocabulary * s.hidden,
+    }  # fmt: skip
+
+
+def timings(trial: Trial) -> None:
+    lengths = {(b, c): [c] * b for c in (512, 2000) for b in (1, 2, 4, 8)}
+    weights = Weights(BASE, 8 * 16)
+    sizes = phase_bytes(BASE)
+
+    def line(title: str, us: float, size: int) -> None:
+        say(f"{title:28} {us:8.1f} us  {size / us / 1e3:7.0f} GB/s  {100 * size / us / 1e-6 / BANDWIDTH:5.1f}% of 3.0 TB/s")
+
+    for (batch, context), each in lengths.items():
+        us = trial.time_us(Wanted(BASE, batch), weights, Inputs(BASE, each))
+        cache = batch * context * BASE.layers * BASE.kv_heads * BASE.head_dim * 4
+        line(f"step, batch {batch}, context {context}", us, sum(sizes.values()) + cache)
+    for batch in (1, 8):
+        inputs = Inputs(BASE, [512] * batch)
+        for name, bit in PHASES.items():
+            line(f"{name} alone, batch {batch}", trial.time_us(Wanted(BASE, batch, bit, False), weights, inputs), sizes[name])
+        us = trial.time_us(Wanted(BASE, batch, 0, True), weights, inputs)
+        say(f"attention alone, batch {batch}: {us:.1f} us, a layer {us / BASE.layers:.2f}")
+        us = trial.time_us(Wanted(BASE, batch, 0x1F, False), weights, inputs)
+        line(f"all but attention, batch {batch}", us, sum(sizes.values()))
+
+
+def main() -> None:
+    faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+    trial = Trial()
+    say(torch.cuda.get_device_name(), trial.gpu)
+    small = dataclasses.replace(BASE, layers=2)
+    checks = [
+        (TINY, [300], "tiny qwen2"), (QWEN3, [0, 5], "tiny qwen3"), (TINY, [1, 127, 128, 513], "tiny qwen2"),
+        (QWEN3, [0, 700, 31, 32, 64, 1, 255, 100], "tiny qwen3"), (small, [512], "2 layers of 1.5B"),
+        (small, [2000, 0, 17, 512, 128, 127, 1030, 300], "2 layers of 1.5B"),
+    ]  # fmt: skip
+    wanted = [Wanted(shape, len(lengths)) for shape, lengths, _ in checks]
+    wanted += [Wanted(BASE, batch) for batch in (1, 2, 4, 8)]
+    for batch in (1, 8):
+        wanted += [Wanted(BASE, batch, bit, False) for bit in (*PHASES.values(), 0x1F)] + [Wanted(BASE, batch, 0, True)]
+    trial.cubins = compile_all(wanted, trial.gpu)
+    say(f"{len(wanted)} kernels compiled")
+    for check in checks:
+        trial.right(*check)
+    torch.cuda.empty_cache()
+    timings(trial)
+    faulthandler.cancel_dump_traceback_later()
+
+
+if __name__ == "__main__":
+    main()
