@@ -217,6 +217,6 @@ inline unsigned count(unsigned* counter) {
     return (*counter)++;
 }
 inline unsigned look(const unsigned* counter) { return *counter; }
-inline void order_reads() {}
+inline void order() {}
 inline void wait_a_little() { host::yield(); }
 inline void give_up() { host::failed = true, host::yield(); }

@@ -9,6 +9,7 @@ constexpr float NOTHING = -1e30f;        // a score below all others; finite, so
 
 struct Attention {           // in shared memory
     number queries[8 * DIM];  // rotated; of GROUP heads
+    number key[DIM], value[DIM];  // of the new token
     float top[WARPS][8], total[WARPS][8];
     float sums[WARPS][GROUP][DIM];
     unsigned before;
@@ -60,14 +61,51 @@ struct Part {  // a block's part of a layer's attention
 
 constexpr int PARTS = BATCH * KV_HEADS * SPLITS;
 
-// Brings a block's first tiles into the L2 cache, while other blocks still compute the queries.
-__device__ __forceinline__ void prefetch_cache(const Layer& layer, const Step& step) {
-    if (blockIdx.x >= PARTS) return;
-    const Part part(step, blockIdx.x);
+// A warp's keys and values of 16 tokens, read before the queries are there. Lane (g, t) has of keys tokens g and g + 8, of
+// values tokens 2t + 0, 1, 8, 9. In place of rows that are not there, or not yet, it reads others.
+struct Tile {
+    uint4 keys[2][DIM / 32], values[DIM / 64][4];
+
+    __device__ __forceinline__ void load(const Layer& layer, const Part& part, int from) {
+        const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4, last = max(0, min(part.end, part.past) - 1);
+        const number *key_rows[2], *value_rows[4];  // all looked up before the first is read
+#pragma unroll
+        for (int i = 0; i < 2; i++) key_rows[i] = layer.keys + part.row(min(from + 8 * i + g, last)) + 8 * t;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            value_rows[i] = layer.values + part.row(min(from + 2 * t + i % 2 + i / 2 * 8, last)) + 8 * g;
+#pragma unroll
+        for (int i = 0; i < 2 * (DIM / 32); i++)
+            keys[i % 2][i / 2] = read_fresh((const uint4*)(key_rows[i % 2] + 32 * (i / 2)));
+#pragma unroll
+        for (int i = 0; i < 4 * (DIM / 64); i++)
+            values[i / 4][i % 4] = read_fresh((const uint4*)(value_rows[i % 4] + 64 * (i / 4)));
+    }
+
+    // The new token's row, and in place of those behind it, whose weights are zero, too: what was read there may be no numbers.
+    __device__ __forceinline__ void put_new_token(const Attention& shared, int past, int from) {
+        const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+        for (int i = 0; i < 2 * (DIM / 32); i++)
+            if (from + 8 * (i % 2) + g >= past) keys[i % 2][i / 2] = *(const uint4*)(shared.key + 32 * (i / 2) + 8 * t);
+#pragma unroll
+        for (int i = 0; i < 4 * (DIM / 64); i++)
+            if (from + 2 * t + i % 2 + i % 4 / 2 * 8 >= past)
+                values[i / 4][i % 4] = *(const uint4*)(shared.value + 64 * (i / 4) + 8 * g);
+    }
+};
+
+__device__ __forceinline__ int first_token(const Part& part) { return part.begin + threadIdx.x / 32 * TILE; }
+
+// Reads a block's first tiles, and brings the next ones into the L2 cache.
+__device__ __forceinline__ void begin_part(Tile& tile, const Layer& layer, const Step& step, int item) {
+    if (item >= PARTS) return;
+    const Part part(step, item);
     if (part.is_empty()) return;
-    constexpr int LINES = (2 * DIM + 127) / 128;  // 128-byte lines of a token's row
-    const int last = min(part.end, min(part.past, part.begin + 4 * TILE * WARPS));
-    for (int i = threadIdx.x; i < (last - part.begin) * LINES; i += THREADS) {
+    if (first_token(part) < part.end) tile.load(layer, part, first_token(part));
+    constexpr int LINES = (2 * DIM + 127) / 128, FROM = TILE * WARPS, TO = 4 * FROM;  // 128-byte lines of a token's row; tokens
+    const int tokens = min(part.past, min(part.end, part.begin + TO)) - part.begin;
+    for (int i = threadIdx.x + FROM * LINES; i < tokens * LINES; i += THREADS) {
         const long long at = part.row(part.begin + i / LINES) + i % LINES * 64;
         prefetch(layer.keys + at);
         prefetch(layer.values + at);
@@ -110,34 +148,24 @@ __device__ __forceinline__ void rotate_head(
 // The sums of a warp's tiles: sums [GROUP, DIM] in the layout of tensor core products, and of each head the highest score and
 // the sum of weights. Lane (g, t) has head g; tile n's columns are dims 64 * (n / 8) + 8 * column + n % 8.
 __device__ __forceinline__ void attend_tiles(
-    const Layer& layer, const Part& part, const number* queries, float (&sums)[DIM / 8][4], float& top, float& total) {
+    const Attention& shared, Tile& tile, const Layer& layer, const Part& part, float (&sums)[DIM / 8][4], float& top,
+    float& total) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     constexpr float SCALE = 1.4426950408889634f / ROOT_OF_DIM;  // scores as powers of two
     uint4 query[DIM / 32];
 #pragma unroll
     for (int c = 0; c < DIM / 32; c++)
-        query[c] = g < GROUP ? *(const uint4*)(queries + g * DIM + 32 * c + 8 * t) : uint4{0, 0, 0, 0};
-    for (int from = part.begin + threadIdx.x / 32 * TILE; from < part.end; from += WARPS * TILE) {
-        const number *key_rows[2], *value_rows[4];  // all looked up before the first is read; of values tokens 2t + 0, 1, 8, 9
-#pragma unroll
-        for (int i = 0; i < 2; i++) key_rows[i] = layer.keys + part.row(min(from + 8 * i + g, part.end - 1)) + 8 * t;
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            value_rows[i] = layer.values + part.row(min(from + 2 * t + i % 2 + i / 2 * 8, part.end - 1)) + 8 * g;
-        uint4 keys[2][DIM / 32], values[DIM / 64][4];
-#pragma unroll
-        for (int i = 0; i < 2 * (DIM / 32); i++)
-            keys[i % 2][i / 2] = read_fresh((const uint4*)(key_rows[i % 2] + 32 * (i / 2)));
-#pragma unroll
-        for (int i = 0; i < 4 * (DIM / 64); i++)
-            values[i / 4][i % 4] = read_fresh((const uint4*)(value_rows[i % 4] + 64 * (i / 4)));
+        query[c] = g < GROUP ? *(const uint4*)(shared.queries + g * DIM + 32 * c + 8 * t) : uint4{0, 0, 0, 0};
+    for (int from = first_token(part); from < part.end; from += WARPS * TILE) {
+        if (from != first_token(part)) tile.load(layer, part, from);
+        tile.put_new_token(shared, part.past, from);
         float scores[2][4] = {}, highest = NOTHING;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
 #pragma unroll
             for (int c = 0; c < DIM / 32; c++) {
-                multiply(scores[half], query[c].x, 0, query[c].y, 0, keys[half][c].x, keys[half][c].y);
-                multiply(scores[half], query[c].z, 0, query[c].w, 0, keys[half][c].z, keys[half][c].w);
+                multiply(scores[half], query[c].x, 0, query[c].y, 0, tile.keys[half][c].x, tile.keys[half][c].y);
+                multiply(scores[half], query[c].z, 0, query[c].w, 0, tile.keys[half][c].z, tile.keys[half][c].w);
             }
             for (int i = 0; i < 2; i++) {
                 const bool there = from + 8 * half + 2 * t + i < part.end;
@@ -162,10 +190,10 @@ __device__ __forceinline__ void attend_tiles(
 #pragma unroll
         for (int c = 0; c < DIM / 64; c++) {
             const unsigned words[4][4] = {
-                {values[c][0].x, values[c][0].y, values[c][0].z, values[c][0].w},
-                {values[c][1].x, values[c][1].y, values[c][1].z, values[c][1].w},
-                {values[c][2].x, values[c][2].y, values[c][2].z, values[c][2].w},
-                {values[c][3].x, values[c][3].y, values[c][3].z, values[c][3].w}};
+                {tile.values[c][0].x, tile.values[c][0].y, tile.values[c][0].z, tile.values[c][0].w},
+                {tile.values[c][1].x, tile.values[c][1].y, tile.values[c][1].z, tile.values[c][1].w},
+                {tile.values[c][2].x, tile.values[c][2].y, tile.values[c][2].z, tile.values[c][2].w},
+                {tile.values[c][3].x, tile.values[c][3].y, tile.values[c][3].z, tile.values[c][3].w}};
 #pragma unroll
             for (int w = 0; w < 4; w++) {
                 multiply(sums[8 * c + 2 * w], weights[0], 0, weights[1], 0, low_halves(words[0][w], words[1][w]),
@@ -199,7 +227,7 @@ __device__ __forceinline__ void merge_splits(const Scratch& scratch, const Part&
 }
 
 __device__ __forceinline__ void attend_part(
-    Attention& shared, const Layer& layer, const Model& model, const Step& step, const Scratch& scratch, int item) {
+    Attention& shared, Tile& tile, const Layer& layer, const Model& model, const Step& step, const Scratch& scratch, int item) {
     const Part part(step, item);
     if (part.is_empty()) return;
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -209,15 +237,20 @@ __device__ __forceinline__ void attend_part(
         if (i < GROUP)
             rotate_head(shared.queries + i * DIM, qkv + (part.head * GROUP + i) * DIM, layer.query_norm, model, part.past);
         else
-            rotate_head(layer.keys + part.row(part.past), qkv + QUERY_ROWS + part.head * DIM, layer.key_norm, model, part.past);
+            rotate_head(shared.key, qkv + QUERY_ROWS + part.head * DIM, layer.key_norm, model, part.past);
     }
     if (part.has_new_token() && warp == WARPS - 1 && threadIdx.x % 32 < DIM / 8) {
         const uint4* values = (const uint4*)(qkv + QUERY_ROWS + (KV_HEADS + part.head) * DIM);
-        ((uint4*)(layer.values + part.row(part.past)))[threadIdx.x % 32] = read_fresh(values + threadIdx.x % 32);
+        ((uint4*)shared.value)[threadIdx.x % 32] = read_fresh(values + threadIdx.x % 32);
     }
     sync_block();
+    if (part.has_new_token() && threadIdx.x < DIM / 4) {  // for later steps; this one's tiles have it from shared memory
+        const bool is_key = threadIdx.x < DIM / 8;
+        number* row = (is_key ? layer.keys : layer.values) + part.row(part.past);
+        ((uint4*)row)[threadIdx.x % (DIM / 8)] = ((const uint4*)(is_key ? shared.key : shared.value))[threadIdx.x % (DIM / 8)];
+    }
     float sums[DIM / 8][4] = {}, top = NOTHING, total = 0;
-    attend_tiles(layer, part, shared.queries, sums, top, total);
+    attend_tiles(shared, tile, layer, part, sums, top, total);
     if (t == 0) shared.top[warp][g] = top, shared.total[warp][g] = total;
     sync_block();
     float highest = NOTHING;
@@ -252,7 +285,7 @@ __device__ __forceinline__ void attend_part(
     if (threadIdx.x == 0) shared.before = count(counter);
     sync_block();
     if ((int)shared.before != part.splits - 1) return;
-    order_reads();
+    order();
     merge_splits(scratch, part);
     if (threadIdx.x == 0) *counter = 0;
 }

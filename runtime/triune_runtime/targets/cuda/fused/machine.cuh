@@ -80,17 +80,20 @@ __device__ __forceinline__ number read_fresh(const number* at) {
 // Brings the 128 bytes around `at` into the L2 cache.
 __device__ __forceinline__ void prefetch(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
-// Adds one to a counter: who then reads the sum with `look` sees all that this thread's block had written before.
+// Adds one to a counter: who then reads the sum with `look`, or counts and then calls `order`, sees all that this thread's
+// block had written before its last `sync_block`.
+__device__ __forceinline__ void order() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 __device__ __forceinline__ unsigned count(unsigned* counter) {
-    __threadfence();
-    return atomicAdd(counter, 1u);
+    unsigned before;
+    order();
+    asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+    return before;
 }
 __device__ __forceinline__ unsigned look(const unsigned* counter) {
     unsigned v;
     asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(counter) : "memory");
     return v;
 }
-__device__ __forceinline__ void order_reads() { __threadfence(); }
 __device__ __forceinline__ void wait_a_little() {}
 __device__ __forceinline__ void give_up() { __trap(); }
 #endif

@@ -67,7 +67,8 @@ __device__ __forceinline__ void load_gains(const Shared& shared, const number* g
     for (int i = threadIdx.x; i < HIDDEN / 8; i += THREADS) ((uint4*)shared.gains)[i] = ((const uint4*)gains)[i];
 }
 
-// RMSNorm with the gains that are loaded of `row(sequence)` [HIDDEN] of every sequence into the shared vector; WARPS / BATCH warps a sequence.
+// RMSNorm, with the gains that are loaded, of `row(sequence)` [HIDDEN] of every sequence into the shared vector; WARPS / BATCH
+// warps a sequence.
 template <class Row>
 __device__ __forceinline__ void normalize(const Shared& shared, Row row) {
     constexpr int TOGETHER = 32 * WARPS / BATCH, EACH = (HIDDEN / 8 + TOGETHER - 1) / TOGETHER, AT_ONCE = EACH < 8 ? EACH : 8;
@@ -224,6 +225,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(
         auto entering = [&](int sequence) {
             return i ? (const number*)hidden + sequence * HIDDEN : model.embedding + input_ids[sequence] * HIDDEN;
         };
+        Tile tile;
         if (runs(QKV)) {
             if (i == 0)  // the residual stream begins with the embedding
                 for (int at = blockIdx.x * THREADS + threadIdx.x; at < BATCH * HIDDEN; at += BLOCKS * THREADS)
@@ -240,11 +242,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(
                 [&](float early, int group, int sequence, int row, float sum, float) {
                     qkv[sequence * QKV_ROWS + 16 * group + row] = to_number(rounded(sum) + early);
                 });
-            meet(scratch, meetings, [&] { prefetch_cache(layer, step); });
+            meet(scratch, meetings, [&] {
+                if (ATTENTION) begin_part(tile, layer, step, blockIdx.x);
+            });
         }
         if (ATTENTION) {
-            for (int item = blockIdx.x; item < PARTS; item += BLOCKS)
-                attend_part(*(Attention*)shared.vector, layer, model, step, scratch, item);
+            for (int item = blockIdx.x; item < PARTS; item += BLOCKS) {
+                if (item >= BLOCKS || !runs(QKV)) begin_part(tile, layer, step, item);
+                attend_part(*(Attention*)shared.vector, tile, layer, model, step, scratch, item);
+            }
             meet(scratch, meetings, [] {});
         }
         if (runs(OUT)) {
@@ -269,6 +275,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(
             meet(scratch, meetings, [&] { load_gains(shared, next); });
         }
     }
+    if (runs(END))  // meetings alone, to measure them
+        for (int i = 0; i < LAYERS; i++) meet(scratch, meetings, [] {});
     if (runs(HEAD))
         product<HEAD>(stream, shared, normalized, nothing, [&](float, int group, int sequence, int row, float sum, float) {
             const int at = 16 * group + row;
