@@ -65,12 +65,12 @@ class Trial:
         self.past = memory.put(np.array(lengths, np.int32))
         self.ids = memory.put(self.tokens)
         self.logits_at = memory.allocate(4 * len(lengths) * model.vocabulary)
-        addresses = StepAddresses(
+        self.addresses = StepAddresses(
             input_ids=self.ids, past_seqlens=self.past, block_table=memory.put(self.table), most_blocks=most,
             logits=self.logits_at,
         )  # fmt: skip
         self.decoder = FusedDecoder(
-            shape_of(model, block_tokens), len(lengths), gpu, weights=weights, addresses=addresses, device=memory,
+            shape_of(model, block_tokens), len(lengths), gpu, weights=weights, device=memory,
             compile_kernel=compile_for_host(folder),
         )  # fmt: skip
 
@@ -81,7 +81,7 @@ class Trial:
     def step(self) -> None:
         """Run one, and compare its logits and all of the caches."""
         model = self.model
-        self.decoder.enqueue(0)
+        self.decoder.enqueue(0, self.addresses)
         logits = self.memory.read(self.logits_at, (len(self.lengths), model.vocabulary), np.float32)
         stored = [self.memory.read(at, self.caches[0].shape, np.uint16) for at in self.cache_at]
         found = [numbers(cache, model.dtype) for cache in stored]

@@ -8,11 +8,18 @@ from typing import Any
 import numpy as np
 from cuda.bindings import driver, nvrtc
 
+from triune_runtime.targets.device.cuda import CudaError
+
 
 def checked(answer: tuple[Any, ...]) -> Any:
-    """What a call returned beside its error code."""
+    """What a call returned beside its error code.
+
+    Raises:
+        CudaError: it failed.
+    """
     code, *values = answer
-    assert int(code) == 0, f"{code!r}"
+    if int(code):
+        raise CudaError(f"{code!r}")
     return values[0] if len(values) == 1 else values
 
 

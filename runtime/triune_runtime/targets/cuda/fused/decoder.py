@@ -42,7 +42,7 @@ class StepAddresses:
     input_ids: int  # int64 [batch]
     past_seqlens: int  # int32 [batch]
     block_table: int  # int32 [batch, most_blocks]
-    most_blocks: int
+    most_blocks: int  # of a sequence, in the table
     logits: int  # float32 [batch, vocabulary]
 
 
@@ -72,7 +72,6 @@ class FusedDecoder:
         gpu: Gpu,
         *,
         weights: DecoderWeights,
-        addresses: StepAddresses,
         device: Device,
         compile_kernel: Callable[[str, str, tuple[str, ...]], Kernel],
         phases: int = 0x1F,
@@ -86,29 +85,26 @@ class FusedDecoder:
         """
         work = cut(shape, batch, gpu, phases, attention)
         assert work is not None, f"asked for {shape} at {batch}, which `supports` refuses"
-        assert len(weights.layers) == shape.layers, f"{len(weights.layers)} layers' weights for {shape.layers}"
-        assert all(address % 16 == 0 for address in weights.table), "weights must begin at multiples of 16 bytes"
-        table = device.host((len(weights.table),), np.uint64)
-        table[:] = weights.table
-        at = device.allocate(table.nbytes)
-        device.upload(at, table)
-        device.synchronize()
-        scratch = [device.allocate(size) for size in work.scratch.values()]
-        self._arguments = (
-            np.uint64(at),
-            np.uint64(addresses.input_ids),
-            np.uint64(addresses.past_seqlens),
-            np.uint64(addresses.block_table),
-            np.int32(addresses.most_blocks),
-            np.uint64(addresses.logits),
-            *(np.uint64(address) for address in scratch),
-        )
-        self._blocks = gpu.multiprocessors
-        self._shared_bytes = work.shared_bytes
+        self._device, self._layers = device, shape.layers
+        self._host_table = device.host((len(weights.table),), np.uint64)
+        self._table = device.allocate(self._host_table.nbytes)
+        self.bind(weights)
+        self._scratch = [np.uint64(device.allocate(size)) for size in work.scratch.values()]
+        self._blocks, self._shared_bytes = gpu.multiprocessors, work.shared_bytes
         self._kernel = compile_kernel(kernel_source(), KERNEL, define_options(work.constants))
 
-    def enqueue(self, stream: int) -> None:
+    def bind(self, weights: DecoderWeights) -> None:
+        """Let weights and caches be these from now on, in recorded steps, too. Waits until what is queued is done."""
+        assert len(weights.layers) == self._layers, f"{len(weights.layers)} layers' weights for {self._layers}"
+        assert all(address % 16 == 0 for address in weights.table), "weights must begin at multiples of 16 bytes"
+        self._device.synchronize()
+        self._host_table[:] = weights.table
+        self._device.upload(self._table, self._host_table)
+        self._device.synchronize()
+
+    def enqueue(self, stream: int, at: StepAddresses) -> None:
         """Queue one step: reads what lies at the addresses then, appends to the caches, writes logits. May be recorded."""
-        self._kernel.launch(
-            stream, (self._blocks, 1, 1), (32 * WARPS, 1, 1), self._arguments, self._shared_bytes, cooperative=True
-        )
+        addresses = [np.uint64(a) for a in (self._table, at.input_ids, at.past_seqlens, at.block_table)]
+        arguments = (*addresses, np.int32(at.most_blocks), np.uint64(at.logits), *self._scratch)
+        block = (32 * WARPS, 1, 1)
+        self._kernel.launch(stream, (self._blocks, 1, 1), block, arguments, self._shared_bytes, cooperative=True)
