@@ -26,6 +26,9 @@ using std::min;
 struct uint4 {
     unsigned x, y, z, w;
 };
+struct float4 {
+    float x, y, z, w;
+};
 struct Index {
     unsigned x;
 };

@@ -12,6 +12,7 @@ struct Attention {           // in shared memory
     number key[DIM], value[DIM];  // of the new token
     float top[WARPS][8], total[WARPS][8];
     float sums[WARPS][GROUP][DIM];
+    float split_top[SPLITS][8], split_total[SPLITS][8];
     unsigned before;
 };
 
@@ -208,22 +209,30 @@ __device__ __forceinline__ void attend_tiles(
 }
 
 // Adds up what the splits of a sequence and head made; by one block, after all of them.
-__device__ __forceinline__ void merge_splits(const Scratch& scratch, const Part& part) {
-    for (int i = threadIdx.x; i < GROUP * DIM; i += THREADS) {
-        const int pair = part.sequence * KV_HEADS + part.head;
-        float top = NOTHING, total = 0, sum = 0;
-#pragma unroll 4
-        for (int split = 0; split < part.splits; split++)
-            top = fmaxf(top, read_fresh(scratch.split_weights + ((split * BATCH * KV_HEADS + pair) * GROUP + i / DIM) * 2));
-#pragma unroll 4
-        for (int split = 0; split < part.splits; split++) {
-            const int at = (split * BATCH * KV_HEADS + pair) * GROUP + i / DIM;
-            const float weight = power_of_two(read_fresh(scratch.split_weights + 2 * at) - top);
-            total += weight * read_fresh(scratch.split_weights + 2 * at + 1);
-            sum += weight * read_fresh(scratch.split_sums + (long long)at * DIM + i % DIM);
-        }
-        scratch.attended[part.sequence * QUERY_ROWS + part.head * GROUP * DIM + i] = to_number(sum / total);
+__device__ __forceinline__ void merge_splits(Attention& shared, const Scratch& scratch, const Part& part) {
+    const int first = (part.sequence * KV_HEADS + part.head) * GROUP, next = BATCH * KV_HEADS * GROUP;  // of a split's heads
+    for (int i = threadIdx.x; i < part.splits * GROUP; i += THREADS) {
+        const float* weights = scratch.split_weights + 2 * (i / GROUP * next + first + i % GROUP);
+        shared.split_top[i / GROUP][i % GROUP] = read_fresh(weights);
+        shared.split_total[i / GROUP][i % GROUP] = read_fresh(weights + 1);
     }
+    sync_block();
+    const int head = threadIdx.x * 4 / DIM;
+    if (head >= GROUP) return;
+    const float4* sums = (const float4*)(scratch.split_sums + (long long)first * DIM) + threadIdx.x;
+    float top = NOTHING, total = 0;
+    float4 sum{0, 0, 0, 0};
+    for (int split = 0; split < part.splits; split++) top = fmaxf(top, shared.split_top[split][head]);
+#pragma unroll 8
+    for (int split = 0; split < part.splits; split++) {
+        const float4 its = read_fresh(sums + (long long)split * next * (DIM / 4));
+        const float weight = power_of_two(shared.split_top[split][head] - top);
+        total += weight * shared.split_total[split][head];
+        sum.x += weight * its.x, sum.y += weight * its.y, sum.z += weight * its.z, sum.w += weight * its.w;
+    }
+    number* target = scratch.attended + part.sequence * QUERY_ROWS + part.head * GROUP * DIM + 4 * threadIdx.x;
+    target[0] = to_number(sum.x / total), target[1] = to_number(sum.y / total);
+    target[2] = to_number(sum.z / total), target[3] = to_number(sum.w / total);
 }
 
 __device__ __forceinline__ void attend_part(
@@ -286,6 +295,6 @@ __device__ __forceinline__ void attend_part(
     sync_block();
     if ((int)shared.before != part.splits - 1) return;
     order();
-    merge_splits(scratch, part);
+    merge_splits(shared, scratch, part);
     if (threadIdx.x == 0) *counter = 0;
 }

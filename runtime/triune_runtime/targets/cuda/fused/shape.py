@@ -109,7 +109,7 @@ def cut(shape: DecoderShape, batch: int, gpu: Gpu, phases: int = 0x1F, attention
     table = 8 * (16 * shape.layers + 5)
     held = {1: 12, 2: 12, 4: 6, 8: 4}[batch]  # groups of rows whose sums wait for each other
     fixed = WARPS * held * batch * 16 * 4 + table + 4 * WARPS + 2 * shape.hidden
-    merge = 2 * 10 * shape.head_dim + 4 * (2 * WARPS * 8 + WARPS * group * shape.head_dim + 4)
+    merge = 2 * 10 * shape.head_dim + 4 * (2 * (WARPS + MOST_SPLITS) * 8 + WARPS * group * shape.head_dim + 4)
     stages, loaded, vector = 0, 0, 0
     for wanted in (WANTED_STAGES, FEWEST_STAGES):
         for parts in range(1, max(lengths) // ROUND + 2):  # of the longest vector, in shared memory one after the other
