@@ -49,10 +49,13 @@ __device__ __forceinline__ void multiply(
 __device__ __forceinline__ unsigned low_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x5410); }
 __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x7632); }
 
-// Copies of 16 bytes into shared memory that go on while this thread does other things. A thread waits for its own.
+// Copies of 16 bytes into shared memory that go on while this thread does other things. A thread waits for its own. The L2
+// cache brings the AHEAD bytes around them.
+#define TEXT(number) #number
+#define TEXT_OF(macro) TEXT(macro)
 __device__ __forceinline__ void copy_async(char* target, const char* source) {
     unsigned address = (unsigned)__cvta_generic_to_shared(target);
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(address), "l"(source) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::" TEXT_OF(AHEAD) "B [%0], [%1], 16;" ::"r"(address), "l"(source) : "memory");
 }
 __device__ __forceinline__ void end_stage() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int LEFT>
