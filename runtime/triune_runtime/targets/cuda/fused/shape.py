@@ -130,7 +130,8 @@ def cut(shape: DecoderShape, batch: int, gpu: Gpu, phases: int = 0x1F, attention
         "DIM": shape.head_dim, "INNER": shape.intermediate, "VOCABULARY": shape.vocabulary, "EPSILON": shape.epsilon,
         "ROOT_OF_DIM": math.sqrt(shape.head_dim), "HALF": int(shape.dtype == "float16"), "BLOCK_TOKENS": shape.block_tokens,
         "QKV_BIAS": int(shape.qkv_bias), "QK_NORM": int(shape.qk_norm), "BLOCKS": gpu.multiprocessors, "STAGES": stages,
-        "LOADED": loaded, "VECTOR_BYTES": vector, "HELD": held, "SPLITS": splits, "AHEAD": 128, "PHASES": phases, "ATTENTION": int(attention),
+        "LOADED": loaded, "VECTOR_BYTES": vector, "HELD": held, "SPLITS": splits, "AHEAD": 128, "PHASES": phases,
+        "ATTENTION": int(attention),
     }  # fmt: skip
     scratch = {
         "hidden": batch * shape.hidden * 2, "qkv": batch * rows * 2, "attended": batch * query * 2,
