@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from support.gpu_kernels import CooperativeKernel, compile_cubin
+from support.gpu_kernels import CooperativeKernel, compile_cubin, this_gpu
 from support.torch_decoder import Inputs, Weights, expected
 from triune_runtime.targets.cuda.fused import decoder as fused
 from triune_runtime.targets.cuda.fused.shape import DecoderShape, Gpu, cut
@@ -38,11 +38,6 @@ ERRORS = {"bfloat16": 2e-2, "float16": 3e-3}
 
 def say(*words: object) -> None:
     print(f"[{time.monotonic() - START:5.1f}]", *words, flush=True)
-
-
-def this_gpu() -> Gpu:
-    found = torch.cuda.get_device_properties(0)
-    return Gpu(found.multi_processor_count, found.shared_memory_per_block_optin)
 
 
 class Wanted(NamedTuple):

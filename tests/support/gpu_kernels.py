@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from cuda.bindings import driver, nvrtc
 
+from triune_runtime.targets.cuda.fused.shape import Gpu
 from triune_runtime.targets.device.cuda import CudaError
 
 
@@ -48,6 +49,13 @@ class CooperativeKernel:
         launch = driver.cuLaunchCooperativeKernel if cooperative else driver.cuLaunchKernel
         more = () if cooperative else (0,)
         checked(launch(self._function, *grid, *block, shared_bytes, stream, places.ctypes.data, *more))
+
+
+def this_gpu() -> Gpu:
+    """The first GPU, which this thread has used before."""
+    device, kind = checked(driver.cuDeviceGet(0)), driver.CUdevice_attribute
+    asked = (kind.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, kind.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+    return Gpu(*(int(checked(driver.cuDeviceGetAttribute(attribute, device))) for attribute in asked))
 
 
 def compile_cubin(source: str, architecture: str, options: tuple[str, ...]) -> bytes:
