@@ -70,9 +70,10 @@ class Trial:
             logits=self.logits_at,
         )  # fmt: skip
         self.decoder = FusedDecoder(
-            shape_of(model, block_tokens), len(lengths), gpu, weights=weights, device=memory,
+            shape_of(model, block_tokens), len(lengths), gpu, device=memory,
             compile_kernel=compile_for_host(folder),
         )  # fmt: skip
+        self.decoder.bind(weights)
 
     def rows(self, cache: np.ndarray, sequence: int, length: int) -> np.ndarray:
         """Of a cache [blocks, block_tokens, kv_heads, head_dim] a sequence's rows."""

@@ -1,15 +1,19 @@
-"""How an engine names the weights of its decoder. Run: pytest tests/runtime/test_cuda_fused_names.py"""
+"""How an engine names its decoder's weights; which steps take the kernel. Run: pytest tests/runtime/test_cuda_fused_names.py"""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
+from fakes.host_kernels import HostMemory
 from triune_runtime.errors import ManifestError
+from triune_runtime.targets.cuda.fused.decoder import FusedDecoder
 from triune_runtime.targets.cuda.fused.names import DecoderNames, Rows
-from triune_runtime.targets.cuda.fused.shape import DecoderShape
+from triune_runtime.targets.cuda.fused.program import FusedProgram
+from triune_runtime.targets.cuda.fused.shape import DecoderShape, Gpu
 
 SHAPE = DecoderShape(
     layers=1, hidden=128, heads=4, kv_heads=2, head_dim=64, intermediate=256, vocabulary=100, epsilon=1e-6, dtype="bfloat16",
@@ -62,3 +66,53 @@ def test_names_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
 def test_a_weight_that_is_not_there_is_named() -> None:
     with pytest.raises(ManifestError, match="gate"):
         NAMES.locate({name: at for name, at in WEIGHTS.items() if name != "gate"}, CACHES)
+
+
+class Recorder:
+    """A graph and a kernel that note what they are asked to do."""
+
+    replays = True
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def bind_cache(self, addresses: Any, blocks: int) -> None:
+        self.calls.append(("cache", addresses, blocks))
+
+    def launch(
+        self, stream: int, grid: Any, block: Any, arguments: Any, shared_bytes: int = 0, cooperative: bool = False
+    ) -> None:
+        assert cooperative, "all blocks wait for each other"
+        self.calls.append((stream, [int(a) for a in arguments[1:6]]))
+
+    def enqueue(self, buffers: Any, shape: Any, bounds: Any, number: int | None = None) -> None:
+        self.calls.append(("graph", shape, number))
+
+    def close(self) -> None:
+        self.calls.append("closed")
+
+
+class Step(NamedTuple):
+    tokens: int
+    sequences: int
+    rows: int
+    width: int = 9
+    input_ids: int = 1
+    past_seqlens: int = 2
+    block_table: int = 3
+    logits: int = 4
+
+
+def test_steps_of_one_token_a_sequence_alone_take_the_kernel() -> None:
+    graph, kernel, memory = Recorder(), Recorder(), HostMemory()
+    decoder = FusedDecoder(SHAPE, 2, Gpu(132, 232_448), device=memory, compile_kernel=lambda *_: kernel)
+    program = FusedProgram(graph, {2: decoder}, NAMES, WEIGHTS, stream=77)
+    program.bind_cache(CACHES, 5)
+    bounds = np.zeros(3, np.int32)
+    for step in (Step(2, 2, 2), Step(3, 2, 2), Step(2, 2, 1), Step(4, 4, 4)):
+        program.enqueue(step, step, bounds, 6)
+    program.close()
+    assert kernel.calls == [(77, [1, 2, 3, 9, 4])]
+    assert graph.calls == [
+        ("cache", CACHES, 5), ("graph", Step(3, 2, 2), 6), ("graph", Step(2, 2, 1), 6), ("graph", Step(4, 4, 4), 6), "closed",
+    ]  # fmt: skip

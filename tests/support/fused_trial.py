@@ -84,9 +84,11 @@ class Trial:
 
         torch.cuda.synchronize()
         decoder = fused.FusedDecoder(
-            weights.shape, wanted.batch, self.gpu, weights=weights.addresses, device=self.device,
+            weights.shape, wanted.batch, self.gpu, device=self.device,
             compile_kernel=load, phases=wanted.phases, attention=wanted.attention,
         )  # fmt: skip
+
+        decoder.bind(weights.addresses)
 
         def enqueue() -> None:
             decoder.enqueue(self.device.stream, inputs.addresses)

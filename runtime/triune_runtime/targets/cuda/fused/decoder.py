@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...device.device import Device
-from .shape import WARPS, DecoderShape, DecoderWeights, Gpu, cut
+from .shape import WARPS, DecoderShape, DecoderWeights, Gpu, cut, table_length
 
 SOURCES = ("machine.cuh", "stream.cuh", "attention.cuh", "step.cu")
 KERNEL = "decode_step"
@@ -63,7 +63,7 @@ def define_options(constants: dict[str, int | float]) -> tuple[str, ...]:
 
 
 class FusedDecoder:
-    """Queues decode steps of exactly `batch` sequences, one new token each."""
+    """Queues decode steps of exactly `batch` sequences, one new token each. Weights and caches are bound before the first."""
 
     def __init__(
         self,
@@ -71,7 +71,6 @@ class FusedDecoder:
         batch: int,
         gpu: Gpu,
         *,
-        weights: DecoderWeights,
         device: Device,
         compile_kernel: Callable[[str, str, tuple[str, ...]], Kernel],
         phases: int = 0x1F,
@@ -86,9 +85,8 @@ class FusedDecoder:
         work = cut(shape, batch, gpu, phases, attention)
         assert work is not None, f"asked for {shape} at {batch}, which `supports` refuses"
         self._device, self._layers = device, shape.layers
-        self._host_table = device.host((len(weights.table),), np.uint64)
+        self._host_table = device.host((table_length(shape),), np.uint64)
         self._table = device.allocate(self._host_table.nbytes)
-        self.bind(weights)
         self._scratch = [np.uint64(device.allocate(size)) for size in work.scratch.values()]
         self._blocks, self._shared_bytes = gpu.multiprocessors, work.shared_bytes
         self._kernel = compile_kernel(kernel_source(), KERNEL, define_options(work.constants))

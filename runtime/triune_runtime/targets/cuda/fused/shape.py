@@ -86,6 +86,11 @@ class DecoderWeights:
         return [*rows, self.embedding, self.norm, self.head, self.cosines, self.sines]
 
 
+def table_length(shape: DecoderShape) -> int:
+    """How many addresses `DecoderWeights.table` has."""
+    return len(dataclasses.fields(LayerWeights)) * shape.layers + len(dataclasses.fields(DecoderWeights)) - 1
+
+
 class Cut(NamedTuple):
     """How a kernel's work is cut: constants of its source, and the memory that it needs."""
 
@@ -106,7 +111,7 @@ def cut(shape: DecoderShape, batch: int, gpu: Gpu, phases: int = 0x1F, attention
     lengths = (shape.hidden, query, shape.intermediate)
     if batch not in BATCHES or remainder or group > 8 or shape.head_dim not in (64, 128) or any(n % 64 for n in lengths):
         return None
-    table = 8 * (16 * shape.layers + 5)
+    table = 8 * table_length(shape)
     held = {1: 12, 2: 12, 4: 6, 8: 4}[batch]  # groups of rows whose sums wait for each other
     fixed = WARPS * held * batch * 16 * 4 + table + 4 * WARPS + 2 * shape.hidden
     merge = 2 * 10 * shape.head_dim + 4 * (2 * (WARPS + MOST_SPLITS) * 8 + WARPS * group * shape.head_dim + 4)
