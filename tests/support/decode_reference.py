@@ -1,0 +1,122 @@
+"""A decode step of a dense model in NumPy, rounded where the graph rounds: what the fused kernel is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Bits = NDArray[np.uint16]
+
+
+def rounded(values: NDArray[np.floating], dtype: str) -> Floats:
+    """To the nearest numbers of `dtype`, held as float32."""
+    return values.astype(np.float16 if dtype == "float16" else ml_dtypes.bfloat16).astype(np.float32)
+
+
+def bits(values: NDArray[np.floating], dtype: str) -> Bits:
+    """As they lie in memory."""
+    return values.astype(np.float16 if dtype == "float16" else ml_dtypes.bfloat16).view(np.uint16)
+
+
+def numbers(stored: Bits, dtype: str) -> Floats:
+    """The inverse of `bits`."""
+    return stored.view(np.float16 if dtype == "float16" else ml_dtypes.bfloat16).astype(np.float32)
+
+
+@dataclass
+class DenseModel:
+    """Random weights of a model; everything float32 that `dtype` holds exactly."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    dtype: str
+    bias: bool
+    qk_norm: bool
+    tied: bool
+    epsilon: float = 1e-6
+    positions: int = 1024
+    weights: dict[str, Floats] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        random = np.random.default_rng(7)
+        query, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
+
+        def draw(name: str, *shape: int, scale: float, mean: float = 0.0) -> None:
+            self.weights[name] = rounded(mean + scale * random.standard_normal(shape), self.dtype)
+
+        draw("embedding", self.vocabulary, self.hidden, scale=1)
+        draw("norm", self.hidden, scale=0.2, mean=1)
+        if not self.tied:
+            draw("head", self.vocabulary, self.hidden, scale=0.1)
+        for i in range(self.layers):
+            for name, rows, columns in (
+                ("query", query, self.hidden), ("key", kv, self.hidden), ("value", kv, self.hidden),
+                ("out", self.hidden, query), ("gate", self.intermediate, self.hidden),
+                ("up", self.intermediate, self.hidden), ("down", self.hidden, self.intermediate),
+            ):  # fmt: skip
+                draw(f"{i}.{name}", rows, columns, scale=1.5 / columns**0.5)
+                if self.bias and name in ("query", "key", "value"):
+                    draw(f"{i}.{name}_bias", rows, scale=0.5)
+            for name in ("attention_norm", "mlp_norm"):
+                draw(f"{i}.{name}", self.hidden, scale=0.2, mean=1)
+            if self.qk_norm:
+                for name in ("query_norm", "key_norm"):
+                    draw(f"{i}.{name}", self.head_dim, scale=0.2, mean=1)
+        angles = np.arange(self.positions)[:, None] * 1e4 ** (-np.arange(0, self.head_dim, 2) / self.head_dim)
+        self.weights |= {"cosines": rounded(np.cos(angles), self.dtype), "sines": rounded(np.sin(angles), self.dtype)}
+
+
+def decode(
+    model: DenseModel, token: int, past_keys: list[Floats], past_values: list[Floats]
+) -> tuple[Floats, list[Floats], list[Floats]]:
+    """Logits [vocabulary] after one more token, and of each layer its new row of keys and of values [kv_heads, head_dim].
+
+    Args:
+        past_keys: of each layer [tokens, kv_heads, head_dim].
+        past_values: likewise.
+    """
+    w, dtype, position = model.weights, model.dtype, len(past_keys[0])
+    cosine, sine = w["cosines"][position], w["sines"][position]
+
+    def norm(x: Floats, gain: Floats) -> Floats:
+        return rounded(x / np.sqrt(np.mean(x**2, -1, keepdims=True) + model.epsilon) * gain, dtype)
+
+    def rotate(x: Floats) -> Floats:
+        low, high = np.split(x, 2, -1)
+        return rounded(np.concatenate([low * cosine - high * sine, high * cosine + low * sine], -1), dtype)
+
+    def project(name: str, x: Floats) -> Floats:
+        y = rounded(w[name] @ x, dtype)
+        return rounded(y + w[f"{name}_bias"], dtype) if f"{name}_bias" in w else y
+
+    new_keys, new_values = [], []
+    x = w["embedding"][token]
+    for i in range(model.layers):
+        h = norm(x, w[f"{i}.attention_norm"])
+        query, key, value = (project(f"{i}.{n}", h).reshape(-1, model.head_dim) for n in ("query", "key", "value"))
+        if model.qk_norm:
+            query, key = norm(query, w[f"{i}.query_norm"]), norm(key, w[f"{i}.key_norm"])
+        query, key = rotate(query), rotate(key)
+        new_keys.append(key)
+        new_values.append(value)
+        keys, values = np.concatenate([past_keys[i], key[None]]), np.concatenate([past_values[i], value[None]])
+        attended = np.zeros_like(query)
+        for head in range(model.heads):
+            shared = head // (model.heads // model.kv_heads)
+            scores = keys[:, shared] @ query[head] / np.sqrt(model.head_dim)
+            weights = np.exp(scores - scores.max())
+            attended[head] = rounded(weights @ values[:, shared] / weights.sum(), dtype)
+        x = rounded(x + rounded(w[f"{i}.out"] @ attended.ravel(), dtype), dtype)
+        h = norm(x, w[f"{i}.mlp_norm"])
+        gate, up = rounded(w[f"{i}.gate"] @ h, dtype), rounded(w[f"{i}.up"] @ h, dtype)
+        x = rounded(x + rounded(w[f"{i}.down"] @ rounded(rounded(gate / (1 + np.exp(-gate)), dtype) * up, dtype), dtype), dtype)
+    return w["embedding" if model.tied else "head"] @ norm(x, w["norm"]), new_keys, new_values
