@@ -13,7 +13,7 @@ Random = np.random.Generator
 Array = NDArray[np.float32]
 
 
-def _peaks(random: Random, size: int) -> Array:
+def peaks(random: Random, size: int) -> Array:
     """As a language model's: a bulk, and a few tokens that stand out."""
     row = random.standard_normal(size, np.float32) * np.float32(2.2)
     ranks = np.arange(1, min(64, size) + 1)
@@ -28,13 +28,13 @@ def _coarse(random: Random, size: int) -> Array:
 
 
 def _banned(random: Random, size: int) -> Array:
-    row = _peaks(random, size)
+    row = peaks(random, size)
     row[random.random(size) < random.choice([0.1, 0.9, 0.999])] = -np.inf
     return row
 
 
 def _spoiled(random: Random, size: int) -> Array:
-    row = _peaks(random, size)
+    row = peaks(random, size)
     row[random.integers(0, 12, 1)] = random.choice(np.float32([np.nan, np.inf, 3e38]))
     return row
 
@@ -58,7 +58,7 @@ def _flat(random: Random, size: int) -> Array:
 
 
 ROWS: tuple[Callable[[Random, int], Array], ...] = (
-    _peaks, _peaks, lambda random, size: random.standard_normal(size, np.float32) * np.float32(random.uniform(0.01, 6)),
+    peaks, peaks, lambda random, size: random.standard_normal(size, np.float32) * np.float32(random.uniform(0.01, 6)),
     _coarse, _coarse, _banned, _spoiled, _zeros, _spread, _flat,
 )  # fmt: skip
 
@@ -75,11 +75,11 @@ def _sites(random: Random, rows: NDArray[np.int64], size: int, most: int, values
     return Sites(np.repeat(rows, [len(part) for part in parts]), tokens, random.choice(values, len(tokens)).astype(np.float32))
 
 
-def cases(seed: int, size: int, rows: int, count: int) -> Iterator[tuple[Array, Columns]]:
-    """`count` steps: logits [rows, size], and columns of these rows."""
+def cases(seed: int, size: int, rows: int, count: int, *, logits: bool = True) -> Iterator[tuple[Array, Columns]]:
+    """`count` steps: logits [rows, size], or none, and columns of these rows."""
     random = np.random.default_rng(seed)
     for _ in range(count):
-        logits = np.stack([ROWS[random.integers(len(ROWS))](random, size) for _ in range(rows)])
+        made = [ROWS[random.integers(len(ROWS))](random, size) for _ in range(rows if logits else 0)]
         greedy = random.random(rows) < 0.2
         penal = np.flatnonzero(random.random(rows) < 0.25)
         biased, banned, masked = (np.flatnonzero(random.random(rows) < 0.15) for _ in range(3))
@@ -88,7 +88,7 @@ def cases(seed: int, size: int, rows: int, count: int) -> Iterator[tuple[Array, 
         share = random.choice([0.001, 0.5, 0.999], len(masked))
         allowed = random.random((len(masked), (size + 31) // 32 * 32)) < share[:, None]
         yield (
-            logits,
+            np.array(made, np.float32),
             Columns(
                 temperature=np.where(greedy, 0, random.choice([1e-7, 0.01, 0.3, 0.6, 1, 1, 1.7, 50, 1000], rows)).astype(
                     np.float32
@@ -106,7 +106,7 @@ def cases(seed: int, size: int, rows: int, count: int) -> Iterator[tuple[Array, 
                 greedy=greedy,
                 adjusted=adjusted,
                 biases=_sites(random, biased, size, 40, (-100, -1, 0.1, 5, 100), True),
-                seen=_sites(random, penal, size, size, (0, 1, 2, 7), False),
+                seen=_sites(random, penal, size, min(size, 5000), (0, 1, 2, 7), False),
                 bans=_sites(random, banned, size, 10, (-np.inf,), True),
                 masked=masked,
                 masks=np.packbits(allowed, axis=1, bitorder="little").view(np.uint32),
