@@ -7,7 +7,7 @@ model.onnx, since ONNX Runtime follows neither `../` nor symbolic links.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -51,6 +51,7 @@ def write(
     changes: Sequence[Change] = (),
     name: str = MODEL,
     beside: str | None = None,
+    outside: Collection[str] = (),
 ) -> Written:
     """Write the graph of `bundle` into `folder`; weights that an interrupted run wrote there are not made again.
 
@@ -59,10 +60,11 @@ def write(
         changes: what is measured of weights while they are written.
         name: of the graph's file; its weights lie in the .data file of that name.
         beside: a graph written before; weights of one name and the same bytes are read where that one's lie.
+        outside: weights that are not kept inside the graph, however small they are.
     """
     journal = Journal(folder / f"{_JOURNAL}{name}", changes)
     data_name = Path(name).with_suffix(_DATA).name
-    writer = _Writer(folder, data_name, journal, _places(folder / beside) if beside else {})
+    writer = _Writer(folder, data_name, journal, _places(folder / beside) if beside else {}, outside)
     initializers = _grouped(bundle.model.graph.initializers.values())
     places: list[tuple[ir.Value, ir.ExternalTensor]] = []  # a weight may be made of another: none is replaced before the end
     with (folder / data_name).open("r+b" if journal.places else "wb") as data:
@@ -147,8 +149,16 @@ def _same(tensor: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:
 class _Writer:
     """Gives each weight its place."""
 
-    def __init__(self, folder: Path, data_name: str, journal: Journal, known: Mapping[str, ir.ExternalTensor]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        data_name: str,
+        journal: Journal,
+        known: Mapping[str, ir.ExternalTensor],
+        outside: Collection[str],
+    ) -> None:
         self._folder, self._data_name, self._journal, self._known = folder, data_name, journal, known
+        self._outside = outside
         self.linked: dict[str, int] = {}
         self.copied: dict[str, int] = {}
 
@@ -163,7 +173,7 @@ class _Writer:
             return _external(value, self._folder, Path(tensor.location).name, tensor.offset or 0, tensor.nbytes)
         if value.name in self._journal.places:
             return _external(value, self._folder, self._data_name, *self._journal.places[value.name])
-        if tensor.nbytes <= _SMALL and not isinstance(tensor, ir.ExternalTensor):
+        if tensor.nbytes <= _SMALL and not isinstance(tensor, ir.ExternalTensor) and value.name not in self._outside:
             return None
         if (known := self._known.get(value.name or "")) is not None and _same(tensor, known):
             return _external(value, self._folder, Path(known.location).name, known.offset or 0, tensor.nbytes)

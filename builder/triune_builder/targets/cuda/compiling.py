@@ -20,6 +20,7 @@ from .. import onnx_files
 from ..calibration import calibrate, forget
 from ..facts import EngineFacts, record
 from ..target import StageFactory
+from .decoder import find_decoder
 from .interpreter import Interpreter
 from .kernels import block_tokens
 from .lowering import lower
@@ -42,13 +43,17 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder, clock.count)).changes
     with stage("lower"):
         bundle = lower(bundle, dtype=precision.dtype, cache=precision.cache)
+        size = block_tokens(c.dim for c in bundle.cache)
+        decoder = find_decoder(bundle, dtype=precision.dtype, block_tokens=size)
     with stage("write") as clock:
-        written = onnx_files.write(bundle, folder, clock.count, changes=changes)
+        outside = decoder.weights if decoder is not None else ()
+        written = onnx_files.write(bundle, folder, clock.count, changes=changes, outside=outside)
         onnx_files.tell_links(written, clock)
         weights = stored_weights(folder / onnx_files.MODEL)
         save_weights(weights, folder)
         forget(folder)
-    described = CudaPlan(dtype=precision.dtype, block_tokens=block_tokens(c.dim for c in bundle.cache))
+    told = decoder.to_json() if decoder is not None else None
+    described = CudaPlan(dtype=precision.dtype, block_tokens=size, decoder=told)
     return EngineFacts(
         architecture=bundle.architecture,
         vocab_size=bundle.vocab_size,

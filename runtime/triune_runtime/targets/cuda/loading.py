@@ -7,7 +7,10 @@ from pathlib import Path
 from ...manifest import EngineManifest
 from ..device.cuda import CudaDevice
 from .choosing import Chooser, compile_kernel
+from .decoding import compile_decoders
 from .feeding import KernelFeeder
+from .plan import CudaPlan
+from .protocols import StepProgram
 from .runner import PagedRunner, step_sizes
 from .session import OrtProgram
 
@@ -27,7 +30,9 @@ def cuda_runner(
     """
     device = CudaDevice()
     feeder = KernelFeeder(device.stream)
-    program = OrtProgram(manifest, folder, device, device.stream)
+    decoders = compile_decoders(CudaPlan.of(manifest), manifest.limits)
+    graph = OrtProgram(manifest, folder, device, device.stream)
+    program: StepProgram = graph if decoders is None else decoders.in_front_of(graph, graph.addresses, device)
     rows = step_sizes(manifest.limits).rows
     chooser = Chooser(device, compile_kernel(), vocab_size=manifest.vocab_size, rows=rows) if chooses else None
     return PagedRunner(manifest, device, program, feeder, chooser, blocks=blocks, record=record)

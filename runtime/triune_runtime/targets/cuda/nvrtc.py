@@ -39,6 +39,7 @@ class Kernel:
         block: tuple[int, int, int],
         arguments: Sequence[np.generic],
         shared_bytes: int = 0,
+        cooperative: bool = False,
     ) -> None:
         """Queue it on a stream of the first GPU, which this thread has used before.
 
@@ -47,6 +48,7 @@ class Kernel:
             block: threads of a block in each direction.
             arguments: NumPy scalars of exactly the kernel's types; addresses are `np.uint64`.
             shared_bytes: of dynamic shared memory, for each block.
+            cooperative: all blocks are on the GPU at once, so that they may wait for each other; too many are refused.
 
         Raises:
             NvrtcError: the driver refuses it.
@@ -58,10 +60,12 @@ class Kernel:
             self._shared = shared_bytes
         values = [np.array(argument) for argument in arguments]  # the driver copies them during the call
         places = np.array([value.ctypes.data for value in values], np.uint64)
-        _checked(
-            driver.cuLaunchKernel(self._function, *grid, *block, shared_bytes, stream, places.ctypes.data, 0),
-            f"launching {self.name}",
-        )
+        sizes = (*grid, *block, shared_bytes, stream, places.ctypes.data)
+        if cooperative:
+            answer = driver.cuLaunchCooperativeKernel(self._function, *sizes)
+        else:
+            answer = driver.cuLaunchKernel(self._function, *sizes, 0)
+        _checked(answer, f"launching {self.name}")
 
 
 class Module:
@@ -111,6 +115,19 @@ def own_architecture() -> str:
         for attribute in (kind.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, kind.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
     )
     return f"sm_{major}{minor}" + ("a" if major >= 9 else "")
+
+
+def own_sizes() -> tuple[int, int]:
+    """Of the first GPU, which this thread has used before: multiprocessors, and bytes of shared memory of a block at most.
+
+    Raises:
+        NvrtcError: the driver does not say.
+    """
+    kind = driver.CUdevice_attribute
+    device = _checked(driver.cuDeviceGet(0), "choosing the first GPU")
+    asked = (kind.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, kind.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+    count, shared = (int(_checked(driver.cuDeviceGetAttribute(a, device), "asking how large the GPU is")) for a in asked)
+    return count, shared
 
 
 def compile_cubin(source: str, name: str, architecture: str, options: tuple[str, ...] = ()) -> bytes:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,14 @@ class CudaPlan:
 
     dtype: str  # what it computes in, one of DTYPES
     block_tokens: int  # tokens of a block of its caches
+    decoder: Mapping[str, Any] | None = None  # of a dense decoder: see `fused.names.DecoderNames`
 
     def to_json(self) -> dict[str, Any]:
         """As a manifest holds it."""
-        return dataclasses.asdict(self)
+        described = dataclasses.asdict(self)
+        if self.decoder is None:
+            del described["decoder"]
+        return described
 
     @classmethod
     def of(cls, manifest: EngineManifest) -> CudaPlan:

@@ -50,6 +50,7 @@ class OrtProgram:
         weights = load_weights(folder)
         _check_types(weights)
         addresses = load_weights_to(device, weights, folder)
+        self.addresses = dict(zip((weight.name for weight in weights), addresses, strict=True))  # of the weights, on the device
         self._values = [_value(device, weight, address) for weight, address in zip(weights, addresses, strict=True)]
         named = {weight.name: value for weight, value in zip(weights, self._values, strict=True)}
         with contextlib.redirect_stdout(io.StringIO()) as said:  # what it cannot find it prints
