@@ -64,6 +64,20 @@ def test_a_build_publishes_graph_weights_and_manifest_and_nothing_the_second_tim
     assert {c.dtype for c in other.cache} == {"float8_e4m3fn"}
 
 
+@pytest.mark.parametrize("architecture", ["qwen3", "deepseek_v3"])
+@pytest.mark.parametrize("precision", ["bf16", "int4"])
+def test_the_runtime_is_told_of_every_weight_however_small(architecture: str, precision: str, tmp_path: Path) -> None:
+    engine = lowered(tiny(architecture), precision, tmp_path)
+    graph = onnx.load(str(tmp_path / engine.manifest.engine), load_external_data=False).graph
+    listed = {weight.name for weight in load_weights(tmp_path)}
+    inside = {tensor.name for tensor in graph.initializer} - listed
+    assert not [name for name in inside if name.startswith(("model.", "lm_head.", "rope."))]
+    read = {name for node in graph.node for name in node.input}
+    assert listed <= read
+    names = {name.rpartition(".self_attn.")[2] for name in listed}
+    assert "q_norm.weight" in names or architecture != "qwen3"
+
+
 def stored(weight: StoredWeight, folder: Path) -> bytes:
     with (folder / weight.file).open("rb") as file:
         file.seek(weight.offset)
@@ -111,10 +125,7 @@ def test_the_dry_run_says_what_a_build_writes(precision: str, tmp_path: Path) ->
     estimate = dry_run(plan, where).estimate
     inside, manifest = published(build(plan, where).repository)
     weights = load_weights(inside)
-    graph = onnx.load(str(inside / manifest.engine), load_external_data=False).graph
-    lengths = {tensor.name: len(tensor.raw_data) for tensor in graph.initializer}
-    lengths |= {weight.name: weight.length for weight in weights}
-    total = sum(length for name, length in lengths.items() if name.startswith(("model.", "lm_head.")))
+    total = sum(weight.length for weight in weights if weight.name.startswith(("model.", "lm_head.")))
     size = estimate.precisions[precision]
     assert estimate.kv_bytes_per_token == manifest.kv_bytes_per_token
     own = sum(weight.length for weight in weights if weight.file != "model.data")

@@ -14,7 +14,7 @@ from triune_builder.graph import arch
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
 from triune_builder.targets import onnx_files
-from triune_builder.targets.cuda.compiling import make_network_runner, stored_weights
+from triune_builder.targets.cuda.compiling import make_network_runner, read_by_the_gpu, stored_weights
 from triune_builder.targets.cuda.kernels import block_tokens
 from triune_builder.targets.cuda.lowering import lower
 from triune_builder.targets.cuda.network_runner import Item, NetworkRunner
@@ -60,7 +60,7 @@ def lowered(checkpoint: Any, precision: str, folder: Path, *, length: int = LENG
     """Lower `checkpoint` and write it into `folder`."""
     row = PRECISIONS[precision]
     bundle = lower(quantized(checkpoint, precision, length), dtype=row.dtype, cache=row.cache)
-    onnx_files.write(bundle, folder)
+    onnx_files.write(bundle, folder, outside=read_by_the_gpu)
     save_weights(stored_weights(folder / onnx_files.MODEL), folder)
     plan = CudaPlan(dtype=row.dtype, block_tokens=block_tokens(c.dim for c in bundle.cache))
     manifest = EngineManifest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets.cuda.plan import WEIGHTS, CudaPlan, StoredWeight, load_weights, save_weights
@@ -43,7 +44,7 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
     with stage("lower"):
         bundle = lower(bundle, dtype=precision.dtype, cache=precision.cache)
     with stage("write") as clock:
-        written = onnx_files.write(bundle, folder, clock.count, changes=changes)
+        written = onnx_files.write(bundle, folder, clock.count, changes=changes, outside=read_by_the_gpu)
         onnx_files.tell_links(written, clock)
         weights = stored_weights(folder / onnx_files.MODEL)
         save_weights(weights, folder)
@@ -59,6 +60,11 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         loaded_bytes=sum(weight.length for weight in weights),
         plan=described.to_json(),
     )
+
+
+def read_by_the_gpu(tensor: ir.TensorProtocol) -> bool:
+    """Whether a constant is a weight: of all these, however small, the runtime is told. Others are sizes and single numbers."""
+    return len(tensor.shape) > 0 and tensor.dtype != ir.DataType.INT64
 
 
 def stored_weights(graph: Path) -> list[StoredWeight]:
