@@ -1,5 +1,8 @@
 """The same load, asked by this tool and by NVIDIA's AIPerf in turn, on one running server: do both say the same?
 
+A server is not equally fast twice. So each run's figures are also divided by what the server itself counted meanwhile, and the
+two quotients are compared: these may differ by a twentieth.
+
 Run on a quiet machine, with AIPerf in `.venvs/client-aiperf` (`make .venvs/client-aiperf/installed`). Server and tools get
 processors of their own, or AIPerf, whose processes keep one busy, takes the server's and measures that:
 
@@ -12,12 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import httpx
 
 from triune_load.core.prompts import made_up
 
@@ -30,7 +36,34 @@ FIGURES = {
     "output_token_throughput": ("tokens_per_s",),
     "request_throughput": ("requests_per_s",),
 }
+# what the server's own histogram has for each, and the power that makes the quotient one of times
+SERVERS = {
+    "time_to_first_token": ("vllm:time_to_first_token_seconds", 1),
+    "inter_token_latency": ("vllm:inter_token_latency_seconds", 1),
+    "request_latency": ("vllm:e2e_request_latency_seconds", 1),
+    "output_token_throughput": ("vllm:e2e_request_latency_seconds", -1),
+    "request_throughput": ("vllm:e2e_request_latency_seconds", -1),
+}
 LIMIT = 0.05
+
+
+def counted(url: str) -> dict[str, tuple[float, float]]:
+    """Sum and count of each of the server's histograms."""
+    text = httpx.get(url, timeout=10.0).text
+    found = {}
+    for name in {name for name, _ in SERVERS.values()}:
+        parts = (re.search(rf"^{name}_{part}{{.*}} (\S+)$", text, re.MULTILINE) for part in ("sum", "count"))
+        found[name] = tuple(float(part[1]) if part else 0.0 for part in parts)
+    return found  # type: ignore[return-value]  # pairs
+
+
+def against_server(figures: dict[str, float], before: dict[str, tuple[float, float]], url: str) -> dict[str, float]:
+    """Each figure divided by the server's own for the time since `before`."""
+    after, quotients = counted(url), {}
+    for name, (histogram, power) in SERVERS.items():
+        total, count = (b - a for a, b in zip(before[histogram], after[histogram], strict=True))
+        quotients[name] = figures[name] / (total / count * 1000) ** power
+    return quotients
 
 
 def ask_aiperf(args: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -73,9 +106,10 @@ def ask_ourselves(args: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 
 def main() -> int:
-    """Asks in turn, prints medians and their ratio; 1 if one is off by more than a twentieth."""
+    """Asks in turn, prints medians and ratios; 1 if one of those beside the server is off by more than a twentieth."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8003")
+    parser.add_argument("--metrics", default="http://127.0.0.1:8002/metrics", help="the server's own account")
     parser.add_argument("--model", default="triune")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder with the model's tokenizer.json")
     parser.add_argument("--rounds", type=int, default=3)
@@ -93,18 +127,21 @@ def main() -> int:
         rng = random.Random(0)
         lines = [json.dumps({"text": made_up(rng, args.input_tokens)}) for _ in range(args.requests)]
         (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-        theirs, ours = [], []
+        theirs, ours = [], []  # figures, and the same beside the server's
         for number in range(args.rounds):
             asks = [(theirs, ask_aiperf), (ours, ask_ourselves)]
             for kept, ask in asks if number % 2 == 0 else reversed(asks):  # neither is always the first
-                kept.append(ask(args, folder))
+                before = counted(args.metrics)
+                figures = ask(args, folder)
+                kept.append((figures, against_server(figures, before, args.metrics)))
     worst = 0.0
-    print(f"{'figure':26}{'AIPerf':>12}{'triune-load':>14}{'ratio':>9}   of each round")
+    print(f"{'figure':26}{'AIPerf':>12}{'triune-load':>14}{'ratio':>9}{'beside the server':>19}   of each round")
     for name in FIGURES:
-        a, b = (statistics.median(one[name] for one in kept) for kept in (theirs, ours))
-        rounds = ", ".join(f"{y[name] / x[name]:.3f}" for x, y in zip(theirs, ours, strict=True))
-        print(f"{name:26}{a:12.2f}{b:14.2f}{b / a:9.3f}   {rounds}")
-        worst = max(worst, abs(b / a - 1))
+        a, b = (statistics.median(figures[name] for figures, _ in kept) for kept in (theirs, ours))
+        rounds = [y[name] / x[name] for (_, x), (_, y) in zip(theirs, ours, strict=True)]
+        ratio = statistics.median(rounds)
+        print(f"{name:26}{a:12.2f}{b:14.2f}{b / a:9.3f}{ratio:19.3f}   {', '.join(f'{one:.3f}' for one in rounds)}")
+        worst = max(worst, abs(ratio - 1))
     print(f"off by at most {worst:.1%}; {LIMIT:.0%} are allowed")
     return 0 if worst <= LIMIT else 1
 

@@ -7,7 +7,6 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -70,7 +69,9 @@ class Front:
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
                 access.status = message["status"]
-                MutableHeaders(raw=message["headers"]).append("x-request-id", access.request_id)
+                # Not added in place: whoever answers may hand over a list that it keeps.
+                name = (access_log.HEADER, access.request_id.encode("latin-1"))
+                message = {**message, "headers": [*message["headers"], name]}
             await send(message)
 
         if not scope["path"].startswith(GUARDED):

@@ -13,11 +13,11 @@ from starlette.types import Receive, Send
 from .errors import ApiError
 from .messages.errors import MESSAGES, anthropic_error
 
-_EVENT_STREAM = [
+_EVENT_STREAM = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # proxies of nginx's kind hold events back otherwise
-]
+)
 _DONE = b"data: [DONE]\n\n"
 # Those that JSON leaves as they are; it can only have them inside strings.
 _LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
@@ -76,7 +76,7 @@ class EventSender:
         async with self._lock:
             if not self.started:
                 self.started = True
-                await self._send({"type": "http.response.start", "status": 200, "headers": _EVENT_STREAM})
+                await self._send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 

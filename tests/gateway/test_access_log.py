@@ -38,6 +38,22 @@ def test_a_request_without_an_id_gets_one_of_its_own(gateway: Gateway) -> None:
     assert len(found) == 3
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_answer_has_headers_of_those_before_it(gateway: Gateway, stream: bool) -> None:
+    asked = [
+        gateway.http.post("/v1/chat/completions", json=CHAT | {"stream": stream}, headers=headers)
+        for headers in (
+            {"x-request-id": "one", "origin": "http://localhost:3000"},
+            {"x-request-id": "two"},
+            {"x-request-id": "three"},
+        )
+    ]
+    ours = ("x-request-id", "access-")
+    found = [[(name, value) for name, value in one.headers.multi_items() if name.startswith(ours)] for one in asked]
+    assert found[1:] == [[("x-request-id", "two")], [("x-request-id", "three")]]
+    assert len({len(one.headers.raw) for one in asked[1:]}) == 1
+
+
 @given(st.binary(max_size=200))
 def test_an_id_is_taken_over_only_where_headers_and_logs_can_hold_it(sent: bytes) -> None:
     scope = {"headers": [(b"x-request-id", sent)], "method": "GET", "path": "/"}

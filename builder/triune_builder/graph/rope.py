@@ -62,6 +62,9 @@ class Rope:
     def tables(self, max_length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """cos and sin [max_length, dim/2]; frequencies theta^(-2i/dim) (Su et al. 2021).
 
+        Powers, sines and cosines are taken of long doubles: of doubles, NumPy has other last bits with AVX-512 than without,
+        and one of half a million entries is then rounded otherwise.
+
         Raises:
             BuildError: the scaling has other frequencies for texts of that length.
         """
@@ -71,14 +74,15 @@ class Rope:
                 f"{self.longest:,} tokens, which is not built",
                 f"choose {option('max_length', self.longest)} or less, or leave it out",
             )
-        frequencies = self.theta ** -(np.arange(0, self.dim, 2, dtype=np.float64) / self.dim)
+        exponents = -(np.arange(0, self.dim, 2, dtype=np.float64) / self.dim)
+        frequencies = (np.longdouble(self.theta) ** exponents.astype(np.longdouble)).astype(np.float64)
         if self.scaling:
             frequencies = self.scaling.apply(frequencies, self.theta)
         if not np.isfinite(frequencies * max_length).all():
             raise BuildError(
                 "config.json: rotary frequencies are beyond all numbers", "correct rope_theta and the rope scaling"
             )
-        angles = np.arange(max_length, dtype=np.float64)[:, None] * frequencies
+        angles = (np.arange(max_length, dtype=np.float64)[:, None] * frequencies).astype(np.longdouble)
         amplitude = self.scaling.amplitude if isinstance(self.scaling, YarnScaling | LongRopeScaling) else 1.0
         return (amplitude * np.cos(angles)).astype(np.float32), (amplitude * np.sin(angles)).astype(np.float32)
 

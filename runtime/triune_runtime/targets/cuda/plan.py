@@ -1,6 +1,7 @@
 """What engine.json says of an engine for ONNX Runtime CUDA, and how its graph is driven.
 
-One graph runs whatever a step has: the tokens of all sequences lie one after the other (T tokens, B sequences, R rows of logits).
+One graph runs whatever a step has: the tokens of all sequences lie one after the other (T tokens, B sequences, R rows of
+logits).
 
 | input | type, shape | |
 |---|---|---|
