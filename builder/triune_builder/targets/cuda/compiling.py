@@ -21,6 +21,7 @@ from .. import onnx_files
 from ..calibration import calibrate, forget
 from ..facts import EngineFacts, record
 from ..target import StageFactory
+from .decoder import dense_decoder
 from .interpreter import Interpreter
 from .kernels import block_tokens
 from .lowering import lower
@@ -49,7 +50,9 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         weights = stored_weights(folder / onnx_files.MODEL)
         save_weights(weights, folder)
         forget(folder)
-    described = CudaPlan(dtype=precision.dtype, block_tokens=block_tokens(c.dim for c in bundle.cache))
+    tokens = block_tokens(c.dim for c in bundle.cache)
+    decoder = dense_decoder(cfg, bundle, precision, tokens)
+    described = CudaPlan(dtype=precision.dtype, block_tokens=tokens, decoder=decoder)
     return EngineFacts(
         architecture=bundle.architecture,
         vocab_size=bundle.vocab_size,

@@ -37,6 +37,7 @@ class CudaPlan:
 
     dtype: str  # what it computes in, one of DTYPES
     block_tokens: int  # tokens of a block of its caches
+    decoder: dict[str, Any] = dataclasses.field(default_factory=dict)  # which weights a dense decoder's are; empty: it is none
 
     def to_json(self) -> dict[str, Any]:
         """As a manifest holds it."""
