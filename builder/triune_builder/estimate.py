@@ -77,7 +77,7 @@ def estimate(
 ) -> Estimate:
     """The estimate for a checkpoint whose weights are those that `config` promises; the plan's target has one."""
     target = find_target(plan.target)
-    sizes, cache = target.estimate, target.cache(plan, tuple(cache))
+    sizes, exported, cache = target.estimate, tuple(cache), target.cache(plan, tuple(cache))
     assert sizes is not None, f"target {plan.target} estimates nothing"
     _, cfg = settled_config(config, weights.keys())
     layers, predicting = cfg.num_hidden_layers, getattr(cfg, "num_nextn_predict_layers", 0)
@@ -85,7 +85,7 @@ def estimate(
     used = [_weight(name, tensor) for name, tensor in weights.items() if not (extra and name.startswith(extra))]
     spare = sum(tensor.size for name, tensor in weights.items() if extra and name.startswith(extra))
     tied = bool(cfg.tie_word_embeddings)
-    slot = sum(c.bytes_per_position * c.positions(plan.limits.max_length) for c in cache)
+    slot = _slot_bytes(cache, plan)
     chosen = getattr(cfg, "num_experts_per_tok", 0) / getattr(cfg, "n_routed_experts", 1)
     idle = sum(w.size for w in used if w.kind == "expert") * (1 - chosen)
     table = 0 if tied else sum(w.size for w in used if w.kind == "table")
@@ -109,8 +109,17 @@ def estimate(
         largest_tensor=max(tensor.size for tensor in weights.values()),
         kv_bytes_per_token=sum(c.bytes_per_position for c in cache),
         kv_bytes_per_slot=slot,
-        precisions=dict(sizes(used, tied, slot * plan.limits.max_sequences)),
+        precisions={
+            name: dataclasses.replace(size, serving=size.serving + plan.limits.max_sequences * _slot_bytes(kept, plan))
+            for name, size in sizes(used, tied, 0).items()
+            for kept in [target.cache(dataclasses.replace(plan, precision=name), exported)]
+        },
     )
+
+
+def _slot_bytes(cache: Sequence[CacheTensor], plan: BuildPlan) -> int:
+    """Of one sequence of the greatest length."""
+    return sum(c.bytes_per_position * c.positions(plan.limits.max_length) for c in cache)
 
 
 def room_of(plan: BuildPlan, checkpoint: Checkpoint) -> Room:

@@ -50,7 +50,8 @@ def test_a_build_publishes_graph_weights_and_manifest_and_nothing_the_second_tim
     built = build(plan, where)
     inside, manifest = published(built.repository)
     assert (manifest.target, manifest.precision, manifest.verified) == ("cuda", "bf16", "network")
-    assert CudaPlan.of(manifest) == CudaPlan(dtype="bfloat16", block_tokens=256)
+    plan_ = CudaPlan.of(manifest)
+    assert (plan_.dtype, plan_.block_tokens) == ("bfloat16", 256) and plan_.decoder["shape"]["block_tokens"] == 256
     assert {(c.dtype, c.window) for c in manifest.cache} == {("bfloat16", None)}
     assert manifest.kv_bytes_per_token == 2 * 2 * 2 * 16 * 2  # layers, keys and values, heads, numbers, bytes
     assert "VERIFIED IN PART" in (inside / "report.txt").read_text()
@@ -62,6 +63,68 @@ def test_a_build_publishes_graph_weights_and_manifest_and_nothing_the_second_tim
     assert not build(dataclasses.replace(plan, precision="bf16-fp8kv"), where).unchanged
     _, other = published(plan.repository(where.build_dir))
     assert {c.dtype for c in other.cache} == {"float8_e4m3fn"}
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "deepseek_v3"])
+@pytest.mark.parametrize("precision", ["bf16", "int4"])
+def test_the_runtime_is_told_of_every_weight_however_small(architecture: str, precision: str, tmp_path: Path) -> None:
+    engine = lowered(tiny(architecture), precision, tmp_path)
+    graph = onnx.load(str(tmp_path / engine.manifest.engine), load_external_data=False).graph
+    listed = {weight.name for weight in load_weights(tmp_path)}
+    inside = {tensor.name for tensor in graph.initializer} - listed
+    assert not [name for name in inside if name.startswith(("model.", "lm_head.", "rope."))]
+    read = {name for node in graph.node for name in node.input}
+    assert listed <= read
+    names = {name.rpartition(".self_attn.")[2] for name in listed}
+    assert "q_norm.weight" in names or architecture != "qwen3"
+
+
+PARTS = {
+    "query": "self_attn.q_proj", "key": "self_attn.k_proj", "value": "self_attn.v_proj", "out": "self_attn.o_proj",
+    "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj", "attention_norm": "input_layernorm",
+    "mlp_norm": "post_attention_layernorm", "query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("architecture", "tied"), [("llama", True), ("qwen2", False), ("qwen3", True)])
+def test_the_plan_says_which_weights_a_dense_decoders_parts_are(architecture: str, tied: bool, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "tiny", tiny(architecture, tie_word_embeddings=tied), "BF16")
+    plan = BuildPlan(model=str(folder), target="cuda", limits=LIMITS, verify="none")
+    inside, manifest = published(build(plan, settings(tmp_path)).repository)
+    weights = {weight.name: weight for weight in load_weights(inside)}
+    tensors, said = open_folder(folder).weights, CudaPlan.of(manifest).decoder
+
+    def numbers(part: list[Any], rows: int) -> Any:
+        name, first = part
+        halves = np.frombuffer(stored(weights[name], inside), np.uint16).astype(np.uint32) << 16
+        return halves.view(np.float32).reshape(weights[name].shape)[first : first + rows]
+
+    for number, layer in enumerate(said["layers"]):
+        for part, place in layer.items():
+            kind = "bias" if part.endswith("_bias") else "weight"
+            expected = tensors[f"model.layers.{number}.{PARTS[part.removesuffix('_bias')]}.{kind}"].float32()
+            assert np.array_equal(numbers(place, len(expected)), expected), part
+    names = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight"}
+    names["head"] = names["embedding"] if tied else "lm_head.weight"
+    for part, name in names.items():
+        assert said["whole"][part] == [name, 0] and weights[name].shape == tensors[name].shape
+    assert said["shape"]["qkv_bias"] == (architecture == "qwen2") == ("query_bias" in said["layers"][0])
+    assert said["shape"]["qk_norm"] == (architecture == "qwen3") == ("query_norm" in said["layers"][0])
+    assert {tuple(pair) for pair in said["caches"]} == {("0.key", "0.value"), ("1.key", "1.value")}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "precision", "changes"),
+    [("deepseek_v3", "bf16", {}), ("llama", "int4", {}), ("llama", "bf16-fp8kv", {}), ("llama", "bf16", {"o_bias": True}),
+     ("llama", "bf16", {"mlp_bias": True}), ("mistral", "bf16", {"sliding_window": 4})],
+)  # fmt: skip
+def test_of_what_is_no_plain_decoder_the_plan_says_nothing(
+    architecture: str, precision: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = write_folder(tmp_path / "tiny", tiny(architecture, **changes), "BF16")
+    plan = BuildPlan(model=str(folder), target="cuda", precision=precision, limits=LIMITS, verify="none")
+    _, manifest = published(build(plan, settings(tmp_path)).repository)
+    assert CudaPlan.of(manifest).decoder == {}
 
 
 def stored(weight: StoredWeight, folder: Path) -> bytes:
@@ -111,10 +174,7 @@ def test_the_dry_run_says_what_a_build_writes(precision: str, tmp_path: Path) ->
     estimate = dry_run(plan, where).estimate
     inside, manifest = published(build(plan, where).repository)
     weights = load_weights(inside)
-    graph = onnx.load(str(inside / manifest.engine), load_external_data=False).graph
-    lengths = {tensor.name: len(tensor.raw_data) for tensor in graph.initializer}
-    lengths |= {weight.name: weight.length for weight in weights}
-    total = sum(length for name, length in lengths.items() if name.startswith(("model.", "lm_head.")))
+    total = sum(weight.length for weight in weights if weight.name.startswith(("model.", "lm_head.")))
     size = estimate.precisions[precision]
     assert estimate.kv_bytes_per_token == manifest.kv_bytes_per_token
     own = sum(weight.length for weight in weights if weight.file != "model.data")

@@ -14,8 +14,7 @@ from triune_builder.graph import arch
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
 from triune_builder.targets import onnx_files
-from triune_builder.targets.cuda.compiling import make_network_runner, stored_weights
-from triune_builder.targets.cuda.decoder import find_decoder
+from triune_builder.targets.cuda.compiling import make_network_runner, read_by_the_gpu, stored_weights
 from triune_builder.targets.cuda.kernels import block_tokens
 from triune_builder.targets.cuda.lowering import lower
 from triune_builder.targets.cuda.network_runner import Item, NetworkRunner
@@ -61,11 +60,9 @@ def lowered(checkpoint: Any, precision: str, folder: Path, *, length: int = LENG
     """Lower `checkpoint` and write it into `folder`."""
     row = PRECISIONS[precision]
     bundle = lower(quantized(checkpoint, precision, length), dtype=row.dtype, cache=row.cache)
-    size = block_tokens(c.dim for c in bundle.cache)
-    decoder = find_decoder(bundle, dtype=row.dtype, block_tokens=size)
-    onnx_files.write(bundle, folder, outside=decoder.weights if decoder is not None else ())
+    onnx_files.write(bundle, folder, outside=read_by_the_gpu)
     save_weights(stored_weights(folder / onnx_files.MODEL), folder)
-    plan = CudaPlan(dtype=row.dtype, block_tokens=size, decoder=decoder.to_json() if decoder is not None else None)
+    plan = CudaPlan(dtype=row.dtype, block_tokens=block_tokens(c.dim for c in bundle.cache))
     manifest = EngineManifest(
         model="tiny", architecture=bundle.architecture, target="cuda", precision=precision, engine=onnx_files.MODEL,
         vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(0,), limits=LIMITS, plan=plan.to_json(),

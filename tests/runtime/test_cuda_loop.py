@@ -13,14 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.cuda_engines import HostPaged, cuda_manifest
-from fakes.paged import BlockStore, PagedRunner
+from fakes.paged import PagedRunner
 from fakes.runtime import STOPS, TOKENS, VOCAB, chunks_of, run_out, text_of
 from triune_runtime.generation.groups import derived_seed
 from triune_runtime.generation.loop import StepLoop
+from triune_runtime.kv.blocks import BlockStore
 from triune_runtime.manifest import Limits
 from triune_runtime.request import Event, Request, SamplingParams
 from triune_runtime.runner import Runner
 from triune_runtime.sampling.sampler import Sampler
+from triune_runtime.targets.cuda import TARGET
 
 LENGTH, BLOCK = 64, 4
 GREEDY = frozenset({"greedy"})
@@ -86,3 +88,11 @@ def test_answers_are_those_of_the_paged_fake_whoever_chooses(seed: int, chooses:
         assert whole(events, request.key) == whole(run_out(alone), request.key)
     loop.close()
     assert made.program.closed
+
+
+def test_the_targets_store_has_the_runners_blocks() -> None:
+    limits = Limits(max_sequences=3, max_length=LENGTH, prefill_chunk=8)
+    manifest = cuda_manifest(VOCAB, limits, BLOCK, STOPS)
+    made = HostPaged(manifest, blocks=23)
+    store = TARGET.store(manifest, made.runner)
+    assert store.slots == 3 and store.usage().blocks == 23 and store.usage().block_tokens == BLOCK

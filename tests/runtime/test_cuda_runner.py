@@ -239,7 +239,7 @@ def test_a_step_that_does_not_fit_is_said_in_one_sentence(monkeypatch: pytest.Mo
         raise TriuneError("Failed to allocate memory for requested buffer of size 123")
 
     monkeypatch.setattr("fakes.cuda_engines.HostProgram.enqueue", enqueue)
-    with pytest.raises(TriuneError, match=r"a step of 16 tokens of 6 sequences cannot be run: .*--max-step-tokens"):
+    with pytest.raises(TriuneError, match=r"a step of 16 tokens of 6 sequences cannot be run: .*--prefill-chunk"):
         HostPaged(MANIFEST)
 
 

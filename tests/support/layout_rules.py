@@ -127,13 +127,13 @@ ADAPTERS: dict[str, set[str]] = {
     "jinja2": {"triune_runtime.text"},
     "tokenizers": {
         "triune_runtime.text", "triune_builder.checkpoint.gguf_tokenizer", "triune_builder.reasoning",
-        "triune_builder.verify.texts", "triune_builder.text_trial", "r1_nano", "bench.big_build",
+        "triune_builder.verify.texts", "triune_builder.text_trial", "r1_nano", "bench.big_build", "bench.gpu.shapes",
     },
     "tritonclient": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway"},
     "grpc": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway"},
     "fastapi": {"triune_gateway"},
     "uvicorn": {"triune_gateway.__main__"},
-    "torch": {"r1_nano"},
+    "torch": {"r1_nano", "bench.gpu.shapes"},
     "transformers": set(),
     "triton_python_backend_utils": set(),
 }  # fmt: skip

@@ -7,7 +7,7 @@ model.onnx, since ONNX Runtime follows neither `../` nor symbolic links.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -51,7 +51,7 @@ def write(
     changes: Sequence[Change] = (),
     name: str = MODEL,
     beside: str | None = None,
-    outside: Collection[str] = (),
+    outside: Callable[[ir.TensorProtocol], bool] = lambda tensor: tensor.nbytes > _SMALL,
 ) -> Written:
     """Write the graph of `bundle` into `folder`; weights that an interrupted run wrote there are not made again.
 
@@ -60,7 +60,7 @@ def write(
         changes: what is measured of weights while they are written.
         name: of the graph's file; its weights lie in the .data file of that name.
         beside: a graph written before; weights of one name and the same bytes are read where that one's lie.
-        outside: weights that are not kept inside the graph, however small they are.
+        outside: whether a tensor is written into the data file and not into the graph.
     """
     journal = Journal(folder / f"{_JOURNAL}{name}", changes)
     data_name = Path(name).with_suffix(_DATA).name
@@ -155,17 +155,16 @@ class _Writer:
         data_name: str,
         journal: Journal,
         known: Mapping[str, ir.ExternalTensor],
-        outside: Collection[str],
+        outside: Callable[[ir.TensorProtocol], bool],
     ) -> None:
-        self._folder, self._data_name, self._journal, self._known = folder, data_name, journal, known
-        self._outside = outside
+        self._folder, self._data_name, self._journal, self._known, self._outside = folder, data_name, journal, known, outside
         self.linked: dict[str, int] = {}
         self.copied: dict[str, int] = {}
 
     def place(self, value: ir.Value, data: BinaryIO) -> ir.ExternalTensor | None:
         """Put one weight's bytes at the end of the data file, or a link to the file where they lie beside it.
 
-        None for a small one: it stays in the graph.
+        None for one that stays in the graph.
         """
         tensor = value.const_value
         assert tensor is not None, f"{value.name} has no value"
@@ -173,7 +172,7 @@ class _Writer:
             return _external(value, self._folder, Path(tensor.location).name, tensor.offset or 0, tensor.nbytes)
         if value.name in self._journal.places:
             return _external(value, self._folder, self._data_name, *self._journal.places[value.name])
-        if tensor.nbytes <= _SMALL and not isinstance(tensor, ir.ExternalTensor) and value.name not in self._outside:
+        if not self._outside(tensor) and not isinstance(tensor, ir.ExternalTensor):
             return None
         if (known := self._known.get(value.name or "")) is not None and _same(tensor, known):
             return _external(value, self._folder, Path(known.location).name, known.offset or 0, tensor.nbytes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets.cuda.plan import WEIGHTS, CudaPlan, StoredWeight, load_weights, save_weights
@@ -20,7 +21,7 @@ from .. import onnx_files
 from ..calibration import calibrate, forget
 from ..facts import EngineFacts, record
 from ..target import StageFactory
-from .decoder import find_decoder
+from .decoder import dense_decoder
 from .interpreter import Interpreter
 from .kernels import block_tokens
 from .lowering import lower
@@ -43,17 +44,15 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder, clock.count)).changes
     with stage("lower"):
         bundle = lower(bundle, dtype=precision.dtype, cache=precision.cache)
-        size = block_tokens(c.dim for c in bundle.cache)
-        decoder = find_decoder(bundle, dtype=precision.dtype, block_tokens=size)
     with stage("write") as clock:
-        outside = decoder.weights if decoder is not None else ()
-        written = onnx_files.write(bundle, folder, clock.count, changes=changes, outside=outside)
+        written = onnx_files.write(bundle, folder, clock.count, changes=changes, outside=read_by_the_gpu)
         onnx_files.tell_links(written, clock)
         weights = stored_weights(folder / onnx_files.MODEL)
         save_weights(weights, folder)
         forget(folder)
-    told = decoder.to_json() if decoder is not None else None
-    described = CudaPlan(dtype=precision.dtype, block_tokens=size, decoder=told)
+    tokens = block_tokens(c.dim for c in bundle.cache)
+    decoder = dense_decoder(cfg, bundle, precision, tokens)
+    described = CudaPlan(dtype=precision.dtype, block_tokens=tokens, decoder=decoder)
     return EngineFacts(
         architecture=bundle.architecture,
         vocab_size=bundle.vocab_size,
@@ -64,6 +63,11 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         loaded_bytes=sum(weight.length for weight in weights),
         plan=described.to_json(),
     )
+
+
+def read_by_the_gpu(tensor: ir.TensorProtocol) -> bool:
+    """Whether a constant is a weight: of all these, however small, the runtime is told. Others are sizes and single numbers."""
+    return len(tensor.shape) > 0 and tensor.dtype != ir.DataType.INT64
 
 
 def stored_weights(graph: Path) -> list[StoredWeight]:

@@ -1,7 +1,7 @@
 """Mixture of experts for CUDA in plain ops: two products over all experts, and a matrix of weights between them.
 
 Every expert is asked about every token, and counts nothing where it was not chosen: right with any routing, and each weight is
-read once a step. ONNX Runtime's own ops for experts choose by a softmax, which this routing is not.
+read once a step. ONNX Runtime's own op for float experts scores by a softmax, which this routing is not.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def compile_decoders(plan: CudaPlan, limits: Limits, environ: Mapping[str, str] 
     Raises:
         ManifestError: what the plan says of the decoder does not fit.
     """
-    if plan.decoder is None:
+    if not plan.decoder:
         return None
     if (os.environ if environ is None else environ).get(SWITCH, "").lower() == "off":
         LOG.info("%s=off: the graph computes all decodes", SWITCH)

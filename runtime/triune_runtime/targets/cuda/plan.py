@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,11 @@ class CudaPlan:
 
     dtype: str  # what it computes in, one of DTYPES
     block_tokens: int  # tokens of a block of its caches
-    decoder: Mapping[str, Any] | None = None  # of a dense decoder: see `fused.names.DecoderNames`
+    decoder: dict[str, Any] = dataclasses.field(default_factory=dict)  # which weights a dense decoder's are; empty: it is none
 
     def to_json(self) -> dict[str, Any]:
         """As a manifest holds it."""
-        described = dataclasses.asdict(self)
-        if self.decoder is None:
-            del described["decoder"]
-        return described
+        return dataclasses.asdict(self)
 
     @classmethod
     def of(cls, manifest: EngineManifest) -> CudaPlan:

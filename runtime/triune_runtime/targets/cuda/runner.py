@@ -97,7 +97,7 @@ class PagedRunner:
         except TriuneError as error:
             raise TriuneError(
                 f"a step of {sizes.tokens:,} tokens of {sizes.sequences} sequences cannot be run: {error}",
-                "free GPU memory (see nvidia-smi), or build with a smaller --max-step-tokens or --max-sequences",
+                "free GPU memory (see nvidia-smi), or build with a smaller --prefill-chunk or --max-sequences",
             ) from error
         self.blocks = blocks or blocks_that_fit(manifest, plan.block_tokens, *device.memory())
         self._use(BlockPool(device, manifest.cache, plan.block_tokens, self.blocks))

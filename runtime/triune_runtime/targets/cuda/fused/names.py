@@ -32,11 +32,6 @@ class DecoderNames:
     whole: Mapping[str, Rows]  # by the names of `DecoderWeights` without the layers
     caches: tuple[tuple[str, str], ...]  # of each layer the names of its keys and values, as the manifest has them
 
-    @property
-    def weights(self) -> frozenset[str]:
-        """Every initializer that is named."""
-        return frozenset(rows.name for part in (*self.layers, self.whole) for rows in part.values())
-
     def to_json(self) -> dict[str, Any]:
         """As a plan holds it."""
         return dataclasses.asdict(self)

@@ -1,0 +1,128 @@
+"""An engine's bare loop: steps, KV memory and sampling, without a server. Random prompts, greedy, no end of text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import random
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from triune_runtime.manifest import EngineManifest
+from triune_runtime.request import Chunk, Request, SamplingParams
+from triune_runtime.starting import step_loop
+from triune_runtime.targets import make_runner
+from triune_runtime.text.vocabulary import TokenBytes
+
+
+@dataclass(frozen=True)
+class Run:
+    """A batch of equal requests, all sent at once."""
+
+    seconds: float
+    tokens: int  # of answers
+    first_s: list[float]  # until the first token of each
+    step_s: list[float]  # of steps in which every sequence got a token
+
+
+class Loop:
+    """An engine that is loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Args:
+            folder: of engine.json.
+        """
+        began = time.perf_counter()
+        manifest = EngineManifest.load(folder)
+        runner = make_runner(manifest, folder)
+        loaded = time.perf_counter()
+        self._loop = step_loop(manifest, runner, TokenBytes([b" a"] * manifest.vocab_size), prefix_caching=False)
+        self._loop.start()
+        self.start_s = {"load": loaded - began, "warm up": time.perf_counter() - loaded}
+        self.manifest, self._rng, self._keys = manifest, random.Random(1234), 0
+
+    def request(self, prompt: int, answer: int) -> Request:
+        """One with fresh random tokens."""
+        self._keys += 1
+        tokens = tuple(self._rng.randrange(2, self.manifest.vocab_size) for _ in range(prompt))
+        params = SamplingParams(max_tokens=answer, ignore_eos=True)
+        return Request(key=self._keys, prompt=tokens, params=params, stream=True)
+
+    def batch(self, count: int, prompt: int, answer: int) -> Run:
+        """Send `count` requests at once and wait for all answers."""
+        requests = [self.request(prompt, answer) for _ in range(count)]
+        return self.serve([(0.0, request) for request in requests])
+
+    def serve(self, arrivals: list[tuple[float, Request]]) -> Run:
+        """Send each request at its time, in seconds from the beginning, and wait for all answers."""
+        waiting, began = sorted(arrivals, key=lambda pair: pair[0]), time.perf_counter()
+        sent, first, tokens, steps, last = dict[int, float](), dict[int, float](), 0, list[float](), began
+        while waiting or self._loop.has_work:
+            now = time.perf_counter()
+            while waiting and now - began >= waiting[0][0]:
+                _, request = waiting.pop(0)
+                sent[request.key] = now
+                self._loop.submit(request)
+            got = 0
+            for event in self._loop.step():
+                if not isinstance(event.item, Chunk):
+                    raise RuntimeError(f"a request failed: {event.item}")
+                if event.item.new_tokens and event.key not in first:
+                    first[event.key] = time.perf_counter()
+                got += event.item.new_tokens
+            now = time.perf_counter()
+            if got == len(arrivals):
+                steps.append(now - last)
+            tokens, last = tokens + got, now
+        return Run(last - began, tokens, [first[key] - sent[key] for key in sent], steps)
+
+    def close(self) -> None:
+        self._loop.close()
+
+
+def measure(folder: Path, counts: list[int], repetitions: int) -> dict[str, Any]:
+    """All figures of the engine in `folder`."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    loop = Loop(folder)
+    found: dict[str, Any] = {"start_s": loop.start_s, "decode": {}, "blocks": loop._loop.snapshot().kv.blocks}
+    for count in counts:
+        if count > loop.manifest.limits.max_sequences:
+            continue
+        loop.batch(count, 512, 16)
+        runs = [loop.batch(count, 512, 128) for _ in range(repetitions)]
+        steps = [step for run in runs for step in run.step_s]
+        found["decode"][count] = {
+            "tokens_per_s": [round(run.tokens / run.seconds, 1) for run in runs],
+            "first_token_ms": round(1e3 * statistics.median(s for run in runs for s in run.first_s), 2),
+            "step_ms": round(1e3 * statistics.median(steps), 3) if steps else None,
+            "decode_tokens_per_s": round(count / statistics.mean(steps), 1) if steps else None,
+        }
+    loop.batch(1, 2048, 1)
+    found["prefill_2048_ms"] = [round(1e3 * loop.batch(1, 2048, 1).seconds, 2) for _ in range(4 * repetitions)]
+    chance = random.Random(5)
+    mixed = [(n * 0.01, loop.request(chance.randint(50, 1500), chance.randint(20, 200))) for n in range(200)]
+    run = loop.serve(mixed)
+    found["mixed"] = {
+        "tokens_per_s": round(run.tokens / run.seconds, 1),
+        "first_token_ms": round(1e3 * statistics.median(run.first_s), 1),
+    }
+    loop.close()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu.loop", description=__doc__)
+    parser.add_argument("engine", type=Path, help="folder of engine.json")
+    parser.add_argument("--sequences", type=int, nargs="+", default=[1, 8, 64, 256])
+    parser.add_argument("--repetitions", type=int, default=3)
+    options = parser.parse_args()
+    print(json.dumps(measure(options.engine, options.sequences, options.repetitions)))
+
+
+if __name__ == "__main__":
+    main()
