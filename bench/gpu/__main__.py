@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from triune_runtime.machine import this_machine
+from triune_runtime.targets.cuda.plan import FUSED_SWITCH
 
 from ..machine import describe
 
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--prefill-chunk", type=int, default=8192, help="prompt tokens of one step")
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--graph-too", action="store_true", help="once more without the fused kernel")
     parser.add_argument("--no-peer", action="store_true", help="without vLLM, even if it is installed")
     options = parser.parse_args()
     console = Console(stderr=True)
@@ -48,6 +51,8 @@ def main() -> None:
     counts = [str(count) for count in options.sequences]
     rest = ["--sequences", *counts, "--repetitions", str(options.repetitions)]
     found: dict[str, Any] = {"triune": _figures("bench.gpu.loop", engine, rest)}
+    if options.graph_too:
+        found["graph alone"] = _figures("bench.gpu.loop", engine, rest, {FUSED_SWITCH: "off"})
     if not options.no_peer and importlib.util.find_spec("vllm") is not None:
         found["vllm"] = _figures("bench.gpu.peer", checkpoint, rest)
     console.print(table(found))
@@ -99,17 +104,20 @@ def _short(value: Any) -> str:
     return f"{statistics.median(value) if isinstance(value, list) else value:,.1f}"
 
 
-def _figures(module: str, folder: Path, rest: list[str]) -> Any:
-    return json.loads(_run([sys.executable, "-m", module, str(folder), *rest]).splitlines()[-1])
+def _figures(module: str, folder: Path, rest: list[str], environment: dict[str, str] | None = None) -> Any:
+    return json.loads(_run([sys.executable, "-m", module, str(folder), *rest], environment).splitlines()[-1])
 
 
-def _run(command: list[str]) -> str:
+def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
     """What a command prints; what it says goes on to the terminal.
+
+    Args:
+        environment: what it has beside that of this process.
 
     Raises:
         SystemExit: it failed.
     """
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=os.environ | (environment or {}))
     if done.returncode:
         raise SystemExit(f"{' '.join(command[1:4])} ... failed with {done.returncode}")
     return done.stdout

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 _QWEN2: dict[str, Any] = {
@@ -28,9 +28,14 @@ SHAPES: dict[str, dict[str, Any]] = {  # of DeepSeek-R1-Distill-Qwen
     "tiny": _QWEN2 | {
         "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "vocab_size": 512, "head_dim": 64, "bos_token_id": 1, "eos_token_id": 1,
-        "max_position_embeddings": 4096,
+        "max_position_embeddings": 4096, "initializer_range": 0.08,
     },
 }  # fmt: skip
+_OF_TINY = {"tiny-llama": ("llama", "LlamaForCausalLM"), "tiny-qwen3": ("qwen3", "Qwen3ForCausalLM")}
+SHAPES |= {
+    name: SHAPES["tiny"] | {"model_type": kind, "architectures": [architecture], "attention_bias": False}
+    for name, (kind, architecture) in _OF_TINY.items()
+}
 
 
 def write_checkpoint(name: str, folder: Path, seed: int = 1) -> Path:
@@ -45,10 +50,11 @@ def write_checkpoint(name: str, folder: Path, seed: int = 1) -> Path:
     (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
     _write_tokenizer(config["vocab_size"], folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    spread = config["initializer_range"]
     chance = torch.Generator(device=device).manual_seed(seed)
 
     def normal(*sizes: int, mean: float = 0.0) -> torch.Tensor:
-        numbers = torch.empty(*sizes, device=device, dtype=torch.bfloat16).normal_(mean, 0.02, generator=chance)
+        numbers = torch.empty(*sizes, device=device, dtype=torch.bfloat16).normal_(mean, spread, generator=chance)
         return numbers.cpu()
 
     hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
@@ -60,15 +66,33 @@ def write_checkpoint(name: str, folder: Path, seed: int = 1) -> Path:
         prefix = f"model.layers.{layer}"
         for part, rows in (("q", queries), ("k", keys), ("v", keys)):
             weights[f"{prefix}.self_attn.{part}_proj.weight"] = normal(rows, hidden)
-            weights[f"{prefix}.self_attn.{part}_proj.bias"] = normal(rows)
+            if config["model_type"] == "qwen2":
+                weights[f"{prefix}.self_attn.{part}_proj.bias"] = normal(rows)
+        if config["model_type"] == "qwen3":
+            weights |= {f"{prefix}.self_attn.{part}_norm.weight": normal(head, mean=1.0) for part in "qk"}
         weights[f"{prefix}.self_attn.o_proj.weight"] = normal(hidden, queries)
         weights[f"{prefix}.mlp.gate_proj.weight"] = normal(inner, hidden)
         weights[f"{prefix}.mlp.up_proj.weight"] = normal(inner, hidden)
         weights[f"{prefix}.mlp.down_proj.weight"] = normal(hidden, inner)
         for norm in ("input_layernorm", "post_attention_layernorm"):
             weights[f"{prefix}.{norm}.weight"] = normal(hidden, mean=1.0)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    _save(weights, folder / "model.safetensors")
     return folder
+
+
+def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """As safetensors, which a machine for measuring need not have."""
+    header, end = dict[str, Any](), 0
+    for name, tensor in weights.items():
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
+        end += tensor.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.with_suffix(".part").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in weights.values():
+            tensor.view(torch.uint8).numpy().tofile(file)
+    path.with_suffix(".part").rename(path)
 
 
 def _write_tokenizer(vocab_size: int, folder: Path) -> None:

@@ -19,10 +19,9 @@ from .fused.names import DecoderNames
 from .fused.program import FusedProgram, Graph
 from .fused.shape import BATCHES, Gpu, cut
 from .nvrtc import Kernel, Module, compile_cubin, own_architecture, own_sizes
-from .plan import CudaPlan
+from .plan import FUSED_SWITCH, CudaPlan
 
 LOG = logging.getLogger(__name__)
-SWITCH = "TRIUNE_FUSED_DECODE"  # in the environment: "off" leaves all steps to the graph
 _SOURCE = SOURCES[-1]
 
 
@@ -76,8 +75,8 @@ def compile_decoders(plan: CudaPlan, limits: Limits, environ: Mapping[str, str] 
     """
     if not plan.decoder:
         return None
-    if (os.environ if environ is None else environ).get(SWITCH, "").lower() == "off":
-        LOG.info("%s=off: the graph computes all decodes", SWITCH)
+    if (os.environ if environ is None else environ).get(FUSED_SWITCH, "").lower() == "off":
+        LOG.info("%s=off: the graph computes all decodes", FUSED_SWITCH)
         return None
     names, gpu = DecoderNames.of(plan.decoder), Gpu(*own_sizes())
     cuts = {batch: cut(names.shape, batch, gpu) for batch in BATCHES if batch <= limits.max_sequences}

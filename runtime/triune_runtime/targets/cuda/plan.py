@@ -29,6 +29,7 @@ from ...manifest import EngineManifest
 
 WEIGHTS = "weights.json"  # beside the graph: the initializers that lie outside it
 DTYPES = ("float16", "bfloat16")
+FUSED_SWITCH = "TRIUNE_FUSED_DECODE"  # in the environment: "off" leaves every step to the graph
 
 
 @dataclass(frozen=True, kw_only=True)
