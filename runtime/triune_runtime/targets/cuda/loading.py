@@ -7,7 +7,7 @@ from pathlib import Path
 from ...manifest import EngineManifest
 from ..device.cuda import CudaDevice
 from .choosing import Chooser, compile_kernel
-from .feeding import KernelFeeder
+from .feeding import KernelFeeder, compile_kernels
 from .runner import PagedRunner, step_sizes
 from .session import OrtProgram
 
@@ -26,7 +26,7 @@ def cuda_runner(
         TriuneError: the GPU has not the memory, or cannot be used.
     """
     device = CudaDevice()
-    feeder = KernelFeeder(device.stream)
+    feeder = KernelFeeder(device.stream, compile_kernels())
     program = OrtProgram(manifest, folder, device, device.stream)
     rows = step_sizes(manifest.limits).rows
     chooser = Chooser(device, compile_kernel(), vocab_size=manifest.vocab_size, rows=rows) if chooses else None
