@@ -12,19 +12,12 @@ pytest.importorskip("cuda.bindings", reason="needs cuda-bindings: requirements/t
 
 from fakes.cuda_engines import HostFeeder
 from support.cuda_emulation import EmulatedKernel, needs_compiler
+from support.feeding_kernels import CALLS, NO_SHARED
 from support.nvrtc import needs_nvrtc
 from triune_runtime.targets.cuda.feeding import SOURCE, KernelFeeder
 from triune_runtime.targets.cuda.nvrtc import compile_cubin
 from triune_runtime.targets.cuda.protocols import Feed, Feeder, StepBuffers, StepShape
 from triune_runtime.targets.device.host import HostDevice
-
-CALLS = {
-    "patch": "patch(*(int**)a[0], *(const int**)a[1], *(const int**)a[2], *(int*)a[3])",
-    "assemble": "assemble(*(const int**)a[0], *(int*)a[1], *(const long long**)a[2], *(const int**)a[3], *(const int**)a[4], "
-    "*(const int**)a[5], *(long long**)a[6], *(int**)a[7], *(int*)a[8])",
-    "remember": "remember(*(long long**)a[0], *(const int**)a[1], *(const int**)a[2], *(const long long**)a[3], *(int*)a[4])",
-}
-NO_SHARED = "struct Nothing { int at; } s;\n"  # the emulation clears what the kernels share
 
 
 @pytest.fixture(scope="module")
