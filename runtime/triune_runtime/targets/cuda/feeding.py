@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from .nvrtc import Module
+from .choosing import Launchable
+from .nvrtc import Kernel, Module
 from .protocols import Feed, StepBuffers, StepShape
 
-_SOURCE = Path(__file__).with_name("kernels") / "feeding.cu"
+SOURCE = Path(__file__).with_name("kernels") / "feeding.cu"
 _THREADS = 128
+
+
+def compile_kernels() -> dict[str, Kernel]:
+    """The kernels, for the GPU that is there.
+
+    Raises:
+        NvrtcError: they cannot be compiled or loaded.
+    """
+    module = Module.compile(SOURCE.read_text("utf-8"), SOURCE.name)
+    return {name: module.kernel(name) for name in ("patch", "assemble", "remember")}
 
 
 class KernelFeeder:
     """See `Feeder`."""
 
-    def __init__(self, stream: int) -> None:
+    def __init__(self, stream: int, kernels: Mapping[str, Launchable]) -> None:
         """
-        Raises:
-            NvrtcError: the kernels cannot be compiled for the GPU that is there.
+        Args:
+            kernels: of `compile_kernels`.
         """
-        module = Module.compile(_SOURCE.read_text("utf-8"), _SOURCE.name)
         self._stream = stream
-        self._patch, self._assemble, self._remember = map(module.kernel, ("patch", "assemble", "remember"))
+        self._patch, self._assemble, self._remember = kernels["patch"], kernels["assemble"], kernels["remember"]
 
     def patch(self, tables: int, cells: int, values: int, count: int) -> None:
         """See `Feeder.patch`."""

@@ -8,7 +8,7 @@ from ...manifest import EngineManifest
 from ..device.cuda import CudaDevice
 from .choosing import Chooser, compile_kernel
 from .decoding import compile_decoders
-from .feeding import KernelFeeder
+from .feeding import KernelFeeder, compile_kernels
 from .plan import CudaPlan
 from .protocols import StepProgram
 from .runner import PagedRunner, step_sizes
@@ -29,7 +29,7 @@ def cuda_runner(
         TriuneError: the GPU has not the memory, or cannot be used.
     """
     device = CudaDevice()
-    feeder = KernelFeeder(device.stream)
+    feeder = KernelFeeder(device.stream, compile_kernels())
     decoders = compile_decoders(CudaPlan.of(manifest), manifest.limits)
     graph = OrtProgram(manifest, folder, device, device.stream)
     program: StepProgram = graph if decoders is None else decoders.in_front_of(graph, graph.addresses, device)

@@ -11,6 +11,7 @@ from ...errors import ManifestError
 from ...machine import Gpu, Machine, this_machine
 from ...manifest import EngineManifest
 from .. import DEFAULT_TARGET
+from .packages import use
 from .plan import CudaPlan
 
 _LEAST = (8, 0)  # compute capability: bfloat16, and the attention that is used
@@ -32,6 +33,8 @@ def check_engine(manifest: EngineManifest, folder: Path, machine: Machine | None
     for name in (manifest.engine,):
         if not (folder / name).is_file():
             raise ManifestError(f"{folder / name} is missing", "build the engine again")
+    if machine is None:
+        use()  # before anything asks which ONNX Runtime is here
     found = machine or this_machine()
     check_gpu(manifest.engine, found)
     check_packages(manifest.engine, found)
