@@ -21,7 +21,7 @@ from support.nvrtc import needs_nvrtc
 from triune_runtime.request import SamplingParams
 from triune_runtime.runner import Best
 from triune_runtime.sampling.chance import uniform_numbers
-from triune_runtime.sampling.columns import Columns
+from triune_runtime.sampling.columns import Columns, Sites
 from triune_runtime.sampling.host import choose
 from triune_runtime.sampling.rows import SampleRow
 from triune_runtime.targets.cuda.choosing import Chooser, source
@@ -126,6 +126,27 @@ def test_tokens_far_below_the_best_have_their_chance(fake: FakeCuda, kernel: Emu
     best = gpu.choose(logits, columns)
     assert not differences(best, logits, columns)
     assert best.tokens[0] != 1234
+
+
+@needs_compiler
+def test_biases_come_before_penalties_and_these_before_bans(fake: FakeCuda, kernel: EmulatedKernel) -> None:
+    """Where the same tokens have all three, and other threads each of them."""
+    gpu, rows, size = Gpu(fake, kernel, 200), ROWS_OF_A_STEP, 200
+    random = np.random.default_rng(0)
+
+    def everywhere(tokens: int, low: float, high: float) -> Sites:
+        at = np.concatenate([random.permutation(size)[:tokens] for _ in range(rows)])
+        return Sites(np.repeat(np.arange(rows), tokens), at, random.uniform(low, high, len(at)).astype(np.float32))
+
+    for seed in range(20):
+        kernel.seed = seed
+        logits, columns = next(cases(seed, size, rows, 1))
+        logits = random.standard_normal((rows, size), np.float32)
+        columns = drawing(
+            columns, adjusted=np.full(rows, True), repetition=np.full(rows, 1.5, np.float32),
+            biases=everywhere(150, -3, 3), seen=everywhere(200, 0, 2), bans=everywhere(180, 0, 0),
+        )  # fmt: skip
+        assert not differences(gpu.choose(logits, columns), logits, columns)
 
 
 @needs_compiler

@@ -114,7 +114,6 @@ struct Draw {
         ranked([&](u32 bits, u64 rank, u64 weight) {
             if (rank >= begin && rank < end) s.list[atomicAdd(&s.taken, 1u)] = rank;
         });
-        __syncthreads();
         sort();
     }
 
