@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -23,24 +24,23 @@ class Peer:
             ImportError: vLLM is not installed.
         """
         began = time.perf_counter()
-        from vllm import LLM  # type: ignore[import-not-found]
+        vllm = importlib.import_module("vllm")
 
         imported = time.perf_counter()
-        self._llm = LLM(
+        self._llm = vllm.LLM(
             model=str(model), load_format="dummy", skip_tokenizer_init=True, dtype="bfloat16", max_model_len=4096,
             max_num_seqs=most, gpu_memory_utilization=0.8, enable_prefix_caching=False, seed=0,
         )  # fmt: skip
+        self._sampling = vllm.SamplingParams
         self.start_s = {"import": imported - began, "load": time.perf_counter() - imported}
         self._vocab_size = self._llm.llm_engine.vllm_config.model_config.get_vocab_size()
         self._rng, self._keys = random.Random(1234), 0
 
     def batch(self, count: int, prompt: int, answer: int) -> tuple[float, list[float], list[float]]:
         """Seconds in all, until each first token, and of steps in which every sequence got a token."""
-        from vllm import SamplingParams
-
         engine, params = (
             self._llm.llm_engine,
-            SamplingParams(temperature=0.0, max_tokens=answer, ignore_eos=True, detokenize=False),
+            self._sampling(temperature=0.0, max_tokens=answer, ignore_eos=True, detokenize=False),
         )
         prompts = [[self._rng.randrange(self._vocab_size) for _ in range(prompt)] for _ in range(count)]
         began = last = time.perf_counter()

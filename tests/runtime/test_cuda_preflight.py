@@ -24,6 +24,7 @@ GOOD = Machine(gpus=(Gpu("H100", "9.0"),), cuda="13.0", version=VERSIONS.get)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "weights.json").write_text("[]")
     return tmp_path
 
 
@@ -54,6 +55,13 @@ def test_what_is_missing_is_said_with_a_remedy(folder: Path, machine: Machine, m
     with pytest.raises(ManifestError) as caught:
         TARGET.check(MANIFEST, folder, machine)
     assert message in str(caught.value) and remedy in (caught.value.hint or "")
+
+
+def test_a_cache_of_eight_bit_floats_needs_a_gpu_that_has_them(folder: Path) -> None:
+    eight = dataclasses.replace(MANIFEST, cache=(dataclasses.replace(MANIFEST.cache[0], dtype="float8_e4m3fn"),))
+    TARGET.check(eight, folder, GOOD)
+    with pytest.raises(ManifestError, match=r"needs compute capability 8\.9 or later, this machine's A100 has 8\.0"):
+        TARGET.check(eight, folder, dataclasses.replace(GOOD, gpus=(Gpu("A100", "8.0"),)))
 
 
 def test_an_engine_without_its_graph_or_plan_is_refused(tmp_path: Path) -> None:

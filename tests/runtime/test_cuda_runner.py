@@ -133,10 +133,18 @@ def test_a_table_goes_to_the_device_only_where_it_has_changed() -> None:
     made, patched = paged(), list[int]()
     patch = made.runner._tables._feeder.patch
     made.runner._tables._feeder.patch = lambda *a: (patched.append(a[3]), patch(*a))  # type: ignore[method-assign]
-    made.runner.launch([Work(0, 0, (1, 2, 3, 4, 5))], [Table(0, (7, 8))]).collect()
-    made.runner.launch([Work(0, 5, (1, 2, 3, 4))], [Table(0, (7, 8, 9))]).collect()
-    made.runner.launch([Work(0, 9, (1,))], [Table(0, (7, 8, 9))]).collect()
+    made.runner.launch([Work(0, 0, (1, 2, 3, 4, 5))], [Table(0, (17, 18))]).collect()
+    made.runner.launch([Work(0, 5, (1, 2, 3, 4))], [Table(0, (17, 18, 19))]).collect()
+    made.runner.launch([Work(0, 9, (1,))], [Table(0, (17, 18, 19))]).collect()
     assert patched == [2, 1]
+
+
+def test_slots_have_blocks_of_their_own_until_they_are_told_others() -> None:
+    """For proofs and trials, which keep no books."""
+    runner = paged().runner
+    runner.run([Work(slot, 0, (slot, 1, 2, 3, 4)) for slot in range(SLOTS)])
+    found = runner.run([Work(slot, 5, (7,)) for slot in range(SLOTS)])
+    assert all(np.array_equal(row, logits_of((slot, 1, 2, 3, 4, 7), VOCAB)) for slot, row in enumerate(found))
 
 
 def test_blocks_are_as_many_as_fit_and_no_more_than_can_be_used() -> None:

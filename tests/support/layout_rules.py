@@ -146,5 +146,6 @@ DYNAMIC = {
     "triune_builder.targets": "the one table of targets: their packages are imported where they are used",
     "triune_runtime.targets": "the same of the runtime's",
     "bench.sampler": "the modules of another checkout, under the names that they had",
+    "bench.gpu.peer": "vLLM, which asks for packages of other versions than Triune's, is in no list of ours",
     "bench.worker": "a subject by its name on the command line",
 }

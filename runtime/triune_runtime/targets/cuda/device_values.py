@@ -26,11 +26,12 @@ TYPES = {
     "float": ElementType(1, _FLOAT, 32),
     "float32": ElementType(1, _FLOAT, 32),
     "float8e4m3fn": ElementType(17, _FLOAT8E4M3FN, 8),
+    "float8_e4m3fn": ElementType(17, _FLOAT8E4M3FN, 8),
     "uint8": ElementType(2, _UINT, 8),
     "int8": ElementType(3, _INT, 8),
     "int32": ElementType(6, _INT, 32),
     "int64": ElementType(7, _INT, 64),
-}  # as ONNX calls them in lower case, and NumPy
+}  # as ONNX calls them in lower case, and as NumPy and ml_dtypes do
 
 
 class _Type(ctypes.Structure):

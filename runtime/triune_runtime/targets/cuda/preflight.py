@@ -12,9 +12,10 @@ from ...machine import Gpu, Machine, this_machine
 from ...manifest import EngineManifest
 from .. import DEFAULT_TARGET
 from .packages import use
-from .plan import CudaPlan
+from .plan import WEIGHTS, CudaPlan
 
 _LEAST = (8, 0)  # compute capability: bfloat16, and the attention that is used
+_LEAST_FP8 = (8, 9)  # for a KV cache of eight-bit floats
 _LEAST_CUDA = (13, 0)  # that the driver must run: ONNX Runtime and cuDNN are built for it
 _LEAST_ORT = (1, 31)  # whose attention over blocks takes bounds from the host
 _ELSEWHERE = f"start it on a machine with such a GPU, or build for the CPU: make engine TARGET={DEFAULT_TARGET}"
@@ -30,13 +31,14 @@ def check_engine(manifest: EngineManifest, folder: Path, machine: Machine | None
         ManifestError: names what was found, what is needed and the remedy.
     """
     CudaPlan.of(manifest)
-    for name in (manifest.engine,):
+    for name in (manifest.engine, WEIGHTS):
         if not (folder / name).is_file():
             raise ManifestError(f"{folder / name} is missing", "build the engine again")
     if machine is None:
         use()  # before anything asks which ONNX Runtime is here
     found = machine or this_machine()
-    check_gpu(manifest.engine, found)
+    eight_bit = any(tensor.dtype == "float8_e4m3fn" for tensor in manifest.cache)
+    check_gpu(manifest.engine, found, _LEAST_FP8 if eight_bit else _LEAST)
     check_packages(manifest.engine, found)
     if machine is None:
         _check_provider(manifest.engine)
@@ -52,13 +54,16 @@ def find_gpu(machine: Machine) -> Gpu:
     return machine.gpus[0]
 
 
-def check_gpu(engine: str, machine: Machine) -> None:
+def check_gpu(engine: str, machine: Machine, at_least: tuple[int, int] = _LEAST) -> None:
     """Make sure that there is a GPU, new enough, with a driver that is.
+
+    Args:
+        at_least: its compute capability.
 
     Raises:
         ManifestError: it is not so.
     """
-    least = ".".join(map(str, _LEAST))
+    least = ".".join(map(str, at_least))
     if not machine.gpus:
         raise ManifestError(
             f"no supported GPU: {engine} needs an NVIDIA GPU of compute capability {least} or later, and this machine has none "
@@ -66,7 +71,7 @@ def check_gpu(engine: str, machine: Machine) -> None:
             _ELSEWHERE,
         )
     gpu = machine.gpus[0]
-    if _numbers(gpu.compute_capability) < _LEAST:
+    if _numbers(gpu.compute_capability) < at_least:
         raise ManifestError(
             f"no supported GPU: {engine} needs compute capability {least} or later, this machine's {gpu.name} has "
             f"{gpu.compute_capability}",

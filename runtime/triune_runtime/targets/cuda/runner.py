@@ -171,7 +171,7 @@ class PagedRunner:
         """Let the KV cache lie in `pool`."""
         self._pool = pool
         self._program.bind_cache(pool.addresses, pool.count)
-        self._tables.fill_scratch(pool.scratch)
+        self._tables.begin(pool.scratch)
         self._tables.flush()
 
     def _largest_step(self, tokens: int | None = None) -> None:

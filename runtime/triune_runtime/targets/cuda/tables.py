@@ -28,10 +28,15 @@ class Tables:
     def scratch_row(self) -> int:
         return self._slots
 
-    def fill_scratch(self, block: int) -> None:
-        """Let the last row be that block."""
-        self._rows[self._slots] = block
-        self._dirty[self._slots] = None
+    def begin(self, scratch: int) -> None:
+        """Let the last row be block `scratch`, and give each slot a stretch of its own of the blocks before it.
+
+        As far as they go: it is for whoever runs a few sequences and keeps no books.
+        """
+        for slot in range(min(self._slots, scratch // self.width)):
+            self._rows[slot] = np.arange(slot * self.width, (slot + 1) * self.width)
+        self._rows[self._slots] = scratch
+        self._dirty |= dict.fromkeys(range(self._slots + 1))
 
     def set(self, order: Table) -> None:
         """Carry out an order, at the next `flush`."""
