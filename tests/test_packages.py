@@ -19,14 +19,15 @@ from support.clean_environment import ROOT, CleanEnvironment, Wheels, build_whee
 from support.real_server import free_port
 
 PACKAGES = ("builder/triune_builder", "runtime/triune_runtime", "server/triune_server", "gateway/triune_gateway")
-TENSORRT = ("triune_runtime.targets.tensorrt", "triune_runtime.targets.device")  # what the extra [tensorrt] is for
+# What the extras [tensorrt] and [cuda] are for.
+GPU = ("triune_runtime.targets.tensorrt", "triune_runtime.targets.cuda", "triune_runtime.targets.device")
 # extra -> packages of which it brings all, and modules of these that need another extra
 EXTRAS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "builder": (("triune_builder", "triune_runtime.targets"), TENSORRT),
-    "server": (("triune_server", "triune_gateway", "triune_runtime"), TENSORRT),
+    "builder": (("triune_builder", "triune_runtime.targets"), GPU),
+    "server": (("triune_server", "triune_gateway", "triune_runtime"), GPU),
     "gateway": (("triune_gateway",), ()),
     "cpu": (("triune_runtime.targets.cpu",), ()),
-    "tensorrt": (TENSORRT, ()),
+    "tensorrt": (("triune_runtime.targets.tensorrt", "triune_runtime.targets.device"), ()),
 }
 CLIENT_EXTRAS = {
     "": ("triune_client.grpc", "triune_client._rich_terminal"),
