@@ -67,7 +67,7 @@ class Bench:
         self._manifest = EngineManifest.load(folder)
         self._tokenizer = TextTokenizer.load(folder, self._manifest)
         self._table = self._tokenizer.token_bytes()
-        self._engine = step_loop(self._manifest, make_runner(self._manifest, folder), self._table)
+        self._engine = step_loop(self._manifest, make_runner(self._manifest, folder), self._table, prefix_caching=False)
         self.compiler = ConstraintCompiler(self._manifest, self._table)
         self._key = 0
 

@@ -74,7 +74,8 @@ class Profiler:
         """
         manifest = EngineManifest.load(folder)
         self._tokenizer = TextTokenizer.load(folder, manifest)
-        self._engine = step_loop(manifest, make_runner(manifest, folder), self._tokenizer.token_bytes())
+        runner, table = make_runner(manifest, folder), self._tokenizer.token_bytes()
+        self._engine = step_loop(manifest, runner, table, prefix_caching=False)  # what is measured is to be computed
         self._runner, self._sampler, self._step = Stopwatch(), Stopwatch(), Stopwatch()
         # Replaced on these two objects alone: the engine calls them through its attributes, and no hook is needed in it.
         self._engine.runner.run = self._runner.timed(self._engine.runner.run)  # type: ignore[method-assign]

@@ -36,7 +36,8 @@ class Serving:
         self.openai_port = openai_port
         self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
         ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}", f"--openai-port={openai_port}"]
-        command = [sys.executable, "-m", "triune_server", "serve", f"--repository={repository}", *ports]
+        # What is measured is to be computed.
+        command = [sys.executable, "-m", "triune_server", "serve", f"--repository={repository}", "--prefix-caching=off", *ports]
         self._log = Path(self._folder.name) / "serve.out"
         with self._log.open("wb") as out:
             self.process = subprocess.Popen(

@@ -75,7 +75,7 @@ class Subject:
 
     def turn(self, streams: int, *, drafts: bool) -> Turn:
         """Serve all prompts, `streams` of them at a time, with an engine that has learned nothing yet."""
-        engine = step_loop(self.manifest, self.runner, self._tokenizer.token_bytes())
+        engine = step_loop(self.manifest, self.runner, self._tokenizer.token_bytes(), prefix_caching=False)
         params = dataclasses.replace(self._params, max_drafts=None if drafts else 0)
         waiting = [Request(key=n, prompt=p, params=dataclasses.replace(params, seed=n)) for n, p in enumerate(self._prompts)]
         answers: dict[int, list[int]] = {request.key: [] for request in waiting}

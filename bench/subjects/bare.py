@@ -27,7 +27,8 @@ class Subject:
         manifest = EngineManifest.load(folder)
         self._precision = manifest.precision
         self._tokenizer = TextTokenizer.load(folder, manifest)
-        self._engine = step_loop(manifest, make_runner(manifest, folder), self._tokenizer.token_bytes())
+        runner, table = make_runner(manifest, folder), self._tokenizer.token_bytes()
+        self._engine = step_loop(manifest, runner, table, prefix_caching=False)  # what is measured is to be computed
         self._keys = itertools.count(1)
 
     def about(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ SCALARS = {  # option -> datatype
     "n": "INT32",
     "parallel_tool_calls": "BOOL",
     "ignore_eos": "BOOL",
+    "cache_salt": "STRING",
     "separate_reasoning": "BOOL",
     "logprobs": "INT32",
     "prompt_logprobs": "INT32",

@@ -108,6 +108,7 @@ class Flow:
         self._prompt_logprobs = self._prompt_logprobs or chunk.prompt_logprobs
         self._usage = Usage(
             input_tokens=self._usage.input_tokens + chunk.usage.input_tokens,
+            cached_tokens=self._usage.cached_tokens + chunk.usage.cached_tokens,
             output_tokens=self._usage.output_tokens + chunk.usage.output_tokens,
             reasoning_tokens=self._usage.reasoning_tokens + chunk.usage.reasoning_tokens,
         )

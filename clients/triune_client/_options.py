@@ -56,6 +56,7 @@ class OptionParams(TypedDict, total=False):
     tools: Sequence[Mapping[str, Any]] | None
     tool_choice: str | Mapping[str, Any] | None
     parallel_tool_calls: bool | None
+    cache_salt: str | None
 
 
 class ClientParams(OptionParams, total=False):
@@ -112,6 +113,7 @@ class Options:
     tools: Sequence[Mapping[str, Any]] | None = None  # functions that the model may call, as OpenAI's; for chats
     tool_choice: str | Mapping[str, Any] | None = None  # "auto", "none", "required", or OpenAI's object for one function
     parallel_tool_calls: bool | None = None  # False: at most one call in an answer
+    cache_salt: str | None = None  # what the server has computed of prompts is shared with the same salt only
 
     def __post_init__(self) -> None:
         for name, datatype in SCALARS.items():
@@ -198,7 +200,12 @@ def check_token_ids(name: str, ids: Sequence[Any]) -> tuple[int, ...]:
 def _check_scalar(name: str, datatype: str, value: Any) -> None:
     if value is None:
         return
-    if datatype == "BOOL":
+    if datatype == "STRING":
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is {value!r}; expected a str")
+        if not value:
+            raise ValueError(f"{name} is empty; expected a text, or None")
+    elif datatype == "BOOL":
         if not isinstance(value, bool):
             raise TypeError(f"{name} is {value!r}; expected True or False")
     elif datatype == "FP32":

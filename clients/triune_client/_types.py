@@ -15,6 +15,7 @@ class Usage:
     """Tokens of a chunk or of a whole answer."""
 
     input_tokens: int = 0
+    cached_tokens: int = 0  # those of the input that the server found computed
     output_tokens: int = 0
     reasoning_tokens: int = 0  # those of the output that are thinking, where it is kept apart
 

@@ -52,7 +52,8 @@ def encode_call(call: Call, *, deadline_s: float | None) -> list[Tensor]:
     for name, datatype in SCALARS.items():
         value = getattr(options, name)
         if value is not None:
-            tensors.append(_scalar(TENSORS.get(name, name), datatype, float(value) if datatype == "FP32" else value))
+            kind = "BYTES" if datatype == "STRING" else datatype
+            tensors.append(_scalar(TENSORS.get(name, name), kind, float(value) if datatype == "FP32" else value))
     for name, datatype in LISTS.items():
         if values := getattr(options, name):
             kind = "BYTES" if datatype == "STRING" else datatype
@@ -186,6 +187,7 @@ def chunk_of_outputs(outputs: Mapping[str, Any], request_id: str) -> Chunk:
             tool_format=str(_one(outputs, "tool_format", "")),
             usage=Usage(
                 input_tokens=int(_one(outputs, "num_input_tokens", 0)),
+                cached_tokens=int(_one(outputs, "num_cached_tokens", 0)),
                 output_tokens=int(_one(outputs, "num_output_tokens", 0)),
                 reasoning_tokens=int(_one(outputs, "num_reasoning_tokens", 0)),
             ),

@@ -34,6 +34,7 @@ class Access:
     model: str | None = None  # as the client called it
     stream: bool | None = None
     prompt_tokens: int | None = None
+    cached_tokens: int | None = None
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
     finish_reasons: list[str] = field(default_factory=list)  # of each choice that came to its end

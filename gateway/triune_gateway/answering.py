@@ -67,7 +67,7 @@ class Answer(Response):
         finally:
             counts = self._counts
             access.prompt_tokens, access.completion_tokens = counts.prompt, counts.completion
-            access.reasoning_tokens = counts.reasoning
+            access.cached_tokens, access.reasoning_tokens = counts.cached, counts.reasoning
             self._metrics.count_tokens(counts)
 
     async def _send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:

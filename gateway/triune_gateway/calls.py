@@ -49,6 +49,7 @@ def check(request: Generation, *, prompts: int, most: int) -> None:
     for name, words in (("stop", request.stop), ("bad_words", request.bad_words)):
         for word in [words] if isinstance(words, str) else words or []:
             check_text(name, word)
+    check_text("cache_salt", request.cache_salt or "")
 
 
 def common_options(request: Generation) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def common_options(request: Generation) -> dict[str, Any]:
         "ignore_eos": request.ignore_eos,
         "stop_token_ids": request.stop_token_ids,
         "add_special_tokens": request.add_special_tokens,
+        "cache_salt": request.cache_salt,
         "logit_bias": None if bias is None else {int(token): value for token, value in bias.items()},
     }
 

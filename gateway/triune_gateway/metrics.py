@@ -19,6 +19,7 @@ from .usage import Counts
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 LEFT = 499  # in place of a status: the client went away before its answer was whole
+_KINDS = ("prompt", "cached", "completion", "reasoning")  # of tokens: fields of `Counts`
 _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
@@ -44,7 +45,7 @@ class Metrics:
         )  # fmt: skip
         self._tokens = Counter("triune_openai_tokens", "Tokens, as in usage", ["kind"], registry=registry)
         self._open = Gauge("triune_openai_open_answers", "Answers under way", ["stream"], registry=registry)
-        for kind in ("prompt", "completion", "reasoning"):
+        for kind in _KINDS:
             self._tokens.labels(kind)
         for stream in ("true", "false"):
             self._open.labels(stream)
@@ -67,7 +68,7 @@ class Metrics:
 
     def count_tokens(self, counts: Counts) -> None:
         """An answer has ended, or its client has left."""
-        for kind in ("prompt", "completion", "reasoning"):
+        for kind in _KINDS:
             self._tokens.labels(kind).inc(getattr(counts, kind))
 
     def render(self) -> bytes:

@@ -23,6 +23,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 Id = Annotated[Whole, Field(ge=0, le=INT32)]
+Salt = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
@@ -66,6 +67,9 @@ class Generation(Strict):
     prompt_logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = Field(
         None, description="an extension: of the prompt's tokens too; not with stream"
     )
+    cache_salt: Salt | None = Field(
+        None, description="an extension: what is computed of prompts is shared with the same salt only"
+    )
     return_tokens_as_token_ids: bool | None = Field(None, description="an extension: tokens of logprobs as token_id:NUMBER")
     add_special_tokens: bool | None = Field(
         None, description="an extension: whether the tokenizer puts what it has before a text"
@@ -81,7 +85,6 @@ class Generation(Strict):
     guided_grammar: str | None = Field(None, description="likewise")
     # no effect on the answer
     user: str | None = Field(None, description="no effect")
-    cache_salt: str | None = Field(None, description="no effect: requests share nothing")
     guided_decoding_backend: str | None = Field(None, description="no effect")
     # refused unless they ask for what happens anyway
     best_of: Any = None

@@ -47,6 +47,8 @@ FAMILIES = _table(
     Family("vllm:kv_cache_usage_perc", "gauge", "Share of the KV cache's tokens in use, 0 to 1"),
     Family("vllm:prompt_tokens_total", "counter", "Prompt tokens computed"),
     Family("vllm:generation_tokens_total", "counter", "Tokens generated"),
+    Family("vllm:prefix_cache_queries_total", "counter", "Prompt tokens that were looked up in the KV cache"),
+    Family("vllm:prefix_cache_hits_total", "counter", "Those of them that were found computed"),
     Family("vllm:spec_decode_num_drafts_total", "counter", "Runs that checked drafts"),
     Family("vllm:spec_decode_num_draft_tokens_total", "counter", "Tokens guessed ahead"),
     Family("vllm:spec_decode_num_accepted_tokens_total", "counter", "Tokens guessed ahead that were right"),
@@ -137,6 +139,11 @@ class Metrics:
     def prompt(self, tokens: int) -> None:
         """So many prompt tokens were computed."""
         self._count("vllm:prompt_tokens_total", tokens)
+
+    def looked_up(self, tokens: int, found: int) -> None:
+        """A prompt of so many tokens was looked up in the KV cache, and so many of them were found computed."""
+        self._count("vllm:prefix_cache_queries_total", tokens)
+        self._count("vllm:prefix_cache_hits_total", found)
 
     def first_token(self, clocking: Clocking, now: float) -> None:
         """The first token of an answer was generated."""

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from .drafting.speculator import Speculator
 from .generation.loop import StepLoop
 from .generation.stepping import Drafts
-from .kv.slots import SlotStore
 from .kv.store import KvStore
 from .manifest import EngineManifest
 from .runner import Runner
 from .sampling.sampler import Sampler
+from .targets import find_target
 from .text.vocabulary import TokenBytes
 
 
@@ -22,21 +22,24 @@ def step_loop(
     token_bytes: TokenBytes,
     *,
     store: KvStore | None = None,
+    prefix_caching: bool = True,
     drafts: Drafts | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> StepLoop:
     """The loop that serves an engine.
 
     Args:
-        store: of its KV memory; by default this lies in slots.
+        store: of its KV memory; by default its target's.
+        prefix_caching: whether prompts find what others have computed, where the store can tell them.
         drafts: by default all that the engine can check.
     """
-    sampler, limits = Sampler(manifest.vocab_size), manifest.limits
+    sampler, store = Sampler(manifest.vocab_size), store or find_target(manifest.target).store(manifest, runner)
+    store.shares = store.shares and prefix_caching
     return StepLoop(
         manifest,
         runner,
         token_bytes,
-        store=store or SlotStore(limits.max_sequences, limits.max_length),
+        store=store,
         sampler=sampler,
         drafts=drafts or Speculator.of_engine(manifest, runner, sampler, clock),
         clock=clock,

@@ -53,7 +53,7 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
     ]
 
 
-def environment(binaries: Binaries) -> dict[str, str]:
+def environment(binaries: Binaries, options: ServerOptions) -> dict[str, str]:
     """The server's environment. Its Python stubs ignore PYTHONPATH and find their environment through PATH."""
     libraries = [*map(str, binaries.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
     return os.environ | {
@@ -61,6 +61,7 @@ def environment(binaries: Binaries) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
         "PYTHONDONTWRITEBYTECODE": "1",  # the repository stays as it was built
         "OMP_NUM_THREADS": "1",
+        "TRIUNE_PREFIX_CACHING": options.prefix_caching,  # the model `generate` reads it
     }
 
 
@@ -139,7 +140,7 @@ class Server:
         with log.open("ab") as out:
             self.process = psutil.Popen(
                 command(binaries, options, self._prefix),
-                env=environment(binaries),
+                env=environment(binaries, options),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .errors import ServerError
+
 
 def about(help: str, least: int | None = None, most: int | None = None) -> dict[str, Any]:
     """What a field's option and its documentation say of it."""
@@ -38,8 +40,20 @@ class ServerOptions:
         default=None, metadata=about("File that gets a JSON line for every request of the OpenAI-compatible API.")
     )
     responses_file: Path | None = field(
-        default=None, metadata=about("SQLite file of the answers that /v1/responses goes on from; without one, in memory.")
+        default=None, metadata=about("SQLite file of what /v1/responses keeps; by default in memory.")
     )
+
+    prefix_caching: str = field(default="on", metadata=about("Share prefixes: on, off."))
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ServerError: `prefix_caching` is neither.
+        """
+        if self.prefix_caching not in ("on", "off"):
+            raise ServerError(
+                f"prefix_caching is {self.prefix_caching!r}; it can be on or off", "choose another PREFIX_CACHING"
+            )
 
     @property
     def ports(self) -> dict[str, int]:

@@ -42,7 +42,7 @@ def test_calls_take_all_options_and_all_settings() -> None:
         ("max_tokens", "3", TypeError), ("max_tokens", True, TypeError), ("max_tokens", 2**31, ValueError),
         ("temperature", "hot", TypeError), ("temperature", math.nan, ValueError), ("top_p", math.inf, ValueError),
         ("min_p", 1e39, ValueError), ("seed", -1, ValueError), ("seed", 2**64, ValueError), ("seed", 0.5, TypeError),
-        ("n", 0, ValueError), ("n", True, TypeError),
+        ("n", 0, ValueError), ("n", True, TypeError), ("cache_salt", "", ValueError), ("cache_salt", 7, TypeError),
         ("ignore_eos", 1, TypeError), ("stop", [1], TypeError), ("bad_words", [b"a"], TypeError),
         ("logit_bias", {"7": 1.0}, TypeError), ("logit_bias", {7: math.nan}, ValueError),
         ("timeout_s", 0, ValueError), ("deadline_s", -1.0, ValueError), ("max_retries", -1, ValueError),

@@ -43,14 +43,14 @@ def test_every_option_is_sent_under_the_name_of_its_tensor() -> None:
     sent = body_of(
         deadline_s=5.0, max_tokens=3, min_tokens=1, temperature=1, top_k=4, top_p=0.5, min_p=0.1,
         repetition_penalty=1.5, presence_penalty=0.25, frequency_penalty=-0.5, seed=2**64 - 1, stop="END",
-        bad_words=["a", "b"], logit_bias={7: 1, 9: -100}, logprobs=0, ignore_eos=True,
+        bad_words=["a", "b"], logit_bias={7: 1, 9: -100}, logprobs=0, ignore_eos=True, cache_salt="t",
     )  # fmt: skip
     assert json.loads(sent.pop("logit_bias")) == {"7": 1.0, "9": -100.0}
     assert sent == {
         "id": "r1", "text_input": "hi", "stream": True, "timeout_s": 5.0, "max_tokens": 3, "min_tokens": 1,
         "temperature": 1.0, "top_k": 4, "top_p": 0.5, "min_p": 0.1, "repetition_penalty": 1.5, "presence_penalty": 0.25,
         "frequency_penalty": -0.5, "seed": 2**64 - 1, "stop": ["END"], "bad_words": ["a", "b"], "top_logprobs": 0,
-        "ignore_eos": True,
+        "ignore_eos": True, "cache_salt": "t",
     }  # fmt: skip
 
 

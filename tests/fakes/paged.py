@@ -1,166 +1,22 @@
-"""KV memory in blocks that sequences share, and a runner without a model whose memory lies there. Integers and hashes only.
+"""A runner without a model whose KV memory lies in blocks.
 
-The store finds prompts that others have computed, takes blocks from whoever was used longest ago, and runs out of them. The
-runner keeps the tokens that were written into each block, and its logits are a hash of what a sequence's blocks hold when it
-reads them: so a block that is shared wrongly, given away too early or not copied shows at once, as other tokens.
+It keeps the tokens that were written into each block, and its logits are a hash of what a sequence's blocks hold when it reads
+them: so a block that is shared wrongly, given away too early or not copied shows at once, as other tokens.
 """
 
 from __future__ import annotations
 
-import heapq
 import zlib
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from triune_runtime.kv.store import Held, KvUsage
-from triune_runtime.runner import Best, Copy, CopyBlock, Flight, Order, Rows, Table, Want, Work
+from triune_runtime.runner import Best, Copy, CopyBlock, Flight, Order, Rows, Want, Work
 from triune_runtime.sampling.columns import Columns
 from triune_runtime.sampling.host import choose
 
 NOTHING = -1  # what a block holds where nothing was written
-
-
-class BlockStore:
-    """See `KvStore`."""
-
-    def __init__(self, slots: int, blocks: int, block_tokens: int) -> None:
-        self._size, self._count, self._slots = block_tokens, blocks, slots
-        self._free_slots = list(range(slots))
-        self._refs = [0] * blocks
-        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(blocks))  # the next to be taken first
-        self._tables: dict[int, list[int]] = {}
-        self._roots: dict[int, int] = {}  # slot -> where its chain begins
-        self._ids: dict[tuple[int, object], int] = {}  # (chain up to a block, its tokens) -> the chain with it
-        self._found: dict[int, int] = {}  # chain -> the block that ends it
-        self._chains: dict[int, int] = {}  # the inverse
-        self._orders: list[Order] = []
-
-    @property
-    def slots(self) -> int:
-        return self._slots
-
-    @property
-    def longest(self) -> int:
-        return self._count * self._size
-
-    def admits(self, prompt: Sequence[int], members: int, salt: bytes = b"") -> int | None:
-        matched = self._match(prompt, self._id(0, salt))
-        needed = self._needed(len(prompt)) - len(matched) + members - 1
-        available = len(self._free) - sum(not self._refs[block] for block in matched)
-        return len(matched) * self._size if needed <= available and members <= len(self._free_slots) else None
-
-    def admit(self, prompt: Sequence[int], members: int, salt: bytes = b"") -> Held:
-        root = self._id(0, salt)
-        matched = self._match(prompt, root)
-        for block in matched:
-            self._hold(block)
-        new = [self._take() for _ in range(self._needed(len(prompt)) - len(matched))]
-        slots = tuple(heapq.heappop(self._free_slots) for _ in range(members))
-        self._tables[slots[0]] = [*matched, *new]
-        for slot in slots[1:]:  # for what of the prompt does not fill a block, and for the answer
-            self._tables[slot] = [self._take()]
-        self._roots |= dict.fromkeys(slots, root)
-        self._tell(slots[0])
-        room = len(self._tables[slots[0]]) * self._size
-        return Held(slots, len(matched) * self._size, room, len(new) + members - 1, len(matched))
-
-    def extend(self, slot: int, length: int) -> int:
-        table = self._tables[slot]
-        more = self._needed(length) - len(table)
-        if more > len(self._free):
-            return 0
-        if more > 0:
-            table += [self._take() for _ in range(more)]
-            self._tell(slot)
-        return len(table) * self._size
-
-    def fork(self, slot: int, targets: Sequence[int], length: int) -> int:
-        full, rest = divmod(length, self._size)
-        for target in targets:
-            (own,) = self._tables[target]
-            for block in self._tables[slot][:full]:
-                self._hold(block)
-            self._tables[target] = [*self._tables[slot][:full], own]
-            if rest:
-                self._orders.append(CopyBlock(self._tables[slot][full], own))
-            self._tell(target)
-        return (full + 1) * self._size
-
-    def settle(self, slot: int, tokens: Sequence[int], length: int) -> None:
-        chain = self._roots[slot]
-        for number in range(length // self._size):
-            chain = self._id(chain, tuple(tokens[number * self._size : (number + 1) * self._size]))
-            block = self._tables[slot][number]
-            if chain not in self._found and block not in self._chains:
-                self._found[chain], self._chains[block] = block, chain
-
-    def release(self, slot: int) -> None:
-        for block in reversed(self._tables.pop(slot)):
-            self._refs[block] -= 1
-            if not self._refs[block]:
-                self._free[block] = None
-                if block not in self._chains:
-                    self._free.move_to_end(block, last=False)
-        del self._roots[slot]
-        heapq.heappush(self._free_slots, slot)
-
-    def gaps(self, decoding: Iterable[int]) -> bool:
-        return False
-
-    def arrange(self, decoding: Mapping[int, int]) -> dict[int, int]:
-        return {}
-
-    def orders(self) -> tuple[Order, ...]:
-        orders, self._orders = tuple(self._orders), []
-        return orders
-
-    def usage(self) -> KvUsage:
-        return KvUsage(blocks=self._count, used=self._count - len(self._free), block_tokens=self._size)
-
-    def check(self, holders: Sequence[int]) -> None:
-        assert sorted(holders) == sorted(self._tables), f"slots {sorted(self._tables)} are held, not {sorted(holders)}"
-        assert sorted([*self._tables, *self._free_slots]) == list(range(self._slots))
-        counted = [0] * self._count
-        for table in self._tables.values():
-            assert len(set(table)) == len(table), "a sequence has a block twice"
-            for block in table:
-                counted[block] += 1
-        assert counted == self._refs, "a block's holders were not counted"
-        assert set(self._free) == {block for block, refs in enumerate(self._refs) if not refs}, "a block has leaked"
-        assert {block: chain for chain, block in self._found.items()} == self._chains
-
-    def _match(self, prompt: Sequence[int], chain: int) -> list[int]:
-        """The blocks that hold the beginning of `prompt`, without its last token: that must be run."""
-        blocks = list[int]()
-        for start in range(0, len(prompt) - self._size, self._size):
-            key = chain, tuple(prompt[start : start + self._size])
-            if (chain := self._ids.get(key, -1)) not in self._found:
-                break
-            blocks.append(self._found[chain])
-        return blocks
-
-    def _id(self, chain: int, tokens: object) -> int:
-        return self._ids.setdefault((chain, tokens), len(self._ids) + 1)
-
-    def _needed(self, length: int) -> int:
-        return -(-length // self._size)
-
-    def _hold(self, block: int) -> None:
-        self._refs[block] += 1
-        self._free.pop(block, None)
-
-    def _take(self) -> int:
-        block, _ = self._free.popitem(last=False)
-        if (chain := self._chains.pop(block, None)) is not None:
-            del self._found[chain]
-        self._refs[block] = 1
-        return block
-
-    def _tell(self, slot: int) -> None:
-        self._orders.append(Table(slot, tuple(self._tables[slot])))
 
 
 class PagedFlight:

@@ -35,6 +35,7 @@ def test_a_whole_answer_has_openais_shape(gateway: Gateway) -> None:
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
         "usage": {
             "prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8, "completion_tokens_details": {"reasoning_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": 0},
         },
     }  # fmt: skip
 
@@ -118,6 +119,7 @@ def test_choices_end_by_themselves_and_are_all_counted(gateway: Gateway) -> None
     assert [one for one in ended if one[1]] == [(0, "stop"), (1, "length"), (2, "length")]
     assert events[-1]["usage"] == {
         "prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14, "completion_tokens_details": {"reasoning_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 0},
     }  # fmt: skip
 
 

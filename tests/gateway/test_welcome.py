@@ -12,7 +12,7 @@ from fakes.ensemble import CHAT, COMPLETION, Gateway, piece
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "skip_special_tokens": (True,), "spaces_between_special_tokens": (True, False), "include_stop_str_in_output": (False,),
     "length_penalty": (1, 1.0, 0), "use_beam_search": (False,), "early_stopping": (False,), "priority": (0,),
-    "detokenize": (True,), "cache_salt": ("x",), "logits_processors": ([],), "vllm_xargs": ({},), "kv_transfer_params": ({},),
+    "detokenize": (True,), "logits_processors": ([],), "vllm_xargs": ({},), "kv_transfer_params": ({},),
     "mm_processor_kwargs": ({},), "return_token_ids": (False,), "echo": (False,), "guided_decoding_backend": ("xgrammar",),
     "best_of": (1,), "user": ("u",),
 }  # fmt: skip

@@ -134,6 +134,17 @@ def test_the_publishers_min_p_is_used_where_the_client_says_none() -> None:
     assert read(publisher, min_p=0.2).params.min_p == 0.2 and read().params.min_p == 0.0
 
 
+def test_a_salt_is_said_as_a_tensor_in_json_or_as_a_parameter_and_an_empty_one_is_none() -> None:
+    assert read(cache_salt="a").cache_salt == read(sampling_parameters=sampling(cache_salt="a")).cache_salt == "a"
+    assert read(parameters={"cache_salt": "a"}).cache_salt == "a" and read().cache_salt == ""
+    in_json = {"sampling_parameters": sampling(cache_salt="")}
+    for asked in ({"cache_salt": ""}, {"cache_salt": b""}, in_json, {"cache_salt": "x" * 1025}):
+        with pytest.raises(RequestError, match="cache_salt is '"):
+            read(**asked)
+    with pytest.raises(RequestError, match="cache_salt is ''"):
+        Options.from_json('{"cache_salt": ""}')
+
+
 def test_request_parameters_count_where_no_tensor_of_their_name_does() -> None:
     assert read(parameters={"max_tokens": 7}).params.max_tokens == 7
     assert read(parameters={"max_tokens": 7}, max_tokens=5).params.max_tokens == 5

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes.paged import BlockStore, PagedRunner, logits_of
+from fakes.paged import PagedRunner, logits_of
 from fakes.runtime import STOPS, TOKENS, VOCAB, chunks_of, make_manifest, run_out, text_of
 from triune_runtime.errors import TooLong
 from triune_runtime.generation.groups import derived_seed
 from triune_runtime.generation.loop import StepLoop
+from triune_runtime.kv.blocks import BlockStore
 from triune_runtime.request import Event, KvCounts, Request, SamplingParams
 from triune_runtime.sampling.sampler import Sampler
 
@@ -155,7 +156,7 @@ def test_a_prompt_that_was_computed_is_found_and_only_its_rest_is_run() -> None:
 def test_another_salt_shares_nothing() -> None:
     store, prompt = BlockStore(4, 20, BLOCK), tuple(range(9))
     held = store.admit(prompt, 1, b"a")
-    store.settle(held.slots[0], prompt, 9)
+    store.settle(held.slots[0], prompt, 9, together=True)
     assert store.admits(prompt, 1, b"a") == 8 and store.admits(prompt, 1, b"b") == 0
 
 

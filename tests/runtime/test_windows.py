@@ -25,12 +25,12 @@ class Op:
         return total if total <= self.capacity else total - step * -(-(total - self.capacity) // step)
 
     def run(self, slot: int, start: int, tokens: list[int], drafts: int) -> list[list[tuple[int, int]]]:
-        """What each token's query sees: (position, token) of the keys in its window."""
+        """What each token's query sees: (position, token) of the keys in its window, which the op knows by their places."""
         self.buffers.prepare(slot, start, len(tokens), drafts)
         held = self.resident(start)
         rows = [tuple(row) for row in self.buffer[slot, 0, :held].tolist()]
         rows += [(start + i, token) for i, token in enumerate(tokens)]
-        seen = [[r for r in rows[: held + i + 1] if r[0] > start + i - self.window] for i in range(len(tokens))]
+        seen = [rows[max(0, held + i + 1 - self.window) : held + i + 1] for i in range(len(tokens))]
         kept = rows[len(rows) - self.resident(start + len(tokens)) :]
         self.buffer[slot] = -1  # what is not kept is unspecified
         self.buffer[slot, 0, : len(kept)] = kept

@@ -69,12 +69,13 @@ def test_two_servers_share_no_memory() -> None:
 def test_stubs_find_this_python_and_libraries_come_before_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/mine")
     monkeypatch.setenv("OTHER", "kept")
-    found = environment(BINARIES)
+    options = ServerOptions(repository=Path("none"))
+    found = environment(BINARIES, options)
     assert found["LD_LIBRARY_PATH"] == "/s/libs:/p/lib:/mine"
     assert found["PATH"].split(":")[0] == str(Path(sys.executable).parent)
     assert found["OTHER"] == "kept"
     monkeypatch.delenv("LD_LIBRARY_PATH")
-    assert environment(BINARIES)["LD_LIBRARY_PATH"] == "/s/libs:/p/lib"  # an empty entry would be the current folder
+    assert environment(BINARIES, options)["LD_LIBRARY_PATH"] == "/s/libs:/p/lib"  # an empty entry would be the current folder
 
 
 def test_free_ports_are_accepted() -> None:
@@ -107,3 +108,11 @@ def test_an_address_of_no_machine_is_not_taken_for_a_port() -> None:
     message, hint = failure(dataclasses.replace(ServerOptions(repository=Path("none")), host="no such host"))
     assert "no such host is no IPv4 address" in message
     assert "--host" in hint
+
+
+def test_prefix_caching_is_told_to_the_models_and_is_on_or_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIUNE_PREFIX_CACHING", "off")  # as make says it, which the options have taken in
+    said = [environment(BINARIES, ServerOptions(repository=Path("none"), prefix_caching=one)) for one in ("on", "off")]
+    assert [one["TRIUNE_PREFIX_CACHING"] for one in said] == ["on", "off"]
+    with pytest.raises(ServerError, match="prefix_caching is 'maybe'; it can be on or off"):
+        ServerOptions(repository=Path("none"), prefix_caching="maybe")

@@ -52,7 +52,7 @@ def call_of(request: MessagesRequest) -> Call:
     fields = {
         "model": request.model, "messages": [*system, *conversation],
         "max_tokens": request.max_tokens, "temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k,
-        "stop": request.stop_sequences,
+        "stop": request.stop_sequences, "cache_salt": request.cache_salt,
         "response_format": None if form is None else {
             "type": "json_schema", "json_schema": {"name": "answer", "schema": form.get("schema"), "strict": True}},
         **_tools(request), **_thinking(request),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..refusals import Unserved
-from ..schemas import INT32, Strict, Whole
+from ..schemas import INT32, Salt, Strict, Whole
 
 _HOSTED = "this server runs nothing besides the model"
 UNSERVED: Unserved = {
@@ -81,6 +81,7 @@ class MessagesRequest(Strict):
     output_config: OutputConfig | None = None
     tools: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
     tool_choice: ToolChoice | None = None
+    cache_salt: Salt | None = Field(None, description="an extension, as of /v1/chat/completions")
     # no effect on the answer
     metadata: dict[str, Any] | None = Field(None, description="no effect")
     service_tier: str | None = Field(None, description="no effect")

@@ -114,6 +114,7 @@ def _block(part: Part, text: str) -> Json:
 
 def _usage(counts: Counts) -> Json:
     return {
-        "input_tokens": counts.prompt, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
+        "input_tokens": counts.prompt - counts.cached,  # there, the three together are the prompt
+        "cache_creation_input_tokens": 0, "cache_read_input_tokens": counts.cached,
         "output_tokens": counts.completion, "output_tokens_details": {"thinking_tokens": counts.reasoning},
     }  # fmt: skip

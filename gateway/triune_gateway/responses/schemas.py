@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..refusals import Unserved
-from ..schemas import INT32, Penalty, Strict, Whole
+from ..schemas import INT32, Penalty, Salt, Strict, Whole
 
 _HOSTED = "this server runs nothing besides the model"
 _OPENAI_KEEPS = "it is kept by OpenAI's service"
@@ -95,6 +95,7 @@ class ResponseRequest(Strict):
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = Field(None, description="an extension; 1: off")
     ignore_eos: bool | None = Field(None, description="an extension")
     thinking_budget: Annotated[Whole, Field(ge=0, le=INT32)] | None = Field(None, description="an extension: tokens")
+    cache_salt: Salt | None = Field(None, description="an extension")
     # no effect on the answer
     truncation: Literal["auto", "disabled"] | None = Field(None, description="nothing is left out: what is too long is refused")
     max_tool_calls: Annotated[Whole, Field(ge=1)] | None = Field(None, description="no effect: it is of hosted tools")
@@ -118,5 +119,5 @@ class ResponseRequest(Strict):
 
 EXTENSIONS = (
     "top_k", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty", "repetition_penalty", "ignore_eos",
-    "thinking_budget",
+    "thinking_budget", "cache_salt",
 )  # fmt: skip

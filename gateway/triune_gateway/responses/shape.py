@@ -195,7 +195,7 @@ class ResponseShape(AnswerShape):
 def _usage(counts: Counts) -> Json:
     return {
         "input_tokens": counts.prompt,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": 0},
         "output_tokens": counts.completion,
         "output_tokens_details": {"reasoning_tokens": counts.reasoning},
         "total_tokens": counts.prompt + counts.completion,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -18,7 +19,9 @@ class TritonPythonModel:
     """Triton's side of `GenerationService`."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self._service = GenerationService(engine_folder(args["model_repository"]), pb_utils.MetricFamily)
+        prefix_caching = os.environ.get("TRIUNE_PREFIX_CACHING", "on") != "off"
+        folder = engine_folder(args["model_repository"])
+        self._service = GenerationService(folder, pb_utils.MetricFamily, prefix_caching=prefix_caching)
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

@@ -52,6 +52,8 @@ OUTPUTS: Mapping[str, Output] = {one.name: one for one in (
     Output("stop_reason", "STRING", (-1,), "the stop string that ended the answer", of=lambda c: c.cut.stop_reason),
     Output("tool_format", "STRING", (-1,), "how the model writes calls; in the first response, where tools were sent"),
     Output("num_input_tokens", "UINT32", (1,), "tokens of the prompt; in the first response, 0 in the others"),
+    Output("num_cached_tokens", "UINT32", (1,), "those of them that were found computed; in the first response, if any were",
+           of=lambda c: c.kv.reused_tokens or None if c.index == 0 else None),
     Output("num_output_tokens", "UINT32", (-1,), "tokens of this response", of=lambda c: c.new_tokens, idle=0),
     Output("num_reasoning_tokens", "UINT32", (-1,), "those of them that are thinking, where it is kept apart", idle=0),
     Output("chunk_index", "INT32", (1,), "0, 1, 2, ... in an answer", of=lambda c: c.index),

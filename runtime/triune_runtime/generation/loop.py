@@ -135,15 +135,17 @@ class StepLoop:
     def snapshot(self) -> Snapshot:
         """See `Generator.snapshot`."""
         scheduler, kv = self.scheduler, self.scheduler.store.usage()
+        block_bytes = self.manifest.kv_bytes(kv.block_tokens)
         return Snapshot(
             decoding=len(scheduler.decoding),
             prefilling=len(scheduler.running) - len(scheduler.decoding),
             waiting=scheduler.queued,
-            tokens=sum(sequence.computed for sequence in scheduler.running),
+            # What several share lies there once.
+            tokens=min(sum(s.computed for s in scheduler.running), kv.used * kv.block_tokens),
             slots=scheduler.store.slots,
             kv=kv,
-            kv_bytes=sum(self.manifest.kv_bytes(sequence.computed) for sequence in scheduler.running),
-            kv_bytes_max=kv.blocks * self.manifest.kv_bytes(kv.block_tokens),
+            kv_bytes=min(sum(self.manifest.kv_bytes(s.computed) for s in scheduler.running), kv.used * block_bytes),
+            kv_bytes_max=kv.blocks * block_bytes,
         )
 
     def _check(self, requests: Items[Request]) -> None:
@@ -205,7 +207,8 @@ class StepLoop:
         try:
             chosen = self._stepper.land(launched, lambda key: answers[key].stop_token_ids)
         except Exception as error:
-            return self._failed(step, error)
+            flying = self._flying
+            return self._failed(step, error, None if flying is None or flying is launched else flying.step)
         events = list[Event]()
         for key in chosen.failed:
             events += self._fail([key], _engine_failed(self.sampler.error(key) or "its logits are not numbers"))
@@ -237,10 +240,13 @@ class StepLoop:
             self._forget(event.key, keep=False)
         return events
 
-    def _failed(self, step: Step, error: Exception) -> list[Event]:
-        """Answer everyone of a step that cannot be computed."""
+    def _failed(self, step: Step, error: Exception, next_step: Step | None = None) -> list[Event]:
+        """Answer everyone of a step that cannot be computed, and those of the next one whose prompts may begin with its KV."""
         LOG.error("a step of %d sequences failed; each is answered with an error", len(step.slices), exc_info=error)
-        members = (s for part in step.slices for s in (*part.takers, *part.sequence.siblings) if part.counts_for(s))
+        self.scheduler.store.forget()
+        following = next_step.slices if next_step is not None else ()
+        parts = (*step.slices, *(part for part in following if 0 < part.start == part.sequence.found))
+        members = (s for part in parts for s in (*part.takers, *part.sequence.siblings) if part.counts_for(s))
         return self._fail(list(dict.fromkeys(s.key for s in members)), _engine_failed(error))
 
     def _forget(self, key: int, *, keep: bool = True) -> None:
@@ -256,6 +262,8 @@ class StepLoop:
             if part.first:
                 for member in (*part.takers, *sequence.siblings):
                     self.answers.started(member.key, member.kv)
+                if self.scheduler.store.shares and not part.scored:
+                    self.metrics.looked_up(len(sequence.tokens), part.start)
             if part.start < len(sequence.request.prompt):
                 stop = min(part.start + part.length, len(sequence.request.prompt))
                 prompted += max(stop - max(part.start, sequence.read), 0)

@@ -6,7 +6,6 @@ ends before the sequences do, the youngest of them give theirs back and are comp
 
 A step of few decoding sequences takes almost as long as one of many. So while more sequences are about to start than are
 decoding, these stand still for some chunks of prompts: all of them together are done sooner.
-A prompt whose log probabilities are wanted costs logits after every token: it is cut finer, and its tokens count for more.
 
 A step may be planned while the one before is in flight. Its tokens are counted then, not known: a sequence goes on with one
 that it does not know if it may (`Sequence.overlaps`), else with the step after the next.
@@ -19,10 +18,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Items
 
-from ..errors import Overloaded
+from ..errors import Overloaded, TooLong
 from ..kv.store import KvStore
 from ..manifest import Limits
 from ..request import KvCounts, Request
+from .cutting import Cutting
 from .sequence import Sequence, answer_length
 from .step import Slice, Step
 
@@ -39,8 +39,7 @@ class Scheduler:
             most_scored: tokens of scored prompts in one step; None: as many as of others.
         """
         self.limits = limits
-        self._scored_chunk = min(most_scored or limits.prefill_chunk, limits.prefill_chunk)
-        self._scored_weight = max(1, limits.step_tokens // (most_scored or limits.step_tokens))
+        self._cutting = Cutting(limits, most_scored)
         self.store = store
         self.waiting: deque[Sequence] = deque()
         self.prefilling: list[Sequence] = []
@@ -81,7 +80,7 @@ class Scheduler:
             overlaps: see `Sequence`; of all of them.
 
         Raises:
-            TooLong: prompt and max_tokens do not fit the engine.
+            TooLong: prompt and max_tokens do not fit the engine, or the prompt does not with so many siblings.
             Overloaded: `max_queue` sequences are waiting already.
         """
         longest = min(self.limits.max_length, self.store.longest)
@@ -89,6 +88,9 @@ class Scheduler:
             Sequence(one, answer_length(one, longest), next(self._numbers), overlaps) for one in (request, *siblings)
         )
         sequence.lead(others)
+        if (size := len(request.prompt)) > (most := self.store.longest_prompt(len(sequence.members))):
+            said = f"prompt has {size:,} tokens, but this engine holds {most:,} with {len(sequence.members)} answers"
+            raise TooLong(said, "ask for fewer answers, or shorten the prompt", param="n")
         if (queued := self.queued) >= self.limits.max_queue:
             raise Overloaded(
                 f"{queued:,} requests are waiting already, the limit is {self.limits.max_queue:,}",
@@ -105,7 +107,7 @@ class Scheduler:
         """
         if self.stands_still:
             prompts = self._prompt_slices()
-            self._prompted += sum(map(self._cost, prompts))
+            self._prompted += sum(self._cost(part) for part in prompts)
             return self._launched([], prompts)
         self._prompted = 0
         drafts = self._fitting(drafts) if drafts else drafts
@@ -150,9 +152,7 @@ class Scheduler:
                 else:
                     del group[at]
         if sequence.slot is not None:
-            if keep:
-                self.store.settle(sequence.slot, sequence.tokens, min(sequence.computed, len(sequence.tokens)))
-            self.store.release(sequence.slot)
+            self._release(sequence, keep=keep)
             sequence.slot = None
 
     def check(self) -> None:
@@ -178,10 +178,14 @@ class Scheduler:
         """The step of these slices, which count as run from now on. Whose prompt is complete joins the decoding sequences."""
         orders = self.store.orders() if decodes or prompts else ()  # else they wait for a step that runs
         for number, part in enumerate(prompts):
-            part.sequence.computed += part.length
+            sequence = part.sequence
+            assert sequence.slot is not None, "it runs"
+            sequence.computed += part.length
+            # Those who are admitted from the next step on may find it: that runs after this one.
+            self.store.settle(sequence.slot, sequence.tokens, sequence.computed, together=True)
             if part.samples:
-                part.sequence.unknown += 1
-                prompts[number] = part._replace(siblings=self._join(part.sequence))
+                sequence.unknown += 1
+                prompts[number] = part._replace(siblings=self._join(sequence))
         return Step(orders, (*decodes, *prompts))
 
     def _join(self, sequence: Sequence) -> tuple[Sequence, ...]:
@@ -201,12 +205,12 @@ class Scheduler:
         """The next part of every prompt that runs now; takes those in that fit."""
         budget, prompts = self.limits.step_tokens, list[Slice]()
         for sequence in self.prefilling:
-            prompts.append(self._prompt_slice(sequence, self._length(sequence.computed, sequence, budget)))
+            prompts.append(self._prompt_slice(sequence, self._cutting.length(sequence.computed, sequence, budget)))
             budget -= self._cost(prompts[-1])
         while self.waiting and not (prompts and prompts[-1].scored and not prompts[-1].samples):
             sequence = self.waiting[0]
             cached = self.store.admits(sequence.tokens, len(sequence.members), sequence.salt)
-            if cached is None or not (length := self._length(cached, sequence, budget)):
+            if cached is None or not (length := self._cutting.length(cached, sequence, budget)):
                 break  # those behind it wait as well: nobody overtakes
             self._admit(self.waiting.popleft())
             self.prefilling.append(sequence)
@@ -220,7 +224,7 @@ class Scheduler:
             member.slot = slot
         if not sequence.started:
             sequence.kv = KvCounts(held.new_blocks - len(sequence.siblings), held.reused_blocks, held.cached)
-        sequence.computed, sequence.room = held.cached, held.room
+        sequence.computed, sequence.room, sequence.found = held.cached, held.room, held.cached
 
     def _prompt_slice(self, sequence: Sequence, length: int) -> Slice:
         start, first = sequence.computed, not sequence.started
@@ -229,21 +233,7 @@ class Scheduler:
         return Slice(sequence, start, length, ends, sequence.turn, first=first, scored=sequence.unscored)
 
     def _cost(self, part: Slice) -> int:
-        """What a part of a prompt takes of a step's budget."""
-        return part.length * self._scored_weight if part.scored else part.length
-
-    def _length(self, start: int, sequence: Sequence, budget: int) -> int:
-        """Tokens of a prompt to run from `start` on: to its end, or to the last multiple of `prefill_chunk` that the budget
-        reaches; 0: it does not reach any.
-        """
-        left = len(sequence.tokens) - start
-        if sequence.unscored:
-            length = min(left, self._scored_chunk - start % self._scored_chunk)
-            return length if length * self._scored_weight <= budget else 0
-        if left <= budget:
-            return left
-        chunk = self.limits.prefill_chunk
-        return max((start + budget) // chunk * chunk - start, 0)
+        return self._cutting.cost(part.length, scored=part.scored)
 
     def _decode_slices(self, drafts: Mapping[int, tuple[int, ...]]) -> list[Slice]:
         """One token of each decoding sequence, and its drafts; none of those that wait for a token in flight."""
@@ -281,10 +271,17 @@ class Scheduler:
         (self.decoding if sequence in self.decoding else self.prefilling).remove(sequence)
         self._arranged = False
         for member in sequence.members:
-            assert member.slot is not None, "it runs"
-            self.store.release(member.slot)
+            self._release(member, keep=True)
             member.lose_slot()
         self.waiting.appendleft(sequence)
+
+    def _release(self, sequence: Sequence, *, keep: bool) -> None:
+        """Give back the slot of one that runs; others, or itself when it comes back, may find its KV there."""
+        assert sequence.slot is not None, "it runs"
+        if keep:
+            computed = min(sequence.computed, len(sequence.tokens))
+            self.store.settle(sequence.slot, sequence.tokens, computed, together=False)
+        self.store.release(sequence.slot, keep=keep)
 
     def _arrange(self) -> None:
         """Bring the decoding sequences together.

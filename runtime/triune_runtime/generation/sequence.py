@@ -27,6 +27,7 @@ class Sequence:
     shares: bool = False  # the token in flight is chosen from a row that several take: the runner does not know it
     slot: int | None = None  # while it holds one
     kv: KvCounts | None = None  # what its prompt took when it first got a slot
+    found: int = 0  # tokens whose KV was there when it last got a slot
     room: int = 0  # tokens that fit there before the store must be asked for more
     turn: int = 0  # how often it has lost its slot to others: what was launched in an earlier turn counts for nothing
     started: bool = False  # something of it has been launched once
@@ -49,9 +50,9 @@ class Sequence:
         return self.request.params.prompt_logprobs is not None and len(self.tokens) == len(self.request.prompt)
 
     @property
-    def salt(self) -> bytes:
+    def salt(self) -> bytes | None:
         """Of its prompt in KV memory: what is cached has no logits any more, so who needs them all shares nothing."""
-        return self.key.to_bytes(8, "little") if self.unscored else b""
+        return None if self.unscored else self.request.cache_salt.encode()
 
     @property
     def members(self) -> list[Sequence]:

@@ -35,6 +35,8 @@ class KvUsage:
 class KvStore(Protocol):
     """See the module."""
 
+    shares: bool  # whether prompts find what others have computed; false from the beginning, or not at all
+
     @property
     def slots(self) -> int:
         """Sequences that can be held at once."""
@@ -45,15 +47,19 @@ class KvStore(Protocol):
         """Tokens of a sequence that has the memory for itself."""
         ...
 
-    def admits(self, prompt: Sequence[int], members: int, salt: bytes = b"") -> int | None:
+    def longest_prompt(self, members: int) -> int:
+        """Tokens of a prompt that `members` sequences can continue, if they have the memory for themselves."""
+        ...
+
+    def admits(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> int | None:
         """Whether `admit` would find room now: how many tokens would be cached; None: no room."""
         ...
 
-    def admit(self, prompt: Sequence[int], members: int, salt: bytes = b"") -> Held:
+    def admit(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> Held:
         """Slots for `members` sequences of one prompt, and memory for its first tokens at least. Ask `admits` first.
 
         Args:
-            salt: prompts with another one share nothing.
+            salt: prompts with another one share nothing; None: it shares nothing with anybody.
         """
         ...
 
@@ -65,12 +71,24 @@ class KvStore(Protocol):
         """Give the first `length` tokens of `slot` to the slots `targets` too: how many tokens fit in each of these."""
         ...
 
-    def settle(self, slot: int, tokens: Sequence[int], length: int) -> None:
-        """The KV of the first `length` of `tokens` is in `slot`, or will be by what is launched: others may find it."""
+    def settle(self, slot: int, tokens: Sequence[int], length: int, *, together: bool) -> None:
+        """The KV of the first `length` of `tokens` is in `slot`, or will be by what is launched: others may find it.
+
+        Args:
+            together: whether what is new since the last call is one run of a part of a prompt; else its tokens came one by one.
+        """
         ...
 
-    def release(self, slot: int) -> None:
-        """Take a slot back. What is in flight may still write there: launches run in order, so it comes before what follows."""
+    def release(self, slot: int, *, keep: bool = True) -> None:
+        """Take a slot back. What is in flight may still write there: launches run in order, so it comes before what follows.
+
+        Args:
+            keep: others may find what was settled; not so if its KV may be wrong.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Nobody finds anything that was settled until now: what is in memory may be wrong."""
         ...
 
     def gaps(self, decoding: Iterable[int]) -> bool:

@@ -123,6 +123,8 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
         Option("speculation", "BOOL", FLAG, "whether tokens are guessed ahead", field=None),
         Option("num_draft_tokens", "INT32", Whole(0, MOST_DRAFTS), "most tokens guessed ahead at once; absent: as many as pay",
                field="max_drafts", sampling=True),
+        Option("cache_salt", "STRING", Text(1024, may_be_empty=False), "computed prompts are shared with the same salt only",
+               default="", openai=True, client=True),
     ),
     "what comes back": (
         Option("stream", "BOOL", FLAG, "the answer piece by piece", default=False, openai=True),

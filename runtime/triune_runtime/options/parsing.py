@@ -16,7 +16,7 @@ from ..manifest import SamplingDefaults
 from ..request import SamplingParams
 from .declared import CLIENT_NAMES, GUIDE_PAIR, MOST_DRAFTS, NAMES, OPTIONS, RESERVED, TOKEN_INPUTS, VLLM_PROMPT
 from .rows import Alias, Elsewhere, Only, Option, Prescribes, Refused
-from .values import BIG, FLAG, MAX_STOP_IDS, Many, Text, Value, Whole, refuse, text
+from .values import BIG, FLAG, MAX_STOP_IDS, Many, Reader, Text, Value, Whole, refuse, text
 from .wire import Options
 
 
@@ -73,6 +73,11 @@ def _option(name: str) -> Option | None:
     return OPTIONS[row.of] if isinstance(row, Alias) else row if isinstance(row, Option) else None
 
 
+def _may_be_empty(reader: Reader) -> bool:
+    """Whether an empty text says nothing."""
+    return isinstance(reader, Many) or (isinstance(reader, Text) and reader.may_be_empty)
+
+
 def _is_list(option: Option | None) -> bool:
     return option is not None and isinstance(option.reader, Many)
 
@@ -115,7 +120,7 @@ class _Given:
         row, option = NAMES.get(name), _option(name)
         if value is None or value == []:
             return
-        if value in ("", b"") and (option is None or isinstance(option.reader, (Text, Many))):
+        if value in ("", b"") and (option is None or _may_be_empty(option.reader)):
             return
         if isinstance(row, Only):
             if not any(_same(value, allowed) for allowed in row.allowed):

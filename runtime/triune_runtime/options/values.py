@@ -148,14 +148,18 @@ class Text:
     """A string of UTF-8."""
 
     most_bytes: int | None = None
+    may_be_empty: bool = True
     annotation = "str"
 
     @property
     def values(self) -> str:
-        return "a string" if self.most_bytes is None else f"a string of at most {self.most_bytes} bytes"
+        least = "" if self.may_be_empty else " that is not empty"
+        return f"a string{least}" if self.most_bytes is None else f"a string of at most {self.most_bytes} bytes{least}"
 
     def read(self, name: str, value: Value) -> str:
         found = text(name, value)
+        if not (found or self.may_be_empty):
+            raise refuse(name, found, "a text that is not empty is expected")
         if self.most_bytes is not None and len(found.encode("utf-8")) > self.most_bytes:
             raise refuse(name, found, f"at most {self.most_bytes} bytes are expected")
         return found

@@ -26,6 +26,7 @@ class Options:
     best_of: int = 1  # answers that are made; the most likely `n` of them come back
     timeout_s: float | None = None  # seconds for the answer; what there is by then is the answer
     cancel: bool = False  # not a request: ends the one with the same id
+    cache_salt: str = ""  # computed prompts are shared with the same salt only
     stream: bool = False  # the answer piece by piece
     separate_reasoning: bool | None = None  # thinking apart from the answer; absent: with `messages` only
     timed: bool = False  # say when things happened

@@ -43,10 +43,18 @@ def _end_process() -> None:
 class GenerationService:
     """An engine's worker with everything around it that a server needs."""
 
-    def __init__(self, folder: Path, families: MetricFamilies, on_failure: Callable[[], None] = _end_process) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        families: MetricFamilies,
+        on_failure: Callable[[], None] = _end_process,
+        *,
+        prefix_caching: bool = True,
+    ) -> None:
         """Load the engine in `folder` and start to serve it.
 
         Args:
+            prefix_caching: see `step_loop`.
             on_failure: called once if the engine fails for good. By default the process ends: whoever watches the server
                 then starts it again, where one that only refuses would look healthy for ever.
 
@@ -55,7 +63,8 @@ class GenerationService:
         """
         manifest = EngineManifest.load(folder)
         self._token_bytes = load_token_bytes(folder, manifest)
-        generator = step_loop(manifest, make_runner(manifest, folder), self._token_bytes)
+        runner = make_runner(manifest, folder)
+        generator = step_loop(manifest, runner, self._token_bytes, prefix_caching=prefix_caching)
         self._thinks = manifest.reasoning is not None
         self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
@@ -123,6 +132,7 @@ class GenerationService:
             separate_reasoning=bool(options.separate_reasoning) and self._thinks,
             continues=bool(options.echo),
             timed=options.timed,
+            cache_salt=options.cache_salt,
         )
         seeds = (derived_seed(options.params.seed, index) for index in range(1, options.best_of))
         return [

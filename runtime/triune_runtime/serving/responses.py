@@ -134,8 +134,12 @@ class Responses:
         if row.options.best_of > row.options.n:
             members = sorted(members, key=lambda one: -one.tensors.logprob)[: row.options.n]
         held = [one.held for one in members if one.held is not None]
+        first = row.members[0]
+        cached = {name: first.held[name] for name in ("num_cached_tokens",) if first.held is not None and name in first.held}
+        of_prompt = cached | tensors({"num_input_tokens": first.tensors.prompt_tokens})
         for arrays in held:
-            arrays |= tensors({"num_input_tokens": row.members[0].tensors.prompt_tokens if arrays is held[0] else 0})
+            arrays.pop("num_cached_tokens", None)
+            arrays |= of_prompt if arrays is held[0] else tensors({"num_input_tokens": 0})
         if row.options.batched:
             return [_placed(arrays, row, index) for index, arrays in enumerate(held)]
         return [self._merge(held)]

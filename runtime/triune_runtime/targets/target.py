@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # of which the last imports NumPy
+    from ..kv.store import KvStore
     from ..machine import Machine
     from ..manifest import EngineManifest
     from ..runner import Runner
+
+
+def slots(manifest: EngineManifest, runner: Runner) -> KvStore:
+    """A slot for each sequence, which shares nothing."""
+    from ..kv.slots import SlotStore  # with what it imports
+
+    return SlotStore(manifest.limits.max_sequences, manifest.limits.max_length)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,3 +39,6 @@ class Target:
 
     bit_exact: bool
     """Whether a sequence's logits are the same bits whatever else is in the run."""
+
+    store: Callable[[EngineManifest, Runner], KvStore] = slots
+    """The books of the KV memory of a loaded runner."""

@@ -1,8 +1,7 @@
-"""The buffers of layers with a window: which positions they hold, and how to take drafted tokens back. NumPy only.
+"""The buffers of layers with a window: how to take drafted tokens back, and copies of a sequence's beginning. NumPy only.
 
-A buffer of C positions for a window of W holds the latest L of T tokens, in order, from its start on: L = T up to C, and beyond
-that L drops by C - W + 1 whenever it would exceed C. That is the attention op's own rule (ONNX Runtime's GroupQueryAttention,
-`sliding_window_cache`): it depends on T alone, so neither chunks nor batch mates change what a sequence finds in its buffer.
+Which positions they hold is the attention op's own rule (ONNX Runtime's GroupQueryAttention, `sliding_window_cache`), see
+`kv.windows`: it depends on the number of tokens alone, so neither chunks nor batch mates change what a sequence finds there.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...kv.windows import Window
 
 Buffer = NDArray[np.generic]  # [slots, heads, positions, dim]
 
@@ -28,15 +29,15 @@ class WindowedBuffers:
     """Buffers of one window and one capacity. Follows how many tokens each slot holds."""
 
     def __init__(self, window: int, buffers: Sequence[Buffer]) -> None:
-        self._window, self._buffers = window, tuple(buffers)
-        slots, _, self._capacity, _ = self._buffers[0].shape
+        self._buffers = tuple(buffers)
+        slots, _, capacity, _ = self._buffers[0].shape
+        self._window = Window(window, capacity)
         self._held = [0] * slots
         self._dropped: dict[int, _Dropped] = {}
 
     def first(self, total: int) -> int:
-        """The oldest position in the buffer of a sequence of `total` tokens: T - L."""
-        step = self._capacity - self._window + 1
-        return step * -(-max(0, total - self._capacity) // step)
+        """The oldest position in the buffer of a sequence of `total` tokens."""
+        return self._window.first(total)
 
     def prepare(self, slot: int, start: int, tokens: int, drafts: int) -> None:
         """Make the buffer that of a sequence of `start` tokens, of which `tokens` are about to be run.
@@ -47,18 +48,22 @@ class WindowedBuffers:
         end = start + tokens
         self._held[slot] = end
         if self.first(end) > self.first(end - drafts):
-            assert tokens <= self._window, f"a run of {tokens} tokens, {drafts} of them drafts, for a window of {self._window}"
+            window = self._window.window
+            assert tokens <= window, f"a run of {tokens} tokens, {drafts} of them drafts, for a window of {window}"
             oldest = self.first(start)
             self._dropped[slot] = _Dropped(oldest, tuple(b[slot, :, : self.first(end) - oldest].copy() for b in self._buffers))
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the sequence of `length` tokens in slot `source` to slot `target`."""
-        self._rewind(source, length)
+        """Copy the first `length` tokens of the sequence in slot `source` to slot `target`."""
+        assert length <= self._held[source], f"slot {source} holds {self._held[source]} tokens, not {length}"
+        if not self._window.keeps(self._held[source], length):
+            self._rewind(source, length)  # what is beyond were drafts
+        oldest, begin = self.first(self._held[source]), self.first(length)
+        since = max(oldest, begin)
         self._dropped.pop(target, None)
         self._held[target] = length
-        rows = length - self.first(length)
         for buffer in self._buffers:
-            buffer[target, :, :rows] = buffer[source, :, :rows]
+            buffer[target, :, since - begin : length - begin] = buffer[source, :, since - oldest : length - oldest]
 
     def _rewind(self, slot: int, length: int) -> None:
         """Forget the tokens from `length` on."""
@@ -68,7 +73,7 @@ class WindowedBuffers:
         if length == 0 or now == then:
             return
         assert now > then, f"slot {slot} holds {held} tokens, not {length}"
-        needed = max(then, length - self._window + 1)
+        needed = self._window.needed(length)
         assert needed >= now or (dropped is not None and dropped.first <= needed), (
             f"slot {slot} has dropped positions below {now}; back at {length} tokens, those from {needed} are needed"
         )

@@ -2,7 +2,7 @@
 
 It keeps every slot's tokens, and where they were cut into runs, as a real kernel's last bits do. So a wrong slot, a lost token,
 a wrong copy or a chunk border that depends on the load shows at once: as other logits or as an assertion. Tokens with drafts
-behind them count as run one by one, and only drafts can be taken back.
+behind them count as run one by one. What is taken back are drafts, or all that came after some run, by who begins as it did.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ class FakeRunner(Immediate):
         self._stop_token_ids = tuple(stop_token_ids)
         self._mean_length = mean_length
         self._slots: dict[int, list[tuple[int, ...]]] = {}  # the runs of each slot's sequence
-        self._drafts: dict[int, int] = {}  # how many of a slot's last tokens may be taken back
 
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
         """See `Immediate.run`."""
@@ -41,17 +40,13 @@ class FakeRunner(Immediate):
 
     def copy_slot(self, source: int, target: int, length: int) -> None:
         """See `Immediate.copy_slot`."""
-        self._take_back(source, length)
-        self._slots[target], self._drafts[target] = list(self._slots[source]), 0
+        self._slots[target] = self._beginning(source, length)
 
     def _append(self, item: Work) -> list[NDArray[np.float32]]:
         assert item.tokens, f"nothing to run in slot {item.slot}"
         outside = [t for t in item.tokens if not 0 <= t < self.vocab_size]
         assert not outside, f"tokens {outside} are not in the vocabulary of {self.vocab_size}"
-        if item.start == 0:  # a new owner
-            self._slots[item.slot] = []
-        self._take_back(item.slot, item.start)
-        self._drafts[item.slot] = item.drafts
+        self._slots[item.slot] = self._beginning(item.slot, item.start)
         assert item.drafts < len(item.tokens), f"{item.drafts} drafts among {len(item.tokens)} tokens"
         singly = item.drafts or item.scored
         runs = [(token,) for token in item.tokens] if singly else [item.tokens]
@@ -61,16 +56,16 @@ class FakeRunner(Immediate):
             rows.append(self._logits(self._slots[item.slot]))
         return rows[-item.rows :]
 
-    def _take_back(self, slot: int, length: int) -> None:
-        """Forget the drafts in `slot` from token `length` on."""
-        held = self._length(slot)
-        assert 0 <= held - length <= self._drafts.get(slot, 0), (
-            f"slot {slot} holds {held} tokens, {self._drafts.get(slot, 0)} of them drafts; it is to hold {length}"
-        )
-        del self._slots[slot][len(self._slots[slot]) - (held - length) :]
-
-    def _length(self, slot: int) -> int:
-        return sum(map(len, self._slots.get(slot, ())))
+    def _beginning(self, slot: int, length: int) -> list[tuple[int, ...]]:
+        """The runs of the first `length` tokens in `slot`."""
+        beginning, held = list[tuple[int, ...]](), 0
+        for run in self._slots.get(slot, ()):
+            if held >= length:
+                break
+            beginning.append(run)
+            held += len(run)
+        assert held == length, f"slot {slot} has a run to token {held}; it is to hold {length}"
+        return beginning
 
     def _logits(self, runs: Sequence[tuple[int, ...]]) -> NDArray[np.float32]:
         seed = zlib.crc32(repr(runs).encode())

@@ -1,0 +1,210 @@
+"""KV memory in blocks that sequences share: prompts that were computed are found, and what nobody needs is given away last.
+
+A full block has a name, which stands for all tokens up to its end (`names`). A prompt that begins with named blocks gets them,
+and only its rest is computed. Blocks that nobody holds keep their names until they are taken: first those without one, then
+whichever was used longest ago, of one sequence the last first, so that what is found stays a beginning. Blocks in use are never
+written: only full ones are shared, and a sequence that goes on in the middle of one gets a copy of it.
+
+Integers and hashes only; no sequence, no tensor.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..runner import CopyBlock, Order, Table
+from .names import Names
+from .store import Held, KvUsage
+
+
+@dataclass(eq=False, slots=True)
+class _Holding:
+    """What one sequence has."""
+
+    blocks: list[int]
+    salt: bytes | None
+    names: list[bytes]  # of its blocks, as far as they are known
+    settled: int = 0  # its first so many blocks can be found
+
+
+class BlockStore:
+    """See `KvStore`. Memory is taken as sequences grow, and may run out while they do."""
+
+    def __init__(self, slots: int, blocks: int, block_tokens: int) -> None:
+        """
+        Args:
+            slots: sequences that can be held at once.
+            blocks: in all.
+            block_tokens: tokens of a block.
+        """
+        assert slots > 0 and blocks > 0, f"a store of {slots} slots and {blocks} blocks"
+        self.shares = True
+        self._slots, self._count, self._size = slots, blocks, block_tokens
+        self._names = Names(block_tokens)
+        self._free_slots = list(range(slots))  # a heap
+        self._refs = [0] * blocks
+        self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(blocks))  # the next to be taken first
+        self._holdings: dict[int, _Holding] = {}  # by slot
+        self._found: dict[bytes, int] = {}  # name -> the block that ends with it
+        self._name_of: dict[int, bytes] = {}  # the inverse
+        self._orders: list[Order] = []
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    @property
+    def longest(self) -> int:
+        return self._count * self._size
+
+    def longest_prompt(self, members: int) -> int:
+        """See `KvStore.longest_prompt`: who waits for a prompt has a block already."""
+        return max(self._count - members + 1, 0) * self._size
+
+    def admits(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> int | None:
+        """See `KvStore.admits`."""
+        if members > len(self._free_slots):
+            return None
+        matched = self._match(prompt, salt)
+        needed = self._needed(len(prompt)) - len(matched) + members - 1
+        available = len(self._free) - sum(not self._refs[block] for block in matched)
+        return len(matched) * self._size if needed <= available else None
+
+    def admit(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> Held:
+        """See `KvStore.admit`."""
+        matched = self._match(prompt, salt)
+        for block in matched:
+            self._hold(block)
+        new = [self._take() for _ in range(self._needed(len(prompt)) - len(matched))]
+        first, *others = slots = tuple(heapq.heappop(self._free_slots) for _ in range(members))
+        names = [] if salt is None or not self.shares else list(self._names.of(prompt, salt))
+        self._holdings[first] = _Holding([*matched, *new], salt, names, len(matched))
+        for slot in others:  # for what of the prompt does not fill a block, and for the answer
+            self._holdings[slot] = _Holding([self._take()], salt, [])
+        self._tell(first)
+        room = (len(matched) + len(new)) * self._size
+        return Held(slots, len(matched) * self._size, room, len(new) + members - 1, len(matched))
+
+    def extend(self, slot: int, length: int) -> int:
+        """See `KvStore.extend`."""
+        blocks = self._holdings[slot].blocks
+        more = self._needed(length) - len(blocks)
+        if more > len(self._free):
+            return 0
+        if more > 0:
+            blocks += [self._take() for _ in range(more)]
+            self._tell(slot)
+        return len(blocks) * self._size
+
+    def fork(self, slot: int, targets: Sequence[int], length: int) -> int:
+        """See `KvStore.fork`: full blocks are shared, the one that is not full is copied."""
+        source = self._holdings[slot]
+        full, rest = divmod(length, self._size)
+        for target in targets:
+            holding = self._holdings[target]
+            (own,) = holding.blocks
+            for block in source.blocks[:full]:
+                self._hold(block)
+            holding.blocks, holding.names = [*source.blocks[:full], own], source.names[:full]
+            if rest:
+                self._orders.append(CopyBlock(source.blocks[full], own))
+            self._tell(target)
+        return (full + 1) * self._size
+
+    def settle(self, slot: int, tokens: Sequence[int], length: int, *, together: bool) -> None:
+        """See `KvStore.settle`."""
+        holding, full = self._holdings[slot], length // self._size
+        if full <= holding.settled or holding.salt is None or not self.shares:
+            return
+        if full > len(holding.names):
+            holding.names += self._names.further(holding.names, holding.salt, tokens, full * self._size)
+        for number in range(holding.settled, full):
+            name, block = holding.names[number], holding.blocks[number]
+            if name not in self._found and block not in self._name_of:
+                self._found[name], self._name_of[block] = block, name
+        holding.settled = full
+
+    def release(self, slot: int, *, keep: bool = True) -> None:
+        """See `KvStore.release`."""
+        for block in reversed(self._holdings.pop(slot).blocks):
+            if not keep:
+                self._unname(block)
+            self._refs[block] -= 1
+            if not self._refs[block]:
+                self._free[block] = None
+                if block not in self._name_of:  # of no use to anybody else
+                    self._free.move_to_end(block, last=False)
+        heapq.heappush(self._free_slots, slot)
+
+    def forget(self) -> None:
+        """See `KvStore.forget`."""
+        self._found.clear()
+        self._name_of.clear()
+        for holding in self._holdings.values():
+            holding.salt = None  # nor may what comes of it
+
+    def gaps(self, decoding: Iterable[int]) -> bool:
+        """See `KvStore.gaps`: a sequence may have any slot."""
+        return False
+
+    def arrange(self, decoding: Mapping[int, int]) -> dict[int, int]:
+        """See `KvStore.arrange`."""
+        return {}
+
+    def orders(self) -> tuple[Order, ...]:
+        """See `KvStore.orders`."""
+        if not self._orders:
+            return ()
+        orders, self._orders = tuple(self._orders), []
+        return orders
+
+    def usage(self) -> KvUsage:
+        """See `KvStore.usage`."""
+        return KvUsage(blocks=self._count, used=self._count - len(self._free), block_tokens=self._size)
+
+    def check(self, holders: Sequence[int]) -> None:
+        """See `KvStore.check`."""
+        assert sorted(holders) == sorted(self._holdings), f"slots {sorted(self._holdings)} are held, not {sorted(holders)}"
+        assert sorted([*self._holdings, *self._free_slots]) == list(range(self._slots)), "a slot has leaked"
+        counted = [0] * self._count
+        for holding in self._holdings.values():
+            assert len(set(holding.blocks)) == len(holding.blocks), "a sequence has a block twice"
+            for block in holding.blocks:
+                counted[block] += 1
+        assert counted == self._refs, "a block's holders were not counted"
+        assert set(self._free) == {block for block, refs in enumerate(self._refs) if not refs}, "a block has leaked"
+        assert {block: name for name, block in self._found.items()} == self._name_of, "a name leads to another block"
+
+    def _match(self, prompt: Sequence[int], salt: bytes | None) -> list[int]:
+        """The blocks that hold the beginning of `prompt`, without its last token: that must be run."""
+        blocks = list[int]()
+        if salt is None or not self.shares or not self._found:
+            return blocks
+        for name in self._names.of(prompt, salt)[: (len(prompt) - 1) // self._size]:
+            if (block := self._found.get(name)) is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def _needed(self, length: int) -> int:
+        return -(-length // self._size)
+
+    def _hold(self, block: int) -> None:
+        self._refs[block] += 1
+        self._free.pop(block, None)
+
+    def _take(self) -> int:
+        block, _ = self._free.popitem(last=False)
+        self._unname(block)
+        self._refs[block] = 1
+        return block
+
+    def _unname(self, block: int) -> None:
+        if (name := self._name_of.pop(block, None)) is not None:
+            del self._found[name]
+
+    def _tell(self, slot: int) -> None:
+        self._orders.append(Table(slot, tuple(self._holdings[slot].blocks)))
