@@ -89,8 +89,8 @@ def test_old_ensemble_takes_a_batch_dimension_over_grpc(server: RealServer) -> N
 
 def test_http_and_grpc_clients_give_the_same_text(server: RealServer) -> None:
     with Client(server.url) as over_http, GrpcClient(server.options.grpc_url) as over_grpc:
-        one = over_http.chat(QUESTION, max_tokens=40)
-        two = over_grpc.chat(QUESTION, max_tokens=40)
+        one = over_http.chat(QUESTION, max_tokens=40, cache_salt="over HTTP")
+        two = over_grpc.chat(QUESTION, max_tokens=40, cache_salt="over gRPC")
         assert "Paris" in one.text
         assert (one.text, one.finish_reason, one.usage) == (two.text, two.finish_reason, two.usage)
         pieces = [chunk.text for chunk in over_http.stream_chat(QUESTION, max_tokens=40)]

@@ -52,7 +52,8 @@ def gathered(events: Any) -> tuple[dict[int, str], dict[int, str | None], Any]:
 def test_choices_are_what_requests_with_their_seeds_get_alone(client: openai.OpenAI, server: RealServer, seed: int) -> None:
     ask: dict[str, Any] = {"model": "triune", "messages": PARIS, "max_tokens": 24, "temperature": 1.2, "stop": ["."]}
     computed = settled(server, "vllm:prompt_tokens_total")
-    found = client.chat.completions.create(**ask, n=4, seed=seed, extra_body={"cache_salt": f"{seed}"})
+    salted = ask | {"n": 4, "seed": seed}  # so that all of the prompt is computed
+    found = client.chat.completions.create(**salted, extra_body={"cache_salt": f"{seed} whole"})
     assert found.usage is not None
     # The prompt is computed once, and counted once.
     assert settled(server, "vllm:prompt_tokens_total") - computed == found.usage.prompt_tokens
@@ -63,7 +64,8 @@ def test_choices_are_what_requests_with_their_seeds_get_alone(client: openai.Ope
     ]
     assert found.usage.prompt_tokens == alone[0].usage.prompt_tokens  # type: ignore[union-attr]
     assert found.usage.completion_tokens == sum(one.usage.completion_tokens for one in alone)  # type: ignore[union-attr]
-    streamed = client.chat.completions.create(**ask, n=4, seed=seed, stream=True, stream_options={"include_usage": True})
+    salt = {"cache_salt": f"{seed} streamed"}
+    streamed = client.chat.completions.create(**salted, stream=True, stream_options={"include_usage": True}, extra_body=salt)
     texts, reasons, usage = gathered(streamed)
     assert texts == {choice.index: choice.message.content for choice in found.choices}
     assert reasons == {choice.index: choice.finish_reason for choice in found.choices}

@@ -46,8 +46,10 @@ def test_a_chat_is_the_ensembles_answer(client: openai.OpenAI, server: RealServe
 
 def test_a_stream_is_the_whole_answer(client: openai.OpenAI) -> None:
     ask: dict[str, Any] = {"model": "triune", "messages": PARIS, "max_tokens": 40, "temperature": 0.9, "seed": 5}
-    whole = client.chat.completions.create(**ask)
-    chunks = list(client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+    salts = [{"cache_salt": f"the {how} answer"} for how in ("whole", "streamed")]  # so that both are computed
+    whole = client.chat.completions.create(**ask, extra_body=salts[0])
+    options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+    chunks = list(client.chat.completions.create(**ask, **options, extra_body=salts[1]))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
     assert chunks[-1].usage == whole.usage

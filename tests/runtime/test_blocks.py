@@ -45,7 +45,7 @@ class Memory:
 class Books(RuleBasedStateMachine):
     """Prompts come, are run in parts, are answered, forked and left; every sequence must find its own tokens in its blocks."""
 
-    @initialize(blocks=st.integers(5, 14), slots=st.integers(1, 5))
+    @initialize(blocks=st.integers(5, 12), slots=st.integers(1, 5))
     def begin(self, blocks: int, slots: int) -> None:
         self.store, self.memory, self.slots = BlockStore(slots, blocks, SIZE), Memory(blocks), slots
         self.texts: dict[int, list[int]] = {}  # all tokens of who runs, by slot
@@ -72,6 +72,16 @@ class Books(RuleBasedStateMachine):
         if others:
             self.waiting[leader] = tuple(others)
 
+    @rule(prompt=prompts, salt=st.sampled_from(SALTS))
+    def come_and_go(self, prompt: list[int], salt: bytes | None) -> None:
+        """A prompt is run whole, read, and its sequence leaves."""
+        before = set(self.texts)
+        self.admit(prompt, salt, 1)
+        for slot in set(self.texts) - before:
+            self.write(slot, len(prompt))
+            self.everyone_finds_its_own_tokens_written_by_its_own_kind()
+            self.drop(slot, keep=True)
+
     @precondition(lambda self: self.texts)
     @rule(data=st.data(), count=st.integers(1, 7))
     def run(self, data: st.DataObject, count: int) -> None:
@@ -89,12 +99,7 @@ class Books(RuleBasedStateMachine):
                 self.room[slot] = room
             text.append(data.draw(st.integers(1, 2)))
             end = start + 1
-        self.memory.follow(self.store)
-        assert end <= self.room[slot]
-        for at in range(start, end):
-            self.memory.write(slot, at, (self.salts[slot], text[at]))
-        self.done[slot] = end
-        self.store.settle(slot, text, end, together=True)
+        self.write(slot, end)
         if end == len(text) and slot in self.waiting:
             others = self.waiting.pop(slot)
             room = self.store.fork(slot, others, end)
@@ -104,7 +109,17 @@ class Books(RuleBasedStateMachine):
     @precondition(lambda self: self.texts)
     @rule(data=st.data(), keep=st.booleans())
     def leave(self, data: st.DataObject, keep: bool) -> None:
-        slot = data.draw(st.sampled_from(sorted(self.texts)))
+        self.drop(data.draw(st.sampled_from(sorted(self.texts))), keep=keep)
+
+    def write(self, slot: int, end: int) -> None:
+        self.memory.follow(self.store)
+        assert end <= self.room[slot]
+        for at in range(self.done[slot], end):
+            self.memory.write(slot, at, (self.salts[slot], self.texts[slot][at]))
+        self.done[slot] = end
+        self.store.settle(slot, self.texts[slot], end, together=True)
+
+    def drop(self, slot: int, *, keep: bool) -> None:
         for other in (slot, *self.waiting.pop(slot, ())):
             self.store.release(other, keep=keep)
             for of in (self.texts, self.done, self.room, self.salts):
