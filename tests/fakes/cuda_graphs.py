@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from triune_builder.graph import arch
 from triune_builder.graph.export import GraphBundle, export
+from triune_builder.graph.promises import settled_config
 from triune_builder.quantize.apply import quantize
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cuda.compiling import make_network_runner, read_by_the_gpu, stored_weights
+from triune_builder.targets.cuda.decoder import dense_decoder
 from triune_builder.targets.cuda.kernels import block_tokens
 from triune_builder.targets.cuda.lowering import lower
 from triune_builder.targets.cuda.network_runner import Item, NetworkRunner
@@ -62,7 +64,9 @@ def lowered(checkpoint: Any, precision: str, folder: Path, *, length: int = LENG
     bundle = lower(quantized(checkpoint, precision, length), dtype=row.dtype, cache=row.cache)
     onnx_files.write(bundle, folder, outside=read_by_the_gpu)
     save_weights(stored_weights(folder / onnx_files.MODEL), folder)
-    plan = CudaPlan(dtype=row.dtype, block_tokens=block_tokens(c.dim for c in bundle.cache))
+    size = block_tokens(c.dim for c in bundle.cache)
+    _, cfg = settled_config(checkpoint.config, checkpoint.weights.keys())
+    plan = CudaPlan(dtype=row.dtype, block_tokens=size, decoder=dense_decoder(cfg, bundle, row, size))
     manifest = EngineManifest(
         model="tiny", architecture=bundle.architecture, target="cuda", precision=precision, engine=onnx_files.MODEL,
         vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(0,), limits=LIMITS, plan=plan.to_json(),

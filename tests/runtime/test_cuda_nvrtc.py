@@ -17,7 +17,7 @@ from cuda.bindings import driver as real
 
 from support.nvrtc import needs_nvrtc
 from triune_runtime.targets.cuda import nvrtc
-from triune_runtime.targets.cuda.nvrtc import Module, NvrtcError, compile_cubin, own_architecture
+from triune_runtime.targets.cuda.nvrtc import Module, NvrtcError, compile_cubin, own_architecture, own_sizes
 
 SOURCE = 'extern "C" __global__ void twice(float* numbers, int count) { if (threadIdx.x < count) numbers[threadIdx.x] *= 2; }'
 OK, BAD = real.CUresult.CUDA_SUCCESS, real.CUresult.CUDA_ERROR_INVALID_VALUE
@@ -43,7 +43,9 @@ class FakeDriver:
         return OK, 0
 
     def cuDeviceGetAttribute(self, attribute: Any, device: int) -> tuple[Any, int]:
-        return OK, self.capability["MINOR" in attribute.name]
+        sizes = {"MULTIPROCESSOR_COUNT": 132, "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 232_448}
+        known = {name: value for name, value in sizes.items() if attribute.name.endswith(name)}
+        return OK, known.popitem()[1] if known else self.capability["MINOR" in attribute.name]
 
     def cuModuleLoadData(self, image: bytes) -> tuple[Any, Any]:
         return (OK, "module") if image[:4] == b"\x7fELF" else (real.CUresult.CUDA_ERROR_INVALID_IMAGE, None)
@@ -64,6 +66,9 @@ class FakeDriver:
         values = ctypes.c_uint64.from_address(address).value, ctypes.c_int32.from_address(count).value
         self.launched.append((function, *sizes, shared, stream, *values, extra))
         return (OK,)
+
+    def cuLaunchCooperativeKernel(self, function: str, *rest: Any) -> tuple[Any]:
+        return self.cuLaunchKernel(function, *rest, "cooperative")
 
 
 @pytest.fixture
@@ -118,11 +123,21 @@ def test_the_architecture_is_the_gpus_own(driver: FakeDriver, capability: tuple[
     assert own_architecture() == name
 
 
+def test_the_sizes_are_the_gpus_own(driver: FakeDriver) -> None:
+    assert own_sizes() == (132, 232_448)
+
+
 @needs_nvrtc
 def test_a_kernel_gets_its_arguments(driver: FakeDriver) -> None:
     kernel = Module.compile(SOURCE, "twice.cu").kernel("twice")
     kernel.launch(77, (1, 2, 3), (32, 1, 1), (np.uint64(2**63 + 1), np.int32(-5)))
     assert driver.launched == [("function", 1, 2, 3, 32, 1, 1, 0, 77, 2**63 + 1, -5, 0)]
+
+
+def test_blocks_that_wait_for_each_other_are_launched_together(driver: FakeDriver) -> None:
+    kernel = Module(b"\x7fELF", "twice.cu").kernel("twice")
+    kernel.launch(77, (132, 1, 1), (32, 1, 1), (np.uint64(9), np.int32(5)), 60_000, cooperative=True)
+    assert driver.launched == [("function", 132, 1, 1, 32, 1, 1, 60_000, 77, 9, 5, "cooperative")]
 
 
 def test_more_shared_memory_is_asked_for_once(driver: FakeDriver) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ...errors import TriuneError
 from ...manifest import Limits
-from ..device.cuda import CudaDevice
+from .choosing import StreamDevice
 from .fused.decoder import SOURCES, FusedDecoder, define_options, kernel_source
 from .fused.names import DecoderNames
 from .fused.program import FusedProgram, Graph
@@ -41,7 +41,7 @@ class Compiling:
         }
         pool.shutdown(wait=False)
 
-    def in_front_of(self, graph: Graph, weights: Mapping[str, int], device: CudaDevice) -> Graph:
+    def in_front_of(self, graph: Graph, weights: Mapping[str, int], device: StreamDevice) -> Graph:
         """The kernel for the steps that it computes, and `graph` for all others; or `graph` alone.
 
         Args:
@@ -55,7 +55,7 @@ class Compiling:
         LOG.info("one kernel computes decodes of %s", ", ".join(map(str, decoders)))
         return FusedProgram(graph, decoders, self._names, weights, device.stream)
 
-    def _decoder(self, batch: int, device: CudaDevice) -> FusedDecoder:
+    def _decoder(self, batch: int, device: StreamDevice) -> FusedDecoder:
         cubin = self._cubins[batch].result()
 
         def load(source: str, name: str, options: tuple[str, ...]) -> Kernel:
