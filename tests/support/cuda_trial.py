@@ -19,10 +19,10 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from bench.gpu.shapes import write_checkpoint
+from numpy.typing import NDArray
 
 from r1_nano.problems import held_out
 from r1_nano.recipe import Recipe
@@ -30,12 +30,13 @@ from r1_nano.scoring import is_right
 from r1_nano.tokenizer import END_THINK, prompt_text
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Chunk, Request, SamplingParams, join
-from triune_runtime.runner import Table, Work
+from triune_runtime.runner import Runner, Table, Work
 from triune_runtime.starting import step_loop
 from triune_runtime.targets import make_runner
 from triune_runtime.targets.cuda.plan import FUSED_SWITCH, CudaPlan
 from triune_runtime.text.tokenizer import TextTokenizer
 
+Logits = NDArray[np.float32]
 START = time.monotonic()
 LIMIT_S = 240
 NANO = Path(__file__).parents[2] / "models" / "r1-nano" / "checkpoint"
@@ -43,6 +44,7 @@ TINY = (("tiny", "bf16"), ("tiny-llama", "fp16"), ("tiny-qwen3", "bf16"), ("tiny
 SUMS = 20
 LENGTHS = (1, 130, 257, 64, 300, 7, 128, 255)  # of prompts before decoding
 STEPS = 6
+BATCHES = (1, 3, 8)
 ERRORS = {"bfloat16": 5e-2, "float16": 8e-3}  # the graph rounds logits to these types, the kernel does not
 
 
@@ -63,12 +65,19 @@ def build(model: Path, precision: str, folder: Path) -> Path:
     return next(Path(done.stdout.splitlines()[-1]).rglob("engine.json")).parent
 
 
-def logits_of(folder: Path, manifest: EngineManifest, batch: int, switch: str) -> list[np.ndarray[Any, Any]]:
-    """Of decodes of `batch` sequences behind their prompts, step by step."""
+def decodes_of(folder: Path, manifest: EngineManifest, switch: str) -> dict[int, list[Logits]]:
+    """The logits of decodes of each of `BATCHES`, step by step."""
     os.environ[FUSED_SWITCH] = switch
-    size, chance = CudaPlan.of(manifest).block_tokens, random.Random(batch)
     runner = make_runner(manifest, folder)
     runner.warm_up()
+    found = {batch: decode(runner, manifest, batch) for batch in BATCHES}
+    runner.close()
+    return found
+
+
+def decode(runner: Runner, manifest: EngineManifest, batch: int) -> list[Logits]:
+    """Of `batch` sequences behind their prompts."""
+    size, chance = CudaPlan.of(manifest).block_tokens, random.Random(batch)
     each = -(-(max(LENGTHS) + STEPS) // size)
     blocks = chance.sample(range(each * batch), each * batch)
     tables = [Table(slot, tuple(blocks[slot * each : (slot + 1) * each])) for slot in range(batch)]
@@ -80,7 +89,6 @@ def logits_of(folder: Path, manifest: EngineManifest, batch: int, switch: str) -
         places = [len(text) - STEPS + step for text in texts]
         work = [Work(slot, at, (texts[slot][at],)) for slot, at in enumerate(places)]
         found.append(runner.launch(work).collect().logits.copy())
-    runner.close()
     return found
 
 
@@ -89,8 +97,9 @@ def kernel_beside_graph(folder: Path) -> None:
     manifest = EngineManifest.load(folder)
     plan = CudaPlan.of(manifest)
     assert plan.decoder, f"{manifest.model} names no decoder"
-    for batch in (1, 3, 8):
-        pairs = zip(logits_of(folder, manifest, batch, ""), logits_of(folder, manifest, batch, "off"), strict=True)
+    kernel, graph = decodes_of(folder, manifest, ""), decodes_of(folder, manifest, "off")
+    for batch in BATCHES:
+        pairs = zip(kernel[batch], graph[batch], strict=True)
         errors = [float((np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)).max()) for a, b in pairs]
         say(f"{manifest.model}, {plan.dtype}, {batch} sequences: kernel beside graph", " ".join(f"{e:.1e}" for e in errors))
         assert 0 < max(errors) < ERRORS[plan.dtype], "0: it was the same code; more: they differ"
