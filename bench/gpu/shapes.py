@@ -27,7 +27,7 @@ SHAPES: dict[str, dict[str, Any]] = {  # of DeepSeek-R1-Distill-Qwen
     },
     "tiny": _QWEN2 | {
         "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "vocab_size": 512, "head_dim": 64, "bos_token_id": 1, "eos_token_id": 1,
+        "num_key_value_heads": 2, "vocab_size": 512, "head_dim": 128, "bos_token_id": 1, "eos_token_id": 1,
         "max_position_embeddings": 4096, "initializer_range": 0.08,
     },
 }  # fmt: skip
