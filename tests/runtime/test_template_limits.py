@@ -107,3 +107,9 @@ def test_an_error_of_the_call_itself_comes_through_and_its_thread_may_be_any() -
     for thread in threads:
         thread.join()
     assert found == ["mine"] * 4
+
+
+def test_the_first_call_ends_however_little_memory_it_may_take() -> None:
+    """Its watcher is a thread, which needs memory itself."""
+    for memory in (1, 1 << 16, 1 << 20):
+        assert Limits(5.0, memory).run(lambda: 1) == 1

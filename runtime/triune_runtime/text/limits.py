@@ -61,6 +61,7 @@ class Limits:
         self._seconds, self._memory = seconds, memory
         self._call: _Call | None = None
         self._watcher: threading.Thread | None = None
+        self._busy = threading.Event()  # a call is under way, or was a moment ago
         self._usual = self._bound = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         self._measured = -_REMEASURE_S  # when
         self._one = threading.Lock()  # the memory limit is the process's: one call at a time
@@ -72,6 +73,9 @@ class Limits:
             OverLimit: it took too long or too much memory.
         """
         with self._one:
+            if self._watcher is None:  # while memory has no bound: who starts a thread that gets none waits for ever
+                self._watcher = threading.Thread(target=self._watch, name="triune-limits", daemon=True)
+                self._watcher.start()
             now = time.monotonic()
             if now - self._measured > _REMEASURE_S:
                 self._measure(now)
@@ -87,8 +91,7 @@ class Limits:
         ended = False
         try:
             call = self._call = _Call(self._seconds)
-            if self._watcher is None:
-                self._start()
+            self._busy.set()
             try:
                 return work()
             except _Late:
@@ -109,22 +112,15 @@ class Limits:
         size = int(_STATM.read_text().split()[0]) * _PAGE
         self._bound, self._measured = (min([size + self._memory, *known]), hard), now
 
-    def _start(self) -> None:
-        """Watch, until nothing has been called for a while."""
-        self._watcher = threading.Thread(target=self._watch, name="triune-limits", daemon=True)
-        self._watcher.start()
-
     def _watch(self) -> None:
-        quiet = 0
-        while quiet < 1 / _LOOK_S:
+        while self._busy.wait():
             time.sleep(_LOOK_S)
-            call = self._call
-            quiet = 0 if call else quiet + 1
-            if call:
+            if call := self._call:
                 call.watch()
-        self._watcher = None
-        if self._call:  # one began just now and saw a watcher
-            self._start()
+                continue
+            self._busy.clear()
+            if self._call:  # one began just now
+                self._busy.set()
 
 
 def _taken(right: list[bool]) -> bool:
