@@ -135,7 +135,7 @@ def config_option(settings: Mapping[str, Setting]) -> object:
     return Annotated[
         Path | None,
         typer.Option(
-            "--config", help="Settings; by default triune.toml here, if there is one.", is_eager=True, callback=configure
+            "--config", help="Settings; by default triune.toml here.", is_eager=True, callback=configure
         ),
     ]  # fmt: skip
 

@@ -65,8 +65,7 @@ TARGET = Target(
     default_precision="w8a8",
     float_twin="fp32",
     proofs=(FULL, LAYERS),
-    proofs_help="Layers: over prompts, a few weights in memory at a time; "
-    "auto: full where the engine fits in the memory that is free, else layers.",
+    proofs_help="Layers: a few weights in memory at a time; auto: full where memory takes the engine, else layers.",
     speculations=("off", "on"),
     tools=("onnxruntime",),
     head_unit=HEAD_UNIT,
