@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...errors import BuildError, option
-from ...quantize.policy import FLOAT, HEAD, ROUTERS, Precision
+from ...quantize.policy import FLOAT, HEAD, Precision
 from ...verify.budget import Budget
+from ..gpu_proofs import ENGINE_BUDGET, FULL, NETWORK, NETWORK_BUDGET, ROUGH_NETWORK_BUDGET, half_precision
 from ..sizes import Kind, PrecisionSize, Weight, scheme_of
 
-FULL, NETWORK = "full", "network"  # proofs: the engine on the GPU that is here, or its graph computed in NumPy
 _STORED = {"float16": "F16", "bfloat16": "BF16"}
 _FP8 = "float8_e4m3fn"
 _FUSED = tuple(f".self_attn.{name}.weight" for name in "q_proj k_proj v_proj q_a_proj kv_a_proj_with_mqa".split())  # in one
@@ -56,36 +56,25 @@ class CudaPrecision:
         return not weight.name.endswith(_FUSED)
 
 
-def _rules(name: str, *linear: tuple[str, str]) -> Precision:
-    return Precision(name=name, linear=(ROUTERS, *linear), scale_bytes=2)
+_ROUGH_ENGINE = dataclasses.replace(ENGINE_BUDGET, tie=0.02, batch_error=0.2)
 
-
-# The order of sums is the only freedom of a graph that is computed as it says.
-_NETWORK = Budget(
-    logits_error=0.03, mean_kl=1e-3, greedy_agreement=0.97, tie=0.01, perplexity_ratio=1.01, chunk_error=0.03, batch_error=0.03
-)
-_ROUGH = dataclasses.replace(_NETWORK, logits_error=None, tie=0.02, chunk_error=0.2, batch_error=0.2)
-# A GPU sums in an order that depends on the shape of a run.
-_ENGINE = Budget(mean_kl=0.01, greedy_agreement=0.97, tie=0.01, perplexity_ratio=1.01, batch_error=0.05)
-_ROUGH_ENGINE = dataclasses.replace(_ENGINE, tie=0.02, batch_error=0.2)
-
-_BF16 = dataclasses.replace(_ROUGH, mean_kl=0.01, greedy_agreement=0.93, perplexity_ratio=1.02)
+_BF16 = dataclasses.replace(ROUGH_NETWORK_BUDGET, mean_kl=0.01, greedy_agreement=0.93, perplexity_ratio=1.02)
 _BF16_ENGINE = dataclasses.replace(_ROUGH_ENGINE, greedy_agreement=0.93, perplexity_ratio=1.02)
-_INT4 = dataclasses.replace(_ROUGH, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05)
+_INT4 = dataclasses.replace(ROUGH_NETWORK_BUDGET, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05)
 _INT4_ENGINE = dataclasses.replace(_ROUGH_ENGINE, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05)
 
 # What most checkpoints are kept in, R1's own family among them: their weights are read where they lie, and none is too large.
 _BFLOAT = CudaPrecision(
-    dtype="bfloat16", cache="bfloat16", weights=_rules("bf16", ("*", FLOAT)), network=_BF16, engine=_BF16_ENGINE
+    dtype="bfloat16", cache="bfloat16", weights=half_precision("bf16", ("*", FLOAT)), network=_BF16, engine=_BF16_ENGINE
 )
 _FLOAT16 = CudaPrecision(
-    dtype="float16", cache="float16", weights=_rules("fp16", ("*", FLOAT)), network=_NETWORK, engine=_ENGINE
+    dtype="float16", cache="float16", weights=half_precision("fp16", ("*", FLOAT)), network=NETWORK_BUDGET, engine=ENGINE_BUDGET
 )
 # The head decides every token: it keeps eight bits beside four.
 _FOUR_BITS = CudaPrecision(
     dtype="float16",
     cache="float16",
-    weights=_rules("int4", (HEAD, "blocks8_symmetric"), ("*", "blocks4_symmetric")),
+    weights=half_precision("int4", (HEAD, "blocks8_symmetric"), ("*", "blocks4_symmetric")),
     network=_INT4,
     engine=_INT4_ENGINE,
 )

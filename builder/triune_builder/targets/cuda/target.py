@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from triune_runtime.errors import ManifestError
 from triune_runtime.machine import this_machine
 from triune_runtime.targets import check_runnable
 from triune_runtime.targets import find_target as find_runtime_target
 
-from ...errors import BuildError, option
+from ..gpu_proofs import FULL, NETWORK, choose_proof
 from ..target import Proof, StageFactory, Target, VerifyJob
 from .kernels import HEAD_MOST, HEAD_UNIT, ROTARY_UNIT
-from .precisions import FULL, NETWORK, PRECISIONS, find_precision, sizes
+from .precisions import PRECISIONS, find_precision, sizes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,20 +49,11 @@ def _compile(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: Stage
 
 
 def _proof(job: VerifyJob) -> Proof:
-    """As asked, or by running the engine if this machine can."""
-    if job.asked == NETWORK:
-        return Proof(how=NETWORK)
-    try:
+    def find_gpu() -> str:
         check_runnable(job.manifest, job.folder)
-        device = find_runtime_target(job.manifest.target).device(this_machine())
-    except ManifestError as error:
-        if job.asked == FULL:
-            raise BuildError(
-                f"--verify {FULL} runs the engine, which this machine cannot: {error.args[0]}",
-                f"choose {option('verify', NETWORK)}, or auto: the engine's graph is computed then",
-            ) from error
-        return Proof(how=NETWORK)
-    return Proof(how=FULL, device=device)
+        return find_runtime_target(job.manifest.target).device(this_machine())
+
+    return choose_proof(job, find_gpu, "the engine's graph")
 
 
 def _verify(job: VerifyJob, proof: Proof) -> Verification:

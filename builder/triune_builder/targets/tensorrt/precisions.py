@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...errors import BuildError, option
-from ...quantize.policy import FLOAT, HEAD, ROUTERS, Precision
+from ...quantize.policy import FLOAT, HEAD, Precision
 from ...verify.budget import Budget
+from ..gpu_proofs import ENGINE_BUDGET, FULL, NETWORK, NETWORK_BUDGET, ROUGH_NETWORK_BUDGET, half_precision
 from .gpus import FP8_CAPABILITIES, FROM_AMPERE
-
-FULL, NETWORK = "full", "network"  # proofs: the engine on the GPU that is here, or the network that TensorRT parsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,56 +28,45 @@ class TrtPrecision:
         return {FULL: self.engine, NETWORK: self.network}
 
 
-def _rules(name: str, *linear: tuple[str, str]) -> Precision:
-    return Precision(name=name, linear=(ROUTERS, *linear), scale_bytes=2)
-
-
-# The order of sums is the only freedom of a network that is computed as declared.
-_NETWORK = Budget(
-    logits_error=0.03, mean_kl=1e-3, greedy_agreement=0.97, tie=0.01, perplexity_ratio=1.01, chunk_error=0.03, batch_error=0.03
-)
-_ROUGH = dataclasses.replace(_NETWORK, logits_error=None, tie=0.02, chunk_error=0.2, batch_error=0.2)
-# A GPU computes in halves, and sums in an order that depends on the shape of a run.
-_ENGINE = Budget(mean_kl=0.01, greedy_agreement=0.97, tie=0.01, perplexity_ratio=1.01, batch_error=0.05)
-_ROUGH_ENGINE = dataclasses.replace(_ENGINE, tie=0.02)
+_ROUGH_ENGINE = dataclasses.replace(ENGINE_BUDGET, tie=0.02)
 
 PRECISIONS = {
     row.weights.name: row
     for row in (
         TrtPrecision(
             dtype="float16",
-            weights=_rules("fp16", ("*", FLOAT)),
+            weights=half_precision("fp16", ("*", FLOAT)),
             capabilities=("7.5", *FROM_AMPERE),
-            network=_NETWORK,
-            engine=_ENGINE,
+            network=NETWORK_BUDGET,
+            engine=ENGINE_BUDGET,
         ),
         TrtPrecision(
             dtype="bfloat16",
-            weights=_rules("bf16", ("*", FLOAT)),
+            weights=half_precision("bf16", ("*", FLOAT)),
             capabilities=FROM_AMPERE,
-            network=dataclasses.replace(_ROUGH, mean_kl=0.01, greedy_agreement=0.93, perplexity_ratio=1.02),
+            network=dataclasses.replace(ROUGH_NETWORK_BUDGET, mean_kl=0.01, greedy_agreement=0.93, perplexity_ratio=1.02),
             engine=dataclasses.replace(_ROUGH_ENGINE, greedy_agreement=0.93, perplexity_ratio=1.02),
         ),
         TrtPrecision(
             dtype="float16",
-            weights=_rules("int8", ("*", "blocks8_symmetric")),
+            weights=half_precision("int8", ("*", "blocks8_symmetric")),
             capabilities=FROM_AMPERE,
-            network=dataclasses.replace(_ROUGH, mean_kl=0.01, greedy_agreement=0.93, perplexity_ratio=1.02),
+            network=dataclasses.replace(ROUGH_NETWORK_BUDGET, mean_kl=0.01, greedy_agreement=0.93, perplexity_ratio=1.02),
             engine=dataclasses.replace(_ROUGH_ENGINE, mean_kl=0.03, greedy_agreement=0.93, perplexity_ratio=1.03),
         ),
         # The head decides every token: it keeps eight bits beside four, and halves beside FP8.
         TrtPrecision(
             dtype="float16",
-            weights=_rules("int4", (HEAD, "blocks8_symmetric"), ("*", "blocks4_symmetric")),
+            weights=half_precision("int4", (HEAD, "blocks8_symmetric"), ("*", "blocks4_symmetric")),
             capabilities=FROM_AMPERE,
-            network=dataclasses.replace(_ROUGH, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05),
+            network=dataclasses.replace(ROUGH_NETWORK_BUDGET, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05),
             engine=dataclasses.replace(_ROUGH_ENGINE, mean_kl=0.1, greedy_agreement=0.85, perplexity_ratio=1.05),
         ),
         TrtPrecision(
             dtype="float16",
-            weights=_rules("fp8", (HEAD, FLOAT), ("*", "fp8")),
+            weights=half_precision("fp8", (HEAD, FLOAT), ("*", "fp8")),
             capabilities=FP8_CAPABILITIES,
-            network=dataclasses.replace(_ROUGH, mean_kl=0.05, greedy_agreement=0.88, perplexity_ratio=1.08),
+            network=dataclasses.replace(ROUGH_NETWORK_BUDGET, mean_kl=0.05, greedy_agreement=0.88, perplexity_ratio=1.08),
             engine=dataclasses.replace(_ROUGH_ENGINE, mean_kl=0.05, greedy_agreement=0.88, perplexity_ratio=1.08),
         ),
     )

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from triune_runtime.errors import ManifestError
 from triune_runtime.targets.tensorrt import preflight
 from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
-from ...errors import BuildError, option
+from ..gpu_proofs import FULL, NETWORK, choose_proof
 from ..target import Proof, StageFactory, Target, VerifyJob
 from . import gpus
 from .gpus import HEAD_UNIT
 from .options import FLAGS, TensorRtOptions
-from .precisions import FULL, NETWORK, PRECISIONS, find_precision
+from .precisions import PRECISIONS, find_precision
 
 if TYPE_CHECKING:
     from ...checkpoint import Checkpoint
@@ -43,19 +42,10 @@ def _compile(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: Stage
 
 
 def _proof(job: VerifyJob) -> Proof:
-    """As asked, or by running the engine if this machine has the GPU and the package that it needs."""
-    if job.asked == NETWORK:
-        return Proof(how=NETWORK)
-    try:
-        gpu = preflight.check_machine(job.manifest.engine, TensorRtPlan.of(job.manifest))
-    except ManifestError as error:
-        if job.asked == FULL:
-            raise BuildError(
-                f"--verify {FULL} runs the engine, which this machine cannot: {error.args[0]}",
-                f"choose {option('verify', NETWORK)}, or auto: the parsed network is computed then",
-            ) from error
-        return Proof(how=NETWORK)
-    return Proof(how=FULL, device=str(gpu))
+    def find_gpu() -> str:
+        return str(preflight.check_machine(job.manifest.engine, TensorRtPlan.of(job.manifest)))
+
+    return choose_proof(job, find_gpu, "the parsed network")
 
 
 def _verify(job: VerifyJob, proof: Proof) -> Verification:
