@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from fakes import cuda_graphs
 from fakes.host_kernels import HostMemory, compile_for_host
+from support.cuda_emulation import needs_compiler
 from triune_builder.targets.cuda.network_runner import Item
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets.cuda.fused.decoder import FusedDecoder, StepAddresses
@@ -31,7 +31,7 @@ BLOCK = 16  # tokens, as the interpreter's memory has them
 ERRORS = {"float16": 5e-3, "bfloat16": 3e-2}  # relative to the norm: logits that the graph rounds and the kernel does not
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ compiles the kernel for the CPU")
+@needs_compiler
 @pytest.mark.parametrize(
     ("architecture", "precision", "changes"),
     [

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fakes.host_kernels import HostMemory, compile_for_host
+from support.cuda_emulation import needs_compiler
 from support.decode_reference import DenseModel, bits, decode, numbers, rounded
 from triune_runtime.targets.cuda.fused.decoder import FusedDecoder, StepAddresses, supports
 from triune_runtime.targets.cuda.fused.shape import DecoderShape, DecoderWeights, Gpu, LayerWeights, cut
 
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="g++ compiles the kernel for the CPU")
 QWEN2 = DenseModel(2, 192, 12, 2, 64, 640, 200, "bfloat16", bias=True, qk_norm=False, tied=True)  # 6 heads share one
 QWEN3 = DenseModel(2, 128, 8, 2, 64, 1152, 96, "float16", bias=False, qk_norm=True, tied=False)  # 4 heads share one
 LLAMA = DenseModel(1, 64, 2, 2, 128, 192, 64, "bfloat16", bias=False, qk_norm=False, tied=False)  # each has its own

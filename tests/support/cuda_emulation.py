@@ -53,8 +53,10 @@ class EmulatedKernel:
         block: tuple[int, int, int],
         arguments: Sequence[np.generic],
         shared_bytes: int = 0,
+        cooperative: bool = False,
     ) -> None:
         """See `nvrtc.Kernel.launch`."""
+        assert not cooperative, "blocks run one after the other here"
         values = [np.array(argument) for argument in arguments]
         places = np.array([value.ctypes.data for value in values], np.uint64)
         threads = self.threads or block[0]

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from support.gpu_kernels import CooperativeKernel, compile_cubin, this_gpu
 from support.torch_decoder import Inputs, Weights, expected
 from triune_runtime.targets.cuda.fused import decoder as fused
 from triune_runtime.targets.cuda.fused.shape import DecoderShape, Gpu, cut
+from triune_runtime.targets.cuda.nvrtc import Kernel, Module, compile_cubin, own_architecture, own_sizes
 from triune_runtime.targets.device.cuda import CudaDevice
 from triune_runtime.targets.device.device import Replay
 
@@ -52,13 +52,13 @@ class Wanted(NamedTuple):
 
 def compile_in_background(wanted: list[Wanted], gpu: Gpu) -> dict[Wanted, Future[bytes]]:
     """In this order, on many threads."""
-    major, minor = torch.cuda.get_device_capability()
+    architecture, source = own_architecture(), fused.kernel_source()
 
     def one(w: Wanted) -> bytes:
         work = cut(w.shape, w.batch, gpu, w.phases, w.attention)
         assert work is not None, f"{w} is not supported on {gpu}"
         constants = work.constants | dict(w.instead)
-        return compile_cubin(fused.kernel_source(), f"sm_{major}{minor}", fused.define_options(constants))
+        return compile_cubin(source, "step.cu", architecture, fused.define_options(constants))
 
     pool = ThreadPoolExecutor(16)
     return {w: pool.submit(one, w) for w in dict.fromkeys(wanted)}
@@ -68,7 +68,7 @@ class Trial:
     def __init__(self) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.zeros(1, device="cuda")
-        self.device, self.gpu = CudaDevice(), this_gpu()
+        self.device, self.gpu = CudaDevice(), Gpu(*own_sizes())
         self.stream = torch.cuda.ExternalStream(self.device.stream)
         self.cubins: dict[Wanted, Future[bytes]] = {}
         self.failures: list[str] = []
@@ -76,11 +76,8 @@ class Trial:
     def recorded(self, wanted: Wanted, weights: Weights, inputs: Inputs) -> Replay:
         """A step in a CUDA graph."""
 
-        def load(source: str, name: str, options: tuple[str, ...]) -> CooperativeKernel:
-            kernel = CooperativeKernel(self.cubins[wanted].result(), name)
-            if kernel.local_bytes:
-                say(f"{wanted[1:]}: {kernel.registers} registers, {kernel.local_bytes} bytes spilled")
-            return kernel
+        def load(source: str, name: str, options: tuple[str, ...]) -> Kernel:
+            return Module(self.cubins[wanted].result(), "step.cu").kernel(name)
 
         torch.cuda.synchronize()
         decoder = fused.FusedDecoder(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from ...sampling.columns import Columns, Sites
 from ...sampling.weights import COARSE
 from ..device.device import Device
 from .nvrtc import EXACT, Kernel, Module
+from .protocols import Launchable, StreamDevice
 
 CHOOSES = frozenset({
     "greedy", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
@@ -37,26 +38,6 @@ _KINDS = ("biases", "seen", "bans")
 _TURNS = 2  # host copies of what is uploaded: the one before last is on the GPU by the time it is written again
 _FEW, _MANY = 512, 1024  # threads of a block: with few, two blocks can run beside each other
 _SPREAD = 128  # rows up to which each has a part of the GPU for itself
-
-
-class Launchable(Protocol):
-    """See `Kernel`."""
-
-    def launch(
-        self,
-        stream: int,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        arguments: Sequence[np.generic],
-        shared_bytes: int = 0,
-    ) -> None: ...
-
-
-class StreamDevice(Device, Protocol):
-    """A device that says which stream it queues on."""
-
-    @property
-    def stream(self) -> int: ...
 
 
 def compile_kernel() -> Kernel:

@@ -13,13 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from ...errors import TriuneError
 from ...manifest import Limits
-from .choosing import StreamDevice
 from .fused.decoder import SOURCES, FusedDecoder, define_options, kernel_source
 from .fused.names import DecoderNames
-from .fused.program import FusedProgram, Graph
+from .fused.program import FusedProgram
 from .fused.shape import BATCHES, Gpu, cut
 from .nvrtc import Kernel, Module, compile_cubin, own_architecture, own_sizes
 from .plan import FUSED_SWITCH, CudaPlan
+from .protocols import StepProgram, StreamDevice
 
 LOG = logging.getLogger(__name__)
 _SOURCE = SOURCES[-1]
@@ -41,7 +41,7 @@ class Compiling:
         }
         pool.shutdown(wait=False)
 
-    def in_front_of(self, graph: Graph, weights: Mapping[str, int], device: StreamDevice) -> Graph:
+    def in_front_of(self, graph: StepProgram, weights: Mapping[str, int], device: StreamDevice) -> StepProgram:
         """The kernel for the steps that it computes, and `graph` for all others; or `graph` alone.
 
         Args:

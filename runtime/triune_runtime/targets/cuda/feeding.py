@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .choosing import Launchable
 from .nvrtc import Kernel, Module
-from .protocols import Feed, StepBuffers, StepShape
+from .protocols import Feed, Launchable, StepBuffers, StepShape
 
 SOURCE = Path(__file__).with_name("kernels") / "feeding.cu"
 _THREADS = 128

@@ -6,13 +6,35 @@ are integers, of device memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...sampling.columns import Columns
+from ..device.device import Device
+
+
+class StreamDevice(Device, Protocol):
+    """A device that says which stream it queues on."""
+
+    @property
+    def stream(self) -> int: ...
+
+
+class Launchable(Protocol):
+    """A compiled kernel: see `nvrtc.Kernel`."""
+
+    def launch(
+        self,
+        stream: int,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        arguments: Sequence[np.generic],
+        shared_bytes: int = 0,
+        cooperative: bool = False,
+    ) -> None: ...
 
 
 class StepShape(NamedTuple):

@@ -5,34 +5,18 @@ Reads and writes the same GPU memory as the graph, whose place it takes for such
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
 from ...device.device import Device
+from ..protocols import Launchable
 from .shape import WARPS, DecoderShape, DecoderWeights, Gpu, cut, table_length
 
 SOURCES = ("machine.cuh", "stream.cuh", "attention.cuh", "step.cu")
 KERNEL = "decode_step"
-
-
-class Kernel(Protocol):
-    """A compiled kernel."""
-
-    def launch(
-        self,
-        stream: int,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        arguments: Sequence[Any],
-        shared_bytes: int = 0,
-        cooperative: bool = False,
-    ) -> None:
-        """Queue it. `cooperative`: all its blocks are on the GPU at once, or the launch fails."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +56,7 @@ class FusedDecoder:
         gpu: Gpu,
         *,
         device: Device,
-        compile_kernel: Callable[[str, str, tuple[str, ...]], Kernel],
+        compile_kernel: Callable[[str, str, tuple[str, ...]], Launchable],
         phases: int = 0x1F,
         attention: bool = True,
     ) -> None:
@@ -103,6 +87,6 @@ class FusedDecoder:
     def enqueue(self, stream: int, at: StepAddresses) -> None:
         """Queue one step: reads what lies at the addresses then, appends to the caches, writes logits. May be recorded."""
         addresses = [np.uint64(a) for a in (self._table, at.input_ids, at.past_seqlens, at.block_table)]
-        arguments = (*addresses, np.int32(at.most_blocks), np.uint64(at.logits), *self._scratch)
+        arguments: tuple[np.generic, ...] = (*addresses, np.int32(at.most_blocks), np.uint64(at.logits), *self._scratch)
         block = (32 * WARPS, 1, 1)
         self._kernel.launch(stream, (self._blocks, 1, 1), block, arguments, self._shared_bytes, cooperative=True)

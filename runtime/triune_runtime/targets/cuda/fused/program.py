@@ -3,56 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..protocols import StepBuffers, StepProgram, StepShape
 from .decoder import FusedDecoder, StepAddresses
 from .names import DecoderNames
-
-
-class Buffers(Protocol):
-    """Where a step's inputs and its output lie, of those that the kernel reads."""
-
-    @property
-    def input_ids(self) -> int: ...
-    @property
-    def past_seqlens(self) -> int: ...
-    @property
-    def block_table(self) -> int: ...
-    @property
-    def logits(self) -> int: ...
-
-
-class Counts(Protocol):
-    """How much a step has."""
-
-    @property
-    def tokens(self) -> int: ...
-    @property
-    def sequences(self) -> int: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-
-
-class Graph(Protocol):
-    """What computes any step: see `StepProgram`."""
-
-    @property
-    def replays(self) -> bool: ...
-    def bind_cache(self, addresses: Mapping[str, int], blocks: int) -> None: ...
-    def enqueue(self, buffers: Any, shape: Any, bounds: NDArray[np.int32], number: int | None = None) -> None: ...
-    def close(self) -> None: ...
 
 
 class FusedProgram:
     """A `StepProgram` in front of another."""
 
     def __init__(
-        self, graph: Graph, decoders: Mapping[int, FusedDecoder], names: DecoderNames, weights: Mapping[str, int], stream: int
+        self,
+        graph: StepProgram,
+        decoders: Mapping[int, FusedDecoder],
+        names: DecoderNames,
+        weights: Mapping[str, int],
+        stream: int,
     ) -> None:
         """
         Args:
@@ -73,7 +42,7 @@ class FusedProgram:
         for decoder in self._decoders.values():
             decoder.bind(located)
 
-    def enqueue(self, buffers: Buffers, shape: Counts, bounds: NDArray[np.int32], number: int | None = None) -> None:
+    def enqueue(self, buffers: StepBuffers, shape: StepShape, bounds: NDArray[np.int32], number: int | None = None) -> None:
         """See `StepProgram.enqueue`."""
         # As many tokens and rows as sequences: each has one of both, in order.
         decoder = self._decoders.get(shape.sequences) if shape.tokens == shape.sequences == shape.rows else None
