@@ -8,7 +8,6 @@ import logging
 import random
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,7 @@ from triune_runtime.starting import step_loop
 from triune_runtime.targets import make_runner
 from triune_runtime.text.vocabulary import TokenBytes
 
-
-@dataclass(frozen=True)
-class Run:
-    """A batch of equal requests, all sent at once."""
-
-    seconds: float
-    tokens: int  # of answers
-    first_s: list[float]  # until the first token of each
-    step_s: list[float]  # of steps in which every sequence got a token
+from .figures import Run, measure_batches
 
 
 class Loop:
@@ -89,21 +80,9 @@ def measure(folder: Path, counts: list[int], repetitions: int) -> dict[str, Any]
     """All figures of the engine in `folder`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     loop = Loop(folder)
-    found: dict[str, Any] = {"start_s": loop.start_s, "decode": {}, "blocks": loop._loop.snapshot().kv.blocks}
-    for count in counts:
-        if count > loop.manifest.limits.max_sequences:
-            continue
-        loop.batch(count, 512, 16)
-        runs = [loop.batch(count, 512, 128) for _ in range(repetitions)]
-        steps = [step for run in runs for step in run.step_s]
-        found["decode"][count] = {
-            "tokens_per_s": [round(run.tokens / run.seconds, 1) for run in runs],
-            "first_token_ms": round(1e3 * statistics.median(s for run in runs for s in run.first_s), 2),
-            "step_ms": round(1e3 * statistics.median(steps), 3) if steps else None,
-            "decode_tokens_per_s": round(count / statistics.mean(steps), 1) if steps else None,
-        }
-    loop.batch(1, 2048, 1)
-    found["prefill_2048_ms"] = [round(1e3 * loop.batch(1, 2048, 1).seconds, 2) for _ in range(4 * repetitions)]
+    found: dict[str, Any] = {"start_s": loop.start_s, "blocks": loop._loop.snapshot().kv.blocks}
+    taken = [count for count in counts if count <= loop.manifest.limits.max_sequences]
+    found |= measure_batches(loop.batch, taken, repetitions)
     chance = random.Random(5)
     mixed = [(n * 0.01, loop.request(chance.randint(50, 1500), chance.randint(20, 200))) for n in range(200)]
     run = loop.serve(mixed)

@@ -7,10 +7,11 @@ import importlib
 import json
 import os
 import random
-import statistics
 import time
 from pathlib import Path
 from typing import Any
+
+from .figures import Run, measure_batches
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # its loop in this process, as ours is
 
@@ -36,8 +37,8 @@ class Peer:
         self._vocab_size = self._llm.llm_engine.vllm_config.model_config.get_vocab_size()
         self._rng, self._keys = random.Random(1234), 0
 
-    def batch(self, count: int, prompt: int, answer: int) -> tuple[float, list[float], list[float]]:
-        """Seconds in all, until each first token, and of steps in which every sequence got a token."""
+    def batch(self, count: int, prompt: int, answer: int) -> Run:
+        """Send `count` requests at once and wait for all answers."""
         engine, params = (
             self._llm.llm_engine,
             self._sampling(temperature=0.0, max_tokens=answer, ignore_eos=True, detokenize=False),
@@ -56,26 +57,13 @@ class Peer:
             if len(made) == count:
                 steps.append(now - last)
             last = now
-        return last - began, list(first.values()), steps
+        return Run(last - began, count * answer, list(first.values()), steps)
 
 
 def measure(model: Path, counts: list[int], repetitions: int) -> dict[str, Any]:
     """The figures of `bench.gpu.loop`, but for the mixed load."""
     peer = Peer(model, max(counts))
-    found: dict[str, Any] = {"start_s": peer.start_s, "decode": {}}
-    for count in counts:
-        peer.batch(count, 512, 16)
-        runs = [peer.batch(count, 512, 128) for _ in range(repetitions)]
-        steps = [step for _, _, own in runs for step in own]
-        found["decode"][count] = {
-            "tokens_per_s": [round(count * 128 / seconds, 1) for seconds, _, _ in runs],
-            "first_token_ms": round(1e3 * statistics.median(s for _, own, _ in runs for s in own), 2),
-            "step_ms": round(1e3 * statistics.median(steps), 3) if steps else None,
-            "decode_tokens_per_s": round(count / statistics.mean(steps), 1) if steps else None,
-        }
-    peer.batch(1, 2048, 1)
-    found["prefill_2048_ms"] = [round(1e3 * peer.batch(1, 2048, 1)[0], 2) for _ in range(4 * repetitions)]
-    return found
+    return {"start_s": peer.start_s} | measure_batches(peer.batch, counts, repetitions)
 
 
 def main() -> None:
