@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes.cuda_graphs import ARCHITECTURES, Lowered, difference, history, lowered, quantized, steps, tiny
-from fakes.engines import float_logits
-from fakes.tiny_llama import FakeCheckpoint
-from triune_builder.verify import reference
+from fakes.cuda_graphs import ARCHITECTURES, Lowered, history, lowered, quantized, steps, tiny
+from fakes.definitions import definition, difference
 
 TOKENS = [int(t) for t in np.random.default_rng(3).integers(0, 256, 40)]
 TOLERANCE = {"fp16": 0.02, "bf16": 0.1, "int4": 0.05, "fp16-fp8kv": 0.5}  # eight-bit floats are good to a sixteenth
@@ -33,15 +31,6 @@ def differences(engine: Lowered, expected: Any) -> list[float]:
     return found
 
 
-def definition(checkpoint: FakeCheckpoint, precision: str, folder: Path) -> Any:
-    """Logits after a whole history: of float weights by the NumPy reference, of quantized ones by their own float graph."""
-    if not precision.startswith("int4"):
-        return lambda read: next(reference.score(checkpoint.config, checkpoint.weights, [read], [[len(read) - 1]])).logits[0]
-    (folder / "plain").mkdir()
-    plain = quantized(checkpoint, precision)
-    return lambda read: float_logits(plain, folder / "plain", [read])
-
-
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_graph_computes_packed_prompts_chunks_beside_decoding_and_ragged_steps(
@@ -50,7 +39,8 @@ def test_the_graph_computes_packed_prompts_chunks_beside_decoding_and_ragged_ste
     changes = ALL_EXPERTS if architecture == "deepseek_v3" and precision != "fp16" else {}
     checkpoint = tiny(architecture, **changes)
     engine = lowered(checkpoint, precision, tmp_path)
-    assert max(differences(engine, definition(checkpoint, precision, tmp_path))) < TOLERANCE[precision]
+    plain = quantized(checkpoint, precision) if precision.startswith("int4") else None
+    assert max(differences(engine, definition(checkpoint, plain, tmp_path))) < TOLERANCE[precision]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +61,6 @@ def test_the_graph_computes_packed_prompts_chunks_beside_decoding_and_ragged_ste
 def test_what_configs_vary_is_in_the_graph(architecture: str, changes: dict[str, Any], tmp_path: Path) -> None:
     checkpoint = tiny(architecture, **changes)
     engine = lowered(checkpoint, "fp16", tmp_path)
-    found = differences(engine, definition(checkpoint, "fp16", tmp_path))
+    found = differences(engine, definition(checkpoint, None, tmp_path))
     # A rounding may choose another expert for a token; a wrong choice would show everywhere.
     assert (float(np.median(found)) if architecture == "deepseek_v3" else max(found)) < TOLERANCE["fp16"]

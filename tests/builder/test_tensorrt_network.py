@@ -13,9 +13,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from fakes.engines import float_logits
-from fakes.tensorrt_engines import ARCHITECTURES, LIMITS, Lowered, difference, history, lowered, quantized, steps, tiny
-from fakes.tiny_llama import FakeCheckpoint
+from fakes.definitions import definition, difference
+from fakes.tensorrt_engines import ARCHITECTURES, LIMITS, Lowered, history, lowered, quantized, steps, tiny
 from triune_builder.errors import BuildError
 from triune_builder.targets.tensorrt import graph_files, interpreter
 from triune_builder.targets.tensorrt.precisions import PRECISIONS
@@ -43,15 +42,6 @@ def worst(engine: Lowered, expected: Any) -> float:
     return max(differences)
 
 
-def definition(checkpoint: FakeCheckpoint, precision: str, folder: Path) -> Any:
-    """Logits after a whole history: of float weights by the NumPy reference, of quantized ones by their own float graph."""
-    if precision in ("fp16", "bf16"):
-        return lambda read: next(reference.score(checkpoint.config, checkpoint.weights, [read], [[len(read) - 1]])).logits[0]
-    (folder / "plain").mkdir()
-    plain = quantized(checkpoint, precision)
-    return lambda read: float_logits(plain, folder / "plain", [read])
-
-
 @pytest.mark.parametrize("precision", TOLERANCE)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_parsed_network_computes_prompts_chunks_and_ragged_batches(
@@ -62,7 +52,8 @@ def test_the_parsed_network_computes_prompts_chunks_and_ragged_batches(
         changes = {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 8}
     checkpoint = tiny(architecture, **changes)
     engine = lowered(checkpoint, precision, tmp_path)
-    assert worst(engine, definition(checkpoint, precision, tmp_path)) < TOLERANCE[precision]
+    plain = quantized(checkpoint, precision) if precision not in ("fp16", "bf16") else None
+    assert worst(engine, definition(checkpoint, plain, tmp_path)) < TOLERANCE[precision]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +73,7 @@ def test_the_parsed_network_computes_prompts_chunks_and_ragged_batches(
 def test_what_configs_vary_is_in_the_parsed_network(architecture: str, changes: dict[str, Any], tmp_path: Path) -> None:
     checkpoint = tiny(architecture, **changes)
     engine = lowered(checkpoint, "fp16", tmp_path)
-    assert worst(engine, definition(checkpoint, "fp16", tmp_path)) < TOLERANCE["fp16"]
+    assert worst(engine, definition(checkpoint, None, tmp_path)) < TOLERANCE["fp16"]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from fakes.block_tensors import in_blocks
-from fakes.tensorrt_engines import difference, lowered, quantized, tiny
+from fakes.definitions import difference
+from fakes.tensorrt_engines import lowered, quantized, tiny
 from triune_builder.verify import reference
 
 

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from triune_builder.graph import arch
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.graph.promises import settled_config
@@ -92,8 +89,3 @@ def history(tokens: Sequence[int], item: Item) -> list[int]:
     """All that a sequence of a step of `steps` has read after it."""
     begin = BEGIN[item.lane]
     return list(tokens[begin : begin + item.start + len(item.tokens)])
-
-
-def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """max |found - expected| / max |expected|."""
-    return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from triune_builder.graph import arch
 from triune_builder.graph.export import GraphBundle, export
 from triune_builder.quantize.apply import quantize
@@ -113,8 +110,3 @@ def history(tokens: Sequence[int], step: Step) -> list[list[int]]:
         list(tokens[begin[first + i] : begin[first + i] + n + len(ids)])
         for i, (ids, n) in enumerate(zip(new, held, strict=True))
     ]
-
-
-def difference(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """max |found - expected| / max |expected|."""
-    return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
