@@ -14,7 +14,7 @@ from fakes.cuda_engines import cuda_manifest
 from triune_runtime.errors import ManifestError
 from triune_runtime.machine import Gpu, Machine
 from triune_runtime.manifest import Limits
-from triune_runtime.targets.cuda import TARGET
+from triune_runtime.targets.cuda import TARGET, preflight
 
 MANIFEST = cuda_manifest(7, Limits(), 16)
 VERSIONS = {"onnxruntime": "1.31.1", "cuda.bindings": "13.0.1"}
@@ -69,3 +69,12 @@ def test_an_engine_without_its_graph_or_plan_is_refused(tmp_path: Path) -> None:
         TARGET.check(MANIFEST, tmp_path, GOOD)
     with pytest.raises(ManifestError, match="does not fit this runtime"):
         TARGET.check(dataclasses.replace(MANIFEST, plan={}), tmp_path, GOOD)
+
+
+def test_onnx_runtime_for_the_cpu_alone_is_told_how_to_get_the_other_beside_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "this_machine", lambda: GOOD)
+    with pytest.raises(ManifestError, match="the one that is installed has no CUDAExecutionProvider") as caught:
+        TARGET.check(MANIFEST, folder, None)
+    assert "uninstall" not in (caught.value.hint or "") and "make up TARGET=cuda" in (caught.value.hint or "")

@@ -11,7 +11,7 @@ from ...errors import ManifestError
 from ...machine import Gpu, Machine, this_machine
 from ...manifest import EngineManifest
 from .. import DEFAULT_TARGET
-from .packages import use
+from .packages import INSTALL, use
 from .plan import WEIGHTS, CudaPlan
 
 _LEAST = (8, 0)  # compute capability: bfloat16, and the attention that is used
@@ -111,7 +111,7 @@ def _check_provider(engine: str) -> None:
     if not has_provider():
         raise ManifestError(
             f"{engine} needs ONNX Runtime for CUDA, and the one that is installed has no {PROVIDER}",
-            "replace it: pip uninstall onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'",
+            INSTALL,
         )
 
 

@@ -133,6 +133,7 @@ def _session(path: Path, weights: Mapping[str, Any], stream: int, *, records: bo
         "user_compute_stream": str(stream),
         "arena_extend_strategy": "kSameAsRequested",
         "enable_cuda_graph": str(int(records)),
+        "use_tf32": "0",  # what the builder left in float32, as routers, is to be computed in it
     }
     return onnxruntime.InferenceSession(str(path), options, providers=[(PROVIDER, provider)], enable_fallback=0)
 
