@@ -75,3 +75,16 @@ def test_what_cannot_be_served_is_one_sentence_and_a_remedy(tmp_path: Path, run_
     assert broken.returncode == 1
     assert "tokenizer.json" in broken.stderr and "hint: " in broken.stderr
     assert "Traceback" not in broken.stderr
+
+
+def test_two_models_of_one_name_are_refused_before_either_is_built(tmp_path: Path, run_folder: Path) -> None:
+    twice = ["--models=r1-nano", "--models=r1-nano", f"--build-dir={tmp_path / 'build'}", f"--run-folder={run_folder}"]
+    asked = subprocess.run(
+        [sys.executable, "-m", "triune_server.entry", "up", "--build", *twice, "--config=/dev/null"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert asked.returncode == 1
+    assert asked.stderr == (
+        "error: two models are called r1-nano\n\nhint: give one another name: [[models]] with name = ... in triune.toml\n"
+    )
+    assert not (tmp_path / "build").exists()
