@@ -26,6 +26,12 @@ using std::min;
 struct uint4 {
     unsigned x, y, z, w;
 };
+struct uint2 {
+    unsigned x, y;
+};
+struct float2 {
+    float x, y;
+};
 struct float4 {
     float x, y, z, w;
 };
@@ -143,6 +149,21 @@ inline float shuffle_xor(float value, int mask) {
     return other;
 }
 
+inline float shuffle(float value, int lane) {
+    host::Warp& warp = host::warp();
+    warp.floats[threadIdx.x % 32] = value;
+    host::wait(warp.meeting);
+    const float other = warp.floats[lane];
+    host::wait(warp.meeting);
+    return other;
+}
+inline unsigned anew(unsigned value) { return value; }
+inline unsigned word_of(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, 4);
+    return bits;
+}
+
 inline float to_float(number bits) {
 #if HALF
     _Float16 value;
@@ -191,6 +212,11 @@ inline void multiply(float (&sums)[4], unsigned a0, unsigned a1, unsigned a2, un
 }
 inline unsigned low_halves(unsigned a, unsigned b) { return (a & 0xffff) | b << 16; }
 inline unsigned high_halves(unsigned a, unsigned b) { return a >> 16 | (b & 0xffff0000u); }
+
+inline unsigned multiply_halves(unsigned a, unsigned b) {
+    const number low = to_number(to_float(a) * to_float(b)), high = to_number(to_float(a >> 16) * to_float(b >> 16));
+    return low | (unsigned)high << 16;
+}
 
 inline void copy_async(char* target, const char* source) {
     if (((uintptr_t)target | (uintptr_t)source) % 16) host::failed = true;

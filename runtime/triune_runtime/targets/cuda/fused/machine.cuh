@@ -32,6 +32,14 @@ __device__ __forceinline__ number to_number(float value) {
 __device__ __forceinline__ float power_of_two(float exponent) { return exp2f(exponent); }
 __device__ __forceinline__ float inverse_root(float value) { return rsqrtf(value); }
 __device__ __forceinline__ float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+__device__ __forceinline__ float shuffle(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
+__device__ __forceinline__ unsigned word_of(float value) { return __float_as_uint(value); }
+
+// The same, but what follows from it is computed here, not once for all layers, for which there are not enough registers.
+__device__ __forceinline__ unsigned anew(unsigned value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
 
 // sums [16 rows, 8 columns] += a [16, 16] x b [16, 8], each lane with its part of them as mma.m16n8k16 wants it.
 __device__ __forceinline__ void multiply(
@@ -48,6 +56,17 @@ __device__ __forceinline__ void multiply(
 // Low (or high) halves of two words, the first one's below.
 __device__ __forceinline__ unsigned low_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x5410); }
 __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x7632); }
+
+// Both halves' products, each rounded.
+__device__ __forceinline__ unsigned multiply_halves(unsigned a, unsigned b) {
+    unsigned product;
+#if HALF
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+#else
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));  // plus -0, which changes nothing
+#endif
+    return product;
+}
 
 // Copies of 16 bytes into shared memory that go on while this thread does other things. A thread waits for its own. The L2
 // cache brings the AHEAD bytes around them.
@@ -74,9 +93,14 @@ __device__ __forceinline__ float4 read_fresh(const float4* at) {
     asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(at) : "memory");
     return v;
 }
-__device__ __forceinline__ float read_fresh(const float* at) {
-    float v;
-    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(at) : "memory");
+__device__ __forceinline__ uint2 read_fresh(const uint2* at) {
+    uint2 v;
+    asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at) : "memory");
+    return v;
+}
+__device__ __forceinline__ float2 read_fresh(const float2* at) {
+    float2 v;
+    asm volatile("ld.global.cg.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(at) : "memory");
     return v;
 }
 __device__ __forceinline__ number read_fresh(const number* at) {

@@ -15,6 +15,8 @@ WANTED_STAGES = 8  # to keep the memory busy while blocks wait for each other
 MOST_STAGES = 14
 ROUND = 64 * WARPS  # numbers of a row that all warps together take at once
 MOST_SPLITS = 16  # parts of a sequence that attention is computed in
+DIRECT_BYTES = 48 << 10  # of parts of all sequences, that every block of the next phase may read and merge itself
+ROUNDS = 2  # tiles that a warp takes one after the other, if that leaves so few parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class DecoderShape:
     block_tokens: int  # tokens of a block of its caches
     qkv_bias: bool = False
     qk_norm: bool = False  # an RMSNorm of each head of queries and keys
+    fp8_cache: bool = False  # caches hold eight-bit floats (E4M3) in place of `dtype`
+    window: int = 0  # tokens that a query sees, in every layer; 0: all
 
 
 class Gpu(NamedTuple):
@@ -113,8 +117,8 @@ def cut(shape: DecoderShape, batch: int, gpu: Gpu, phases: int = 0x1F, attention
         return None
     table = 8 * table_length(shape)
     held = {1: 12, 2: 12, 4: 6, 8: 4}[batch]  # groups of rows whose sums wait for each other
-    fixed = WARPS * held * batch * 16 * 4 + table + 4 * WARPS + 2 * shape.hidden
-    merge = 2 * 10 * shape.head_dim + 4 * (2 * (WARPS + MOST_SPLITS) * 8 + WARPS * group * shape.head_dim + 4)
+    fixed = WARPS * held * batch * 16 * 4 + table + 4 * WARPS + 4 * 8 + 2 * shape.hidden
+    merge = 2 * (8 * (shape.head_dim + 32) + 2 * shape.head_dim) + 4 * (2 * WARPS * 8 + WARPS * group * shape.head_dim + 4)
     stages, loaded, vector = 0, 0, 0
     for wanted in (WANTED_STAGES, FEWEST_STAGES):
         for parts in range(1, max(lengths) // ROUND + 2):  # of the longest vector, in shared memory one after the other
@@ -130,13 +134,14 @@ def cut(shape: DecoderShape, batch: int, gpu: Gpu, phases: int = 0x1F, attention
         return None
     splits = max(1, min(MOST_SPLITS, gpu.multiprocessors // (batch * shape.kv_heads)))
     parts = splits * batch * shape.kv_heads
+    direct = max(1, min(splits, DIRECT_BYTES // (4 * batch * query))) if attention else 1
     constants: dict[str, int | float] = {
         "BATCH": batch, "LAYERS": shape.layers, "HIDDEN": shape.hidden, "HEADS": shape.heads, "KV_HEADS": shape.kv_heads,
         "DIM": shape.head_dim, "INNER": shape.intermediate, "VOCABULARY": shape.vocabulary, "EPSILON": shape.epsilon,
         "ROOT_OF_DIM": math.sqrt(shape.head_dim), "HALF": int(shape.dtype == "float16"), "BLOCK_TOKENS": shape.block_tokens,
         "QKV_BIAS": int(shape.qkv_bias), "QK_NORM": int(shape.qk_norm), "BLOCKS": gpu.multiprocessors, "STAGES": stages,
-        "LOADED": loaded, "VECTOR_BYTES": vector, "HELD": held, "SPLITS": splits, "AHEAD": 128, "PHASES": phases,
-        "ATTENTION": int(attention),
+        "LOADED": loaded, "VECTOR_BYTES": vector, "HELD": held, "SPLITS": splits, "DIRECT": direct, "ROUNDS": ROUNDS,
+        "FP8": int(shape.fp8_cache), "WINDOW": shape.window, "AHEAD": 128, "PHASES": phases, "ATTENTION": int(attention),
     }  # fmt: skip
     scratch = {
         "hidden": batch * shape.hidden * 2, "qkv": batch * rows * 2, "attended": batch * query * 2,

@@ -12,6 +12,7 @@ struct Shared {  // the dynamic shared memory
     float* partial;    // [WARPS, HELD, BATCH, 16], sums of groups, each warp's
     number* gains;     // [HIDDEN], of the next norm
     float* squares;    // [WARPS]
+    int* past_lengths;  // [BATCH]
     Layer* layers;     // [LAYERS]
     Model* model;
 
@@ -21,6 +22,7 @@ struct Shared {  // the dynamic shared memory
         partial = (float*)at, at += WARPS * HELD * BATCH * 16 * 4;
         gains = (number*)at, at += 2 * HIDDEN;
         squares = (float*)at, at += 4 * WARPS;
+        past_lengths = (int*)at, at += 4 * 8;
         layers = (Layer*)at, at += LAYERS * sizeof(Layer);
         model = (Model*)at;
     }
@@ -204,12 +206,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(
     const Shared shared(shared_memory());
     for (int i = threadIdx.x; i < (int)((LAYERS * sizeof(Layer) + sizeof(Model)) / 8); i += THREADS)
         ((unsigned long long*)shared.layers)[i] = addresses[i];
+    if (threadIdx.x < BATCH) shared.past_lengths[threadIdx.x] = past_lengths[threadIdx.x];
     sync_block();
     const Model& model = *shared.model;
     Stream stream;
     stream.start(shared.layers, shared.model, shared.rings);
     unsigned meetings = 0;
     load_gains(shared, shared.layers[0].attention_norm);
+    const Part part(step, model, blockIdx.x);
+    if (ATTENTION) part.fetch(shared.layers[0]);
     sync_block();
 
     auto nothing = [](int, int, int) { return 0.0f; };
@@ -243,18 +248,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(
                     qkv[sequence * QKV_ROWS + 16 * group + row] = to_number(rounded(sum) + early);
                 });
             meet(scratch, meetings, [&] {
-                if (ATTENTION) begin_part(tile, layer, step, blockIdx.x);
+                if (ATTENTION) tile.load(layer, part);
             });
+        } else if (ATTENTION) {
+            tile.load(layer, part);
         }
         if (ATTENTION) {
-            for (int item = blockIdx.x; item < PARTS; item += BLOCKS) {
-                if (item >= BLOCKS || !runs(QKV)) begin_part(tile, layer, step, item);
-                attend_part(*(Attention*)shared.vector, tile, layer, model, step, scratch, item);
-            }
+            attend(*(Attention*)shared.vector, tile, layer, model, step, scratch, part);
             meet(scratch, meetings, [] {});
         }
         if (runs(OUT)) {
-            auto load = [&](int from, int n) { load_vector<QUERY_ROWS>(shared, attended, from, n); };
+            auto load = [&](int from, int n) {
+                DIRECT > 1 ? load_attended(shared.vector, stride(QUERY_ROWS), shared.past_lengths, scratch, from, n)
+                           : load_vector<QUERY_ROWS>(shared, attended, from, n);
+            };
             product<OUT>(stream, shared, load, before, add);
             meet(scratch, meetings, [&] { load_gains(shared, layer.mlp_norm); });
         }
@@ -272,7 +279,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(
             auto load = [&](int from, int n) { load_vector<INNER>(shared, gated, from, n); };
             product<DOWN>(stream, shared, load, before, add);
             const number* next = i + 1 < LAYERS ? shared.layers[i + 1].attention_norm : model.norm;
-            meet(scratch, meetings, [&] { load_gains(shared, next); });
+            meet(scratch, meetings, [&] {
+                if (ATTENTION && i + 1 < LAYERS) part.fetch(shared.layers[i + 1]);
+                load_gains(shared, next);
+            });
         }
     }
     if (runs(END))  // meetings alone, to measure them
