@@ -8,6 +8,7 @@ extern __shared__ __align__(128) char dynamic_shared[];
 
 __device__ __forceinline__ char* shared_memory() { return dynamic_shared; }
 __device__ __forceinline__ void sync_block() { __syncthreads(); }
+__device__ __forceinline__ void sync_warp() { __syncwarp(); }
 
 __device__ __forceinline__ float to_float(number bits) {
 #if HALF
@@ -49,6 +50,25 @@ __device__ __forceinline__ void multiply(
 __device__ __forceinline__ unsigned low_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x5410); }
 __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x7632); }
 
+// Two float16 each, exact or rounded once: a + b, a * b, a * b + c.
+#if HALF
+__device__ __forceinline__ unsigned add_halves(unsigned a, unsigned b) {
+    unsigned sums;
+    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(sums) : "r"(a), "r"(b));
+    return sums;
+}
+__device__ __forceinline__ unsigned multiply_halves(unsigned a, unsigned b) {
+    unsigned products;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(products) : "r"(a), "r"(b));
+    return products;
+}
+__device__ __forceinline__ unsigned multiply_add_halves(unsigned a, unsigned b, unsigned c) {
+    unsigned sums;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sums) : "r"(a), "r"(b), "r"(c));
+    return sums;
+}
+#endif
+
 // Copies of 16 bytes into shared memory that go on while this thread does other things. A thread waits for its own. The L2
 // cache brings the AHEAD bytes around them.
 #define TEXT(number) #number
@@ -56,6 +76,10 @@ __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) { return
 __device__ __forceinline__ void copy_async(char* target, const char* source) {
     unsigned address = (unsigned)__cvta_generic_to_shared(target);
     asm volatile("cp.async.cg.shared.global.L2::" TEXT_OF(AHEAD) "B [%0], [%1], 16;" ::"r"(address), "l"(source) : "memory");
+}
+__device__ __forceinline__ void copy_async_word(char* target, const char* source) {  // of 4 bytes
+    unsigned address = (unsigned)__cvta_generic_to_shared(target);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address), "l"(source) : "memory");
 }
 __device__ __forceinline__ void end_stage() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int LEFT>
