@@ -55,6 +55,7 @@ struct Warp {
 struct Copy {
     char* target;
     const char* source;
+    int size;
 };
 struct Fiber {
     ucontext_t context;
@@ -140,6 +141,7 @@ static bool launch_kernel(void (*kernel)(Types...), void** arguments, int count,
 
 inline char* shared_memory() { return host::blocks[blockIdx.x].aligned; }
 inline void sync_block() { host::wait(host::blocks[blockIdx.x].meeting); }
+inline void sync_warp() { host::wait(host::warp().meeting); }
 inline float shuffle_xor(float value, int mask) {
     host::Warp& warp = host::warp();
     warp.floats[threadIdx.x % 32] = value;
@@ -210,25 +212,40 @@ inline void multiply(float (&sums)[4], unsigned a0, unsigned a1, unsigned a2, un
     }
     host::wait(warp.meeting);
 }
+template <class Compute>
+inline unsigned each_half(unsigned a, unsigned b, unsigned c, Compute compute) {
+    unsigned found = 0;
+    for (int at = 0; at < 32; at += 16)
+        found |= (unsigned)to_number(compute(to_float(a >> at), to_float(b >> at), to_float(c >> at))) << at;
+    return found;
+}
+inline unsigned add_halves(unsigned a, unsigned b) {
+    return each_half(a, b, 0, [](float x, float y, float) { return x + y; });
+}
+inline unsigned multiply_halves(unsigned a, unsigned b) {
+    return each_half(a, b, 0, [](float x, float y, float) { return x * y; });
+}
+inline unsigned multiply_add_halves(unsigned a, unsigned b, unsigned c) {
+    return each_half(a, b, c, [](float x, float y, float z) { return x * y + z; });
+}
 inline unsigned low_halves(unsigned a, unsigned b) { return (a & 0xffff) | b << 16; }
 inline unsigned high_halves(unsigned a, unsigned b) { return a >> 16 | (b & 0xffff0000u); }
 
-inline unsigned multiply_halves(unsigned a, unsigned b) {
-    const number low = to_number(to_float(a) * to_float(b)), high = to_number(to_float(a >> 16) * to_float(b >> 16));
-    return low | (unsigned)high << 16;
+namespace host {
+inline void copy(char* target, const char* source, int size) {
+    if (((uintptr_t)target | (uintptr_t)source) % size) failed = true;
+    memset(target, 0xff, size);
+    current->stages.back().push_back({target, source, size});
 }
-
-inline void copy_async(char* target, const char* source) {
-    if (((uintptr_t)target | (uintptr_t)source) % 16) host::failed = true;
-    memset(target, 0xff, 16);
-    host::current->stages.back().push_back({target, source});
-}
+}  // namespace host
+inline void copy_async(char* target, const char* source) { host::copy(target, source, 16); }
+inline void copy_async_word(char* target, const char* source) { host::copy(target, source, 4); }
 inline void end_stage() { host::current->stages.emplace_back(); }
 template <int LEFT>
 inline void wait_stages() {
     auto& stages = host::current->stages;
     while ((int)stages.size() - 1 > LEFT) {
-        for (const host::Copy& copy : stages.front()) memcpy(copy.target, copy.source, 16);
+        for (const host::Copy& copy : stages.front()) memcpy(copy.target, copy.source, copy.size);
         stages.erase(stages.begin());
     }
 }

@@ -17,15 +17,20 @@ from triune_runtime.targets.cuda.fused.shape import DecoderShape, DecoderWeights
 QWEN2 = DenseModel(2, 192, 12, 2, 64, 640, 200, "bfloat16", bias=True, qk_norm=False, tied=True)  # 6 heads share one
 QWEN3 = DenseModel(2, 128, 8, 2, 64, 1152, 96, "float16", bias=False, qk_norm=True, tied=False)  # 4 heads share one
 LLAMA = DenseModel(1, 64, 2, 2, 128, 192, 64, "bfloat16", bias=False, qk_norm=False, tied=False)  # each has its own
+INT4 = DenseModel(  # no row is as long as the whole stretches of a warp
+    2, 320, 12, 2, 64, 1216, 200, "float16", bias=True, qk_norm=False, tied=False, quantized=True
+)
+INT4_LONG = DenseModel(1, 512, 4, 2, 128, 2560, 96, "float16", bias=False, qk_norm=True, tied=False, quantized=True)
 ERRORS = {"bfloat16": 1.2e-2, "float16": 2e-3}  # of logits, relative to their norm: what rounding otherwise makes
-ROOMY, SMALL = 1 << 20, 166_000  # bytes of shared memory; in the latter the longest vector does not lie at once
+ROOMY, SMALL, SMALL_INT4 = 1 << 20, 166_000, 146_000  # bytes of shared memory; in SMALL the longest vector lies in parts
 
 
 def shape_of(model: DenseModel, block_tokens: int) -> DecoderShape:
     return DecoderShape(
         layers=model.layers, hidden=model.hidden, heads=model.heads, kv_heads=model.kv_heads, head_dim=model.head_dim,
         intermediate=model.intermediate, vocabulary=model.vocabulary, epsilon=model.epsilon, dtype=model.dtype,
-        block_tokens=block_tokens, qkv_bias=model.bias, qk_norm=model.qk_norm,
+        block_tokens=block_tokens, qkv_bias=model.bias, qk_norm=model.qk_norm, weight_bits=4 if model.quantized else 16,
+        head_bits=8 if model.quantized else 16,
     )  # fmt: skip
 
 
@@ -50,6 +55,7 @@ class Trial:
             values[~written] = np.nan  # what nobody wrote is not read, or does not count
         self.cache_at = [memory.put(bits(c, model.dtype)) for c in self.caches]
         at = {name: memory.put(bits(values, model.dtype)) for name, values in model.weights.items()}
+        at |= {name: memory.put(codes) for name, codes in model.packed.items()}
         names = [f.name for f in dataclasses.fields(LayerWeights) if f.name not in ("keys", "values")]
         layers = [
             LayerWeights(
@@ -59,7 +65,7 @@ class Trial:
         ]
         weights = DecoderWeights(
             layers=tuple(layers), embedding=at["embedding"], norm=at["norm"], head=at.get("head", at["embedding"]),
-            cosines=at["cosines"], sines=at["sines"],
+            cosines=at["cosines"], sines=at["sines"], head_scale=at.get("head_scale", 0),
         )  # fmt: skip
         self.past = memory.put(np.array(lengths, np.int32))
         self.ids = memory.put(self.tokens)
@@ -115,6 +121,10 @@ class Trial:
         pytest.param(QWEN3, [0, 1, 15, 16, 33, 64, 7, 127], Gpu(3, SMALL), 32, id="eight short ones, vectors in parts"),
         pytest.param(LLAMA, [129, 31], Gpu(9, ROOMY), 128, id="two, of which one is in splits"),
         pytest.param(QWEN2, [40, 0, 200, 17], Gpu(3, ROOMY), 64, id="four, of any length"),
+        pytest.param(INT4, [150], Gpu(5, ROOMY), 16, id="int4, one"),
+        pytest.param(INT4, [3, 20], Gpu(2, ROOMY), 16, id="int4, two on few blocks"),
+        pytest.param(INT4_LONG, [40, 0, 130, 17], Gpu(7, ROOMY), 64, id="int4, four"),
+        pytest.param(INT4_LONG, [0, 1, 15, 16, 33, 64, 7, 127], Gpu(3, SMALL_INT4), 32, id="int4, eight, vectors in parts"),
     ],
 )
 def test_steps_equal_numpy(model: DenseModel, lengths: list[int], gpu: Gpu, block_tokens: int, tmp_path: Path) -> None:
@@ -124,9 +134,10 @@ def test_steps_equal_numpy(model: DenseModel, lengths: list[int], gpu: Gpu, bloc
     trial.step()  # the counters of the first step are as they were before it
 
 
-def test_vectors_that_do_not_fit_come_in_parts() -> None:
-    work = cut(shape_of(QWEN3, 32), 8, Gpu(3, SMALL))
-    assert work is not None and int(work.constants["LOADED"]) < QWEN3.intermediate
+@pytest.mark.parametrize(("model", "shared_bytes"), [(QWEN3, SMALL), (INT4_LONG, SMALL_INT4)], ids=["float16", "int4"])
+def test_vectors_that_do_not_fit_come_in_parts(model: DenseModel, shared_bytes: int) -> None:
+    work = cut(shape_of(model, 32), 8, Gpu(3, shared_bytes))
+    assert work is not None and int(work.constants["LOADED"]) < model.intermediate
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 8])

@@ -27,9 +27,28 @@ def numbers(stored: Bits, dtype: str) -> Floats:
     return stored.view(np.float16 if dtype == "float16" else ml_dtypes.bfloat16).astype(np.float32)
 
 
+def in_blocks(weight: Floats, bits: int) -> tuple[Floats, NDArray[np.uint8], Floats]:
+    """A weight [rows, columns] in codes of so many bits around the middle one, with a scale for each 32 columns of a row.
+
+    Returns:
+        What they stand for, the codes as they lie in memory, the scales [rows, columns / 32].
+    """
+    middle = 1 << (bits - 1)
+    split = weight.reshape(len(weight), -1, 32)
+    scale = rounded(np.abs(split).max(2) / middle, "float16")  # reaches the lowest code, and is cut off at the highest
+    codes = np.clip(np.rint(split / scale[..., None]) + middle, 0, 2 * middle - 1).astype(np.uint8).reshape(weight.shape)
+    values = (codes.astype(np.float32) - middle) * np.repeat(scale, 32, 1)
+    packed = codes if bits == 8 else codes[:, ::2] | codes[:, 1::2] << 4
+    return values, np.ascontiguousarray(packed), scale
+
+
 @dataclass
 class DenseModel:
-    """Random weights of a model; everything float32 that `dtype` holds exactly."""
+    """Random weights of a model; everything float32 that `dtype` holds exactly.
+
+    `quantized`: its matrices are in blocks, the head's of eight bits and all others' of four; `weights` has what they stand
+    for, and as NAME_scale their scales; `packed` has the codes.
+    """
 
     layers: int
     hidden: int
@@ -44,7 +63,9 @@ class DenseModel:
     tied: bool
     epsilon: float = 1e-6
     positions: int = 1024
+    quantized: bool = False
     weights: dict[str, Floats] = field(default_factory=dict)
+    packed: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         random = np.random.default_rng(7)
@@ -55,8 +76,14 @@ class DenseModel:
 
         draw("embedding", self.vocabulary, self.hidden, scale=1)
         draw("norm", self.hidden, scale=0.2, mean=1)
+        def pack(name: str, bits: int) -> None:
+            if self.quantized:
+                found = in_blocks(self.weights[name], bits)
+                self.weights[name], self.packed[name], self.weights[f"{name}_scale"] = found
+
         if not self.tied:
             draw("head", self.vocabulary, self.hidden, scale=0.1)
+            pack("head", 8)
         for i in range(self.layers):
             for name, rows, columns in (
                 ("query", query, self.hidden), ("key", kv, self.hidden), ("value", kv, self.hidden),
@@ -64,6 +91,7 @@ class DenseModel:
                 ("up", self.intermediate, self.hidden), ("down", self.hidden, self.intermediate),
             ):  # fmt: skip
                 draw(f"{i}.{name}", rows, columns, scale=1.5 / columns**0.5)
+                pack(f"{i}.{name}", 4)
                 if self.bias and name in ("query", "key", "value"):
                     draw(f"{i}.{name}_bias", rows, scale=0.5)
             for name in ("attention_norm", "mlp_norm"):

@@ -92,7 +92,7 @@ __device__ __forceinline__ void load_attended(
             uint2 merged[2];
             read[i].merge(merged);
             const uint4 its = late[i] ? uint4{merged[0].x, merged[0].y, merged[1].x, merged[1].y} : plain[i];
-            *(uint4*)(target + at / eights * apart + at % eights * 8) = its;
+            *(uint4*)(target + at / eights * apart + place_of(at % eights) * 8) = arranged(its);
         }
     }
     sync_block();

@@ -8,6 +8,7 @@ extern __shared__ __align__(128) char dynamic_shared[];
 
 __device__ __forceinline__ char* shared_memory() { return dynamic_shared; }
 __device__ __forceinline__ void sync_block() { __syncthreads(); }
+__device__ __forceinline__ void sync_warp() { __syncwarp(); }
 
 __device__ __forceinline__ float to_float(number bits) {
 #if HALF
@@ -59,14 +60,27 @@ __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) { return
 
 // Both halves' products, each rounded.
 __device__ __forceinline__ unsigned multiply_halves(unsigned a, unsigned b) {
-    unsigned product;
+    unsigned products;
 #if HALF
-    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(products) : "r"(a), "r"(b));
 #else
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));  // plus -0, which changes nothing
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(products) : "r"(a), "r"(b), "r"(0x80008000u));  // plus -0, which changes nothing
 #endif
-    return product;
+    return products;
 }
+// Two float16 each, exact or rounded once: a + b, a * b + c.
+#if HALF
+__device__ __forceinline__ unsigned add_halves(unsigned a, unsigned b) {
+    unsigned sums;
+    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(sums) : "r"(a), "r"(b));
+    return sums;
+}
+__device__ __forceinline__ unsigned multiply_add_halves(unsigned a, unsigned b, unsigned c) {
+    unsigned sums;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sums) : "r"(a), "r"(b), "r"(c));
+    return sums;
+}
+#endif
 
 // Copies of 16 bytes into shared memory that go on while this thread does other things. A thread waits for its own. The L2
 // cache brings the AHEAD bytes around them.
@@ -75,6 +89,10 @@ __device__ __forceinline__ unsigned multiply_halves(unsigned a, unsigned b) {
 __device__ __forceinline__ void copy_async(char* target, const char* source) {
     unsigned address = (unsigned)__cvta_generic_to_shared(target);
     asm volatile("cp.async.cg.shared.global.L2::" TEXT_OF(AHEAD) "B [%0], [%1], 16;" ::"r"(address), "l"(source) : "memory");
+}
+__device__ __forceinline__ void copy_async_word(char* target, const char* source) {  // of 4 bytes
+    unsigned address = (unsigned)__cvta_generic_to_shared(target);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address), "l"(source) : "memory");
 }
 __device__ __forceinline__ void end_stage() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int LEFT>
