@@ -41,6 +41,9 @@ struct Index {
 static Index threadIdx, blockIdx;
 typedef unsigned short number;
 
+extern "C" {
+unsigned first_block;  // which one runs first
+}
 namespace host {
 constexpr int BLOCK_THREADS = 256;
 struct Meeting {  // of `size` fibers
@@ -114,7 +117,8 @@ static bool launch(int count, size_t shared_bytes, std::function<void()> body) {
     for (size_t left = fibers.size(); left && !failed;) {
         const long before = progress;
         left = 0;
-        for (auto& fiber : fibers) {
+        for (size_t i = 0; i < fibers.size(); i++) {
+            auto& fiber = fibers[(i + first_block * BLOCK_THREADS) % fibers.size()];
             if (fiber->done || failed) continue;
             left++;
             current = fiber.get(), threadIdx.x = fiber->thread, blockIdx.x = fiber->block;
