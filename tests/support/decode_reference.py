@@ -76,6 +76,7 @@ class DenseModel:
 
         draw("embedding", self.vocabulary, self.hidden, scale=1)
         draw("norm", self.hidden, scale=0.2, mean=1)
+
         def pack(name: str, bits: int) -> None:
             if self.quantized:
                 found = in_blocks(self.weights[name], bits)
