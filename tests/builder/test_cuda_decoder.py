@@ -39,6 +39,10 @@ ERRORS = {"float16": 5e-3, "bfloat16": 3e-2}  # relative to the norm: logits tha
         ("llama", "fp16", {"tie_word_embeddings": False}),
         ("qwen2", "bf16", {}),
         ("qwen3", "fp16", {}),
+        ("llama", "fp16-fp8kv", {}),
+        ("qwen3", "bf16-fp8kv", {}),
+        ("mistral", "bf16", {"sliding_window": 5}),
+        ("llama", "int4-fp8kv", {"tie_word_embeddings": False}),
         ("qwen2", "int4", {"intermediate_size": 320}),  # its head is tied, and a product of its own
         ("llama", "int4", {"tie_word_embeddings": False, "hidden_size": 320}),
     ],
@@ -81,10 +85,8 @@ def test_the_kernel_computes_a_step_of_the_engine(
 @pytest.mark.parametrize(
     ("architecture", "precision", "changes"),
     [
-        ("llama", "int4-fp8kv", {}),
-        ("llama", "fp16-fp8kv", {}),
         ("llama", "fp16", {"o_bias": True}),
-        ("mistral", "fp16", {"sliding_window": 5}),
+        ("qwen2", "fp16", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),  # another in each layer
         ("deepseek_v3", "fp16", {}),
     ],
 )

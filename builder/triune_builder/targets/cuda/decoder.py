@@ -28,7 +28,7 @@ def dense_decoder(cfg: Any, bundle: GraphBundle, precision: CudaPrecision, block
         cfg: what the architecture read of config.json.
         bundle: lowered.
     """
-    if not isinstance(cfg, decoder.Config) or precision.cache != precision.dtype:
+    if not isinstance(cfg, decoder.Config):
         return {}
     there = bundle.model.graph.initializers
     layers = [_layer(cfg, f"model.layers.{number}") for number in range(cfg.num_hidden_layers)]
@@ -45,7 +45,7 @@ def dense_decoder(cfg: Any, bundle: GraphBundle, precision: CudaPrecision, block
         layers = [_quantized(layer, cfg.intermediate_size) for layer in layers]
         whole |= {"head": (f"{_HEAD}.packed", 0), "head_scale": (f"{_HEAD}.scale", 0)}
     biases = cfg.biases & set(decoder.ATTENTION)
-    is_plain = cfg.biases == biases and biases in (set(), {"q_proj", "k_proj", "v_proj"}) and not any(cfg.windows)
+    is_plain = cfg.biases == biases and biases in (set(), {"q_proj", "k_proj", "v_proj"}) and len(set(cfg.windows)) == 1
     if not is_plain or any(name not in there for part in (*layers, whole) for name, _ in part.values()):
         return {}
     if is_quantized and not _is_plain(there, whole["head"][0]):
@@ -66,6 +66,10 @@ def dense_decoder(cfg: Any, bundle: GraphBundle, precision: CudaPrecision, block
     }
     if is_quantized:
         shape |= {"weight_bits": 4, "head_bits": 8}
+    if precision.cache != precision.dtype:
+        shape["fp8_cache"] = True
+    if window := cfg.windows[0]:
+        shape["window"] = window
     caches = [(f"{number}.key", f"{number}.value") for number in range(cfg.num_hidden_layers)]
     return {"shape": shape, "layers": layers, "whole": whole, "caches": caches}
 
