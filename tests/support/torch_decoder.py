@@ -17,6 +17,7 @@ class Weights:
     def __init__(self, shape: DecoderShape, blocks: int) -> None:
         self.shape = shape
         self.type = getattr(torch, shape.dtype)
+        self.cache_type = torch.float8_e4m3fn if shape.fp8_cache else self.type
         generator = torch.Generator(device="cuda").manual_seed(1)
 
         def draw(*size: int, scale: float = 1.0, mean: float = 0.0) -> Tensor:
@@ -36,7 +37,7 @@ class Weights:
 
         self.head = matrix("head", s.vocabulary, s.hidden, s.head_bits, 0.02)
         frequencies = 1e4 ** (-torch.arange(0, s.head_dim, 2, device="cuda") / s.head_dim)
-        angles = torch.arange(4096, device="cuda")[:, None] * frequencies
+        angles = torch.arange(8192, device="cuda")[:, None] * frequencies
         self.cosines, self.sines = angles.cos().to(self.type), angles.sin().to(self.type)
         self.layers: list[dict[str, Tensor]] = []
         for _ in range(s.layers):
@@ -46,7 +47,8 @@ class Weights:
                 ("gate_up", 2 * s.intermediate, s.hidden), ("down", s.hidden, s.intermediate),
             ):  # fmt: skip
                 layer |= matrix(name, rows, columns, s.weight_bits, columns**-0.5)
-            layer |= {name: draw(blocks, s.block_tokens, s.kv_heads, s.head_dim) for name in ("keys", "values")}
+            for name in ("keys", "values"):
+                layer[name] = draw(blocks, s.block_tokens, s.kv_heads, s.head_dim).to(self.cache_type)
             if s.qkv_bias:
                 layer["bias"] = draw(query + 2 * kv, scale=0.3)
             if s.qk_norm:
@@ -135,7 +137,10 @@ def expected(weights: Weights, inputs: Inputs) -> Tensor:
             if s.qk_norm:
                 q, k = norm(q, w["query_norm"]), norm(k, w["key_norm"])
             kept = [w[c][inputs.table[n].long()].reshape(-1, s.kv_heads, s.head_dim)[:past].float() for c in ("keys", "values")]
-            k, v = torch.cat([kept[0], rotate(k)[None]]), torch.cat([kept[1], v[None]])
+            k = rotate(k)
+            if s.fp8_cache:
+                k, v = (x.to(weights.cache_type).float() for x in (k, v))
+            k, v = torch.cat([kept[0], k[None]]), torch.cat([kept[1], v[None]])
             k, v = (t.repeat_interleave(s.heads // s.kv_heads, 1).transpose(0, 1) for t in (k, v))
             p = (k @ rotate(q)[..., None] / math.sqrt(s.head_dim)).softmax(1)
             x = x + values(w, "out") @ (p * v).sum(1).reshape(-1)

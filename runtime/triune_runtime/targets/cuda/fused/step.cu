@@ -107,7 +107,8 @@ __device__ __forceinline__ void load_vector(const Shared& shared, const number* 
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             const int at = first + i * THREADS;
-            if (at < BATCH * eights) read[i] = read_fresh((const uint4*)(source + at / eights * LENGTH + from) + at % eights);
+            const uint4* eight = (const uint4*)(source + at / eights * LENGTH + from) + at % eights;
+            read[i] = at < BATCH * eights ? read_fresh(eight) : uint4{0, 0, 0, 0};
         }
 #pragma unroll
         for (int i = 0; i < 8; i++) {
