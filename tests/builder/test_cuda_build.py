@@ -115,8 +115,8 @@ def test_the_plan_says_which_weights_a_dense_decoders_parts_are(architecture: st
 
 @pytest.mark.parametrize(
     ("architecture", "precision", "changes"),
-    [("deepseek_v3", "bf16", {}), ("llama", "int4-fp8kv", {}), ("llama", "bf16-fp8kv", {}), ("llama", "bf16", {"o_bias": True}),
-     ("llama", "bf16", {"mlp_bias": True}), ("mistral", "bf16", {"sliding_window": 4})],
+    [("deepseek_v3", "bf16", {}), ("llama", "bf16", {"o_bias": True}), ("llama", "bf16", {"mlp_bias": True}),
+     ("qwen2", "bf16", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1})],
 )  # fmt: skip
 def test_of_what_is_no_plain_decoder_the_plan_says_nothing(
     architecture: str, precision: str, changes: dict[str, Any], tmp_path: Path

@@ -1,5 +1,6 @@
-"""Attention of the fused decode kernel, computed on a CPU, against NumPy. Run: pytest tests/runtime/test_cuda_fused_attention.py
-(needs g++)
+"""The fused decode kernel's attention, computed on a CPU, against NumPy.
+
+Run: pytest tests/runtime/test_cuda_fused_attention.py (needs g++)
 """
 
 from __future__ import annotations
