@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from support.choosing_cases import cases, peaks
+from support.choosing_diagnosis import diagnosis
 from support.nvrtc import needs_nvrtc
 from triune_runtime.errors import TriuneError
 from triune_runtime.runner import Best
@@ -25,6 +26,7 @@ from triune_runtime.targets.device.cuda import CudaDevice
 pytestmark = [pytest.mark.gpu, needs_nvrtc]
 VOCABULARY, ROWS = 151_936, 256
 STEPS, BANKS = 80, 4  # 20,480 rows; every bank of logits serves several steps, each asking for something else
+SHOWN = 6  # rows that differ, of which everything is printed
 REPEATS = 20  # choices in one recording, and then recordings
 CHANGES: dict[str, dict[str, float]] = {
     "greedy": {"greedy": 1, "temperature": 0},

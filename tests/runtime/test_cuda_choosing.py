@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def differences(best: Best, logits: NDArray[np.float32], columns: Columns) -> li
     taken = choose(logits, columns, best=best, theirs=np.ones(len(logits), np.bool_))
     assert (own.tokens[own.usable] < logits.shape[1]).all()
     same = (own.usable == taken.usable) & (~own.usable | ((own.tokens == taken.tokens) & (own.tokens == best.tokens)))
-    for row in np.flatnonzero(own.usable & (columns.forced < 0)):
+    for row in np.flatnonzero(own.usable & same & (columns.forced < 0)):
         assert best.logits[row] == logits[row, best.tokens[row]], "the logit is not the token's"
     return np.flatnonzero(~same).tolist()
 
@@ -150,6 +151,30 @@ def test_biases_come_before_penalties_and_these_before_bans(fake: FakeCuda, kern
 
 
 @needs_compiler
+@pytest.mark.parametrize("kind", ["seen", "biases"])
+def test_a_masked_token_may_grow_beyond_all_numbers(fake: FakeCuda, kernel: EmulatedKernel, kind: str) -> None:
+    """3e38 becomes infinity: of no account where a mask or a ban comes after it, and no token is chosen where none does."""
+    gpu, rows, size = Gpu(fake, kernel, 300), ROWS_OF_A_STEP, 300
+    logits = np.random.default_rng(1).standard_normal((rows, size), np.float32)
+    logits[:, 5] = 3e38
+    _, columns = next(cases(0, size, rows, 1))
+    own, everybody = np.arange(rows), np.full(rows, True)
+    masks = np.full((rows, (size + 31) // 32), 0xFFFFFFFF, np.uint32)
+    masks[0::3, 0] &= ~np.uint32(1 << 5)
+    banned = own[1::3]
+    one = Sites(own, np.full(rows, 5), np.full(rows, 3e38 if kind == "biases" else 1, np.float32))
+    changes: dict[str, Any] = {
+        kind: one, "bans": Sites(banned, np.full(len(banned), 5), np.zeros(len(banned), np.float32)),
+        "masked": own, "masks": masks, "adjusted": everybody, "greedy": own % 2 == 0,
+        "repetition": np.full(rows, 0.01 if kind == "seen" else 1, np.float32),
+    }  # fmt: skip
+    columns = drawing(columns, **changes)
+    best = gpu.choose(logits, columns)
+    assert not differences(best, logits, columns)
+    assert np.isfinite(best.logits).tolist() == [row % 3 != 2 for row in range(rows)]
+
+
+@needs_compiler
 def test_a_step_without_columns_takes_the_best_tokens(fake: FakeCuda, kernel: EmulatedKernel) -> None:
     gpu, (logits, columns) = Gpu(fake, kernel, 500), next(cases(1, 500, ROWS_OF_A_STEP, 1))
     gpu.choose(logits, columns)
@@ -191,7 +216,7 @@ def test_a_recorded_choice_follows_what_is_prepared(fake: FakeCuda, kernel: Emul
             assert not differences(Best(tokens[turn], values[turn]), logits, columns)
 
 
-def drawing(columns: Columns, **values: NDArray[np.generic]) -> Columns:
+def drawing(columns: Columns, **values: Any) -> Columns:
     """These columns, of which nothing but `values` shapes what is drawn."""
     rows = len(columns)
     none = np.full(rows, False)
