@@ -129,7 +129,14 @@ def test_20_000_rows_get_the_hosts_tokens(gpu: Gpu, capsys: pytest.CaptureFixtur
             found = pool.map(
                 lambda row, best=best, logits=logits, columns=columns: different(best, logits, columns, row), range(ROWS)
             )
-            wrong += [f"step {step} row {row}" for row, is_wrong in enumerate(found) if is_wrong]
+            rows = [row for row, is_wrong in enumerate(found) if is_wrong]
+            again = gpu.choose(columns) if rows else best
+            for row in rows[: max(0, SHOWN - len(wrong))]:
+                one, token, logit = columns.take(np.array([row])), int(best.tokens[row]), float(best.logits[row])
+                with capsys.disabled():
+                    print(f"\nstep {step} row {row}; by the GPU once more: {again.tokens[row]} {again.logits[row]}")
+                    print(diagnosis(logits[row : row + 1], one, token, logit))
+            wrong += [f"step {step} row {row}" for row in rows]
     gpu.device.download(gpu.pinned, gpu.logits)
     gpu.device.synchronize()
     with capsys.disabled():
