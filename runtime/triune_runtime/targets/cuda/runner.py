@@ -72,7 +72,8 @@ class PagedRunner:
         self.depth = 1 if chooser is not None else 0
         self.chooses = chooser.chooses if chooser is not None else frozenset[str]()
         self._manifest, self._device, self._program, self._record = manifest, device, program, record
-        self._sizes = sizes = step_sizes(limits)
+        self._sizes, self._block_tokens = step_sizes(limits), plan.block_tokens
+        sizes = self._sizes
         self._tables = Tables(
             device, feeder, slots=limits.max_sequences, width=math.ceil(limits.max_length / plan.block_tokens)
         )
@@ -149,6 +150,9 @@ class PagedRunner:
             else:
                 assert isinstance(order, CopyBlock), f"{order} is for memory in slots; this runner's lies in blocks"
                 self._pool.copy(order.source, order.target)
+        for item in work:
+            if item.slot not in self._tables.told:
+                self._tables.lend(item.slot, item.start, -(-(item.start + len(item.tokens)) // self._block_tokens))
         self._tables.flush()
         made, landings = self._results.empty(work), list[Landing]()
         for part in split(work, self._sizes):
