@@ -25,6 +25,7 @@ from triune_runtime.sampling.chance import uniform_numbers
 from triune_runtime.sampling.columns import Columns, Sites
 from triune_runtime.sampling.host import choose
 from triune_runtime.sampling.rows import SampleRow
+from triune_runtime.targets.cuda import choosing
 from triune_runtime.targets.cuda.choosing import Chooser, source
 from triune_runtime.targets.cuda.nvrtc import EXACT, compile_cubin
 from triune_runtime.targets.device import cuda
@@ -195,8 +196,11 @@ def test_rows_without_columns_take_the_best_tokens(fake: FakeCuda, kernel: Emula
 
 
 @needs_compiler
-def test_a_recorded_choice_follows_what_is_prepared(fake: FakeCuda, kernel: EmulatedKernel) -> None:
+def test_a_recorded_choice_follows_what_is_prepared(
+    fake: FakeCuda, kernel: EmulatedKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where more sites and masks come than there was room for, and with one step prepared while another still runs."""
+    monkeypatch.setattr(choosing, "_SITES", 16)
     gpu = Gpu(fake, kernel, 3000)
     device, chooser = gpu.device, gpu.chooser
     replay = device.capture(lambda: chooser.enqueue(gpu.logits.ctypes.data, ROWS_OF_A_STEP))
@@ -214,6 +218,15 @@ def test_a_recorded_choice_follows_what_is_prepared(fake: FakeCuda, kernel: Emul
         device.synchronize()
         for turn, (_, columns) in enumerate(pair):
             assert not differences(Best(tokens[turn], values[turn]), logits, columns)
+
+
+@needs_compiler
+def test_choices_take_no_memory_once_the_chooser_is_made(fake: FakeCuda, kernel: EmulatedKernel) -> None:
+    gpu, (logits, columns) = Gpu(fake, kernel, 3000), next(cases(7, 3000, ROWS_OF_A_STEP, 1))
+    before = len(gpu.device._allocated), len(gpu.device._pinned)
+    masks = np.full((ROWS_OF_A_STEP, 94), 0xFFFFFFFF, np.uint32)
+    gpu.choose(logits, dataclasses.replace(columns, masked=np.arange(ROWS_OF_A_STEP), masks=masks))
+    assert len(columns.seen) > 1000 and before == (len(gpu.device._allocated), len(gpu.device._pinned))
 
 
 def drawing(columns: Columns, **values: Any) -> Columns:
