@@ -112,7 +112,8 @@ class PagedRunner:
         while tokens > 1:  # what libraries take for each thread and each size, they take now
             self._largest_step(tokens)
             self._late_step([tokens])
-            self._late_step([tokens // (count := min(most, tokens // 2))] * count)
+            count = min(most, tokens // 2)
+            self._late_step([tokens // count] * count)
             tokens //= 2
         self._decodes.warm_up(record=self._record)
         free, total = self._device.memory()
