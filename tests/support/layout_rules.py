@@ -91,6 +91,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {"bench", "triune_builder", "triune_runtime", "triune_client"},
     "bench.accuracy": {"bench", "r1_nano"},
     "bench.gpu.ensemble": {"bench", "r1_nano"},
+    "bench.gpu.plot": {"triune_load"},
 }  # fmt: skip
 
 # The runtime, from the bottom up: each may import those of the lines above its own, not its neighbours.
