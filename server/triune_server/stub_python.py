@@ -48,6 +48,8 @@ def _write(folder: Path, elsewhere: Sequence[str], installed: Sequence[str]) -> 
     program = programs / "python3"
     program.unlink(missing_ok=True)
     program.symlink_to(Path(sys.executable).resolve())
-    lines = [*elsewhere, *(f"import site; site.addsitedir({entry!r})" for entry in installed)]
+    # Who looks for libraries among installed packages, as CUDA's do, asks `site` where these lie.
+    lines = [*elsewhere, f"import site; site.PREFIXES.extend({list(dict.fromkeys(site.PREFIXES))!r})"]
+    lines += [f"import site; site.addsitedir({entry!r})" for entry in installed]
     (packages / "triune.pth").write_text("\n".join([*lines, ""]), "utf-8")
     return programs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,13 @@ def test_what_is_installed_is_found_too_and_so_is_the_standard_library(tmp_path:
 
     told = said_in_isolation(programs, "import ssl, mine, numpy; print(numpy.__file__)")
     assert told == numpy.__file__
+
+
+def test_who_asks_where_packages_are_installed_is_told_where_they_are_here(tmp_path: Path) -> None:
+    package(tmp_path / "more", "mine", "")
+    programs = python_folder(tmp_path / "run", {"PYTHONPATH": str(tmp_path / "more")})
+    told = said_in_isolation(programs, "import site; print(*site.getsitepackages(), sep='\\n')").splitlines()
+    assert set(site.getsitepackages()) <= set(told)
 
 
 def test_a_relative_folder_is_meant_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
