@@ -115,7 +115,7 @@ def test_the_plan_says_which_weights_a_dense_decoders_parts_are(architecture: st
 
 @pytest.mark.parametrize(
     ("architecture", "precision", "changes"),
-    [("deepseek_v3", "bf16", {}), ("llama", "int4", {}), ("llama", "bf16-fp8kv", {}), ("llama", "bf16", {"o_bias": True}),
+    [("deepseek_v3", "bf16", {}), ("llama", "int4-fp8kv", {}), ("llama", "bf16-fp8kv", {}), ("llama", "bf16", {"o_bias": True}),
      ("llama", "bf16", {"mlp_bias": True}), ("mistral", "bf16", {"sliding_window": 4})],
 )  # fmt: skip
 def test_of_what_is_no_plain_decoder_the_plan_says_nothing(

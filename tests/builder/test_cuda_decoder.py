@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fakes import cuda_graphs
+from fakes.block_tensors import in_blocks
 from fakes.host_kernels import HostMemory, compile_for_host
 from support.cuda_emulation import needs_compiler
 from triune_builder.targets.cuda.network_runner import Item
@@ -38,6 +39,12 @@ ERRORS = {"float16": 5e-3, "bfloat16": 3e-2}  # relative to the norm: logits tha
         ("llama", "fp16", {"tie_word_embeddings": False}),
         ("qwen2", "bf16", {}),
         ("qwen3", "fp16", {}),
+        ("llama", "fp16-fp8kv", {}),
+        ("qwen3", "bf16-fp8kv", {}),
+        ("mistral", "bf16", {"sliding_window": 5}),
+        ("llama", "int4-fp8kv", {"tie_word_embeddings": False}),
+        ("qwen2", "int4", {"intermediate_size": 320}),  # its head is tied, and a product of its own
+        ("llama", "int4", {"tie_word_embeddings": False, "hidden_size": 320}),
     ],
 )
 def test_the_kernel_computes_a_step_of_the_engine(
@@ -78,10 +85,8 @@ def test_the_kernel_computes_a_step_of_the_engine(
 @pytest.mark.parametrize(
     ("architecture", "precision", "changes"),
     [
-        ("llama", "int4", {}),
-        ("llama", "fp16-fp8kv", {}),
         ("llama", "fp16", {"o_bias": True}),
-        ("mistral", "fp16", {"sliding_window": 5}),
+        ("qwen2", "fp16", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),  # another in each layer
         ("deepseek_v3", "fp16", {}),
     ],
 )
@@ -89,6 +94,16 @@ def test_a_model_that_the_kernel_does_not_compute_names_no_decoder(
     architecture: str, precision: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     engine = cuda_graphs.lowered(cuda_graphs.tiny(architecture, **changes), precision, tmp_path)
+    assert not CudaPlan.of(engine.manifest).decoder
+
+
+@pytest.mark.parametrize("weight", ["model.layers.1.mlp.down_proj.weight", "lm_head.weight"])
+def test_a_checkpoint_whose_own_blocks_have_other_offsets_names_no_decoder(weight: str, tmp_path: Path) -> None:
+    checkpoint = cuda_graphs.tiny("llama", tie_word_embeddings=False)
+    blocked = {weight: in_blocks(checkpoint.weights[weight].array)}
+    checkpoint = dataclasses.replace(checkpoint, weights=dict(checkpoint.weights) | blocked)
+    engine = cuda_graphs.lowered(checkpoint, "int4", tmp_path)
+    assert f"{weight}.rest" in engine.bundle.model.graph.initializers
     assert not CudaPlan.of(engine.manifest).decoder
 
 

@@ -26,6 +26,12 @@ using std::min;
 struct uint4 {
     unsigned x, y, z, w;
 };
+struct uint2 {
+    unsigned x, y;
+};
+struct float2 {
+    float x, y;
+};
 struct float4 {
     float x, y, z, w;
 };
@@ -35,6 +41,9 @@ struct Index {
 static Index threadIdx, blockIdx;
 typedef unsigned short number;
 
+extern "C" {
+unsigned first_block;  // which one runs first
+}
 namespace host {
 constexpr int BLOCK_THREADS = 256;
 struct Meeting {  // of `size` fibers
@@ -49,6 +58,7 @@ struct Warp {
 struct Copy {
     char* target;
     const char* source;
+    int size;
 };
 struct Fiber {
     ucontext_t context;
@@ -107,7 +117,8 @@ static bool launch(int count, size_t shared_bytes, std::function<void()> body) {
     for (size_t left = fibers.size(); left && !failed;) {
         const long before = progress;
         left = 0;
-        for (auto& fiber : fibers) {
+        for (size_t i = 0; i < fibers.size(); i++) {
+            auto& fiber = fibers[(i + first_block * BLOCK_THREADS) % fibers.size()];
             if (fiber->done || failed) continue;
             left++;
             current = fiber.get(), threadIdx.x = fiber->thread, blockIdx.x = fiber->block;
@@ -134,6 +145,7 @@ static bool launch_kernel(void (*kernel)(Types...), void** arguments, int count,
 
 inline char* shared_memory() { return host::blocks[blockIdx.x].aligned; }
 inline void sync_block() { host::wait(host::blocks[blockIdx.x].meeting); }
+inline void sync_warp() { host::wait(host::warp().meeting); }
 inline float shuffle_xor(float value, int mask) {
     host::Warp& warp = host::warp();
     warp.floats[threadIdx.x % 32] = value;
@@ -141,6 +153,21 @@ inline float shuffle_xor(float value, int mask) {
     const float other = warp.floats[threadIdx.x % 32 ^ mask];
     host::wait(warp.meeting);
     return other;
+}
+
+inline float shuffle(float value, int lane) {
+    host::Warp& warp = host::warp();
+    warp.floats[threadIdx.x % 32] = value;
+    host::wait(warp.meeting);
+    const float other = warp.floats[lane];
+    host::wait(warp.meeting);
+    return other;
+}
+inline unsigned anew(unsigned value) { return value; }
+inline unsigned word_of(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, 4);
+    return bits;
 }
 
 inline float to_float(number bits) {
@@ -189,20 +216,40 @@ inline void multiply(float (&sums)[4], unsigned a0, unsigned a1, unsigned a2, un
     }
     host::wait(warp.meeting);
 }
+template <class Compute>
+inline unsigned each_half(unsigned a, unsigned b, unsigned c, Compute compute) {
+    unsigned found = 0;
+    for (int at = 0; at < 32; at += 16)
+        found |= (unsigned)to_number(compute(to_float(a >> at), to_float(b >> at), to_float(c >> at))) << at;
+    return found;
+}
+inline unsigned add_halves(unsigned a, unsigned b) {
+    return each_half(a, b, 0, [](float x, float y, float) { return x + y; });
+}
+inline unsigned multiply_halves(unsigned a, unsigned b) {
+    return each_half(a, b, 0, [](float x, float y, float) { return x * y; });
+}
+inline unsigned multiply_add_halves(unsigned a, unsigned b, unsigned c) {
+    return each_half(a, b, c, [](float x, float y, float z) { return x * y + z; });
+}
 inline unsigned low_halves(unsigned a, unsigned b) { return (a & 0xffff) | b << 16; }
 inline unsigned high_halves(unsigned a, unsigned b) { return a >> 16 | (b & 0xffff0000u); }
 
-inline void copy_async(char* target, const char* source) {
-    if (((uintptr_t)target | (uintptr_t)source) % 16) host::failed = true;
-    memset(target, 0xff, 16);
-    host::current->stages.back().push_back({target, source});
+namespace host {
+inline void copy(char* target, const char* source, int size) {
+    if (((uintptr_t)target | (uintptr_t)source) % size) failed = true;
+    memset(target, 0xff, size);
+    current->stages.back().push_back({target, source, size});
 }
+}  // namespace host
+inline void copy_async(char* target, const char* source) { host::copy(target, source, 16); }
+inline void copy_async_word(char* target, const char* source) { host::copy(target, source, 4); }
 inline void end_stage() { host::current->stages.emplace_back(); }
 template <int LEFT>
 inline void wait_stages() {
     auto& stages = host::current->stages;
     while ((int)stages.size() - 1 > LEFT) {
-        for (const host::Copy& copy : stages.front()) memcpy(copy.target, copy.source, 16);
+        for (const host::Copy& copy : stages.front()) memcpy(copy.target, copy.source, copy.size);
         stages.erase(stages.begin());
     }
 }

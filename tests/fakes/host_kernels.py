@@ -61,8 +61,13 @@ class HostKernel:
     """A kernel that runs on the CPU."""
 
     def __init__(self, library: Path) -> None:
-        self._run = ctypes.CDLL(str(library)).run
+        found = ctypes.CDLL(str(library))
+        self._run, self._first = found.run, ctypes.c_uint.in_dll(found, "first_block")
         self._run.restype = ctypes.c_bool
+
+    def begin_with(self, block: int) -> None:
+        """Let this block run first from now on."""
+        self._first.value = block
 
     def launch(
         self,

@@ -11,3 +11,9 @@ def test_steps_equal_pytorch_and_are_timed() -> None:
     from support.fused_trial import main  # imports PyTorch
 
     main()
+
+
+def test_attention_equals_pytorch_and_is_timed() -> None:
+    from support.attention_trial import main
+
+    main()

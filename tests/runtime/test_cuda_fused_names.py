@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from triune_runtime.errors import ManifestError
 from triune_runtime.targets.cuda.fused.decoder import FusedDecoder
 from triune_runtime.targets.cuda.fused.names import DecoderNames, Rows
 from triune_runtime.targets.cuda.fused.program import FusedProgram
-from triune_runtime.targets.cuda.fused.shape import DecoderShape, Gpu
+from triune_runtime.targets.cuda.fused.shape import DecoderShape, Gpu, table_length
 
 SHAPE = DecoderShape(
     layers=1, hidden=128, heads=4, kv_heads=2, head_dim=64, intermediate=256, vocabulary=100, epsilon=1e-6, dtype="bfloat16",
@@ -51,6 +52,36 @@ def test_parts_of_a_matrix_begin_at_their_rows() -> None:
     assert layer.key == WEIGHTS["qkv"] + 256 * 128 * 2 and layer.value_bias == WEIGHTS["bias"] + 384 * 2
     assert (layer.keys, layer.values, layer.query_norm) == (CACHES["0.key"], CACHES["0.value"], 0)
     assert found.head == found.embedding == WEIGHTS["table"]
+
+
+def in_int4() -> DecoderNames:
+    """The same with packed matrices, gate and up in one."""
+    layer: dict[str, Rows] = dict(LAYER) | {"gate": Rows("gate"), "up": Rows("gate", 256)}
+    matrices = {part: layer[part] for part in ("query", "key", "value", "out", "gate", "up", "down")}
+    layer |= {f"{part}_scale": Rows(f"{rows.name}.scale", rows.first) for part, rows in matrices.items()}
+    shape = dataclasses.replace(SHAPE, dtype="float16", weight_bits=4, head_bits=8)
+    return dataclasses.replace(
+        NAMES, shape=shape, layers=(layer,), whole=dict(NAMES.whole) | {"head_scale": Rows("table.scale")}
+    )
+
+
+def test_packed_matrices_and_their_scales_begin_at_their_rows() -> None:
+    scales = {f"{name}.scale": 1 << 30 for name in ("qkv", "out", "gate", "down", "table")}
+    names = DecoderNames.of(json.loads(json.dumps(in_int4().to_json())))
+    found = names.locate(WEIGHTS | scales, CACHES)
+    (layer,) = found.layers
+    assert layer.key == WEIGHTS["qkv"] + 256 * 64 and layer.up == WEIGHTS["gate"] + 256 * 64
+    assert layer.value_scale == (1 << 30) + 384 * 4 * 2 and found.head_scale == 1 << 30
+    assert layer.value_bias == WEIGHTS["bias"] + 384 * 2
+    assert len(found.table) == table_length(names.shape) == table_length(SHAPE) + 8
+
+
+@pytest.mark.parametrize("part", ["head_scale", "down_scale"])
+def test_packed_matrices_without_scales_are_refused(part: str) -> None:
+    raw = in_int4().to_json()
+    (raw["whole"] if part == "head_scale" else raw["layers"][0]).pop(part)
+    with pytest.raises(ManifestError, match="other weights of the decoder"):
+        DecoderNames.of(raw)
 
 
 @pytest.mark.parametrize(

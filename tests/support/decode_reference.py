@@ -9,27 +9,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Bits = NDArray[np.uint16]
+Bits = NDArray[np.uint16] | NDArray[np.uint8]
+FP8 = "float8_e4m3fn"
+_TYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, FP8: ml_dtypes.float8_e4m3fn}
 
 
 def rounded(values: NDArray[np.floating], dtype: str) -> Floats:
-    """To the nearest numbers of `dtype`, held as float32."""
-    return values.astype(np.float16 if dtype == "float16" else ml_dtypes.bfloat16).astype(np.float32)
+    """To the nearest numbers of `dtype`, held as float32; of eight bits those too large to the largest."""
+    return numbers(bits(values, dtype), dtype)
 
 
 def bits(values: NDArray[np.floating], dtype: str) -> Bits:
     """As they lie in memory."""
-    return values.astype(np.float16 if dtype == "float16" else ml_dtypes.bfloat16).view(np.uint16)
+    if dtype == FP8:
+        with np.errstate(invalid="ignore"):  # NaN stays NaN
+            return np.clip(values, -448, 448).astype(_TYPES[dtype]).view(np.uint8)
+    return values.astype(_TYPES[dtype]).view(np.uint16)
 
 
 def numbers(stored: Bits, dtype: str) -> Floats:
     """The inverse of `bits`."""
-    return stored.view(np.float16 if dtype == "float16" else ml_dtypes.bfloat16).astype(np.float32)
+    return stored.view(_TYPES[dtype]).astype(np.float32)
+
+
+def in_blocks(weight: Floats, bits: int) -> tuple[Floats, NDArray[np.uint8], Floats]:
+    """A weight [rows, columns] in codes of so many bits around the middle one, with a scale for each 32 columns of a row.
+
+    Returns:
+        What they stand for, the codes as they lie in memory, the scales [rows, columns / 32].
+    """
+    middle = 1 << (bits - 1)
+    split = weight.reshape(len(weight), -1, 32)
+    scale = rounded(np.abs(split).max(2) / middle, "float16")  # reaches the lowest code, and is cut off at the highest
+    codes = np.clip(np.rint(split / scale[..., None]) + middle, 0, 2 * middle - 1).astype(np.uint8).reshape(weight.shape)
+    values = (codes.astype(np.float32) - middle) * np.repeat(scale, 32, 1)
+    packed = codes if bits == 8 else codes[:, ::2] | codes[:, 1::2] << 4
+    return values, np.ascontiguousarray(packed), scale
 
 
 @dataclass
 class DenseModel:
-    """Random weights of a model; everything float32 that `dtype` holds exactly."""
+    """Random weights of a model; everything float32 that `dtype` holds exactly.
+
+    `quantized`: its matrices are in blocks, the head's of eight bits and all others' of four; `weights` has what they stand
+    for, and as NAME_scale their scales; `packed` has the codes.
+    """
 
     layers: int
     hidden: int
@@ -44,7 +68,11 @@ class DenseModel:
     tied: bool
     epsilon: float = 1e-6
     positions: int = 1024
+    quantized: bool = False
+    cache: str = ""  # what keys and values are kept in, if not `dtype`
+    window: int = 0  # tokens that a query sees; 0: all
     weights: dict[str, Floats] = field(default_factory=dict)
+    packed: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         random = np.random.default_rng(7)
@@ -55,8 +83,15 @@ class DenseModel:
 
         draw("embedding", self.vocabulary, self.hidden, scale=1)
         draw("norm", self.hidden, scale=0.2, mean=1)
+
+        def pack(name: str, bits: int) -> None:
+            if self.quantized:
+                found = in_blocks(self.weights[name], bits)
+                self.weights[name], self.packed[name], self.weights[f"{name}_scale"] = found
+
         if not self.tied:
             draw("head", self.vocabulary, self.hidden, scale=0.1)
+            pack("head", 8)
         for i in range(self.layers):
             for name, rows, columns in (
                 ("query", query, self.hidden), ("key", kv, self.hidden), ("value", kv, self.hidden),
@@ -64,6 +99,7 @@ class DenseModel:
                 ("up", self.intermediate, self.hidden), ("down", self.hidden, self.intermediate),
             ):  # fmt: skip
                 draw(f"{i}.{name}", rows, columns, scale=1.5 / columns**0.5)
+                pack(f"{i}.{name}", 4)
                 if self.bias and name in ("query", "key", "value"):
                     draw(f"{i}.{name}_bias", rows, scale=0.5)
             for name in ("attention_norm", "mlp_norm"):
@@ -85,6 +121,7 @@ def decode(
         past_values: likewise.
     """
     w, dtype, position = model.weights, model.dtype, len(past_keys[0])
+    cache, seen = model.cache or dtype, slice(-model.window, None)
     cosine, sine = w["cosines"][position], w["sines"][position]
 
     def norm(x: Floats, gain: Floats) -> Floats:
@@ -105,10 +142,10 @@ def decode(
         query, key, value = (project(f"{i}.{n}", h).reshape(-1, model.head_dim) for n in ("query", "key", "value"))
         if model.qk_norm:
             query, key = norm(query, w[f"{i}.query_norm"]), norm(key, w[f"{i}.key_norm"])
-        query, key = rotate(query), rotate(key)
+        query, key, value = rotate(query), rounded(rotate(key), cache), rounded(value, cache)
         new_keys.append(key)
         new_values.append(value)
-        keys, values = np.concatenate([past_keys[i], key[None]]), np.concatenate([past_values[i], value[None]])
+        keys, values = (np.concatenate([past[i], new[None]])[seen] for past, new in ((past_keys, key), (past_values, value)))
         attended = np.zeros_like(query)
         for head in range(model.heads):
             shared = head // (model.heads // model.kv_heads)

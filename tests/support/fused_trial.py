@@ -29,11 +29,13 @@ BASE = DecoderShape(
     dtype="bfloat16", block_tokens=128, qkv_bias=True,
 )  # fmt: skip
 TINY = dataclasses.replace(BASE, layers=2, hidden=256, intermediate=1152, vocabulary=1000)
+LARGE = dataclasses.replace(BASE, hidden=3584, heads=28, kv_heads=4, intermediate=18944, vocabulary=152064)  # 7B
 QWEN3 = dataclasses.replace(TINY, heads=8, head_dim=64, qkv_bias=False, qk_norm=True, dtype="float16", block_tokens=32)
 PHASES = {"qkv": 1, "out": 2, "gate, up": 4, "down": 8, "head": 16}
 CHANGES = (("STAGES", 4), ("STAGES", 6), ("STAGES", 8), ("AHEAD", 64), ("AHEAD", 256))
 MEETINGS = 32  # a bit as well: one barrier a layer, and nothing else
-ERRORS = {"bfloat16": 2e-2, "float16": 3e-3}
+ERRORS = {"bfloat16": 2e-2, "float16": 3e-3}  # relative; eight-bit caches: FP8_ERROR
+FP8_ERROR = 3e-2  # a new number may be rounded to the next of few
 
 
 def say(*words: object) -> None:
@@ -107,7 +109,7 @@ class Trial:
             self.device.synchronize()
             errors = ((inputs.logits - reference).norm(dim=1) / reference.norm(dim=1)).tolist()
             say(f"{title}, batch {len(lengths)}, run {run}: errors", " ".join(f"{e:.1e}" for e in errors))
-            if not max(errors) < ERRORS[shape.dtype]:
+            if not max(errors) < (FP8_ERROR if shape.fp8_cache else ERRORS[shape.dtype]):
                 self.failures.append(f"{title}, batch {len(lengths)}: {max(errors)}")
 
     def time_us(self, wanted: Wanted, weights: Weights, inputs: Inputs, runs: int = 12) -> float:
@@ -124,40 +126,52 @@ class Trial:
         return 1e3 * sorted(a.elapsed_time(b) for a, b in events[2:])[runs // 2]
 
 
+def in_int4(shape: DecoderShape) -> DecoderShape:
+    """The same with weights of four bits, and a head of eight."""
+    return dataclasses.replace(shape, dtype="float16", weight_bits=4, head_bits=8)
+
+
 def phase_bytes(s: DecoderShape) -> dict[str, int]:
     query, kv = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    return {
-        "qkv": 2 * s.layers * (query + 2 * kv) * s.hidden, "out": 2 * s.layers * query * s.hidden,
-        "gate, up": 4 * s.layers * s.intermediate * s.hidden, "down": 2 * s.layers * s.intermediate * s.hidden,
-        "head": 2 * s.vocabulary * s.hidden,
+    matrices = {
+        "qkv": (query + 2 * kv) * s.hidden, "out": query * s.hidden, "gate, up": 2 * s.intermediate * s.hidden,
+        "down": s.intermediate * s.hidden,
     }  # fmt: skip
+    bytes_of = {16: 2.0, 8: 1 + 2 / 32, 4: 0.5 + 2 / 32}
+    sizes = {name: int(s.layers * size * bytes_of[s.weight_bits]) for name, size in matrices.items()}
+    return sizes | {"head": int(s.vocabulary * s.hidden * bytes_of[s.head_bits])}
 
 
-def timings(trial: Trial) -> None:
-    lengths = {(b, c): [c] * b for c in (512, 2000) for b in (1, 2, 4, 8)}
-    weights = Weights(BASE, 8 * 16)
-    sizes = phase_bytes(BASE)
+def timings(trial: Trial, s: DecoderShape, title: str, contexts: tuple[int, ...], phases: tuple[int, ...]) -> None:
+    """Steps at each batch and context; at the batches `phases` each phase alone, too."""
+    say(title)
+    batches = (1, 2, 4, 8) if phases else (1, 8)
+    lengths = {(b, c): [c] * b for c in contexts for b in batches}
+    weights = Weights(s, 8 * 16)
+    sizes = phase_bytes(s)
 
     def line(title: str, us: float, size: int) -> None:
         say(f"{title:28} {us:8.1f} us  {size / us / 1e3:7.0f} GB/s  {100 * size / us / 1e-6 / BANDWIDTH:5.1f}% of 3.0 TB/s")
 
     for (batch, context), each in lengths.items():
-        us = trial.time_us(Wanted(BASE, batch), weights, Inputs(BASE, each))
-        cache = batch * context * BASE.layers * BASE.kv_heads * BASE.head_dim * 4
+        us = trial.time_us(Wanted(s, batch), weights, Inputs(s, each))
+        cache = batch * context * s.layers * s.kv_heads * s.head_dim * 4
         line(f"step, batch {batch}, context {context}", us, sum(sizes.values()) + cache)
-    for batch in (1, 8):
-        inputs = Inputs(BASE, [512] * batch)
+    for batch in phases:
+        inputs = Inputs(s, [512] * batch)
         for name, bit in PHASES.items():
-            line(f"{name} alone, batch {batch}", trial.time_us(Wanted(BASE, batch, bit, False), weights, inputs), sizes[name])
-        us = trial.time_us(Wanted(BASE, batch, 0, True), weights, inputs)
-        say(f"attention alone, batch {batch}: {us:.1f} us, a layer {us / BASE.layers:.2f}")
-        us = trial.time_us(Wanted(BASE, batch, 0x1F, False), weights, inputs)
+            line(f"{name} alone, batch {batch}", trial.time_us(Wanted(s, batch, bit, False), weights, inputs), sizes[name])
+        us = trial.time_us(Wanted(s, batch, 0, True), weights, inputs)
+        say(f"attention alone, batch {batch}: {us:.1f} us, a layer {us / s.layers:.2f}")
+        us = trial.time_us(Wanted(s, batch, 0x1F, False), weights, inputs)
         line(f"all but attention, batch {batch}", us, sum(sizes.values()))
 
-    us = trial.time_us(Wanted(BASE, 1, MEETINGS, False), weights, Inputs(BASE, [512]))
-    say(f"{BASE.layers} barriers alone: {us:.1f} us")
+    if not phases:
+        return
+    us = trial.time_us(Wanted(s, 1, MEETINGS, False), weights, Inputs(s, [512]))
+    say(f"{s.layers} barriers alone: {us:.1f} us")
     for change in CHANGES:
-        us = trial.time_us(Wanted(BASE, 1, instead=(change,)), weights, Inputs(BASE, [512]))
+        us = trial.time_us(Wanted(s, 1, instead=(change,)), weights, Inputs(s, [512]))
         line(f"step, batch 1, {change[0]} {change[1]}", us, sum(sizes.values()))
 
 
@@ -170,17 +184,29 @@ def main() -> None:
         (TINY, [300], "tiny qwen2"), (QWEN3, [0, 5], "tiny qwen3"), (TINY, [1, 127, 128, 513], "tiny qwen2"),
         (QWEN3, [0, 700, 31, 32, 64, 1, 255, 100], "tiny qwen3"), (small, [512], "2 layers of 1.5B"),
         (small, [2000, 0, 17, 512, 128, 127, 1030, 300], "2 layers of 1.5B"),
+        (in_int4(small), [512], "2 layers of 1.5B, int4"),
+        (in_int4(dataclasses.replace(TINY, hidden=320, intermediate=1216)), [7, 130], "tiny, int4, in odd sizes"),
+        (in_int4(small), [2000, 0, 17, 512], "2 layers of 1.5B, int4"),
+        (in_int4(small), [2000, 0, 17, 512, 128, 127, 1030, 300], "2 layers of 1.5B, int4"),
+        (dataclasses.replace(LARGE, layers=1), [300], "a layer of 7B"),
+        (in_int4(dataclasses.replace(LARGE, layers=1)), [300, 5, 0, 64, 1, 127, 128, 9], "a layer of 7B, int4"),
     ]  # fmt: skip
     wanted = [Wanted(shape, len(lengths)) for shape, lengths, _ in checks]
-    wanted += [Wanted(BASE, batch) for batch in (1, 2, 4, 8)]
-    for batch in (1, 8):
-        wanted += [Wanted(BASE, batch, bit, False) for bit in (*PHASES.values(), 0x1F)] + [Wanted(BASE, batch, 0, True)]
-    wanted += [Wanted(BASE, 1, MEETINGS, False), *(Wanted(BASE, 1, instead=(change,)) for change in CHANGES)]
+    for shape in (BASE, in_int4(BASE)):
+        wanted += [Wanted(shape, batch) for batch in (1, 2, 4, 8)]
+        for batch in (1, 8):
+            wanted += [Wanted(shape, batch, bit, False) for bit in (*PHASES.values(), 0x1F)] + [Wanted(shape, batch, 0, True)]
+        wanted += [Wanted(shape, 1, MEETINGS, False), *(Wanted(shape, 1, instead=(change,)) for change in CHANGES)]
+    wanted += [Wanted(shape, batch) for shape in (LARGE, in_int4(LARGE)) for batch in (1, 8)]
     trial.cubins = compile_in_background(wanted, trial.gpu)
     for check in checks:
         trial.right(*check)
-    torch.cuda.empty_cache()
-    timings(trial)
+    for shape, title in ((BASE, "1.5B, bf16"), (in_int4(BASE), "1.5B, int4")):
+        torch.cuda.empty_cache()
+        timings(trial, shape, title, (512, 2000), (1, 8))
+    for shape, title in ((in_int4(LARGE), "7B, int4"), (LARGE, "7B, bf16")):
+        torch.cuda.empty_cache()
+        timings(trial, shape, title, (512,), ())
     faulthandler.cancel_dump_traceback_later()
     assert not trial.failures, trial.failures
     say("all right")

@@ -15,7 +15,7 @@ from ...device.device import Device
 from ..protocols import Launchable
 from .shape import WARPS, DecoderShape, DecoderWeights, Gpu, cut, table_length
 
-SOURCES = ("machine.cuh", "stream.cuh", "attention.cuh", "step.cu")
+SOURCES = ("machine.cuh", "stream.cuh", "blocks.cuh", "paged.cuh", "attention.cuh", "step.cu")
 KERNEL = "decode_step"
 
 

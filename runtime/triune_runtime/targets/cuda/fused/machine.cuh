@@ -8,6 +8,7 @@ extern __shared__ __align__(128) char dynamic_shared[];
 
 __device__ __forceinline__ char* shared_memory() { return dynamic_shared; }
 __device__ __forceinline__ void sync_block() { __syncthreads(); }
+__device__ __forceinline__ void sync_warp() { __syncwarp(); }
 
 __device__ __forceinline__ float to_float(number bits) {
 #if HALF
@@ -32,6 +33,14 @@ __device__ __forceinline__ number to_number(float value) {
 __device__ __forceinline__ float power_of_two(float exponent) { return exp2f(exponent); }
 __device__ __forceinline__ float inverse_root(float value) { return rsqrtf(value); }
 __device__ __forceinline__ float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
+__device__ __forceinline__ float shuffle(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
+__device__ __forceinline__ unsigned word_of(float value) { return __float_as_uint(value); }
+
+// The same, but what follows from it is computed here, not once for all layers, for which there are not enough registers.
+__device__ __forceinline__ unsigned anew(unsigned value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
 
 // sums [16 rows, 8 columns] += a [16, 16] x b [16, 8], each lane with its part of them as mma.m16n8k16 wants it.
 __device__ __forceinline__ void multiply(
@@ -49,6 +58,30 @@ __device__ __forceinline__ void multiply(
 __device__ __forceinline__ unsigned low_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x5410); }
 __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) { return __byte_perm(a, b, 0x7632); }
 
+// Both halves' products, each rounded.
+__device__ __forceinline__ unsigned multiply_halves(unsigned a, unsigned b) {
+    unsigned products;
+#if HALF
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(products) : "r"(a), "r"(b));
+#else
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(products) : "r"(a), "r"(b), "r"(0x80008000u));  // plus -0, which changes nothing
+#endif
+    return products;
+}
+// Two float16 each, exact or rounded once: a + b, a * b + c.
+#if HALF
+__device__ __forceinline__ unsigned add_halves(unsigned a, unsigned b) {
+    unsigned sums;
+    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(sums) : "r"(a), "r"(b));
+    return sums;
+}
+__device__ __forceinline__ unsigned multiply_add_halves(unsigned a, unsigned b, unsigned c) {
+    unsigned sums;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sums) : "r"(a), "r"(b), "r"(c));
+    return sums;
+}
+#endif
+
 // Copies of 16 bytes into shared memory that go on while this thread does other things. A thread waits for its own. The L2
 // cache brings the AHEAD bytes around them.
 #define TEXT(number) #number
@@ -56,6 +89,10 @@ __device__ __forceinline__ unsigned high_halves(unsigned a, unsigned b) { return
 __device__ __forceinline__ void copy_async(char* target, const char* source) {
     unsigned address = (unsigned)__cvta_generic_to_shared(target);
     asm volatile("cp.async.cg.shared.global.L2::" TEXT_OF(AHEAD) "B [%0], [%1], 16;" ::"r"(address), "l"(source) : "memory");
+}
+__device__ __forceinline__ void copy_async_word(char* target, const char* source) {  // of 4 bytes
+    unsigned address = (unsigned)__cvta_generic_to_shared(target);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address), "l"(source) : "memory");
 }
 __device__ __forceinline__ void end_stage() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int LEFT>
@@ -74,9 +111,14 @@ __device__ __forceinline__ float4 read_fresh(const float4* at) {
     asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(at) : "memory");
     return v;
 }
-__device__ __forceinline__ float read_fresh(const float* at) {
-    float v;
-    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(at) : "memory");
+__device__ __forceinline__ uint2 read_fresh(const uint2* at) {
+    uint2 v;
+    asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(at) : "memory");
+    return v;
+}
+__device__ __forceinline__ float2 read_fresh(const float2* at) {
+    float2 v;
+    asm volatile("ld.global.cg.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "l"(at) : "memory");
     return v;
 }
 __device__ __forceinline__ number read_fresh(const number* at) {

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ....errors import ManifestError
-from .shape import DecoderShape, DecoderWeights, LayerWeights
+from .shape import SCALED, DecoderShape, DecoderWeights, LayerWeights
 
 _CACHES = ("keys", "values")
-_LAYER = tuple(field.name for field in dataclasses.fields(LayerWeights) if field.name not in _CACHES)
-_WHOLE = ("embedding", "norm", "head", "cosines", "sines")
+_MATRICES = ("query", "key", "value", "out", "gate", "up", "down")  # of a layer
+_SCALES = frozenset(f"{name}_scale" for name in _MATRICES)  # where matrices are quantized
+_LAYER = frozenset(field.name for field in dataclasses.fields(LayerWeights)) - _SCALES - frozenset(_CACHES)
+_WHOLE = frozenset({"embedding", "norm", "head", "cosines", "sines"})
 _OPTIONAL = frozenset({"query_bias", "key_bias", "value_bias", "query_norm", "key_norm"})
 
 
@@ -54,8 +56,11 @@ class DecoderNames:
             raise ManifestError(
                 f"what engine.json says of the decoder does not fit this runtime: {error!r}", "build the engine again"
             ) from error
-        right = all(set(_LAYER) - _OPTIONAL <= layer.keys() <= set(_LAYER) for layer in found.layers)
-        if not right or found.whole.keys() != set(_WHOLE) or not found.shape.layers == len(found.layers) == len(found.caches):
+        parts, whole = _LAYER, _WHOLE
+        if found.shape.weight_bits < 16:
+            parts, whole = parts | _SCALES, whole | {"head_scale"}
+        right = all(parts - _OPTIONAL <= layer.keys() <= parts for layer in found.layers)
+        if not right or found.whole.keys() != whole or not found.shape.layers == len(found.layers) == len(found.caches):
             raise ManifestError("engine.json names other weights of the decoder than it has", "build the engine again")
         return found
 
@@ -69,10 +74,16 @@ class DecoderNames:
         Raises:
             ManifestError: one that is named is in neither.
         """
-        matrices = frozenset({"query", "key", "value", "gate", "up"})  # whose rows may begin inside an initializer
+        shape = self.shape
+        lengths = {"out": shape.heads * shape.head_dim, "down": shape.intermediate}  # of rows; others have `hidden` numbers
 
         def at(part: str, rows: Rows) -> int:
-            return weights[rows.name] + 2 * rows.first * (self.shape.hidden if part in matrices else 1)
+            length, row = lengths.get(part.removesuffix("_scale"), shape.hidden), 2
+            if part in _MATRICES:
+                row = length * shape.weight_bits // 8
+            elif part in _SCALES:
+                row = 2 * (length // SCALED)
+            return weights[rows.name] + row * rows.first
 
         try:
             layers = tuple(

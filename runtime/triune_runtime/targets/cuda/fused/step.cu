@@ -12,6 +12,7 @@ struct Shared {  // the dynamic shared memory
     float* partial;    // [WARPS, HELD, BATCH, 16], sums of groups, each warp's
     number* gains;     // [HIDDEN], of the next norm
     float* squares;    // [WARPS]
+    int* past_lengths;  // [BATCH]
     Layer* layers;     // [LAYERS]
     Model* model;
 
@@ -21,6 +22,7 @@ struct Shared {  // the dynamic shared memory
         partial = (float*)at, at += WARPS * HELD * BATCH * 16 * 4;
         gains = (number*)at, at += 2 * HIDDEN;
         squares = (float*)at, at += 4 * WARPS;
+        past_lengths = (int*)at, at += 4 * 8;
         layers = (Layer*)at, at += LAYERS * sizeof(Layer);
         model = (Model*)at;
     }
@@ -48,21 +50,6 @@ __device__ __forceinline__ void meet(const Scratch& scratch, unsigned& meetings,
     sync_block();
 }
 
-__device__ __forceinline__ void prefetch_numbers(const number* numbers, int length) {
-    for (int i = threadIdx.x * 64; i < length; i += THREADS * 64) prefetch(numbers + i);
-}
-
-// Small tensors that a layer's phases wait for.
-__device__ __forceinline__ void prefetch_small(const Layer& layer) {
-    prefetch_numbers(layer.attention_norm, HIDDEN);
-    prefetch_numbers(layer.mlp_norm, HIDDEN);
-    if (QKV_BIAS) {
-        prefetch_numbers(layer.query_bias, QUERY_ROWS);
-        prefetch_numbers(layer.key_bias, KV_HEADS * DIM);
-        prefetch_numbers(layer.value_bias, KV_HEADS * DIM);
-    }
-}
-
 __device__ __forceinline__ void load_gains(const Shared& shared, const number* gains) {
     for (int i = threadIdx.x; i < HIDDEN / 8; i += THREADS) ((uint4*)shared.gains)[i] = ((const uint4*)gains)[i];
 }
@@ -83,7 +70,7 @@ __device__ __forceinline__ void normalize(const Shared& shared, Row row) {
             read[i] = from + i * TOGETHER < HIDDEN / 8 ? read_fresh(source + from + i * TOGETHER) : uint4{0, 0, 0, 0};
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            if (from + i * TOGETHER < HIDDEN / 8) *(uint4*)(target + 8 * (from + i * TOGETHER)) = read[i];
+            if (from + i * TOGETHER < HIDDEN / 8) *(uint4*)(target + 8 * place_of(from + i * TOGETHER)) = read[i];
             const unsigned words[4] = {read[i].x, read[i].y, read[i].z, read[i].w};
             for (unsigned word : words) {
                 const float low = to_float(word & 0xffff), high = to_float(word >> 16);
@@ -99,13 +86,14 @@ __device__ __forceinline__ void normalize(const Shared& shared, Row row) {
     const float scale = inverse_root(squares / HIDDEN + EPSILON);
     for (int at = first; at < HIDDEN / 8; at += TOGETHER) {
         const uint4 gains = *(const uint4*)(shared.gains + 8 * at);
-        uint4* eight = (uint4*)(target + 8 * at);
+        uint4* eight = (uint4*)(target + 8 * place_of(at));
         auto scaled = [&](unsigned word, unsigned by) {
             const number low = to_number(to_float(word & 0xffff) * scale * to_float(by & 0xffff));
             const number high = to_number(to_float(word >> 16) * scale * to_float(by >> 16));
             return low | (unsigned)high << 16;
         };
-        *eight = {scaled(eight->x, gains.x), scaled(eight->y, gains.y), scaled(eight->z, gains.z), scaled(eight->w, gains.w)};
+        *eight = arranged(
+            {scaled(eight->x, gains.x), scaled(eight->y, gains.y), scaled(eight->z, gains.z), scaled(eight->w, gains.w)});
     }
     sync_block();
 }
@@ -119,12 +107,14 @@ __device__ __forceinline__ void load_vector(const Shared& shared, const number* 
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             const int at = first + i * THREADS;
-            if (at < BATCH * eights) read[i] = read_fresh((const uint4*)(source + at / eights * LENGTH + from) + at % eights);
+            const uint4* eight = (const uint4*)(source + at / eights * LENGTH + from) + at % eights;
+            read[i] = at < BATCH * eights ? read_fresh(eight) : uint4{0, 0, 0, 0};
         }
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             const int at = first + i * THREADS;
-            if (at < BATCH * eights) *(uint4*)(shared.vector + at / eights * stride(LENGTH) + at % eights * 8) = read[i];
+            number* target = shared.vector + at / eights * stride(LENGTH);
+            if (at < BATCH * eights) *(uint4*)(target + place_of(at % eights) * 8) = arranged(read[i]);
         }
     }
     sync_block();
@@ -136,18 +126,18 @@ __device__ __forceinline__ void load_vector(const Shared& shared, const number* 
 template <int PHASE, class Load, class Fetch, class Finish>
 __device__ __forceinline__ void product(Stream& stream, const Shared& shared, Load load, Fetch fetch, Finish finish) {
     constexpr int LENGTH = length_of(PHASE), GROUPS = groups_of(PHASE), PART = loaded(LENGTH);
-    constexpr int ROWS = PHASE == GATE_UP ? 8 : 16;
+    constexpr int ROWS = PHASE == GATE_UP ? 8 : 16, STRETCH = stretch_of(PHASE);
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     if (first_group(PHASE) >= GROUPS) return;
     if (PART == LENGTH) load(0, LENGTH);
-    int held = 0;
+    int held = 0, turn = 0;
     float early = 0;
     for (int group = first_group(PHASE); group < GROUPS; group += BLOCKS) {
         if (held == 0) {
             const int nth = threadIdx.x / (BATCH * ROWS), its = group + nth * BLOCKS;
             if (nth < HELD && its < GROUPS) early = fetch(its, threadIdx.x / ROWS % BATCH, threadIdx.x % ROWS);
         }
-        float sums[2][4] = {};
+        float sums[4][4] = {};  // QUANTIZED: all four, else two
         for (int from = 0; from < LENGTH; from += PART) {
             const int end = min(LENGTH - from, PART);
             if (PART < LENGTH) {
@@ -155,7 +145,11 @@ __device__ __forceinline__ void product(Stream& stream, const Shared& shared, Lo
                 load(from, end);
             }
 #pragma unroll 1
-            for (int at = warp * STRETCH; at < end; at += WARPS * STRETCH) {
+            for (int at = first_stretch(turn) * STRETCH; at < end; at += WARPS * STRETCH) {
+#if HALF && WEIGHT_BITS < 16
+                const uint4* x = (const uint4*)(shared.vector + g * stride(LENGTH) + at);
+                multiply_blocks<bits_of(PHASE)>(stream, g < BATCH ? x : nullptr, end - at, sums);
+#else
                 uint4 low0, low1, high0, high1, x0{0, 0, 0, 0}, x1{0, 0, 0, 0};
                 if (g < BATCH) {
                     const uint4* x = (const uint4*)(shared.vector + g * stride(LENGTH) + at);
@@ -167,13 +161,16 @@ __device__ __forceinline__ void product(Stream& stream, const Shared& shared, Lo
                 multiply(sums[0], low1.x, high1.x, low1.y, high1.y, x1.x, x1.y);
                 multiply(sums[1], low1.z, high1.z, low1.w, high1.w, x1.z, x1.w);
                 stream.refill();
+#endif
             }
         }
+        turn += stretches_of(PHASE);
         float* partial = shared.partial + (warp * HELD + held) * BATCH * 16 + g;
         for (int i = 0; i < 2; i++)
             if (2 * t + i < BATCH) {
-                partial[(2 * t + i) * 16] = sums[0][i] + sums[1][i];
-                partial[(2 * t + i) * 16 + 8] = sums[0][i + 2] + sums[1][i + 2];
+                const int row0 = i, row8 = i + 2;
+                partial[(2 * t + i) * 16] = sums[0][row0] + sums[1][row0] + (sums[2][row0] + sums[3][row0]);
+                partial[(2 * t + i) * 16 + 8] = sums[0][row8] + sums[1][row8] + (sums[2][row8] + sums[3][row8]);
             }
         if (++held < HELD && group + BLOCKS < GROUPS) continue;
         sync_block();
@@ -204,12 +201,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(
     const Shared shared(shared_memory());
     for (int i = threadIdx.x; i < (int)((LAYERS * sizeof(Layer) + sizeof(Model)) / 8); i += THREADS)
         ((unsigned long long*)shared.layers)[i] = addresses[i];
+    if (threadIdx.x < BATCH) shared.past_lengths[threadIdx.x] = past_lengths[threadIdx.x];
     sync_block();
     const Model& model = *shared.model;
     Stream stream;
     stream.start(shared.layers, shared.model, shared.rings);
     unsigned meetings = 0;
     load_gains(shared, shared.layers[0].attention_norm);
+    const Part part(step, model, blockIdx.x);
+    if (ATTENTION) part.fetch(shared.layers[0]);
     sync_block();
 
     auto nothing = [](int, int, int) { return 0.0f; };
@@ -243,18 +243,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(
                     qkv[sequence * QKV_ROWS + 16 * group + row] = to_number(rounded(sum) + early);
                 });
             meet(scratch, meetings, [&] {
-                if (ATTENTION) begin_part(tile, layer, step, blockIdx.x);
+                if (ATTENTION) tile.load(layer, part);
             });
+        } else if (ATTENTION) {
+            tile.load(layer, part);
         }
         if (ATTENTION) {
-            for (int item = blockIdx.x; item < PARTS; item += BLOCKS) {
-                if (item >= BLOCKS || !runs(QKV)) begin_part(tile, layer, step, item);
-                attend_part(*(Attention*)shared.vector, tile, layer, model, step, scratch, item);
-            }
+            attend(*(Attention*)shared.vector, tile, layer, model, step, scratch, part);
             meet(scratch, meetings, [] {});
         }
         if (runs(OUT)) {
-            auto load = [&](int from, int n) { load_vector<QUERY_ROWS>(shared, attended, from, n); };
+            auto load = [&](int from, int n) {
+                DIRECT > 1 ? load_attended(shared.vector, stride(QUERY_ROWS), shared.past_lengths, scratch, from, n)
+                           : load_vector<QUERY_ROWS>(shared, attended, from, n);
+            };
             product<OUT>(stream, shared, load, before, add);
             meet(scratch, meetings, [&] { load_gains(shared, layer.mlp_norm); });
         }
@@ -272,7 +274,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) decode_step(
             auto load = [&](int from, int n) { load_vector<INNER>(shared, gated, from, n); };
             product<DOWN>(stream, shared, load, before, add);
             const number* next = i + 1 < LAYERS ? shared.layers[i + 1].attention_norm : model.norm;
-            meet(scratch, meetings, [&] { load_gains(shared, next); });
+            meet(scratch, meetings, [&] {
+                if (ATTENTION && i + 1 < LAYERS) part.fetch(shared.layers[i + 1]);
+                load_gains(shared, next);
+            });
         }
     }
     if (runs(END))  // meetings alone, to measure them
