@@ -106,7 +106,7 @@ def main() -> int:
     try:
         build(path)
     except TriuneError as error:
-        print(f"error: {error}\n\nhint: {error.hint}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(path)
     return 0

@@ -44,7 +44,7 @@ class OwnOps:
             library = OpsLibrary(self._library, _launch_address(), PROVIDER)
             library.use({name: module.kernel(name).handle for name in NAMES}, self._dtype)
         except TriuneError as error:
-            LOG.warning("%s: %s (%s)", _WITHOUT, error, error.hint)
+            LOG.warning("%s: %s", _WITHOUT, error)
             return None
         return library.path
 
