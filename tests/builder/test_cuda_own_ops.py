@@ -53,6 +53,12 @@ def test_latent_attention_stays_as_it_is_and_experts_are_gated_by_the_custom_op(
     assert found == before
 
 
+def test_products_in_one_are_gated_without_parting_them(tmp_path: Path) -> None:
+    engine = lowered(tiny("llama"), "int4", tmp_path)
+    assert {len(node.input) for node in nodes(engine) if node.op_type == "SwiGLU"} == {1}
+    assert not any(node.op_type == "Split" for node in nodes(engine))
+
+
 def test_norms_of_heads_that_do_not_share_a_warp_stay_with_attention(tmp_path: Path) -> None:
     engine = lowered(tiny("qwen3", head_dim=48), "fp16", tmp_path)
     kinds = Counter(node.op_type for node in nodes(engine))

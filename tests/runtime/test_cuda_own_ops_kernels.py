@@ -62,10 +62,25 @@ def test_swiglu_is_silu_of_the_gate_times_up_for_every_number_of_numbers(
     gate[:1] = -100  # its sigmoid is next to nothing
     memory = Memory(dtype)
     at, room = [memory.halves(gate), memory.halves(up)], memory.room(count + 8)
-    launch(kernels["swiglu"], -(-count // 8), *at, room, np.int64(count))
+    launch(kernels["swiglu"], -(-count // 8), *at, room, *(np.int64(n) for n in (count, count, count)))
     wide = gate.astype(np.float64)
     found = memory.found(room, count + 8)
     np.testing.assert_allclose(found[:count], wide / (1 + np.exp(-wide)) * up, rtol=ROUNDING[dtype], atol=1e-7)
+    assert np.isnan(found[count:]).all(), "written behind the end"
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 8), (3, 7), (5, 24), (300, 8), (9, 251)])
+def test_swiglu_of_the_halves_of_rows_needs_no_copies_of_them(
+    kernels: dict[str, Any], dtype: str, rows: int, columns: int
+) -> None:
+    both = rounded(RANDOM.standard_normal((rows, 2 * columns)), dtype)
+    memory, count = Memory(dtype), rows * columns
+    at, room = memory.halves(both), memory.room(count + 8)
+    sizes = [np.int64(n) for n in (count, columns, 2 * columns)]
+    launch(kernels["swiglu"], -(-count // 8), at, at + np.uint64(2 * columns), room, *sizes)
+    gate, up = np.split(both.astype(np.float64), 2, axis=1)
+    found = memory.found(room, count + 8)
+    np.testing.assert_allclose(found[:count], (gate / (1 + np.exp(-gate)) * up).ravel(), rtol=ROUNDING[dtype], atol=1e-7)
     assert np.isnan(found[count:]).all(), "written behind the end"
 
 

@@ -25,7 +25,7 @@ DOMAIN = "triune.ops"
 NUMPY: dict[str, Any] = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 ONNX = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16, "int32": TensorProto.INT32}
 SWIGLU, ROTATE, FAILING = 11, 12, 13  # handles of kernels
-SWIGLU_TYPES = (ctypes.c_uint64,) * 3 + (ctypes.c_int64,)
+SWIGLU_TYPES = (ctypes.c_uint64,) * 3 + (ctypes.c_int64,) * 3
 ROTATE_TYPES = (ctypes.c_uint64,) * 11 + (ctypes.c_int32,) * 5 + (ctypes.c_float,)
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 
@@ -120,10 +120,20 @@ def test_swiglu_is_launched_over_all_numbers_of_both_and_its_output_read_by_the_
         launches.do = add
         found = run(made, gate=gate, up=up)
         kernel, sizes, arguments = launches.seen.pop()
-        assert (kernel, arguments[3]) == (SWIGLU, 15 * rows)
+        assert (kernel, arguments[3:]) == (SWIGLU, [15 * rows, 5, 5])
         assert sizes == (-(-15 * rows // 8 // 256) or 1, 1, 1, 256, 1, 1, 0) and not launches.seen
         there = at(found.data_ptr(), (rows, 3, 5), dtype)
         assert (there == gate - up).all()
+
+
+def test_swiglu_of_one_tensor_gates_the_second_halves_of_its_rows_by_the_first(path: Path, launches: Launches) -> None:
+    node = helper.make_node("SwiGLU", ["both"], ["y"], domain=DOMAIN)
+    made = session(path, node, {"both": ("bfloat16", ["rows", "more"])}, helper.make_node("Identity", ["y"], ["z"]))
+    assert run(made, both=np.zeros((4, 10), NUMPY["bfloat16"])).shape() == [4, 5]
+    ((_, _, (gate, up, _, *sizes)),) = launches.seen
+    assert up - gate == 5 * 2 and sizes == [20, 5, 10]
+    with pytest.raises(Exception, match="SwiGLU takes two tensors of one shape or both in one"):
+        run(made, both=np.zeros((4, 9), NUMPY["bfloat16"]))
 
 
 def test_no_rows_launch_nothing(path: Path, launches: Launches) -> None:

@@ -103,7 +103,7 @@ def _quick_gelu(node: Node, values: Values) -> Sequence[Array]:
 
 @rule("SwiGLU")
 def _swiglu(node: Node, values: Values) -> Sequence[Array]:
-    gate, up = values
+    gate, up = values if len(values) == 2 else np.split(values[0], 2, axis=-1)
     if gate.shape != up.shape:
         raise GraphError(f"{node.name} gates {up.shape} by {gate.shape}")
     return [gate * _sigmoid(gate) * up]

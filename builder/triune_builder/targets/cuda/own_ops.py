@@ -37,11 +37,21 @@ def _gates(rewriter: Rewriter) -> None:
     """Each of the two forms that `linears.gated` has -> SwiGLU."""
     for node in rewriter.find("GatedRMSNorm", CONTRIB):
         up, _, gate = node.inputs
-        _replace(rewriter, node, "SwiGLU", gate, up)
+        _gate(rewriter, node, gate, up)
     for node in rewriter.find("QuickGelu", CONTRIB):
         uses = list(node.outputs[0].uses())
         if len(uses) == 1 and uses[0].node.op_type == "Mul" and node.attributes["alpha"].as_float() == 1:
-            _replace(rewriter, uses[0].node, "SwiGLU", node.inputs[0], uses[0].node.inputs[1 - uses[0].idx])
+            _gate(rewriter, uses[0].node, node.inputs[0], uses[0].node.inputs[1 - uses[0].idx])
+
+
+def _gate(rewriter: Rewriter, node: ir.Node, gate: ir.Value | None, up: ir.Value | None) -> None:
+    """SwiGLU of both, or of what they are the halves of: no copies of them are made then."""
+    split = gate.producer() if gate is not None else None
+    if split is not None and split.op_type == "Split" and tuple(split.outputs) == (gate, up) and len(split.inputs) == 1:
+        assert split.attributes["axis"].as_int() == -1, "rows are halved"
+        _replace(rewriter, node, "SwiGLU", split.inputs[0])
+    else:
+        _replace(rewriter, node, "SwiGLU", gate, up)
 
 
 def _rotate_before(rewriter: Rewriter, node: ir.Node) -> None:

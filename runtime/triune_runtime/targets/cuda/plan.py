@@ -19,7 +19,7 @@ A second graph may compute the same from the same inputs and weights, with custo
 
 | op | inputs | outputs |
 |---|---|---|
-| SwiGLU | gate and up, of one shape | silu(gate) * up |
+| SwiGLU | gate and up, of one shape; or one, whose rows begin with gate and end with up | silu(gate) * up |
 | RotaryQKV | packed [T, (heads + 2 kv_heads) dim], cosines and sines [positions, dim / 2], cu_seqlens, past_seqlens | query |
 | | if there are: bias, query_norm and key_norm [dim]; attributes num_heads, kv_num_heads, epsilon | key, value |
 

@@ -166,16 +166,25 @@ static Status* compute_swiglu(void* state, Context* context) {
     Status* bad = read_input(api, context, 0, &gate);
     if (!bad) bad = read_input(api, context, 1, &up);
     if (bad) return bad;
-    int alike = is_half(gate.type) && gate.type == up.type && gate.dimensions == up.dimensions;
-    int64_t count = 1;
-    for (size_t i = 0; alike && i < gate.dimensions; i++) {
-        alike = gate.sizes[i] == up.sizes[i];
+    const int is_one = !up.numbers && !up.dimensions;  // gate and up are its halves
+    int fits = is_half(gate.type) && gate.dimensions;
+    int64_t count = 1, stride = fits ? gate.sizes[gate.dimensions - 1] : 0;
+    if (is_one) {
+        fits &= stride % 2 == 0;
+        gate.sizes[fits ? gate.dimensions - 1 : 0] = stride / 2;
+    } else {
+        fits &= gate.type == up.type && gate.dimensions == up.dimensions;
+    }
+    for (size_t i = 0; fits && i < gate.dimensions; i++) {
+        fits = is_one || gate.sizes[i] == up.sizes[i];
         count *= gate.sizes[i];
     }
-    if (!alike) return failed(api, "SwiGLU takes two tensors of one shape, both float16 or both bfloat16");
+    if (!fits) return failed(api, "SwiGLU takes two tensors of one shape or both in one, of float16 or bfloat16");
+    int64_t columns = gate.sizes[gate.dimensions - 1];
+    if (is_one) up.numbers = (uint16_t*)gate.numbers + columns;
     void* y;
     if ((bad = make_output(api, context, 0, gate.sizes, gate.dimensions, &y))) return bad;
-    void* arguments[] = {&gate.numbers, &up.numbers, &y, &count};
+    void* arguments[] = {&gate.numbers, &up.numbers, &y, &count, &columns, &stride};
     return launch(api, context, gate.type == BFLOAT16 ? SWIGLU_BFLOAT16 : SWIGLU_FLOAT16, (count + EACH - 1) / EACH, arguments);
 }
 
@@ -247,7 +256,7 @@ static int latest(const Op* op) { return (void)op, INT32_MAX; }
     .output_kind = output_kind, .input_memory = on_device, .least_variadic_inputs = one, .are_variadic_inputs_alike = one,  \
     .least_variadic_outputs = one, .are_variadic_outputs_alike = one, .create_or_fail = create, .first_version = one,       \
     .last_version = latest
-#define SWIGLU COMMON, .compute_or_fail = compute_swiglu, .called = "SwiGLU", .inputs = 2, .needed = 2, .outputs = 1
+#define SWIGLU COMMON, .compute_or_fail = compute_swiglu, .called = "SwiGLU", .inputs = 2, .needed = 1, .outputs = 1
 #define ROTATE COMMON, .compute_or_fail = compute_rotate, .called = "RotaryQKV", .inputs = INPUTS, .needed = BIAS, .outputs = 3
 static Op ops[] = {
     {SWIGLU, .type = BFLOAT16},

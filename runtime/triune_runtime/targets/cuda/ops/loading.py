@@ -46,6 +46,7 @@ class OwnOps:
         except TriuneError as error:
             LOG.warning("%s: %s", _WITHOUT, error)
             return None
+        LOG.info("custom ops of Triune compute gates, and what comes before attention")
         return library.path
 
 

@@ -20,18 +20,26 @@ __device__ __forceinline__ float gated(float gate, float up) {
     return gate / (1.0f + power_of_two(-LOG2_E * gate)) * up;
 }
 
-// y [count] = silu(gate) * up
+// y = silu(gate) * up, of `count` numbers in rows of `columns`; rows of gate and up begin every `stride` numbers.
 extern "C" __global__ void __launch_bounds__(256)
-    swiglu(const number* __restrict__ gate, const number* __restrict__ up, number* __restrict__ y, long long count) {
-    const long long first = EACH * ((long long)blockIdx.x * 256 + threadIdx.x);
-    if (first + EACH <= count) {
+    swiglu(const number* __restrict__ gate, const number* __restrict__ up, number* __restrict__ y, long long count,
+           long long columns, long long stride) {
+    const unsigned thread = blockIdx.x * 256 + threadIdx.x;
+    const long long first = (long long)thread * EACH;
+    const bool is_dense = stride == columns;
+    if (first + EACH <= count && (is_dense || columns % EACH == 0)) {
+        const unsigned vectors = columns / EACH;  // of a row
+        const long long from = is_dense ? first : thread / vectors * stride + thread % vectors * EACH;
         float g[EACH], u[EACH];
-        read(gate + first, g);
-        read(up + first, u);
+        read(gate + from, g);
+        read(up + from, u);
         for (int i = 0; i < EACH; i++) g[i] = gated(g[i], u[i]);
         write(y + first, g);
     } else {
-        for (long long i = first; i < count; i++) y[i] = to_number(gated(to_float(gate[i]), to_float(up[i])));
+        for (long long i = first; i < count && i < first + EACH; i++) {
+            const long long from = i / columns * stride + i % columns;
+            y[i] = to_number(gated(to_float(gate[from]), to_float(up[from])));
+        }
     }
 }
 
