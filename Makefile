@@ -38,12 +38,13 @@ TRIUNE     = $(foreach name,$(SETTINGS),$(if $(value $(name)),TRIUNE_$(name)=$(c
 NEED_MORE  := tensorrt # targets with packages of their own: requirements/NAME.txt
 RUN_WITH   := $(if $(wildcard /dev/nvidiactl),cuda) # targets that are built without, and run with more: where an NVIDIA GPU is
 INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE) $(RUN_WITH)))
+INSTALLED  += $(if $(filter $(TARGET),$(RUN_WITH)),.kernels)
 SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up serve down status logs chat add remove config lint format test test-slow test-clients test-gpu \
-        test-page fuzz bench contracts load load-test lock clean FORCE
+.PHONY: help install engine verify up serve down status logs chat add remove config kernels lint format test test-slow test-clients test-gpu \
+        test-page fuzz bench contracts load load-test lock clean .kernels FORCE
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +104,13 @@ remove: .venv/installed ## serve one model less: NAME=...
 
 config: .venv/installed ## every setting: its value, and who said it
 	@$(TRIUNE) config
+
+kernels: .venv/installed ## compile what ONNX Runtime needs for custom ops of CUDA engines; CC=... names the C compiler
+	@$(BIN)/python -m triune_runtime.targets.cuda.ops.library
+
+# Engines run without them, too.
+.kernels: .venv/installed-cuda
+	@$(BIN)/python -m triune_runtime.targets.cuda.ops.library > /dev/null || echo "CUDA engines run without custom ops"
 
 lint: .venv/installed-test ## ruff and strict mypy
 	@$(BIN)/ruff check .

@@ -18,16 +18,21 @@ class Run:
     step_s: list[float]  # of steps in which every sequence got a token
 
 
-def measure_batches(batch: Callable[[int, int, int], Run], counts: Iterable[int], repetitions: int) -> dict[str, Any]:
+def measure_batches(
+    batch: Callable[[int, int, int], Run], counts: Iterable[int], repetitions: int, *, decode_only: bool = False
+) -> dict[str, Any]:
     """Answers of 128 tokens to prompts of 512, by how many there are at once, and a prompt of 2,048 tokens.
 
     Args:
         batch: of a number of requests, tokens of each prompt and tokens of each answer.
+        decode_only: without the prompt of 2,048 tokens.
     """
     found: dict[str, Any] = {"decode": {}}
     for count in counts:
         batch(count, 512, 16)
         found["decode"][count] = _figures(count, [batch(count, 512, 128) for _ in range(repetitions)])
+    if decode_only:
+        return found
     batch(1, 2048, 1)
     found["prefill_2048_ms"] = [round(1e3 * batch(1, 2048, 1).seconds, 2) for _ in range(4 * repetitions)]
     return found

@@ -76,13 +76,20 @@ class Loop:
         self._loop.close()
 
 
-def measure(folder: Path, counts: list[int], repetitions: int) -> dict[str, Any]:
-    """All figures of the engine in `folder`."""
+def measure(folder: Path, counts: list[int], repetitions: int, *, decode_only: bool = False) -> dict[str, Any]:
+    """All figures of the engine in `folder`.
+
+    Args:
+        decode_only: none of prompts of 2,048 tokens and of the mixed load.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     loop = Loop(folder)
     found: dict[str, Any] = {"start_s": loop.start_s, "blocks": loop._loop.snapshot().kv.blocks}
     taken = [count for count in counts if count <= loop.manifest.limits.max_sequences]
-    found |= measure_batches(loop.batch, taken, repetitions)
+    found |= measure_batches(loop.batch, taken, repetitions, decode_only=decode_only)
+    if decode_only:
+        loop.close()
+        return found
     chance = random.Random(5)
     mixed = [(n * 0.01, loop.request(chance.randint(50, 1500), chance.randint(20, 200))) for n in range(200)]
     run = loop.serve(mixed)
@@ -99,8 +106,9 @@ def main() -> None:
     parser.add_argument("engine", type=Path, help="folder of engine.json")
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--decode-only", action="store_true", help="without prompts of 2,048 tokens and the mixed load")
     options = parser.parse_args()
-    print(json.dumps(measure(options.engine, options.sequences, options.repetitions)))
+    print(json.dumps(measure(options.engine, options.sequences, options.repetitions, decode_only=options.decode_only)))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -38,6 +40,14 @@ SHAPES |= {
 }
 
 
+class _Drawn(NamedTuple):
+    """A tensor of random numbers."""
+
+    sizes: tuple[int, ...]
+    mean: float
+    spread: float
+
+
 def write_checkpoint(name: str, folder: Path, seed: int = 1) -> Path:
     """Write config.json, a tokenizer and random bfloat16 weights of the shape `name` into `folder`; what is there stays.
 
@@ -49,13 +59,10 @@ def write_checkpoint(name: str, folder: Path, seed: int = 1) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
     _write_tokenizer(config["vocab_size"], folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     spread = config["initializer_range"]
-    chance = torch.Generator(device=device).manual_seed(seed)
 
-    def normal(*sizes: int, mean: float = 0.0) -> torch.Tensor:
-        numbers = torch.empty(*sizes, device=device, dtype=torch.bfloat16).normal_(mean, spread, generator=chance)
-        return numbers.cpu()
+    def normal(*sizes: int, mean: float = 0.0) -> _Drawn:
+        return _Drawn(sizes, mean, spread)
 
     hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     head = config.get("head_dim", hidden // config["num_attention_heads"])
@@ -76,22 +83,27 @@ def write_checkpoint(name: str, folder: Path, seed: int = 1) -> Path:
         weights[f"{prefix}.mlp.down_proj.weight"] = normal(hidden, inner)
         for norm in ("input_layernorm", "post_attention_layernorm"):
             weights[f"{prefix}.{norm}.weight"] = normal(hidden, mean=1.0)
-    _save(weights, folder / "model.safetensors")
+    _save(weights, folder / "model.safetensors", seed)
     return folder
 
 
-def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """As safetensors, which a machine for measuring need not have."""
+def _save(weights: Mapping[str, _Drawn], path: Path, seed: int) -> None:
+    """As safetensors, which a machine for measuring need not have; one tensor at a time, drawn where that is fast."""
     header, end = dict[str, Any](), 0
     for name, tensor in weights.items():
-        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
-        end += tensor.nbytes
+        size = 2 * math.prod(tensor.sizes)
+        header[name] = {"dtype": "BF16", "shape": list(tensor.sizes), "data_offsets": [end, end + size]}
+        end += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chance = torch.Generator(device=device).manual_seed(seed)
     with path.with_suffix(".part").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in weights.values():
-            tensor.view(torch.uint8).numpy().tofile(file)
+            numbers = torch.empty(*tensor.sizes, device=device, dtype=torch.bfloat16)
+            numbers.normal_(tensor.mean, tensor.spread, generator=chance)
+            numbers.cpu().view(torch.uint8).numpy().tofile(file)
     path.with_suffix(".part").rename(path)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ServerError
+from .stub_python import python_folder
 
 HOME_VARIABLE = "TRIUNE_TRITON_HOME"
 WHEEL = "nvidia-pytriton==0.7.0"  # only its binaries are used, from a folder of their own: its Python pins are old
@@ -26,6 +27,7 @@ class Binaries:
     server: Path
     backends: Path  # holds python/ with the backend and this Python's stub
     libraries: tuple[Path, ...]  # for the loader's search path
+    python: Path  # the folder of the python3 whose packages the stubs find
 
 
 def find_binaries(work_folder: Path, home: Path | None = None) -> Binaries:
@@ -52,7 +54,8 @@ def find_binaries(work_folder: Path, home: Path | None = None) -> Binaries:
         raise ServerError(f"the Triton server has no stub for Python {version}; it has {', '.join(there)}", "use one of these")
     if not (base / "backends" / "python" / _BACKEND).exists():
         raise ServerError(f"no Python backend at {base / 'backends' / 'python' / _BACKEND}", _INSTALL)
-    return Binaries(server, _backends(work_folder, base, stub), (home / "nvidia_pytriton.libs", _libpython(version)))
+    libraries = (home / "nvidia_pytriton.libs", _libpython(version))
+    return Binaries(server, _backends(work_folder, base, stub), libraries, python_folder(work_folder))
 
 
 def check_machine() -> None:

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -58,7 +57,7 @@ def environment(binaries: Binaries, options: ServerOptions) -> dict[str, str]:
     libraries = [*map(str, binaries.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
     return os.environ | {
         "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+        "PATH": f"{binaries.python}:{os.environ.get('PATH', '')}",
         "PYTHONDONTWRITEBYTECODE": "1",  # the repository stays as it was built
         "OMP_NUM_THREADS": "1",
         "TRIUNE_PREFIX_CACHING": options.prefix_caching,  # the model `generate` reads it

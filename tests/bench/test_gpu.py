@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from bench.gpu import __main__ as bench
 from bench.gpu import loop as bench_loop
+from bench.gpu.plot import speeds
 from rich.console import Console
 
 from fakes.cuda_engines import HostPaged, cuda_manifest
@@ -46,3 +49,40 @@ def test_the_table_has_a_column_for_each_and_a_row_for_each_figure() -> None:
     assert "triune" in said and "vllm" in said
     for row in ("8 sequences, tokens/s", "3.0", "prompt of 2,048, ms", "99.0", "start, s", "3.5"):
         assert row in said
+
+
+def test_a_figure_that_one_lacks_is_a_dash_in_its_row() -> None:
+    one = {"tokens_per_s": [7.0], "decode_tokens_per_s": None, "first_token_ms": 1.0}
+    with_one, with_two = ({"start_s": {"load": 1.0}, "decode": {count: one}} for count in (1, 2))
+    console = Console(record=True, width=100)
+    console.print(bench.table({"triune": with_one, "vllm": with_two}))
+    row = next(line for line in console.export_text().splitlines() if "2 sequences, tokens/s" in line)
+    assert [cell.strip() for cell in row.strip("│ ").split("│")][1:] == ["-", "7.0"]
+
+
+def test_a_stage_that_fails_is_told_and_the_next_one_runs() -> None:
+    stages = bench.Stages(10)
+    assert stages.run("first", lambda: bench._run([sys.executable, "-c", "raise SystemExit(3)"], 10)) is None
+    assert stages.run("second", lambda: {"decode": 1}) == {"decode": 1}
+    assert list(stages.failed) == ["first"] and "3" in stages.failed["first"]
+    assert list(stages.took_s) == ["first", "second"]
+
+
+def test_a_stage_that_takes_too_long_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    code = (
+        "import pathlib, subprocess; sleeping = subprocess.Popen(['sleep', '60']); "
+        f"pathlib.Path({str(told)!r}).write_text(str(sleeping.pid)); sleeping.wait()"
+    )
+    stages = bench.Stages(2)
+    assert stages.run("slow", lambda: bench._run([sys.executable, "-c", code], 2.0)) is None
+    assert "timed out" in stages.failed["slow"]
+    _, alive = psutil.wait_procs([psutil.Process(int(told.read_text()))] if psutil.pid_exists(int(told.read_text())) else [], 5)
+    assert not alive
+
+
+def test_the_plot_has_a_line_for_each_and_medians() -> None:
+    figures = {"decode": {"1": {"tokens_per_s": [1.0, 9.0, 3.0]}, "64": {"tokens_per_s": [50.0]}}}
+    drawn = speeds("a shape <b>", {"triune": figures, "vllm": figures})
+    assert "triune" in drawn and "vllm" in drawn and "a shape &lt;b&gt;" in drawn
+    assert drawn.count("<svg") == 1 and "http" not in drawn

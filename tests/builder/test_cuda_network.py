@@ -19,9 +19,9 @@ TOLERANCE = {"fp16": 0.02, "bf16": 0.1, "int4": 0.05, "fp16-fp8kv": 0.5}  # eigh
 ALL_EXPERTS = {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 8}  # rounding may choose another expert
 
 
-def differences(engine: Lowered, expected: Any) -> list[float]:
-    """Of the graph's logits after each item of all steps."""
-    runner = engine.runner()
+def differences(engine: Lowered, expected: Any, *, own_ops: bool) -> list[float]:
+    """Of a graph's logits after each item of all steps."""
+    runner = engine.runner(own_ops=own_ops)
     found = []
     for items in steps(TOKENS):
         for item, rows in zip(items, runner.run(items), strict=True):
@@ -40,7 +40,9 @@ def test_the_graph_computes_packed_prompts_chunks_beside_decoding_and_ragged_ste
     checkpoint = tiny(architecture, **changes)
     engine = lowered(checkpoint, precision, tmp_path)
     plain = quantized(checkpoint, precision) if precision.startswith("int4") else None
-    assert max(differences(engine, definition(checkpoint, plain, tmp_path))) < TOLERANCE[precision]
+    expected = definition(checkpoint, plain, tmp_path)
+    for own_ops in (False, True):
+        assert max(differences(engine, expected, own_ops=own_ops)) < TOLERANCE[precision]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +63,8 @@ def test_the_graph_computes_packed_prompts_chunks_beside_decoding_and_ragged_ste
 def test_what_configs_vary_is_in_the_graph(architecture: str, changes: dict[str, Any], tmp_path: Path) -> None:
     checkpoint = tiny(architecture, **changes)
     engine = lowered(checkpoint, "fp16", tmp_path)
-    found = differences(engine, definition(checkpoint, None, tmp_path))
-    # A rounding may choose another expert for a token; a wrong choice would show everywhere.
-    assert (float(np.median(found)) if architecture == "deepseek_v3" else max(found)) < TOLERANCE["fp16"]
+    expected = definition(checkpoint, None, tmp_path)
+    for own_ops in (False, True):
+        found = differences(engine, expected, own_ops=own_ops)
+        # A rounding may choose another expert for a token; a wrong choice would show everywhere.
+        assert (float(np.median(found)) if architecture == "deepseek_v3" else max(found)) < TOLERANCE["fp16"]

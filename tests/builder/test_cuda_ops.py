@@ -5,6 +5,7 @@ Run: pytest tests/builder/test_cuda_ops.py
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from triune_builder.targets.cuda.interpreter import RULES
 from triune_builder.targets.cuda.interpreter_ops import Node
 from triune_builder.targets.cuda.interpreter_paged import paged_attention
 from triune_builder.targets.cuda.precisions import PRECISIONS
+from triune_runtime.targets.cuda.ops.library import OpsLibrary, build, library_path
+from triune_runtime.targets.cuda.plan import CudaPlan
 
 CONTRIB = "com.microsoft"
 RANDOM = np.random.default_rng(4)
@@ -109,11 +112,28 @@ def test_paged_attention_is_grouped_query_attention_over_blocks(window: int) -> 
     np.testing.assert_allclose(pools[0][[3, 1]].reshape(-1, kv_heads, size)[:total], caches[0][0].transpose(1, 0, 2), atol=1e-5)
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["", "custom ops"])
+def own_ops(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """The library that registers custom ops, for the CPU."""
+    if not request.param:
+        return None
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    path = library_path(tmp_path_factory.mktemp("ops"))
+    build(path)
+    OpsLibrary(path, 0, "CPUExecutionProvider").use({"swiglu": 0, "rotate": 0}, "float16")
+    return path
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_onnx_runtime_takes_the_graph_and_lacks_the_gpus_kernels_alone(
-    architecture: str, precision: str, tmp_path: Path
+    architecture: str, precision: str, own_ops: Path | None, tmp_path: Path
 ) -> None:
     engine = lowered(tiny(architecture), precision, tmp_path)
+    options = onnxruntime.SessionOptions()
+    if own_ops is not None:
+        options.register_custom_ops_library(str(own_ops))
+    graph = CudaPlan.of(engine.manifest).custom_ops if own_ops is not None else engine.manifest.engine
     with pytest.raises(NoKernel, match=r"implementation for (PagedAttention|FusedMatMul)\(1\)"):
-        onnxruntime.InferenceSession(str(tmp_path / engine.manifest.engine), providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(str(tmp_path / graph), options, providers=["CPUExecutionProvider"])

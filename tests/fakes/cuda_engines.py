@@ -87,7 +87,8 @@ class HostProgram:
         longest = (lengths + past).max()
         assert lengths.max() <= bounds[0] and longest <= bounds[1], f"{lengths} new tokens, {longest} of one, bounds {bounds}"
         assert longest >= bounds[2] or (table[:, 0] == scratch).all(), f"{longest} tokens of the longest, bounds {bounds}"
-        assert not past[table[:, 0] == scratch].any(), "a row of no sequence reads nothing"
+        nobody = table[:, 0] == scratch
+        assert nobody.all() or not past[nobody].any(), "a row of no sequence reads nothing"
         rows: dict[int, NDArray[np.float32]] = {}
         for i, start in enumerate(past.tolist()):
             for position, token in enumerate(ids[ends[i] : ends[i + 1]].tolist(), start):

@@ -17,6 +17,7 @@ from triune_builder.targets.cuda.decoder import dense_decoder
 from triune_builder.targets.cuda.kernels import block_tokens
 from triune_builder.targets.cuda.lowering import lower
 from triune_builder.targets.cuda.network_runner import Item, NetworkRunner
+from triune_builder.targets.cuda.own_ops import write_own_ops
 from triune_builder.targets.cuda.precisions import PRECISIONS
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.targets.cuda.plan import CudaPlan, save_weights
@@ -51,8 +52,8 @@ class Lowered:
     bundle: GraphBundle
     manifest: EngineManifest
 
-    def runner(self) -> NetworkRunner:
-        return make_network_runner(self.folder, self.manifest)
+    def runner(self, *, own_ops: bool = False) -> NetworkRunner:
+        return make_network_runner(self.folder, self.manifest, CudaPlan.of(self.manifest).custom_ops if own_ops else "")
 
 
 def lowered(checkpoint: Any, precision: str, folder: Path, *, length: int = LENGTH) -> Lowered:
@@ -60,10 +61,11 @@ def lowered(checkpoint: Any, precision: str, folder: Path, *, length: int = LENG
     row = PRECISIONS[precision]
     bundle = lower(quantized(checkpoint, precision, length), dtype=row.dtype, cache=row.cache)
     onnx_files.write(bundle, folder, outside=read_by_the_gpu)
+    own = write_own_ops(folder / onnx_files.MODEL).name
     save_weights(stored_weights(folder / onnx_files.MODEL), folder)
     size = block_tokens(c.dim for c in bundle.cache)
     _, cfg = settled_config(checkpoint.config, checkpoint.weights.keys())
-    plan = CudaPlan(dtype=row.dtype, block_tokens=size, decoder=dense_decoder(cfg, bundle, row, size))
+    plan = CudaPlan(dtype=row.dtype, block_tokens=size, decoder=dense_decoder(cfg, bundle, row, size), custom_ops=own)
     manifest = EngineManifest(
         model="tiny", architecture=bundle.architecture, target="cuda", precision=precision, engine=onnx_files.MODEL,
         vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(0,), limits=LIMITS, plan=plan.to_json(),

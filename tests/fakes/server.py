@@ -63,7 +63,7 @@ def fake_server(
     server = folder / "tritonserver"
     server.write_text(_SCRIPT.format(python=sys.executable))
     server.chmod(server.stat().st_mode | stat.S_IXUSR)
-    return Binaries(server, folder, ())
+    return Binaries(server, folder, (), Path(sys.executable).parent)
 
 
 def options(http_port: int, grpc_port: int, metrics_port: int) -> ServerOptions:

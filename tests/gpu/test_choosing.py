@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from support.choosing_cases import cases, peaks
+from support.choosing_diagnosis import diagnosis
 from support.nvrtc import needs_nvrtc
 from triune_runtime.errors import TriuneError
 from triune_runtime.runner import Best
@@ -25,6 +26,7 @@ from triune_runtime.targets.device.cuda import CudaDevice
 pytestmark = [pytest.mark.gpu, needs_nvrtc]
 VOCABULARY, ROWS = 151_936, 256
 STEPS, BANKS = 80, 4  # 20,480 rows; every bank of logits serves several steps, each asking for something else
+SHOWN = 6  # rows that differ, of which everything is printed
 REPEATS = 20  # choices in one recording, and then recordings
 CHANGES: dict[str, dict[str, float]] = {
     "greedy": {"greedy": 1, "temperature": 0},
@@ -127,7 +129,14 @@ def test_20_000_rows_get_the_hosts_tokens(gpu: Gpu, capsys: pytest.CaptureFixtur
             found = pool.map(
                 lambda row, best=best, logits=logits, columns=columns: different(best, logits, columns, row), range(ROWS)
             )
-            wrong += [f"step {step} row {row}" for row, is_wrong in enumerate(found) if is_wrong]
+            rows = [row for row, is_wrong in enumerate(found) if is_wrong]
+            again = gpu.choose(columns) if rows else best
+            for row in rows[: max(0, SHOWN - len(wrong))]:
+                one, token, logit = columns.take(np.array([row])), int(best.tokens[row]), float(best.logits[row])
+                with capsys.disabled():
+                    print(f"\nstep {step} row {row}; by the GPU once more: {again.tokens[row]} {again.logits[row]}")
+                    print(diagnosis(logits[row : row + 1], one, token, logit))
+            wrong += [f"step {step} row {row}" for row in rows]
     gpu.device.download(gpu.pinned, gpu.logits)
     gpu.device.synchronize()
     with capsys.disabled():

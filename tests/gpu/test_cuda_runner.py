@@ -164,27 +164,37 @@ def test_tokens_that_are_fed_on_the_device_are_the_best_ones(running: Running) -
 
 
 def test_memory_stays_over_1000_steps(running: Running) -> None:
+    """From the first step on. Prints every step that took or gave memory, and what ran in it."""
     runner, device = running.runner, running.runner._device
     orders: Any = running.begin(range(32), 512)
-    lengths = [0] * 32
-    for warm in (True, False):
-        before = device.memory()[0]
-        for step in range(100 if warm else 1000):
-            work, budget = list[Work](), 600
-            for slot in running.rng.sample(range(32), running.rng.randint(1, 32)):
-                if lengths[slot] > 400:
-                    lengths[slot] = 0
-                chunk = running.rng.random() < 0.1 or not lengths[slot]
-                new = min(running.rng.randint(2, 90) if chunk else 1, budget)
-                if new:
-                    budget -= new
-                    work.append(Work(slot, lengths[slot], (step % 1000,) * new, 0, Want.TOKEN))
-                    lengths[slot] += new
-            runner.launch(work, orders).collect()
-            orders = ()
-        taken = before - device.memory()[0]
-        print(f"{'first 100' if warm else '1,000'} steps took {taken:,} bytes of GPU memory")
-    assert taken < ROOM
+    lengths, seen = [0] * 32, set[tuple[int, int]]()
+    first = before = device.memory()[0]
+    for step in range(1000):
+        work, budget = list[Work](), 600
+        for slot in running.rng.sample(range(32), running.rng.randint(1, 32)):
+            if lengths[slot] > 400:
+                lengths[slot] = 0
+            chunk = running.rng.random() < 0.1 or not lengths[slot]
+            new = min(running.rng.randint(2, 90) if chunk else 1, budget)
+            if new:
+                budget -= new
+                work.append(Work(slot, lengths[slot], (step % 1000,) * new, 0, Want.TOKEN))
+                lengths[slot] += new
+        runner.launch(work, orders).collect()
+        orders = ()
+        if (now := device.memory()[0]) != before:
+            parts = [(len(item.tokens), item.start) for item in work]
+            chunks, decodes = [p for p in parts if p[0] > 1], [p for p in parts if p[0] == 1]
+            size = (sum(p[0] for p in chunks), len(chunks))
+            print(
+                f"step {step} took {before - now:,} bytes: chunks (tokens, start) {chunks}, together {size}, "
+                f"{'seen before' if size in seen else 'for the first time'}; {len(decodes)} decodes up to "
+                f"{max((p[1] for p in decodes), default=0)}"
+            )
+            before = now
+        seen.add((sum(len(item.tokens) for item in work if len(item.tokens) > 1), sum(len(i.tokens) > 1 for i in work)))
+    print(f"1,000 steps took {first - before:,} bytes of GPU memory")
+    assert first - before < ROOM
 
 
 def test_time_of_decodes_is_printed(running: Running) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from triune_runtime.sampling.chance import uniform_numbers
 from triune_runtime.sampling.columns import Columns, Sites
 from triune_runtime.sampling.host import choose
 from triune_runtime.sampling.rows import SampleRow
+from triune_runtime.targets.cuda import choosing
 from triune_runtime.targets.cuda.choosing import Chooser, source
 from triune_runtime.targets.cuda.nvrtc import EXACT, compile_cubin
 from triune_runtime.targets.device import cuda
@@ -79,7 +81,7 @@ def differences(best: Best, logits: NDArray[np.float32], columns: Columns) -> li
     taken = choose(logits, columns, best=best, theirs=np.ones(len(logits), np.bool_))
     assert (own.tokens[own.usable] < logits.shape[1]).all()
     same = (own.usable == taken.usable) & (~own.usable | ((own.tokens == taken.tokens) & (own.tokens == best.tokens)))
-    for row in np.flatnonzero(own.usable & (columns.forced < 0)):
+    for row in np.flatnonzero(own.usable & same & (columns.forced < 0)):
         assert best.logits[row] == logits[row, best.tokens[row]], "the logit is not the token's"
     return np.flatnonzero(~same).tolist()
 
@@ -150,6 +152,30 @@ def test_biases_come_before_penalties_and_these_before_bans(fake: FakeCuda, kern
 
 
 @needs_compiler
+@pytest.mark.parametrize("kind", ["seen", "biases"])
+def test_a_masked_token_may_grow_beyond_all_numbers(fake: FakeCuda, kernel: EmulatedKernel, kind: str) -> None:
+    """3e38 becomes infinity: of no account where a mask or a ban comes after it, and no token is chosen where none does."""
+    gpu, rows, size = Gpu(fake, kernel, 300), ROWS_OF_A_STEP, 300
+    logits = np.random.default_rng(1).standard_normal((rows, size), np.float32)
+    logits[:, 5] = 3e38
+    _, columns = next(cases(0, size, rows, 1))
+    own, everybody = np.arange(rows), np.full(rows, True)
+    masks = np.full((rows, (size + 31) // 32), 0xFFFFFFFF, np.uint32)
+    masks[0::3, 0] &= ~np.uint32(1 << 5)
+    banned = own[1::3]
+    one = Sites(own, np.full(rows, 5), np.full(rows, 3e38 if kind == "biases" else 1, np.float32))
+    changes: dict[str, Any] = {
+        kind: one, "bans": Sites(banned, np.full(len(banned), 5), np.zeros(len(banned), np.float32)),
+        "masked": own, "masks": masks, "adjusted": everybody, "greedy": own % 2 == 0,
+        "repetition": np.full(rows, 0.01 if kind == "seen" else 1, np.float32),
+    }  # fmt: skip
+    columns = drawing(columns, **changes)
+    best = gpu.choose(logits, columns)
+    assert not differences(best, logits, columns)
+    assert np.isfinite(best.logits).tolist() == [row % 3 != 2 for row in range(rows)]
+
+
+@needs_compiler
 def test_a_step_without_columns_takes_the_best_tokens(fake: FakeCuda, kernel: EmulatedKernel) -> None:
     gpu, (logits, columns) = Gpu(fake, kernel, 500), next(cases(1, 500, ROWS_OF_A_STEP, 1))
     gpu.choose(logits, columns)
@@ -170,8 +196,11 @@ def test_rows_without_columns_take_the_best_tokens(fake: FakeCuda, kernel: Emula
 
 
 @needs_compiler
-def test_a_recorded_choice_follows_what_is_prepared(fake: FakeCuda, kernel: EmulatedKernel) -> None:
+def test_a_recorded_choice_follows_what_is_prepared(
+    fake: FakeCuda, kernel: EmulatedKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where more sites and masks come than there was room for, and with one step prepared while another still runs."""
+    monkeypatch.setattr(choosing, "_SITES", 16)
     gpu = Gpu(fake, kernel, 3000)
     device, chooser = gpu.device, gpu.chooser
     replay = device.capture(lambda: chooser.enqueue(gpu.logits.ctypes.data, ROWS_OF_A_STEP))
@@ -191,7 +220,16 @@ def test_a_recorded_choice_follows_what_is_prepared(fake: FakeCuda, kernel: Emul
             assert not differences(Best(tokens[turn], values[turn]), logits, columns)
 
 
-def drawing(columns: Columns, **values: NDArray[np.generic]) -> Columns:
+@needs_compiler
+def test_choices_take_no_memory_once_the_chooser_is_made(fake: FakeCuda, kernel: EmulatedKernel) -> None:
+    gpu, (logits, columns) = Gpu(fake, kernel, 3000), next(cases(7, 3000, ROWS_OF_A_STEP, 1))
+    before = len(gpu.device._allocated), len(gpu.device._pinned)
+    masks = np.full((ROWS_OF_A_STEP, 94), 0xFFFFFFFF, np.uint32)
+    gpu.choose(logits, dataclasses.replace(columns, masked=np.arange(ROWS_OF_A_STEP), masks=masks))
+    assert len(columns.seen) > 1000 and before == (len(gpu.device._allocated), len(gpu.device._pinned))
+
+
+def drawing(columns: Columns, **values: Any) -> Columns:
     """These columns, of which nothing but `values` shapes what is drawn."""
     rows = len(columns)
     none = np.full(rows, False)

@@ -147,6 +147,24 @@ def test_slots_have_blocks_of_their_own_until_they_are_told_others() -> None:
     assert all(np.array_equal(row, logits_of((slot, 1, 2, 3, 4, 7), VOCAB)) for slot, row in enumerate(found))
 
 
+def test_slots_that_are_told_nothing_never_share_a_block_and_say_so_where_there_is_none() -> None:
+    """A proof over memory for fewer sequences than there are slots."""
+    runner = paged(blocks=LENGTH // BLOCK).runner
+    for _ in range(3):  # from the beginning again
+        runner.run([Work(slot, 0, (slot, 1, 2)) for slot in range(SLOTS)])
+        found = runner.run([Work(slot, 3, (7,)) for slot in range(SLOTS)])
+        assert all(np.array_equal(row, logits_of((slot, 1, 2, 7), VOCAB)) for slot, row in enumerate(found))
+    runner.run([Work(0, 0, tuple(range(1, 25)))])
+    with pytest.raises(TriuneError, match=r"slot 1 needs 6 further blocks of KV memory, and \d are left"):
+        runner.run([Work(1, 0, tuple(range(1, 29)))])
+
+
+def test_warm_up_runs_steps_of_every_size_of_few_and_of_many_sequences() -> None:
+    """So that what libraries take for a kind of step is taken before the first request."""
+    shapes = {(shape.tokens, shape.sequences) for shape in paged().program.shapes}
+    assert {(16, 1), (12, 6), (9, 2), (9, 5), (5, 2), (5, 3), (3, 2)} <= shapes, shapes
+
+
 def test_blocks_are_as_many_as_fit_and_no_more_than_can_be_used() -> None:
     size, longest = block_bytes(CACHE, BLOCK), LENGTH // BLOCK
     assert HostPaged(MANIFEST, device=HostDevice(1 << 30)).runner.blocks == 4 * SLOTS * longest

@@ -227,3 +227,43 @@ def test_no_text_depends_on_what_lies_in_the_slots(seed: int) -> None:
         if one.key not in gone:
             alone = make("slots", slots=1, prefill_chunk=chunk, caching=False)
             assert text_of(chunks_of(events, one.key)) == text_of(chunks_of(serve(alone, one), one.key))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_of_prompts_that_come_at_once_each_shared_beginning_is_computed_once(kind: str, data: st.DataObject) -> None:
+    """Whatever comes at the same time: as if each had come when the one before it was answered."""
+    shared, count = data.draw(st.integers(8, 70)), data.draw(st.integers(2, 6))
+    beginning = tuple(2 + n % 19 for n in range(shared))
+    prompts = [beginning + tuple(data.draw(st.lists(st.integers(2, 21), min_size=1, max_size=12))) for _ in range(count)]
+    step = data.draw(st.sampled_from([CHUNK, 4 * CHUNK])) if kind == "blocks" else CHUNK
+    turns, together = (make(kind, slots=6, blocks=300, max_step_tokens=step) for _ in range(2))
+    asked = [request(key, prompt, 1) for key, prompt in enumerate(prompts)]
+    expected = [answer(serve(turns, one), one.key)[0] for one in asked]
+    events = serve(together, *asked)
+    assert [answer(events, key)[0] for key in range(count)] == expected
+    assert computed(together) <= computed(turns) + (kind == "slots") * count * CHUNK, "slots keep but one beginning each"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_nobody_waits_for_what_no_longer_comes(kind: str, data: st.DataObject) -> None:
+    """Who is waited for leaves, fails, or is sent back: the others compute it themselves."""
+    loop = make(kind, slots=4, blocks=data.draw(st.sampled_from([30, 60])))
+    for key in range(5):
+        loop.submit(request(key, PROMPT[: data.draw(st.integers(20, 33))], data.draw(st.integers(1, 20))))
+    events = list[Event]()
+    for _ in range(data.draw(st.integers(1, 12))):
+        events += loop.step()
+        match data.draw(st.sampled_from(["go on", "leave", "fail"])):
+            case "leave":
+                events += loop.abort(data.draw(st.integers(0, 4)))
+            case "fail":
+                loop.runner.fails = True  # type: ignore[attr-defined]
+                events += loop.step()
+                loop.runner.fails = False  # type: ignore[attr-defined]
+    events += run_out(loop)
+    assert {event.key for event in events if event.last} == set(range(5))
+    loop.scheduler.check()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from triune_server.errors import ServerError
 from triune_server.launcher import check_ports, command, environment
 from triune_server.options import ServerOptions
 
-BINARIES = Binaries(Path("/s/bin/tritonserver"), Path("/s/backends"), (Path("/s/libs"), Path("/p/lib")))
+BINARIES = Binaries(Path("/s/bin/tritonserver"), Path("/s/backends"), (Path("/s/libs"), Path("/p/lib")), Path("/e/bin"))
 
 
 def arguments(given: ServerOptions, prefix: str = "one_") -> dict[str, str]:
@@ -72,7 +71,7 @@ def test_stubs_find_this_python_and_libraries_come_before_the_user_s(monkeypatch
     options = ServerOptions(repository=Path("none"))
     found = environment(BINARIES, options)
     assert found["LD_LIBRARY_PATH"] == "/s/libs:/p/lib:/mine"
-    assert found["PATH"].split(":")[0] == str(Path(sys.executable).parent)
+    assert found["PATH"].split(":")[0] == "/e/bin"
     assert found["OTHER"] == "kept"
     monkeypatch.delenv("LD_LIBRARY_PATH")
     assert environment(BINARIES, options)["LD_LIBRARY_PATH"] == "/s/libs:/p/lib"  # an empty entry would be the current folder

@@ -192,7 +192,7 @@ def test_a_killed_supervisor_leaves_no_server_behind(tmp_path: Path, shared_memo
     program = (
         "from pathlib import Path; from triune_server.supervisor import Supervisor; "
         "from triune_server.binaries import Binaries; from triune_server.options import ServerOptions; "
-        f"Supervisor(Binaries(Path({str(binaries.server)!r}), Path({str(tmp_path)!r}), ()), "
+        f"Supervisor(Binaries(Path({str(binaries.server)!r}), Path({str(tmp_path)!r}), (), Path()), "
         f"ServerOptions(repository=Path('none'), "
         f"http_port={where.http_port}, grpc_port={where.grpc_port}, metrics_port={where.metrics_port}, "
         "openai_port=0), "

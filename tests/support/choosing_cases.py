@@ -35,7 +35,7 @@ def _banned(random: Random, size: int) -> Array:
 
 def _spoiled(random: Random, size: int) -> Array:
     row = peaks(random, size)
-    row[random.integers(0, 12, 1)] = random.choice(np.float32([np.nan, np.inf, 3e38]))
+    row[random.integers(0, 12, 3)] = random.choice(np.float32([np.nan, np.inf, 3e38, 3e38, 3e38]))
     return row
 
 

@@ -90,6 +90,8 @@ ALLOWED: dict[str, set[str]] = {
     "triune_setup": {"triune_setup", "triune_server.binaries", "triune_runtime.errors"},
     "bench": {"bench", "triune_builder", "triune_runtime", "triune_client"},
     "bench.accuracy": {"bench", "r1_nano"},
+    "bench.gpu.ensemble": {"bench", "r1_nano"},
+    "bench.gpu.plot": {"triune_load"},
 }  # fmt: skip
 
 # The runtime, from the bottom up: each may import those of the lines above its own, not its neighbours.
@@ -129,8 +131,8 @@ ADAPTERS: dict[str, set[str]] = {
         "triune_runtime.text", "triune_builder.checkpoint.gguf_tokenizer", "triune_builder.reasoning",
         "triune_builder.verify.texts", "triune_builder.text_trial", "r1_nano", "bench.big_build", "bench.gpu.shapes",
     },
-    "tritonclient": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway"},
-    "grpc": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway"},
+    "tritonclient": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.gpu.clients"},
+    "grpc": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.gpu.clients"},
     "fastapi": {"triune_gateway"},
     "uvicorn": {"triune_gateway.__main__"},
     "torch": {"r1_nano", "bench.gpu.shapes"},

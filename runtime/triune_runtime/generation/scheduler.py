@@ -2,7 +2,8 @@
 
 Prompts are computed in the order they came, and cut at multiples of `prefill_chunk` whatever else is running: a prompt's
 numbers never depend on its neighbours. At most one prompt is half computed, the others wait without a slot. Where KV memory
-ends before the sequences do, the youngest of them give theirs back and are computed again later.
+ends before the sequences do, the youngest of them give theirs back and are computed again later. A prompt that begins with what
+is being computed for another waits for that.
 
 A step of few decoding sequences takes almost as long as one of many. So while more sequences are about to start than are
 decoding, these stand still for some chunks of prompts: all of them together are done sooner.
@@ -212,6 +213,8 @@ class Scheduler:
             cached = self.store.admits(sequence.tokens, len(sequence.members), sequence.salt)
             if cached is None or not (length := self._cutting.length(cached, sequence, budget)):
                 break  # those behind it wait as well: nobody overtakes
+            if prompts and self.store.comes(sequence.tokens, sequence.salt):
+                break  # what it begins with runs in this step: it need not be computed twice
             self._admit(self.waiting.popleft())
             self.prefilling.append(sequence)
             prompts.append(self._prompt_slice(sequence, length))

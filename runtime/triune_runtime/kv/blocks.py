@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..runner import CopyBlock, Order, Table
-from .names import Names
+from .names import Coming, Names
 from .store import Held, KvUsage
 
 
@@ -43,7 +43,7 @@ class BlockStore:
         assert slots > 0 and blocks > 0, f"a store of {slots} slots and {blocks} blocks"
         self.shares = True
         self._slots, self._count, self._size = slots, blocks, block_tokens
-        self._names = Names(block_tokens)
+        self._names, self._coming = Names(block_tokens), Coming()
         self._free_slots = list(range(slots))  # a heap
         self._refs = [0] * blocks
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(blocks))  # the next to be taken first
@@ -73,6 +73,14 @@ class BlockStore:
         available = len(self._free) - sum(not self._refs[block] for block in matched)
         return len(matched) * self._size if needed <= available else None
 
+    def comes(self, prompt: Sequence[int], salt: bytes | None = b"") -> bool:
+        """See `KvStore.comes`."""
+        if salt is None or not self.shares:
+            return False
+        following = len(self._match(prompt, salt))
+        names = self._names.of(prompt, salt)[: (len(prompt) - 1) // self._size]
+        return following < len(names) and names[following] in self._coming
+
     def admit(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> Held:
         """See `KvStore.admit`."""
         matched = self._match(prompt, salt)
@@ -82,6 +90,7 @@ class BlockStore:
         first, *others = slots = tuple(heapq.heappop(self._free_slots) for _ in range(members))
         names = [] if salt is None or not self.shares else list(self._names.of(prompt, salt))
         self._holdings[first] = _Holding([*matched, *new], salt, names, len(matched))
+        self._coming.begin(first, names, len(matched))
         for slot in others:  # for what of the prompt does not fill a block, and for the answer
             self._holdings[slot] = _Holding([self._take()], salt, [])
         self._tell(first)
@@ -117,6 +126,7 @@ class BlockStore:
     def settle(self, slot: int, tokens: Sequence[int], length: int, *, together: bool) -> None:
         """See `KvStore.settle`."""
         holding, full = self._holdings[slot], length // self._size
+        self._coming.come(slot, full)
         if full <= holding.settled or holding.salt is None or not self.shares:
             return
         if full > len(holding.names):
@@ -129,6 +139,7 @@ class BlockStore:
 
     def release(self, slot: int, *, keep: bool = True) -> None:
         """See `KvStore.release`."""
+        self._coming.end(slot)
         for block in reversed(self._holdings.pop(slot).blocks):
             if not keep:
                 self._unname(block)
@@ -141,6 +152,7 @@ class BlockStore:
 
     def forget(self) -> None:
         """See `KvStore.forget`."""
+        self._coming.clear()
         self._found.clear()
         self._name_of.clear()
         for holding in self._holdings.values():

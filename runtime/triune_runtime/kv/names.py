@@ -52,3 +52,32 @@ class Names:
             name = hashed.digest()
             found.append(name)
         return found
+
+
+class Coming:
+    """Names of beginnings that are being computed now."""
+
+    def __init__(self) -> None:
+        self._left: dict[int, tuple[int, tuple[bytes, ...]]] = {}  # slot -> how many have come, and all
+
+    def begin(self, slot: int, names: Sequence[bytes], known: int) -> None:
+        """A prompt with these names is computed in `slot`; its first `known` are there."""
+        if known < len(names):
+            self._left[slot] = known, tuple(names)
+
+    def come(self, slot: int, count: int) -> None:
+        """The first `count` names of what is computed in `slot` can be found, or never will be."""
+        if slot in self._left:
+            names = self._left.pop(slot)[1]
+            self.begin(slot, names, count)
+
+    def end(self, slot: int) -> None:
+        """Nothing more is computed in `slot`."""
+        self._left.pop(slot, None)
+
+    def clear(self) -> None:
+        """Nothing of what is computed now will be found."""
+        self._left.clear()
+
+    def __contains__(self, name: bytes) -> bool:
+        return any(name in names[count:] for count, names in self._left.values())

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from ..manifest import EngineManifest
 from ..runner import Copy, Order
-from .names import Names
+from .names import Coming, Names
 from .slot_prefixes import SlotPrefixes
 from .slot_room import place
 from .store import Held, KvUsage
@@ -78,7 +78,7 @@ class SlotStore:
         self._slots = [_Slot() for _ in range(slots)]
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(slots))  # where slots share, the next to be taken first
         self._length = length
-        self._names = Names(self._sharing.unit)
+        self._names, self._coming = Names(self._sharing.unit), Coming()
         self._prefixes = SlotPrefixes(slots)
         self._orders: list[Copy] = []
 
@@ -98,6 +98,15 @@ class SlotStore:
         """See `KvStore.admits`."""
         return self._find(prompt, salt)[1] if len(self._free) >= members else None
 
+    def comes(self, prompt: Sequence[int], salt: bytes | None = b"") -> bool:
+        """See `KvStore.comes`."""
+        sharing = self._sharing
+        if salt is None or not self.shares or sharing.windows or len(prompt) <= sharing.unit:
+            return False
+        names, known = self._names.of(prompt, salt), self._find(prompt, salt)[1] // sharing.unit
+        lengths = (number * sharing.unit for number in range(known + 1, len(names) + 1) if names[number - 1] in self._coming)
+        return any(self._leaves_a_part(length, len(prompt)) for length in lengths)
+
     def admit(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> Held:
         """See `KvStore.admit`."""
         assert len(self._free) >= members, f"all {self.slots} slots are held" if not self._free else "too few slots are free"
@@ -113,6 +122,8 @@ class SlotStore:
             if cached:
                 self._orders.append(Copy(source, first, cached))
         self._slots[first] = _Slot(salt, cached, open=True, reach=cached)
+        if salt is not None and self.shares:
+            self._coming.begin(first, self._names.of(prompt, salt), cached // self._sharing.unit)
         slots = (first, *(self._hold(None) for _ in range(members - 1)))
         for slot in slots[1:]:
             self._prefixes.cut(slot)
@@ -131,6 +142,7 @@ class SlotStore:
     def settle(self, slot: int, tokens: Sequence[int], length: int, *, together: bool) -> None:
         """See `KvStore.settle`."""
         known, unit = self._slots[slot], self._sharing.unit
+        self._coming.come(slot, length // unit)
         known.reach = max(known.reach, length)
         if known.salt is None or not self.shares or length <= known.whole or not known.open:
             return
@@ -143,6 +155,7 @@ class SlotStore:
     def release(self, slot: int, *, keep: bool = True) -> None:
         """See `KvStore.release`."""
         assert slot not in self._free, f"slot {slot} is released but nobody holds it"
+        self._coming.end(slot)
         for at in range(len(self._orders) - 1, -1, -1):  # copies that nobody needs any more
             if self._orders[at].target == slot and all(later.source != slot for later in self._orders[at:]):
                 del self._orders[at]
@@ -153,6 +166,7 @@ class SlotStore:
 
     def forget(self) -> None:
         """See `KvStore.forget`."""
+        self._coming.clear()
         self._prefixes.clear()
         for known in self._slots:
             known.open = False

@@ -55,6 +55,10 @@ class KvStore(Protocol):
         """Whether `admit` would find room now: how many tokens would be cached; None: no room."""
         ...
 
+    def comes(self, prompt: Sequence[int], salt: bytes | None = b"") -> bool:
+        """Whether more of `prompt`'s beginning than `admits` says is being computed for somebody now, and will be found."""
+        ...
+
     def admit(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> Held:
         """Slots for `members` sequences of one prompt, and memory for its first tokens at least. Ask `admits` first.
 

@@ -26,8 +26,9 @@ from .interpreter import Interpreter
 from .kernels import block_tokens
 from .lowering import lower
 from .network_runner import NetworkRunner
+from .own_ops import write_own_ops
 from .precisions import find_precision
-from .proof import verify_network
+from .proof import check_alike, verify_network
 from .target import engine_length
 
 
@@ -47,18 +48,19 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
     with stage("write") as clock:
         written = onnx_files.write(bundle, folder, clock.count, changes=changes, outside=read_by_the_gpu)
         onnx_files.tell_links(written, clock)
+        own = write_own_ops(folder / onnx_files.MODEL).name
         weights = stored_weights(folder / onnx_files.MODEL)
         save_weights(weights, folder)
         forget(folder)
     tokens = block_tokens(c.dim for c in bundle.cache)
     decoder = dense_decoder(cfg, bundle, precision, tokens)
-    described = CudaPlan(dtype=precision.dtype, block_tokens=tokens, decoder=decoder)
+    described = CudaPlan(dtype=precision.dtype, block_tokens=tokens, decoder=decoder, custom_ops=own)
     return EngineFacts(
         architecture=bundle.architecture,
         vocab_size=bundle.vocab_size,
         cache=bundle.cache,
         changes=tuple(map(record, changes)),
-        files=(*written.files, WEIGHTS),
+        files=(*written.files, own, WEIGHTS),
         engine=onnx_files.MODEL,
         loaded_bytes=sum(weight.length for weight in weights),
         plan=described.to_json(),
@@ -95,9 +97,23 @@ def verify_graph(manifest: EngineManifest, folder: Path, checkpoint: Checkpoint,
         folder: of the engine.
     """
     note("reading the graph")
-    return verify_network(make_network_runner(folder, manifest), manifest.limits, checkpoint, note=note)
+    found = verify_network(make_network_runner(folder, manifest), manifest.limits, checkpoint, note=note)
+    if own := CudaPlan.of(manifest).custom_ops:
+        note("the graph with custom ops")
+        runners = (make_network_runner(folder, manifest, graph) for graph in (manifest.engine, own))
+        check_alike(runners, manifest.vocab_size, manifest.limits)
+    return found
 
 
-def make_network_runner(folder: Path, manifest: EngineManifest) -> NetworkRunner:
-    """A runner that computes the engine in `folder` on the CPU."""
-    return NetworkRunner(Interpreter(folder / manifest.engine, load_weights(folder)), manifest)
+def make_network_runner(folder: Path, manifest: EngineManifest, graph: str = "") -> NetworkRunner:
+    """A runner that computes the engine in `folder` on the CPU.
+
+    Args:
+        graph: which of its graphs; by default the first one, of ONNX Runtime's own ops.
+    """
+    path = folder / (graph or manifest.engine)
+    weights = load_weights(folder)
+    if path.name != manifest.engine:
+        read = {weight.name for weight in stored_weights(path)}
+        weights = [weight for weight in weights if weight.name in read]
+    return NetworkRunner(Interpreter(path, weights), manifest)

@@ -16,12 +16,13 @@ import onnx
 from numpy.typing import NDArray
 
 from .interpreter_ops import RULES, Array, GraphError, Node, rounded
-from .interpreter_paged import paged_attention
+from .interpreter_paged import paged_attention, rotary_qkv
 
 _DTYPES: dict[str, Any] = {
     "float": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float8e4m3fn": ml_dtypes.float8_e4m3fn,
     "uint8": np.uint8, "int32": np.int32, "int64": np.int64, "bool": np.bool_,
 }  # fmt: skip
+_PAGED = {"PagedAttention": paged_attention, "RotaryQKV": rotary_qkv}
 _HALVES = frozenset({"float16", "bfloat16"})
 _ROOM = 4 << 30  # bytes of weights that are kept as float32; more of them are widened by every run
 _CACHE = "past."
@@ -98,7 +99,7 @@ class Interpreter:
         return {name: values[name] for name in self._outputs}
 
     def _step(self, node: Node, values: dict[str, Array], kinds: dict[str, str]) -> None:
-        rule = paged_attention if node.kind == "PagedAttention" else RULES.get(node.kind)
+        rule = _PAGED.get(node.kind) or RULES.get(node.kind)
         if rule is None:
             raise GraphError(f"no rule for the node {node.name} of kind {node.kind}")
         read = [None if not name else values[name] if name in values else _wide(self._constants[name]) for name in node.inputs]

@@ -101,6 +101,14 @@ def _quick_gelu(node: Node, values: Values) -> Sequence[Array]:
     return [x * _sigmoid(np.float32(node.attribute("alpha", 1.702)) * x)]
 
 
+@rule("SwiGLU")
+def _swiglu(node: Node, values: Values) -> Sequence[Array]:
+    gate, up = values if len(values) == 2 else np.split(values[0], 2, axis=-1)
+    if gate.shape != up.shape:
+        raise GraphError(f"{node.name} gates {up.shape} by {gate.shape}")
+    return [gate * _sigmoid(gate) * up]
+
+
 @rule("Gather")
 def _gather(node: Node, values: Values) -> Sequence[Array]:
     data, indices = values

@@ -60,6 +60,32 @@ def paged_attention(node: Node, values: Values) -> Sequence[Array]:
     return [y.reshape(len(query), -1)]
 
 
+def rotary_qkv(node: Node, values: Values) -> Sequence[Array]:
+    """A rule, see `interpreter_ops`: what an attention to packed rows does first, rounded once."""
+    inputs: list[Any] = [*values, *[None] * (8 - len(values))]
+    packed, cos, sin, ends, past, bias, query_norm, key_norm = inputs
+    heads, kv_heads = node.attributes["num_heads"], node.attributes["kv_num_heads"]
+    size = packed.shape[1] // (heads + 2 * kv_heads)
+    if cos.shape[1] * 2 != size or size % 16 or packed.shape[1] % size or ends[-1] != len(packed):
+        raise GraphError(f"{node.name} has {heads} and {kv_heads} heads of {size} numbers in {packed.shape}")
+    if bias is not None and bias.shape != packed.shape[1:]:
+        raise GraphError(f"{node.name} adds {bias.shape} to {packed.shape}")
+    rows = packed if bias is None else packed + bias
+    parts = np.split(rows, [heads * size, (heads + kv_heads) * size], axis=1)
+    query, key, value = (part.reshape(len(rows), -1, size) for part in parts)
+    if (query_norm is None) != (key_norm is None):
+        raise GraphError(f"{node.name} normalizes only one of queries and keys")
+    if query_norm is not None:
+        if (size // 16) & (size // 16 - 1) or query_norm.shape != (size,) or key_norm.shape != (size,):
+            raise GraphError(f"{node.name} normalizes heads of {size} by {query_norm.shape} and {key_norm.shape}")
+        epsilon = node.attributes["epsilon"]
+        query, key = normalized(query, query_norm, epsilon), normalized(key, key_norm, epsilon)
+    sequence = np.repeat(np.arange(len(past)), np.diff(ends))
+    positions = past[sequence] + np.arange(len(rows)) - ends[sequence]
+    query, key = (_rotated(node, x, positions, cos, sin) for x in (query, key))
+    return [x.reshape(len(rows), -1) for x in (query, key, value)]
+
+
 def _sizes(node: Node, query: Array, key: Any, value: Any, key_cache: Array, value_cache: Any) -> _Sizes:
     heads, kv_heads = node.attributes["num_heads"], node.attributes["kv_num_heads"]
     is_latent = node.attribute("kv_cache_layout", "SEPARATE") == "LATENT"

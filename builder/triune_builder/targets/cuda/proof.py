@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from triune_runtime.manifest import Limits
 
+from ...errors import BuildError
 from ...verify.comparison import Source, Told, compare
 from ...verify.measure import Evidence, difference, log_softmax
 from ...verify.texts import evaluation_ids, texts_of
@@ -25,6 +27,7 @@ _LONGEST = 56  # tokens of the first; the others are shorter, so that steps are 
 _SHORTER = 5
 _DECODED = 12  # of each, token by token
 _CHUNK = 24  # tokens of a prompt that one step reads
+_APART = 0.2  # of the largest logit, half of the positions at most: two graphs that round differently are less apart
 
 
 class Network(Protocol):
@@ -70,6 +73,32 @@ def verify_network(runner: Network, limits: Limits, checkpoint: Source, *, note:
         seconds=time.monotonic() - began,
     )
     return compare(told, checkpoint, note)
+
+
+def check_alike(runners: Iterable[Network], vocab_size: int, limits: Limits) -> None:
+    """Make sure that several graphs of an engine compute the same: two prompts packed, then a chunk beside a decode.
+
+    Raises:
+        BuildError: they do not.
+    """
+    longest = min(_CHUNK, limits.max_length) - 1
+    tokens = tuple(int(t) for t in np.random.default_rng(5).integers(0, vocab_size, longest + 1))
+    cut = longest // 2
+    steps = [
+        [Item(0, 0, tokens[:longest]), Item(1, 0, tokens[:cut])],
+        [Item(0, longest, tokens[longest:]), Item(1, cut, tokens[cut:])],
+    ]
+    first: list[NDArray[np.float32]] = []
+    for runner in runners:  # one after the other: their weights need not be in memory together
+        rows = [row for items in steps for found in runner.run(items) for row in found]
+        first = first or rows
+        # Another rounding may choose other experts for a token, whatever an engine computes; a wrong op shows everywhere.
+        apart = float(np.median([difference(row, same) for row, same in zip(rows, first, strict=True)]))
+        if not apart < _APART:
+            raise BuildError(
+                f"the engine's graphs with and without custom ops compute logits that are {apart:.2g} of the largest apart",
+                "this is a fault of the lowering: report it with the model's config.json",
+            )
 
 
 def _pieces(tokens: list[int], limits: Limits) -> list[Evidence]:

@@ -37,6 +37,7 @@ _ALIKE = ("top_p", "min_p", "seed", "position", "temperature", "repetition", "pr
 _KINDS = ("biases", "seen", "bans")
 _TURNS = 2  # host copies of what is uploaded: the one before last is on the GPU by the time it is written again
 _FEW, _MANY = 512, 1024  # threads of a block: with few, two blocks can run beside each other
+_SITES = 1 << 18  # single tokens that a step's rows may name before more memory is taken
 _SPREAD = 128  # rows up to which each has a part of the GPU for itself
 
 
@@ -71,9 +72,10 @@ class Chooser:
         self._shaped = 0  # rows on the device that may be other than plain
         self._tables = [device.host((HEAD.itemsize + rows * ROW.itemsize,), np.uint8) for _ in range(_TURNS)]
         self._table = device.allocate(self._tables[0].nbytes)
-        self._sites = _Growing(device, SITE, 1 << 12)
-        self._masks = _Growing(device, np.dtype("u4"), 8 * self._words)
-        self._saved, self._room = 0, 0  # where the kernel keeps the logits of sites meanwhile, and of how many it can
+        self._sites = _Growing(device, SITE, _SITES)
+        self._masks = _Growing(device, np.dtype("u4"), rows * self._words)
+        self._room = self._sites.room  # for how many sites' logits the kernel has room in `saved`, to keep them meanwhile
+        self._saved = device.allocate(4 * self._room)
         coarse = device.host(COARSE.shape, np.uint32)
         coarse[...] = COARSE
         self._coarse = device.allocate(coarse.nbytes)
@@ -152,18 +154,21 @@ class _Growing:
 
     def __init__(self, device: Device, dtype: np.dtype[Any], room: int) -> None:
         self._device, self._dtype = device, dtype
-        self.room, self.address = room, 0
-        self._pinned: list[NDArray[Any]] = []
+        self._take(room)
 
     def put(self, parts: Sequence[NDArray[Any]], turn: int) -> None:
         """Queue the upload of `parts`, one behind the other."""
         count = sum(map(len, parts))
-        if not self.address or count > self.room:
-            while count > self.room:
-                self.room *= 2
-            size = self.room * self._dtype.itemsize
-            self.address = self._device.allocate(size)
-            self._pinned = [self._device.host((size,), np.uint8) for _ in range(_TURNS)]
+        if count > self.room:
+            room = self.room
+            while count > room:
+                room *= 2
+            self._take(room)
         used = self._pinned[turn][: count * self._dtype.itemsize]
         np.concatenate(parts, out=used.view(self._dtype))
         self._device.upload(self.address, used)
+
+    def _take(self, room: int) -> None:
+        self.room, size = room, room * self._dtype.itemsize
+        self.address = self._device.allocate(size)
+        self._pinned: list[NDArray[Any]] = [self._device.host((size,), np.uint8) for _ in range(_TURNS)]

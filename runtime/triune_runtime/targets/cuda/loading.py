@@ -9,6 +9,7 @@ from ..device.cuda import CudaDevice
 from .choosing import Chooser, compile_kernel
 from .decoding import compile_decoders
 from .feeding import KernelFeeder, compile_kernels
+from .ops.loading import begin_ops
 from .plan import CudaPlan
 from .protocols import StepProgram
 from .runner import PagedRunner, step_sizes
@@ -30,8 +31,9 @@ def cuda_runner(
     """
     device = CudaDevice()
     feeder = KernelFeeder(device.stream, compile_kernels())
-    decoders = compile_decoders(CudaPlan.of(manifest), manifest.limits)
-    graph = OrtProgram(manifest, folder, device, device.stream)
+    plan = CudaPlan.of(manifest)
+    decoders, ops = compile_decoders(plan, manifest.limits), begin_ops(plan)
+    graph = OrtProgram(manifest, folder, device, device.stream, ops)
     program: StepProgram = graph if decoders is None else decoders.in_front_of(graph, graph.addresses, device)
     rows = step_sizes(manifest.limits).rows
     chooser = Chooser(device, compile_kernel(), vocab_size=manifest.vocab_size, rows=rows) if chooses else None

@@ -32,6 +32,11 @@ class Kernel:
         self.name = name
         self._function, self._shared = function, _PLAIN_SHARED
 
+    @property
+    def handle(self) -> int:
+        """The driver's CUfunction, for what is not Python."""
+        return int(self._function)
+
     def launch(
         self,
         stream: int,

@@ -14,6 +14,16 @@ logits).
 | past.NAME | the cache's type [blocks, block_tokens, heads, dim] | of each cache tensor of the manifest; written in place |
 
 Its only output is `logits`, float32 [R, vocabulary].
+
+A second graph may compute the same from the same inputs and weights, with custom ops of the domain `triune.ops`:
+
+| op | inputs | outputs |
+|---|---|---|
+| SwiGLU | gate and up, of one shape; or one, whose rows begin with gate and end with up | silu(gate) * up |
+| RotaryQKV | packed [T, (heads + 2 kv_heads) dim], cosines and sines [positions, dim / 2], cu_seqlens, past_seqlens | query |
+| | if there are: bias, query_norm and key_norm [dim]; attributes num_heads, kv_num_heads, epsilon | key, value |
+
+Both compute in float32, and round what they give.
 """
 
 from __future__ import annotations
@@ -30,6 +40,7 @@ from ...manifest import EngineManifest
 WEIGHTS = "weights.json"  # beside the graph: the initializers that lie outside it
 DTYPES = ("float16", "bfloat16")
 FUSED_SWITCH = "TRIUNE_FUSED_DECODE"  # in the environment: "off" leaves every step to the graph
+OPS_SWITCH = "TRIUNE_CUSTOM_OPS"  # likewise: "off" leaves a graph to ONNX Runtime's own ops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +50,7 @@ class CudaPlan:
     dtype: str  # what it computes in, one of DTYPES
     block_tokens: int  # tokens of a block of its caches
     decoder: dict[str, Any] = dataclasses.field(default_factory=dict)  # which weights a dense decoder's are; empty: it is none
+    custom_ops: str = ""  # the same graph with ops of Triune's own, beside the engine; empty: there is none
 
     def to_json(self) -> dict[str, Any]:
         """As a manifest holds it."""

@@ -7,6 +7,7 @@ are integers, of device memory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -35,6 +36,19 @@ class Launchable(Protocol):
         shared_bytes: int = 0,
         cooperative: bool = False,
     ) -> None: ...
+
+
+class CustomOps(Protocol):
+    """What a graph needs that has other ops than ONNX Runtime's: see `ops`."""
+
+    @property
+    def graph(self) -> str:
+        """Name of that graph's file."""
+        ...
+
+    def library(self) -> Path | None:
+        """The library that registers the ops; None: they cannot be had. Asked for once all else is ready."""
+        ...
 
 
 class StepShape(NamedTuple):

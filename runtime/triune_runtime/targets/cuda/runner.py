@@ -31,6 +31,7 @@ from .steps import Packed, StepTools
 from .tables import Tables
 
 LOG = logging.getLogger(__name__)
+_LATE = 4096  # tokens that warm-up puts before chunks; more, where these are few
 _LEAST_ROWS = 32  # of logits that a step has room for: of few sequences with drafts, or of prompts whose tokens are scored
 
 
@@ -72,7 +73,8 @@ class PagedRunner:
         self.depth = 1 if chooser is not None else 0
         self.chooses = chooser.chooses if chooser is not None else frozenset[str]()
         self._manifest, self._device, self._program, self._record = manifest, device, program, record
-        self._sizes = sizes = step_sizes(limits)
+        self._sizes, self._block_tokens = step_sizes(limits), plan.block_tokens
+        sizes = self._sizes
         self._tables = Tables(
             device, feeder, slots=limits.max_sequences, width=math.ceil(limits.max_length / plan.block_tokens)
         )
@@ -106,10 +108,13 @@ class PagedRunner:
         """See `Runner.warm_up`."""
         began = time.monotonic()
         self._device.check()  # the first call of a thread makes the device its own
-        tokens = self._sizes.tokens
+        tokens, most = self._sizes.tokens, self._sizes.sequences
         while tokens > 1:  # what libraries take for each thread and each size, they take now
             self._largest_step(tokens)
-            tokens //= 4
+            self._late_step([tokens])
+            count = min(most, tokens // 2)
+            self._late_step([tokens // count] * count)
+            tokens //= 2
         self._decodes.warm_up(record=self._record)
         free, total = self._device.memory()
         LOG.info(
@@ -149,6 +154,9 @@ class PagedRunner:
             else:
                 assert isinstance(order, CopyBlock), f"{order} is for memory in slots; this runner's lies in blocks"
                 self._pool.copy(order.source, order.target)
+        for item in work:
+            if item.slot not in self._tables.told:
+                self._tables.lend(item.slot, item.start, -(-(item.start + len(item.tokens)) // self._block_tokens))
         self._tables.flush()
         made, landings = self._results.empty(work), list[Landing]()
         for part in split(work, self._sizes):
@@ -184,5 +192,20 @@ class PagedRunner:
             made = min(length, rows)
             pieces.append(Piece(len(pieces), slot, 0, (0,) * length, 0, made, Want.NOTHING, False))
             left, rows = left - length, rows - made
+        self._packed.queue(pieces, None)
+        self._device.synchronize()
+
+    def _late_step(self, lengths: Sequence[int]) -> None:
+        """Run a step of chunks behind long texts, and a decode: attention then takes other ways, and memory for them."""
+        past = max(_LATE, _LATE * _LATE // sum(lengths))
+        slot, longest = self._tables.scratch_row, self._manifest.limits.max_length
+        chunks = [min(length, longest) for length in lengths]
+        if len(chunks) < self._sizes.sequences and sum(chunks) < self._sizes.tokens:
+            chunks.append(1)
+        starts = [min(past, longest - length) for length in chunks]
+        pieces = [
+            Piece(number, slot, start, (0,) * length, number, 1, Want.NOTHING, False)
+            for number, (start, length) in enumerate(zip(starts, chunks, strict=True))
+        ]
         self._packed.queue(pieces, None)
         self._device.synchronize()

@@ -18,7 +18,7 @@ from ...manifest import EngineManifest
 from ..device.device import SharedDevice
 from .device_values import TYPES, value_at
 from .plan import CudaPlan, StoredWeight, load_weights
-from .protocols import StepBuffers, StepShape
+from .protocols import CustomOps, StepBuffers, StepShape
 from .weights import load_weights_to
 
 LOG = logging.getLogger(__name__)
@@ -35,10 +35,13 @@ def has_provider() -> bool:
 class OrtProgram:
     """See `StepProgram`. All runs share one binding: a run reads it while it is queued, and a recording keeps addresses."""
 
-    def __init__(self, manifest: EngineManifest, folder: Path, device: SharedDevice, stream: int) -> None:
+    def __init__(
+        self, manifest: EngineManifest, folder: Path, device: SharedDevice, stream: int, ops: CustomOps | None = None
+    ) -> None:
         """
         Args:
             stream: of `device`, on which everything runs.
+            ops: of the engine's second graph, which is then the one to run, if it can be.
 
         Raises:
             ManifestError: the graph or its weights cannot be loaded, or are not what engine.json says.
@@ -55,19 +58,7 @@ class OrtProgram:
         named = {weight.name: value for weight, value in zip(weights, self._values, strict=True)}
         with contextlib.redirect_stdout(io.StringIO()) as said:  # what it cannot find it prints
             onnxruntime.preload_dlls()
-        self.replays = True
-        try:
-            self._session = _session(folder / manifest.engine, named, stream, records=True)
-        except Exception as error:  # onnxruntime raises many types
-            LOG.warning("ONNX Runtime would record no steps of this graph itself: %s", error)
-            self.replays = False
-            try:
-                self._session = _session(folder / manifest.engine, named, stream, records=False)
-            except Exception as worse:
-                raise ManifestError(
-                    f"ONNX Runtime {onnxruntime.__version__} cannot load {folder / manifest.engine}: {worse}",
-                    "build the engine again",
-                ) from worse
+        self._session, self.replays = self._load(manifest, folder, named, stream, ops)
         if PROVIDER not in self._session.get_providers():
             raise TriuneError(
                 f"ONNX Runtime's CUDA provider does not load: {' '.join(said.getvalue().split()) or 'it gives no reason'}",
@@ -113,6 +104,28 @@ class OrtProgram:
         del self._binding, self._session  # the values last: the session refers to them
         self._values = []
 
+    def _load(
+        self, manifest: EngineManifest, folder: Path, weights: Mapping[str, Any], stream: int, ops: CustomOps | None
+    ) -> tuple[onnxruntime.InferenceSession, bool]:
+        """The best session that there can be, and whether it records steps itself."""
+        forms: list[tuple[Path, Path | None]] = [(folder / manifest.engine, None)]
+        if ops is not None and (library := ops.library()) is not None:
+            forms.insert(0, (folder / ops.graph, library))
+        for path, library in forms:
+            try:
+                return _session(path, weights, stream, library, records=True), True
+            except Exception as error:  # onnxruntime raises many types
+                LOG.warning("ONNX Runtime would record no steps of %s itself: %s", path.name, error)
+            try:
+                return _session(path, weights, stream, library, records=False), False
+            except Exception as worse:
+                if library is None:
+                    raise ManifestError(
+                        f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {worse}", "build the engine again"
+                    ) from worse
+                LOG.warning("no custom ops, since ONNX Runtime cannot load %s: %s", path.name, worse)
+        raise AssertionError("the last form is loaded or refused")
+
     def _run_options(self, number: int) -> Any:
         if number not in self._options:
             options = self._options[number] = onnxruntime.RunOptions()
@@ -121,8 +134,12 @@ class OrtProgram:
         return self._options[number]
 
 
-def _session(path: Path, weights: Mapping[str, Any], stream: int, *, records: bool) -> onnxruntime.InferenceSession:
+def _session(
+    path: Path, weights: Mapping[str, Any], stream: int, library: Path | None, *, records: bool
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    if library is not None:
+        options.register_custom_ops_library(str(library))
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # the builder has chosen every op
     options.enable_mem_pattern = False  # shapes change from run to run
     options.log_severity_level = 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import TriuneError
 from ...runner import Table
 from ..device.device import SharedDevice
 from .protocols import Feeder
@@ -21,6 +22,9 @@ class Tables:
         self._rows: NDArray[np.int32] = np.zeros((slots + 1, width), np.int32)
         self._there = self._rows.copy()  # what the device has, or will have by what is queued
         self._dirty: dict[int, None] = {}  # slots, in the order of their changes
+        self.told = set[int]()  # slots that a table was told for
+        self._lent: dict[int, int] = {}  # of the others: how many blocks each has
+        self._unlent: list[int] = []
         self.address = device.allocate(self._rows.nbytes)
         self._staging = Staging(device, {"cells": (np.int32, _CELLS), "values": (np.int32, _CELLS)})
 
@@ -29,18 +33,36 @@ class Tables:
         return self._slots
 
     def begin(self, scratch: int) -> None:
-        """Let the last row be block `scratch`, and give each slot a stretch of its own of the blocks before it.
-
-        As far as they go: it is for whoever runs a few sequences and keeps no books.
-        """
-        for slot in range(min(self._slots, scratch // self.width)):
-            self._rows[slot] = np.arange(slot * self.width, (slot + 1) * self.width)
+        """Let the last row be block `scratch`, and lend the blocks before it to whoever keeps no books."""
+        self._unlent, self._lent = list(reversed(range(scratch))), {}
         self._rows[self._slots] = scratch
-        self._dirty |= dict.fromkeys(range(self._slots + 1))
+        self._dirty[self._slots] = None
+
+    def lend(self, slot: int, start: int, blocks: int) -> None:
+        """Let a slot that no table was told for have `blocks` blocks; from the beginning again where `start` is 0.
+
+        Raises:
+            TriuneError: there are not so many.
+        """
+        assert slot not in self.told, f"slot {slot} was told its blocks"
+        has = self._lent.get(slot, 0)
+        if not start:
+            self._unlent += self._rows[slot, blocks:has].tolist()
+            has = min(has, blocks)
+        if blocks - has > len(self._unlent):
+            raise TriuneError(
+                f"slot {slot} needs {blocks - has} further blocks of KV memory, and {len(self._unlent)} are left",
+                "free GPU memory (see nvidia-smi), or build with a smaller --max-length or --max-sequences",
+            )
+        for number in range(has, blocks):
+            self._rows[slot, number] = self._unlent.pop()
+        self._lent[slot] = max(has, blocks)
+        self._dirty[slot] = None
 
     def set(self, order: Table) -> None:
         """Carry out an order, at the next `flush`."""
         assert len(order.blocks) <= self.width, f"slot {order.slot} has {len(order.blocks)} blocks, at most {self.width}"
+        self.told.add(order.slot)
         self._rows[order.slot, : len(order.blocks)] = order.blocks
         self._dirty[order.slot] = None
 

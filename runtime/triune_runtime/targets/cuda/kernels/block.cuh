@@ -35,9 +35,11 @@ __shared__ Shared s;  // of the block; here, so that functions that are not inli
 
 struct Tokens { float* logits; u32 count; const u32* mask; };
 
+__device__ bool allowed(const Tokens& tokens, u32 id) { return !tokens.mask || tokens.mask[id / 32] >> (id % 32) & 1; }
+
 // Of the token with this logit: minus infinity where the mask has no bit.
 __device__ float masked(const Tokens& tokens, u32 id, float logit) {
-    return tokens.mask && !(tokens.mask[id / 32] >> (id % 32) & 1) ? -__int_as_float(0x7f800000) : logit;
+    return allowed(tokens, id) ? logit : -__int_as_float(0x7f800000);
 }
 
 // visit(id, logit) of every token once; many loads are under way at a time.

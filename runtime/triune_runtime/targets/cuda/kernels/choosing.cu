@@ -16,8 +16,9 @@ __device__ double uniform_number(u64 seed, u64 position) {
 __device__ bool no_number(float logit) { return !(logit < __int_as_float(0x7f800000)); }  // NaN, or infinity
 
 // Change the logits of the row's sites, in place; whether each was a number before.
-__device__ bool adjust(const Row& row, const Head& head, float* logits) {
+__device__ bool adjust(const Row& row, const Head& head, const Tokens& all) {
     bool numbers = true;
+    float* logits = all.logits;
     const Site* sites = head.sites;
     const int begins[3] = {row.biases, row.seen, row.bans}, ends[3] = {row.biases_end, row.seen_end, row.bans_end};
     for (u32 kind = 0; kind < 3; ++kind)
@@ -43,8 +44,10 @@ __device__ bool adjust(const Row& row, const Head& head, float* logits) {
         logits[sites[i].token] = score;
     }
     __syncthreads();
-    for (int i = row.bans + threadIdx.x; i < row.bans_end; i += blockDim.x)
-        logits[sites[i].token] = -__int_as_float(0x7f800000);
+    // Bans and the mask come last: what a token has grown to before, be it no number any more, does not count.
+    for (u32 kind = 0; kind < 3; ++kind)
+        for (int i = begins[kind] + threadIdx.x; i < ends[kind]; i += blockDim.x)
+            if (kind == 2 || !allowed(all, sites[i].token)) logits[sites[i].token] = -__int_as_float(0x7f800000);
     __syncthreads();
     return numbers;
 }
@@ -64,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(1024, 1) choose(
     const Row& row = rows[blockIdx.x];
     float* own = logits + (u64)blockIdx.x * vocabulary;
     Tokens all = {own, (u32)vocabulary, row.mask ? head->masks + (u64)(row.mask - 1) * mask_words : nullptr};
-    bool numbers = adjust(row, *head, own);
+    bool numbers = adjust(row, *head, all);
     for (u32 i = threadIdx.x; row.draws && i < COARSE; i += blockDim.x) s.coarse[i] = coarse[i];
 
     float best = -__int_as_float(0x7f800000);
