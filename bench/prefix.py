@@ -91,7 +91,7 @@ def nats_between(folder: Path, places: list[tuple[tuple[int, ...], int, int]]) -
         entries = []
         while loop.has_work:
             entries += [entry for event in loop.step() if isinstance(event.item, Chunk) for entry in event.item.logprobs]
-        known = dict(entries[0].best)
+        known = dict(entries[0].top)
         found.append(abs(known[one] - known[other]) if one in known and other in known else float("inf"))
     loop.close()
     return found

@@ -29,7 +29,9 @@ Running = dict[tuple[str, str], "Future[subprocess.CompletedProcess[str]]"]
 
 
 def tried(shape: str, precision: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(str(ROOT / part) for part in ("builder", "runtime", "tests", "."))
+    path = os.pathsep.join(
+        [os.environ.get("PYTHONPATH", ""), *(str(ROOT / part) for part in ("builder", "runtime", "tests", "."))]
+    )
     command = [sys.executable, "-m", "support.full_size_trial", shape, precision, str(folder)]
     try:
         return subprocess.run(

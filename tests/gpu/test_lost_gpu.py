@@ -23,7 +23,9 @@ def test_a_gpu_that_is_lost_answers_everyone_and_ends_the_process(tmp_path: Path
     machine = this_machine()
     if not machine.gpus:
         pytest.skip(f"no supported GPU: {machine.no_gpu}")
-    path = os.pathsep.join(str(ROOT / part) for part in ("builder", "runtime", "tests", "."))
+    path = os.pathsep.join(
+        [os.environ.get("PYTHONPATH", ""), *(str(ROOT / part) for part in ("builder", "runtime", "tests", "."))]
+    )
     done = subprocess.run(
         [sys.executable, "-m", "support.lost_gpu_trial", str(tmp_path)], env=os.environ | {"PYTHONPATH": path}, cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=90,
