@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NEEDED = (
     "Makefile", "pyproject.toml", "requirements/triune_setup", "server/triune_server/__init__.py",
-    "server/triune_server/binaries.py", "server/triune_server/errors.py", "runtime/triune_runtime/__init__.py",
-    "runtime/triune_runtime/errors.py",
+    "server/triune_server/binaries.py", "server/triune_server/errors.py", "server/triune_server/stub_python.py",
+    "runtime/triune_runtime/__init__.py", "runtime/triune_runtime/errors.py",
 )  # fmt: skip
 LIST = "requirements/clients/tiny.txt"
 TARGET = ".venvs/client-tiny/installed"
