@@ -16,8 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +26,7 @@ from r1_nano.problems import held_out
 from r1_nano.recipe import Recipe
 from r1_nano.scoring import is_right
 from r1_nano.tokenizer import END_THINK, prompt_text
+from support.attempts import Attempts
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Chunk, Request, SamplingParams, join
 from triune_runtime.runner import Runner, Table, Work
@@ -135,16 +134,7 @@ def sums(folder: Path) -> None:
 def main() -> None:
     faulthandler.dump_traceback_later(LIMIT_S, exit=True)
     logging.basicConfig(level=logging.INFO, format="        %(message)s")
-    failures: list[str] = []
-
-    def attempt(what: str, do: Callable[[], None]) -> None:
-        try:
-            do()
-        except Exception as error:  # the next may be right
-            failures.append(f"{what}: {error!s:.200}")
-            say(f"FAILED: {what}")
-            traceback.print_exc()
-
+    attempt = Attempts(say)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         attempt("r1-nano", lambda: sums(build(NANO, "bf16", folder / "nano")))
@@ -156,8 +146,8 @@ def main() -> None:
 
             attempt(f"{shape}, {precision}", one)
     faulthandler.cancel_dump_traceback_later()
-    say("\n".join(["failures:", *failures]) if failures else "all right")
-    sys.exit(bool(failures))
+    say("\n".join(["failures:", *attempt.failures]) if attempt.failures else "all right")
+    sys.exit(bool(attempt.failures))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import random
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 
 from fakes.cuda_graphs import lowered, tiny
+from support.attempts import Attempts
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.runner import Table, Work
 from triune_runtime.targets.cuda.loading import cuda_runner
@@ -232,16 +232,7 @@ def logits_of(manifest: EngineManifest, folder: Path, switch: str, is_timed: boo
 def main() -> None:
     faulthandler.dump_traceback_later(LIMIT_S, exit=True)
     logging.basicConfig(level=logging.INFO, format="        %(message)s")
-    failures: list[str] = []
-
-    def attempt(what: str, do: Callable[[], None]) -> None:
-        try:
-            do()
-        except Exception as error:  # the next may be right
-            failures.append(f"{what}: {error!s:.200}")
-            say(f"FAILED: {what}")
-            traceback.print_exc()
-
+    attempt = Attempts(say)
     torch.zeros(1, device="cuda")
     device = CudaDevice()
     say(torch.cuda.get_device_name())
@@ -257,8 +248,8 @@ def main() -> None:
             folder.mkdir()
             attempt(f"engine {row[:2]}", lambda row=row, folder=folder: engine(*row, folder))
     faulthandler.cancel_dump_traceback_later()
-    say("\n".join(["failures:", *failures]) if failures else "all right")
-    sys.exit(bool(failures))
+    say("\n".join(["failures:", *attempt.failures]) if attempt.failures else "all right")
+    sys.exit(bool(attempt.failures))
 
 
 if __name__ == "__main__":
