@@ -29,9 +29,9 @@ from .results import Landed, Results
 from .staging import Landing
 from .steps import Packed, StepTools
 from .tables import Tables
+from .warming import WarmStep, largest_step, warm_steps
 
 LOG = logging.getLogger(__name__)
-_LATE = 4096  # tokens that warm-up puts before chunks; more, where these are few
 _LEAST_ROWS = 32  # of logits that a step has room for: of few sequences with drafts, or of prompts whose tokens are scored
 
 
@@ -95,7 +95,7 @@ class PagedRunner:
         self._results = Results(device, rows=sizes.rows, vocab_size=self.vocab_size, chooses=chooser is not None)
         self._use(BlockPool(device, manifest.cache, plan.block_tokens, 0))
         try:
-            self._largest_step()
+            self._run_scratch(largest_step(sizes, limits.max_length))
         except TriuneError as error:
             raise TriuneError(
                 f"a step of {sizes.tokens:,} tokens of {sizes.sequences} sequences cannot be run: {error}",
@@ -108,15 +108,10 @@ class PagedRunner:
         """See `Runner.warm_up`."""
         began = time.monotonic()
         self._device.check()  # the first call of a thread makes the device its own
-        tokens, most = self._sizes.tokens, self._sizes.sequences
-        while tokens > 1:  # what libraries take for each thread and each size, they take now
-            self._largest_step(tokens)
-            self._late_step([tokens])
-            count = min(most, tokens // 2)
-            self._late_step([tokens // count] * count)
-            tokens //= 2
+        for step in warm_steps(self._sizes, self._manifest.limits.max_length):
+            self._run_scratch(step)
         self._decodes.warm_up(record=self._record)
-        free, total = self._device.memory()
+        free, total = self.memory()
         LOG.info(
             "warmed up in %.1f s; %.1f of %.1f GB of GPU memory are free", time.monotonic() - began, free / 1e9, total / 1e9
         )
@@ -140,6 +135,10 @@ class PagedRunner:
     def run(self, work: Sequence[Work]) -> NDArray[np.float32]:
         """See `Runner.run`."""
         return self.run_rows(work).logits
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of the device that nobody holds, and bytes in all."""
+        return self._device.memory()
 
     def close(self) -> None:
         """See `Runner.close`."""
@@ -182,30 +181,13 @@ class PagedRunner:
         self._tables.begin(pool.scratch)
         self._tables.flush()
 
-    def _largest_step(self, tokens: int | None = None) -> None:
-        """Run a step of as many tokens, sequences as long as they may be, in the scratch block."""
-        longest, slot = self._manifest.limits.max_length, self._tables.scratch_row
-        left = min(tokens or self._sizes.tokens, longest * self._sizes.sequences)
-        pieces, rows = list[Piece](), self._sizes.rows
-        while left:
-            length = min(left, longest)
-            made = min(length, rows)
-            pieces.append(Piece(len(pieces), slot, 0, (0,) * length, 0, made, Want.NOTHING, False))
-            left, rows = left - length, rows - made
-        self._packed.queue(pieces, None)
-        self._device.synchronize()
-
-    def _late_step(self, lengths: Sequence[int]) -> None:
-        """Run a step of chunks behind long texts, and a decode: attention then takes other ways, and memory for them."""
-        past = max(_LATE, _LATE * _LATE // sum(lengths))
-        slot, longest = self._tables.scratch_row, self._manifest.limits.max_length
-        chunks = [min(length, longest) for length in lengths]
-        if len(chunks) < self._sizes.sequences and sum(chunks) < self._sizes.tokens:
-            chunks.append(1)
-        starts = [min(past, longest - length) for length in chunks]
-        pieces = [
-            Piece(number, slot, start, (0,) * length, number, 1, Want.NOTHING, False)
-            for number, (start, length) in enumerate(zip(starts, chunks, strict=True))
-        ]
+    def _run_scratch(self, step: WarmStep) -> None:
+        """Run it in the scratch block, and wait until it is done."""
+        slot, longest, left, pieces = self._tables.scratch_row, self._manifest.limits.max_length, step.rows, list[Piece]()
+        for number, chunk in enumerate(step.chunks):
+            rows = min(chunk, left)
+            start = min(step.past, longest - chunk)
+            pieces.append(Piece(number, slot, start, (0,) * chunk, step.rows - left, rows, Want.NOTHING, False))
+            left -= rows
         self._packed.queue(pieces, None)
         self._device.synchronize()
