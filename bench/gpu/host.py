@@ -160,7 +160,10 @@ class Profiled:
         ):  # fmt: skip
             self.parts.time(owner, method, part)
         runner: Any = steps.runner
-        for owner, method, part in ((runner, "_queue", "queue"), (runner._results, "fetch", "queue copies back")):
+        for owner, method, part in (
+            (runner._decodes, "queue", "queue"), (runner._packed, "queue", "queue"),
+            (runner._results, "fetch_batch", "queue copies back"), (runner._results, "fetch", "queue copies back"),
+        ):  # fmt: skip
             self.parts.time(owner, method, part)
         launch = self.parts.timed(runner.launch, "split into parts")
 
