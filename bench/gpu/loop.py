@@ -15,7 +15,7 @@ from typing import Any
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Chunk, Request, SamplingParams
 from triune_runtime.runner import Runner
-from triune_runtime.starting import step_loop
+from triune_runtime.starting import keep_loaded, step_loop
 from triune_runtime.targets import make_runner
 from triune_runtime.text.vocabulary import TokenBytes
 
@@ -38,6 +38,7 @@ class Loop:
         self.steps = step_loop(manifest, runner, TokenBytes([b" a"] * manifest.vocab_size), prefix_caching=False)
         self.steps.start()
         self.start_s = {"load": loaded - began, "warm up": time.perf_counter() - loaded}
+        keep_loaded()  # as the server does
         self.manifest, self._rng, self._keys = manifest, random.Random(1234), 0
 
     def request(self, prompt: int, answer: int) -> Request:
