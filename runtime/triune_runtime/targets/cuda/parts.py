@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...runner import Want, Work
 
+_LOGITS = Want.LOGITS  # an enumeration's member is slow to find
 ALONG = 4  # so many decodes run along with prompts
 
 
@@ -69,24 +70,32 @@ def split(work: Sequence[Work], sizes: Sizes) -> Parts:
     """The parts of a launch."""
     if not work:
         return Parts([], [], 0, False)
-    slots, starts, tokens, drafts, wants, fed, scored = zip(*work, strict=True)
-    lengths = np.array([len(own) for own in tokens])
-    made = np.where(scored, lengths, np.array(drafts) + 1)
-    logits = np.array(scored) | (np.array(wants) == Want.LOGITS)
+    lengths = np.array([len(item.tokens) for item in work])
+    made = np.array([item.rows for item in work]) if lengths.max() > 1 else lengths
+    logits = np.array([item.wants is _LOGITS or item.scored for item in work])
     ends = made.cumsum()
     # A lone token of a prompt decodes too: a part as long as it has sequences is what attention takes for decodes.
     singles, others = np.flatnonzero(lengths == 1), np.flatnonzero(lengths != 1)
     if len(singles) <= ALONG and len(others):
         others, singles = np.concatenate((singles, others)), singles[:0]
-    batches = list[Batch]()
-    for at in range(0, len(singles), sizes.sequences):
-        items = singles[at : at + sizes.sequences]
-        own = np.array([tokens[item][0] for item in items.tolist()])
-        batches.append(Batch(
-            items, np.array(slots)[items], np.array(starts)[items], own, ends[items] - 1, np.array(fed)[items], logits[items]
-        ))  # fmt: skip
+    batches = [
+        _batch(singles[at : at + sizes.sequences], work, ends - 1, logits) for at in range(0, len(singles), sizes.sequences)
+    ]
     pieces = [piece for n in others.tolist() for piece in _pieces(n, work[n], int(ends[n] - made[n]), sizes)]
     return Parts(batches, list(_packed(pieces, sizes)), int(ends[-1]), bool(logits.any()))
+
+
+def _batch(items: NDArray[np.int64], work: Sequence[Work], rows: NDArray[np.int64], logits: NDArray[np.bool_]) -> Batch:
+    own = work if len(items) == len(work) else [work[item] for item in items.tolist()]
+    return Batch(
+        items,
+        np.array([item.slot for item in own]),
+        np.array([item.start for item in own]),
+        np.array([item.tokens[0] for item in own]),
+        rows[items],
+        np.array([item.fed for item in own]),
+        logits[items],
+    )
 
 
 def _pieces(number: int, item: Work, first: int, sizes: Sizes) -> Iterator[Piece]:
