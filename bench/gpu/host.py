@@ -180,7 +180,7 @@ class Profiled:
         for _ in range(sequences):
             loop.submit(self.loop.request(512, steps + 16))
         began, prompts = self.parts.clock(), 0
-        while loop.snapshot().decoding < sequences:
+        while len(loop.scheduler.decoding) < sequences:
             loop.step()
             prompts += 1
         prompt_s = (self.parts.clock() - began) / prompts
