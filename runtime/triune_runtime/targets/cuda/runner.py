@@ -21,7 +21,7 @@ from ...runner import CopyBlock, Flight, Order, Rows, Table, Want, Work
 from ...sampling.columns import Columns
 from ..device.device import SharedDevice
 from .decodes import Decodes
-from .parts import Part, Piece, Sizes, split
+from .parts import Piece, Sizes, split
 from .plan import CudaPlan
 from .pool import BlockPool, blocks_that_fit
 from .protocols import Chooser, Feeder, StepProgram
@@ -153,26 +153,25 @@ class PagedRunner:
             else:
                 assert isinstance(order, CopyBlock), f"{order} is for memory in slots; this runner's lies in blocks"
                 self._pool.copy(order.source, order.target)
+        if not self._tables.told.issuperset([item.slot for item in work]):
+            self._lend(work)
+        self._tables.flush()
+        parts = split(work, self._sizes)
+        made, landings = self._results.empty(parts.rows, logits=parts.logits), list[Landing]()
+        for batch in parts.batches:
+            self._decodes.queue(batch, _columns_of(batch.items, columns))
+            landings += self._results.fetch_batch(made, batch, self._chooser, self._logits)
+        for pieces in parts.packs:
+            items = np.array([piece.item for piece in pieces if piece.rows], np.int64)
+            rows = self._packed.queue(pieces, _columns_of(items, columns))
+            landings += self._results.fetch(made, pieces, rows, self._chooser, self._logits)
+        return Landed(made, landings)
+
+    def _lend(self, work: Sequence[Work]) -> None:
+        """Give blocks to slots that no table was told for."""
         for item in work:
             if item.slot not in self._tables.told:
                 self._tables.lend(item.slot, item.start, -(-(item.start + len(item.tokens)) // self._block_tokens))
-        self._tables.flush()
-        made, landings = self._results.empty(work), list[Landing]()
-        for part in split(work, self._sizes):
-            landings += self._queue(part, made, columns)
-        return Landed(made, landings)
-
-    def _queue(self, part: Part, made: Rows, columns: Columns | None) -> list[Landing]:
-        if columns is not None:
-            items = [piece.item for piece in part.pieces if part.decodes or piece.rows]
-            if items != list(range(len(columns))):
-                columns = columns.take(np.array(items, np.int64)) if items else None
-        if part.decodes:
-            self._decodes.queue(part.pieces, columns)
-            rows: Sequence[int] = range(len(part.pieces))
-        else:
-            rows = self._packed.queue(part.pieces, columns)
-        return self._results.fetch(made, part, rows, self._chooser, self._logits)
 
     def _use(self, pool: BlockPool) -> None:
         """Let the KV cache lie in `pool`."""
@@ -191,3 +190,10 @@ class PagedRunner:
             left -= rows
         self._packed.queue(pieces, None)
         self._device.synchronize()
+
+
+def _columns_of(items: NDArray[np.int64], columns: Columns | None) -> Columns | None:
+    """The columns of some items of a launch."""
+    if columns is None or np.array_equal(items, np.arange(len(columns))):
+        return columns
+    return columns.take(items) if len(items) else None
