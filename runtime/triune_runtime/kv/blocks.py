@@ -151,11 +151,13 @@ class BlockStore:
             name, block = holding.names[number], holding.blocks[number]
             if name not in self._found and block not in self._name_of:
                 self._found[name], self._name_of[block] = block, name
-            self._begins(holding, number, tokens[: (number + 1) * self._size])
+        for number in range(holding.settled, self._needed(length) if ends else full):
+            before = holding.names[number - 1] if number else None
+            rest = tokens[number * self._size : min((number + 1) * self._size, length)]
+            self._beginnings.add(holding.blocks[number], before, holding.salt, rest)
         holding.settled = full
         if ends:
             holding.prompt = 0
-            self._begins(holding, full, tokens[:length])
 
     def release(self, slot: int, *, keep: bool = True) -> None:
         """See `KvStore.release`."""
@@ -223,12 +225,6 @@ class BlockStore:
         if found is None or (not self._refs[found[0]] and not left):  # the source's own place is needed
             return _Known(blocks, needed, None, start)
         return _Known(blocks, needed, found[0], start + found[1])
-
-    def _begins(self, holding: _Holding, number: int, tokens: Sequence[int]) -> None:
-        """How the block of that number begins can be found, in a text that begins with `tokens`."""
-        if number < len(holding.blocks) and holding.salt is not None:
-            before = holding.names[number - 1] if number else None
-            self._beginnings.add(holding.blocks[number], before, holding.salt, tokens[number * self._size :])
 
     def _match(self, prompt: Sequence[int], salt: bytes | None) -> list[int]:
         """The blocks that hold the beginning of `prompt`, without its last token: that must be run."""

@@ -57,10 +57,10 @@ class Results:
 
     def fetch_batch(self, made: Rows, batch: Batch, chooser: Chooser | None, logits: int) -> list[Landing]:
         """Queue the copies of what decodes made: see `fetch`. What was chosen comes back of all."""
-        landings = []
+        landings, own = list[Landing](), np.arange(len(batch))
         if made.best is not None and chooser is not None:
-            landings.append(self._fetch_chosen(made.best, batch.rows, np.arange(len(batch)), chooser))
-        wanted = np.flatnonzero(batch.logits) if made.best is not None else np.arange(len(batch))
+            landings.append(self._fetch_chosen(made.best, batch.rows, own, chooser))
+        wanted = own[batch.logits] if made.best is not None else own
         return landings + self._fetch_rows(made, wanted, batch.rows[wanted], logits)
 
     def fetch(
