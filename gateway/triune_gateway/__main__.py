@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .access_log import JsonFormatter
 from .keys import KEYS_FILE_VARIABLE, KEYS_VARIABLE, read_keys
 from .settings import Settings
 
@@ -36,9 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    as_json = os.environ.get("TRIUNE_LOG_FORMAT") == "json"
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if as_json:
+        logging.getLogger().handlers[0].setFormatter(JsonFormatter())
     try:
         server = _server(settings)
+    except ImportError as missing:
+        print(f'error: tracing needs packages: {missing}\n\nhint: pip install "triune[tracing]"', file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"error: the access log cannot be written: {error}", file=sys.stderr)
         return 2
@@ -110,6 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--access-log", default=default.access_log, metavar="FILE",
         help="gets a JSON line for every request; -: the standard output (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--otlp", default=default.otlp, metavar="URL",
+        help="collector for traces by OTLP over HTTP, e.g. http://127.0.0.1:4318 (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--responses-file", default=default.responses_file, metavar="FILE",

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
@@ -28,6 +28,7 @@ from .intake import Intake
 from .metrics import Metrics
 from .sending import ClientLeft, EventSender, JsonResponse, error_response, while_connected
 from .shapes import AnswerShape
+from .tracing import passed_on
 from .usage import Counts
 
 LOG = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         access = self._access = access_log.of(scope)
+        self._trace = passed_on(scope)
         access.model, access.stream = self._shape.model, self._stream
         work = self._send_events(send) if self._stream else self._send_whole(scope, receive, send)
         try:
@@ -123,7 +125,7 @@ class Answer(Response):
         Raises:
             ApiError: a call failed; the others are cancelled.
         """
-        streams = [_open(self._client, call, self._request_id()) for call in self._calls]
+        streams = [self._open(call) for call in self._calls]
         if not self._calls[0].answers:
             on_chunk = _without_answers(on_chunk)
         firsts = accumulate((call.choices for call in self._calls), initial=0)
@@ -155,7 +157,10 @@ class Answer(Response):
                 if easier is None:
                     raise of_server(error, call.fields) from error
             call = easier
-            stream = _open(self._client, call, self._request_id())
+            stream = self._open(call)
+
+    def _open(self, call: Call) -> AsyncStream:
+        return _open(self._client, call, self._request_id(), self._trace)
 
     def _request_id(self) -> str:
         """A name for a call. The server ends answers by it, so two clients that send one id must not meet."""
@@ -181,8 +186,8 @@ def _without_answers(on_chunk: OnChunk) -> OnChunk:
     return take
 
 
-def _open(client: TextClient, call: Call, request_id: str) -> AsyncStream:
-    options: Any = call.options | {"request_id": request_id}
+def _open(client: TextClient, call: Call, request_id: str, headers: Mapping[str, str]) -> AsyncStream:
+    options: Any = call.options | {"request_id": request_id} | ({"headers": headers} if headers else {})
     try:
         return client.stream(call.prompt, **options) if call.messages is None else client.stream_chat(call.messages, **options)
     except (TypeError, ValueError) as error:  # what the schemas let through does not fit the server's tensors

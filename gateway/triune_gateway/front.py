@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,7 @@ from .intake import Intake, stopping
 from .metrics import LEFT, Metrics
 from .sending import error_response
 from .settings import Settings
+from .tracing import Tracer, pass_on, sent_headers
 
 GUARDED = ("/v1/", "/tokenize", "/detokenize")
 
@@ -58,6 +60,7 @@ class Front:
         metrics: Metrics,
         log: AccessLog,
         intake: Intake,
+        tracer: Tracer | None,
         endpoints: Sequence[str],
     ) -> None:
         """
@@ -68,7 +71,7 @@ class Front:
         self._app, self._settings, self._metrics = app, settings, metrics
         self._endpoints = sorted(endpoints, key=len, reverse=True)  # the longest that fits counts
         self._keys = Keys(settings.api_keys)
-        self._intake = intake
+        self._intake, self._tracer = intake, tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -89,18 +92,26 @@ class Front:
             await self._app(scope, receive, watched)
             return
         self._intake.open += 1
+        sent = sent_headers(scope)
         try:
-            if (refusal := self._refusal(scope)) is not None:
-                await error_response(refusal, scope["path"])(scope, receive, watched)
-            else:
-                await self._app(scope, _limited(receive, self._settings.max_body_bytes), watched)
+            with self._tracer.span(access, sent) if self._tracer is not None else nullcontext(sent) as headers:
+                pass_on(scope, headers)
+                try:
+                    await self._serve(scope, receive, watched)
+                finally:
+                    access.status = LEFT if scope.get("triune.left") else access.status
         finally:
             self._intake.open -= 1
             access.seconds = time.monotonic() - began
-            self._count(access, left=bool(scope.get("triune.left")))
+            self._count(access)
 
-    def _count(self, access: Access, *, left: bool) -> None:
-        access.status = LEFT if left else access.status
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (refusal := self._refusal(scope)) is not None:
+            await error_response(refusal, scope["path"])(scope, receive, send)
+        else:
+            await self._app(scope, _limited(receive, self._settings.max_body_bytes), send)
+
+    def _count(self, access: Access) -> None:
         endpoint = next((known for known in self._endpoints if access.path.startswith(known)), "other")
         self._metrics.request(endpoint, access.status, access.seconds)
         self._log.write(access)

@@ -21,6 +21,7 @@ from .responses.store import Store
 from .routes import Routes
 from .settings import Settings
 from .shapes import AnswerShape
+from .tracing import Tracer
 from .trial import Trial
 
 _PATIENCE_S = 2.0  # for what an answer can do without
@@ -38,6 +39,7 @@ class Serving:
         self.routes = Routes(settings)
         self.intake = Intake(settings.draining_file)
         self.trial = Trial()
+        self.tracer = None if settings.otlp is None else Tracer(settings.otlp)
         self.responses = Store(
             most=settings.max_responses, most_bytes=settings.max_responses_bytes, file=settings.responses_file
         )

@@ -39,6 +39,7 @@ class Settings:
     max_responses: int = 1000
     max_responses_bytes: int = 64_000_000
     responses_file: str = ":memory:"
+    otlp: str | None = None  # a collector for traces
     allowed_origins: tuple[str, ...] = ()  # of web pages elsewhere (CORS); "*" for all
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ import typer
 from triune_runtime.command_line import errors_told
 from triune_runtime.manifest import EngineManifest
 
+from . import logs as own_log
 from .background import look, stop_running
 from .binaries import find_binaries
 from .configuration import configured
@@ -59,8 +59,7 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
         values: Values, settings: Annotated[str, typer.Option(hidden=True, help="What else was chosen, as JSON.")] = "{}"
     ) -> None:
         """Serve in the foreground until ctrl-C; a server that dies is started again."""
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        own_log.configure(values["log_format"])
         with files_told():
             options = Start(each=(values,), builder=None).prepare()
             folder = values["run_folder"]

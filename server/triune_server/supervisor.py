@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from .mounting import mounted
 from .options import ServerOptions
 from .state import RunningServer, forget, log_file
 from .stopping import StopRequest
+from .surroundings import Surroundings
 from .view import ENGINE_FOLDER, View, name_for
 
 LOG = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class Supervisor:
         self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
         self._stopping, self._hurrying = StopRequest(), StopRequest()
         self._drain = Drain(folder)
+        log = os.dup(sys.stdout.fileno()) if options.log_format == "json" else None
+        self._around = Surroundings(draining=self._drain.file, log=log)
         self._restarted: list[float] = []
         self._served = False  # whether it has ever been ready
         self._gateway: Gateway | None = None  # of the OpenAI-compatible API, where it is asked for
@@ -110,10 +114,10 @@ class Supervisor:
 
     def _start_gateway(self) -> None:
         if self._options.openai_port:
-            self._gateway = Gateway(self._options, log_file(self._folder), self._view.list, self._drain.file)
+            self._gateway = Gateway(self._options, log_file(self._folder), self._view.list, self._around)
 
     def _serve_once(self, places: tuple[Binaries, ServerOptions], on_ready: Callable[[], None]) -> None:
-        server = Server(*places, log_file(self._folder), self._view.is_served, self._drain.file)
+        server = Server(*places, log_file(self._folder), self._view.is_served, self._around)
         try:
             try:
                 server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)

@@ -29,8 +29,11 @@ from ..worker import Worker
 from .acknowledgements import AcknowledgementReceiver
 from .draining import Draining
 from .metrics_bridge import MetricFamilies, MetricsBridge
+from .records import Record, Recorder
+from .request_log import RequestLog
 from .responses import Reply, Responses
 from .sequence_tensors import chunk_arrays
+from .tracing import Tracer
 
 LOG = logging.getLogger(__name__)
 Group = list[tuple[Request, Sink]]
@@ -72,7 +75,11 @@ class GenerationService:
         self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._keys = itertools.count(1)
-        self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge, engine=folder)
+        self._tracer = Tracer.of_environment(manifest.model)
+        log = RequestLog.of_environment(manifest.model, self._token_bytes)
+        listeners = [log.write] if log else [], [self._tracer.send] if self._tracer else []
+        self._recorder = Recorder(*listeners) if any(listeners) else None
+        self._acknowledgements = AcknowledgementReceiver(self._acknowledge, engine=folder)
         self._metrics = MetricsBridge(generator.metrics, families, manifest.model)
         self._draining = draining or Draining()
         self._closed = threading.Event()
@@ -108,6 +115,26 @@ class GenerationService:
         if rows[0].cancel:
             self._cancel(request_id, reply)
             return
+        if self._recorder is None:
+            self._answer(input_ids, rows, request_id, timeout_us, left, reply, None)
+            return
+        record = self._recorder.begin(request_id, rows[0], tuple(input_ids.tolist()))
+        try:
+            self._answer(input_ids, rows, request_id, timeout_us, left, self._recorder.reply(record, reply), record)
+        except TriuneError as error:
+            self._recorder.end(record, error)
+            raise
+
+    def _answer(
+        self,
+        input_ids: NDArray[np.int32],
+        rows: Sequence[Options],
+        request_id: str,
+        timeout_us: int,
+        left: Callable[[], bool],
+        reply: Reply,
+        record: Record | None,
+    ) -> None:
         if self._draining.begun:
             raise Overloaded("the server is stopping", "send it again, to another server or later", code="stopping")
         responses = Responses(self._token_bytes, reply, self._worker.abort)
@@ -115,8 +142,10 @@ class GenerationService:
         for row, (prompt, options) in enumerate(zip(_split(input_ids, rows), rows, strict=True)):
             requests = self._requests(prompt, options, request_id, timeout_us)
             watches = [self._watch(request.key, left) for request in requests]
-            sinks = responses.expect(requests, options, row, watches)
-            groups.append(list(zip(requests, sinks, strict=True)))
+            group = list(zip(requests, responses.expect(requests, options, row, watches), strict=True))
+            if self._recorder is not None and record is not None:
+                group = [(request, self._recorder.sink(record, request, options, sink)) for request, sink in group]
+            groups.append(group)
         for group in groups:
             try:
                 self._submit(group, responses)
@@ -137,7 +166,7 @@ class GenerationService:
             thinking_open=options.thinking_open,
             separate_reasoning=bool(options.separate_reasoning) and self._thinks,
             continues=bool(options.echo),
-            timed=options.timed,
+            timed=options.timed or self._recorder is not None,
             cache_salt=options.cache_salt,
         )
         seeds = (derived_seed(options.params.seed, index) for index in range(1, options.best_of))
@@ -153,9 +182,20 @@ class GenerationService:
         self._worker.close()
         self._acknowledgements.close()
         self._metrics.close()
+        if self._recorder is not None:
+            self._recorder.sweep(0.0)
+        if self._tracer is not None:
+            self._tracer.close()
+
+    def _acknowledge(self, key: int, *, cancelled: bool) -> None:
+        self._worker.acknowledge(key, cancelled=cancelled)
+        if self._recorder is not None:
+            self._recorder.acknowledged(key)
 
     def _watch_worker(self) -> None:
         while not self._closed.wait(_WATCH_S):
+            if self._recorder is not None:
+                self._recorder.sweep()
             if self._draining.begun and time.time() >= self._draining.ends_at:
                 LOG.warning("the server is stopping: what is left is ended")
                 self._worker.close()
