@@ -3,7 +3,7 @@
 # whatever is in it; what is not, `triune` looks up in triune.toml or has a default for. So nothing is computed here.
 SETTINGS := MODEL MODELS NAME TARGET PRECISION COMPUTE_CAPABILITY WEIGHT_STREAMING MAX_SEQUENCES MAX_LENGTH PREFILL_CHUNK BUILD_DIR VERIFY \
             SPECULATION REPOSITORY HOST HTTP_PORT GRPC_PORT METRICS_PORT OPENAI_PORT API_KEY_FILE CORS ACCESS_LOG \
-            RESPONSES_FILE PREFIX_CACHING RUN_FOLDER CONFIG
+            RESPONSES_FILE DRAIN_S LOG_FORMAT LOG_TEXT OTLP TRITON_SPANS PREFIX_CACHING RUN_FOLDER CONFIG
 ifneq ($(filter environment%,$(origin HOST)),)
 HOST := # shells and compilers set it for themselves
 endif
@@ -37,7 +37,7 @@ QUOTED     = '$(subst ','\'',$(value $1))'
 TRIUNE     = $(foreach name,$(SETTINGS),$(if $(value $(name)),TRIUNE_$(name)=$(call QUOTED,$(name)))) $(BIN)/python -m triune_server.entry
 NEED_MORE  := tensorrt # targets with packages of their own: requirements/NAME.txt
 RUN_WITH   := $(if $(wildcard /dev/nvidiactl),cuda) # targets that are built without, and run with more: where an NVIDIA GPU is
-INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE) $(RUN_WITH)))
+INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE) $(RUN_WITH)) $(if $(OTLP),tracing))
 INSTALLED  += $(if $(filter $(TARGET),$(RUN_WITH)),.kernels)
 SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
@@ -56,7 +56,7 @@ install: .venv/installed ## set up .venv: builder, runtime, server, clients
 .venv/installed: FORCE
 	@$(SET_UP) .venv base
 
-$(NEED_MORE:%=.venv/installed-%) .venv/installed-cuda: .venv/installed-%: FORCE
+$(NEED_MORE:%=.venv/installed-%) .venv/installed-cuda .venv/installed-tracing: .venv/installed-%: FORCE
 	@$(SET_UP) .venv base $*
 
 .venv/installed-test: FORCE

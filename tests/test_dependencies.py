@@ -25,10 +25,10 @@ LOAD = "load/pyproject.toml"
 # project's file -> its extras, and its packages with the extras that each may import from besides the base
 PROJECTS: dict[str, dict[str, tuple[str, ...]]] = {
     TRIUNE: {
-        "runtime/triune_runtime": ("server", "cpu", "cuda", "tensorrt"),
+        "runtime/triune_runtime": ("server", "cpu", "cuda", "tensorrt", "tracing"),
         "builder/triune_builder": ("builder", "cpu", "tensorrt"),
         "server/triune_server": ("server", "gateway", "load"),
-        "gateway/triune_gateway": ("gateway",),
+        "gateway/triune_gateway": ("gateway", "tracing"),
     },
     CLIENT: {"clients/triune_client": ("chat", "grpc")},
     LOAD: {"load/triune_load": ("grpc",)},
@@ -126,7 +126,7 @@ def test_an_extra_is_named_for_every_command_that_needs_one() -> None:
     assert set(extras.EXTRAS.values()) <= groups.keys()
 
 
-@pytest.mark.parametrize("name", ["base", "cuda", "cuda-libraries", "server", "tensorrt", "test"])
+@pytest.mark.parametrize("name", ["base", "cuda", "cuda-libraries", "server", "tensorrt", "test", "tracing"])
 def test_every_locked_package_has_its_version_and_hashes(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
     packages = re.split(r"\n(?=\S)", text.strip())
@@ -138,7 +138,7 @@ def test_every_locked_package_has_its_version_and_hashes(name: str) -> None:
 
 def test_the_lists_hold_what_the_projects_declare() -> None:
     needed = {name for file in PROJECTS for names in read(file)[1].values() for name in names} - {read(f)[0] for f in PROJECTS}
-    locked = listed("base.txt") | listed("tensorrt.txt") | listed("torch.txt")
+    locked = listed("base.txt") | listed("tensorrt.txt") | listed("torch.txt") | listed("tracing.txt")
     assert needed <= locked, "run `make lock`"
 
 

@@ -20,6 +20,7 @@ from .building import Building
 from .cli import SERVER, commands, config_option, files_told, for_models
 from .configuration import configured
 from .errors import ServerError
+from .health import main as check_health
 from .settings import ENVIRONMENT, Values, with_settings
 from .state import RunningServer, find_running
 
@@ -115,6 +116,12 @@ def _chat(context: typer.Context, values: Values) -> None:
 
 
 app.command("chat", context_settings=_ARGUMENTS)(with_settings(_chat, _RUN_FOLDER, _CONFIG))
+
+
+@app.command(add_help_option=False, context_settings=_ARGUMENTS)
+def health(context: typer.Context) -> None:
+    """Whether the server lives, can generate, or does: exit code 0 or 1; `triune health --help` lists the options."""
+    raise typer.Exit(check_health(context.args))
 
 
 @app.command(add_help_option=False, context_settings=_ARGUMENTS)

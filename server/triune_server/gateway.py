@@ -19,18 +19,23 @@ from triune_runtime.manifest import EngineManifest
 from .errors import ServerError
 from .launcher import end_with_parent
 from .options import ServerOptions
+from .surroundings import NOTHING, Surroundings
+
+_DRAIN_S = 2  # for what it is still sending when the server behind has ended all
 
 
-def gateway_command(options: ServerOptions, models_file: Path | None = None) -> list[str]:
+def gateway_command(options: ServerOptions, models_file: Path | None = None, around: Surroundings = NOTHING) -> list[str]:
     """Its command line. API keys come by a file or the environment, where other users cannot read them."""
     alias = EngineManifest.load(options.repository / "generate" / "1").model
     return [
         sys.executable, "-m", "triune_gateway", f"--host={options.host}", f"--port={options.openai_port}",
         f"--grpc-url={options.grpc_url}", f"--alias={alias}", *([f"--alias={options.name}"] if options.name else []),
         *([f"--models-file={models_file}"] if models_file else []),
+        *([f"--draining-file={around.draining}", f"--drain-s={_DRAIN_S}"] if around.draining else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
         *(f"--allow-origin={page}" for page in options.cors),
-        *([f"--access-log={options.access_log}"] if options.access_log else []),
+        *([f"--access-log={log}"] if (log := options.access_log or ("-" if options.log_format == "json" else None)) else []),
+        *([f"--otlp={options.otlp}"] if options.otlp else []),
         *([f"--responses-file={options.responses_file}"] if options.responses_file else []),
     ]  # fmt: skip
 
@@ -38,7 +43,9 @@ def gateway_command(options: ServerOptions, models_file: Path | None = None) -> 
 class Gateway:
     """A running gateway. It outlives restarts of the server behind it: its clients are told to try again meanwhile."""
 
-    def __init__(self, options: ServerOptions, log: Path, models_file: Path | None = None) -> None:
+    def __init__(
+        self, options: ServerOptions, log: Path, models_file: Path | None = None, around: Surroundings = NOTHING
+    ) -> None:
         """Start it; its output goes to the end of `log`.
 
         Args:
@@ -49,8 +56,9 @@ class Gateway:
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self.process = psutil.Popen(
-                gateway_command(options, models_file),
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                gateway_command(options, models_file, around),
+                env=os.environ | {"PYTHONUNBUFFERED": "1", **around.environment(options)},
+                pass_fds=around.descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
