@@ -15,7 +15,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 UV = "uv==0.13.9"
 PYTHONS = ("3.11", "3.12")  # the oldest first: its versions must do for the others
-APART = ("cuda-libraries", "server")  # installed into folders of their own, without what they need: that is in base.txt
+# Locked without what they need, which is in base.txt: the first two are installed into folders of their own.
+APART = ("cuda-libraries", "server", "container")
 OURS = ("r1-nano", "triune", "triune-client", "triune-load")
 
 
