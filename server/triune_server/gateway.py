@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -23,16 +23,33 @@ from .options import ServerOptions
 
 def gateway_command(options: ServerOptions, models_file: Path | None = None) -> list[str]:
     """Its command line. API keys come by a file or the environment, where other users cannot read them."""
-    alias = EngineManifest.load(options.repository / "generate" / "1").model
+    aliases = [*_engines(options.repository), *([options.name] if options.name else [])]
     return [
         sys.executable, "-m", "triune_gateway", f"--host={options.host}", f"--port={options.openai_port}",
-        f"--grpc-url={options.grpc_url}", f"--alias={alias}", *([f"--alias={options.name}"] if options.name else []),
+        f"--grpc-url={options.grpc_url}", *(f"--alias={alias}" for alias in aliases),
         *([f"--models-file={models_file}"] if models_file else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
         *(f"--allow-origin={page}" for page in options.cors),
         *([f"--access-log={options.access_log}"] if options.access_log else []),
         *([f"--responses-file={options.responses_file}"] if options.responses_file else []),
     ]  # fmt: skip
+
+
+def gateway_alone(options: ServerOptions, grpc_url: str, more: Sequence[str]) -> list[str]:
+    """The command line of one without a server beside it.
+
+    Args:
+        options: how it listens; the repository, which need not be there, has a name for the model.
+        grpc_url: of the server behind, as HOST:PORT.
+        more: arguments of its own, see `python -m triune_gateway --help`.
+    """
+    return [*gateway_command(options), f"--grpc-url={grpc_url}", *more]  # what is said last counts
+
+
+def _engines(repository: Path) -> list[str]:
+    """What the engine of a repository is called, if it is there."""
+    folder = repository / "generate" / "1"
+    return [EngineManifest.load(folder).model] if folder.is_dir() else []
 
 
 class Gateway:
