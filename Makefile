@@ -3,7 +3,7 @@
 # whatever is in it; what is not, `triune` looks up in triune.toml or has a default for. So nothing is computed here.
 SETTINGS := MODEL MODELS NAME TARGET PRECISION COMPUTE_CAPABILITY WEIGHT_STREAMING MAX_SEQUENCES MAX_LENGTH PREFILL_CHUNK BUILD_DIR VERIFY \
             SPECULATION REPOSITORY HOST HTTP_PORT GRPC_PORT METRICS_PORT OPENAI_PORT API_KEY_FILE CORS ACCESS_LOG \
-            RESPONSES_FILE PREFIX_CACHING RUN_FOLDER CONFIG
+            RESPONSES_FILE DRAIN_S PREFIX_CACHING RUN_FOLDER CONFIG
 ifneq ($(filter environment%,$(origin HOST)),)
 HOST := # shells and compilers set it for themselves
 endif

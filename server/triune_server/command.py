@@ -22,6 +22,7 @@ from .cli import SERVER, commands, config_option, files_told, for_models
 from .configuration import configured
 from .errors import ServerError
 from .gateway import gateway_alone
+from .health import main as check_health
 from .options import ServerOptions
 from .settings import ENVIRONMENT, Values, with_settings
 from .state import RunningServer, find_running
@@ -32,7 +33,7 @@ _CONFIG = config_option(SETTINGS)
 _RUN_FOLDER = {"run_folder": SERVER["run_folder"]}
 _GATEWAY = {
     name: SERVER[name]
-    for name in ("repository", "name", "host", "openai_port", "api_key_file", "cors", "access_log", "responses_file")
+    for name in ("repository", "name", "host", "openai_port", "api_key_file", "cors", "access_log", "responses_file", "drain_s")
 }
 _NAMING = ("model", "target", "build_dir")  # which repository
 _ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # another command's, passed on
@@ -138,6 +139,12 @@ def _gateway(
 
 
 app.command("gateway", context_settings=_ARGUMENTS)(with_settings(_gateway, _GATEWAY, _CONFIG))
+
+
+@app.command(add_help_option=False, context_settings=_ARGUMENTS)
+def health(context: typer.Context) -> None:
+    """Whether the server lives, can generate, or does: exit code 0 or 1; `triune health --help` lists the options."""
+    raise typer.Exit(check_health(context.args))
 
 
 @app.command(add_help_option=False, context_settings=_ARGUMENTS)
