@@ -45,7 +45,7 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config lint format test test-slow test-clients test-gpu \
+.PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config lint format test test-slow test-clients test-containers test-gpu \
         test-page fuzz bench contracts load load-test lock clean FORCE
 
 help: ## list the verbs
@@ -152,6 +152,12 @@ CLIENTS := tritonclient kserve openai openai-agents pydantic-ai instructor anthr
 
 test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIENTS:%=.venvs/client-%/installed) .venvs/client-javascript/installed ## the real clients, each in an environment of its own
 	@TRIUNE_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients_real -rs
+
+.venvs/containers/installed: FORCE
+	@$(SET_UP) $(@D) containers
+
+test-containers: .venv/installed-test engine .venvs/containers/installed ## both images on stand-in bases, the compose stack; needs Docker 25, or root on Debian
+	@TRIUNE_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers -rs
 
 test-gpu: .venv/installed-test ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu -rs

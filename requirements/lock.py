@@ -17,7 +17,7 @@ UV = "uv==0.13.9"
 PYTHONS = ("3.11", "3.12")  # the oldest first: its versions must do for the others
 # Locked without what they need, which is in base.txt: the first two are installed into folders of their own.
 APART = ("cuda-libraries", "server", "container")
-ALONE = ("sbom", "wheels")  # in environments of their own
+ALONE = ("containers", "sbom", "wheels")  # in environments of their own
 OURS = ("r1-nano", "triune", "triune-client", "triune-load")
 
 
