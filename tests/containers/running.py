@@ -11,6 +11,7 @@ import httpx
 
 from containers.engine import run
 from support.real_server import free_port
+from triune_client import TriuneError
 
 STRICT = (
     "--read-only", "--user=1000:1000", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pull=never",
@@ -51,7 +52,7 @@ def wait_until(what: Callable[[], bool], timeout_s: float = 60) -> None:
         try:
             if what():
                 return
-        except httpx.HTTPError:
+        except (httpx.HTTPError, TriuneError):
             pass
         assert time.monotonic() < deadline
         time.sleep(0.2)
