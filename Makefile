@@ -45,7 +45,7 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config lint format test test-slow test-clients test-containers test-gpu \
+.PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config lint format test test-slow test-clients test-containers test-containers-full test-gpu \
         test-page fuzz bench contracts load load-test lock clean FORCE
 
 help: ## list the verbs
@@ -157,6 +157,9 @@ test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIEN
 	@$(SET_UP) $(@D) containers
 
 test-containers: .venv/installed-test engine .venvs/containers/installed ## both images on stand-in bases, the compose stack; needs Docker 25, or root on Debian
+	@TRIUNE_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers -m "not slow" -rs
+
+test-containers-full: .venv/installed-test engine .venvs/containers/installed ## the same, and the unit tests with the Python and NumPy of NVIDIA's image
 	@TRIUNE_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers -rs
 
 test-gpu: .venv/installed-test ## the tests that need a GPU

@@ -33,6 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: str(library.parent))
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(binaries.metadata, "version", lambda name: "1.26.4")
     return tmp_path / "home"
 
 
