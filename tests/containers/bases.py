@@ -57,7 +57,7 @@ def _root(release: str, packages: str, sources: list[str]) -> Path:
 
 def _make(tag: str, dockerfile: str, file: Path, environment: dict[str, str]) -> None:
     """Build a stand-in out of one file, beside which it finds how this machine's pip reaches its index."""
-    context = FOLDER / "context"
+    context = FOLDER / tag.partition("/")[2]
     shutil.rmtree(context, ignore_errors=True)
     context.mkdir()
     os.link(file, context / file.name) if file.stat().st_dev == context.stat().st_dev else shutil.copy2(file, context)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,22 +42,37 @@ def docker(tools: Path) -> Iterator[Environment]:
 
 
 @pytest.fixture(scope="session")
-def cpu_image(docker: Environment) -> str:
-    """The image for machines without a GPU."""
+def building(docker: Environment) -> Iterator[dict[str, Future[None]]]:
+    """Both images, each while the other waits for the network."""
+    with ThreadPoolExecutor() as threads:
+        yield {CPU: threads.submit(_build_cpu, docker), GPU: threads.submit(_build_gpu, docker)}
+
+
+def _build_cpu(docker: Environment) -> None:
     bases.make_debian(docker)
     run("docker/build", "Dockerfile.cpu", CPU, f"--build-arg=DEBIAN_IMAGE={bases.DEBIAN}", environment=docker)
+
+
+def _build_gpu(docker: Environment) -> None:
+    bases.make_nvidia(docker)
+    images = (f"--build-arg=PYTORCH_IMAGE={bases.PYTORCH}", f"--build-arg=TRITON_IMAGE={bases.TRITON}")
+    run("docker/build", "Dockerfile", GPU, *images, "--build-arg=TARGETS=", environment=docker)
+
+
+@pytest.fixture(scope="session")
+def cpu_image(building: dict[str, Future[None]]) -> str:
+    """The image for machines without a GPU."""
+    building[CPU].result()
     return CPU
 
 
 @pytest.fixture(scope="session")
-def gpu_image(docker: Environment) -> str:
+def gpu_image(building: dict[str, Future[None]]) -> str:
     """The image for GPUs, without the packages of a target that needs one."""
     try:
-        bases.make_nvidia(docker)
+        building[GPU].result()
     except Unavailable as reason:
         pytest.skip(f"THE IMAGE FOR GPUS WAS NOT BUILT: {reason}")
-    images = (f"--build-arg=PYTORCH_IMAGE={bases.PYTORCH}", f"--build-arg=TRITON_IMAGE={bases.TRITON}")
-    run("docker/build", "Dockerfile", GPU, *images, "--build-arg=TARGETS=", environment=docker)
     return GPU
 
 
