@@ -47,7 +47,7 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
         f"--grpc-port={options.grpc_port}",
         f"--metrics-address={options.host}",
         f"--metrics-port={options.metrics_port}",
-        "--allow-gpu-metrics=false",
+        f"--allow-gpu-metrics={'true' if binaries.gpu_metrics else 'false'}",
         "--pinned-memory-pool-byte-size=0",
         "--metrics-interval-ms=1000",
         "--exit-timeout-secs=5",
