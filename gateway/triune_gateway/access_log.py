@@ -28,6 +28,7 @@ class Access:
     client: str | None
     method: str
     path: str
+    tenant: str | None = None  # whose API key it came with
     status: int = 500
     seconds: float = 0.0
     first_chunk_s: float | None = None  # to the first piece of the answer
@@ -82,7 +83,7 @@ class AccessLog:
         """Adds the line of a request that has ended; what is not known of it is left out."""
         if self._handler is None:
             return
-        known = {name: value for name, value in asdict(access).items() if value not in (None, [])}
+        known = {name: value for name, value in asdict(access).items() if value not in (None, [], "")}
         known |= {"seconds": round(access.seconds, 6)}
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **known})
         self._handler.handle(logging.makeLogRecord({"msg": line, "levelno": logging.INFO}))

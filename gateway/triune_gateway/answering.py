@@ -24,7 +24,7 @@ from triune_client.grpc import AsyncGrpcClient
 from . import access_log
 from .calls import Call
 from .errors import ApiError, invalid, of_server
-from .metrics import Metrics
+from .metrics import Metrics, trace_of
 from .sending import ClientLeft, EventSender, JsonResponse, error_response, while_connected
 from .shapes import AnswerShape
 from .usage import Counts
@@ -54,6 +54,7 @@ class Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         access = self._access = access_log.of(scope)
+        self._trace = trace_of(scope["headers"])
         access.model, access.stream = self._shape.model, self._stream
         work = self._send_events(send) if self._stream else self._send_whole(scope, receive, send)
         try:
@@ -99,7 +100,7 @@ class Answer(Response):
         """Counts a piece; whether it is the first of its choice."""
         if not self._seen:
             self._access.first_chunk_s = round(time.monotonic() - self._begun, 6)
-            self._metrics.first_chunk(self._access.first_chunk_s)
+            self._metrics.first_chunk(self._access.first_chunk_s, self._trace)
         if chunk.finish_reason is not None:
             self._access.finish_reasons.append(chunk.finish_reason)
         self._counts.take(chunk)

@@ -24,6 +24,7 @@ STUB = "triton_python_backend_stub"
 SHARED_MEMORY = Path("/dev/shm")
 _CAUSE = re.compile(r"\|.*\| UNAVAILABLE: (?:Internal: )?(.*?) *\|$")  # a row of the server's table of models
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
+_GPU = Path("/dev/nvidiactl")  # where NVIDIA's driver is loaded
 
 
 def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str]:
@@ -46,7 +47,7 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
         f"--grpc-port={options.grpc_port}",
         f"--metrics-address={options.host}",
         f"--metrics-port={options.metrics_port}",
-        "--allow-gpu-metrics=false",
+        f"--allow-gpu-metrics={str(_GPU.exists()).lower()}",  # nv_gpu_*; without a GPU it would only complain
         "--pinned-memory-pool-byte-size=0",
         "--metrics-interval-ms=1000",
         "--exit-timeout-secs=5",

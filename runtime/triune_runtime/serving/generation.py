@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from .acknowledgements import AcknowledgementReceiver
 from .metrics_bridge import MetricFamilies, MetricsBridge
 from .responses import Reply, Responses
 from .sequence_tensors import chunk_arrays
+from .usage import folders, this_process
 
 LOG = logging.getLogger(__name__)
 Group = list[tuple[Request, Sink]]
@@ -70,7 +72,8 @@ class GenerationService:
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._keys = itertools.count(1)
         self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge, engine=folder)
-        self._metrics = MetricsBridge(generator.metrics, families, manifest.model)
+        usage = partial(this_process, folders(folder))
+        self._metrics = MetricsBridge(generator.metrics, families, manifest.model, usage)
         self._closed = threading.Event()
         self._on_failure = on_failure
         threading.Thread(target=self._watch_worker, name="triune-watch", daemon=True).start()
