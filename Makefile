@@ -43,7 +43,7 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install engine verify up serve down status logs chat add remove config lint format test test-slow test-clients test-gpu \
-        test-page fuzz bench contracts load load-test lock clean FORCE
+        test-page test-monitoring fuzz bench dashboards contracts load load-test lock clean FORCE
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -164,6 +164,9 @@ load: .venv/installed ## a short load on the running server, every answer checke
 
 load-test: .venv/installed ## acceptance: a mixture of requests on the running server, with thresholds; LOAD_PROFILE=FILE
 	@$(TRIUNE) load --running --profile $(call QUOTED,LOAD_PROFILE)
+
+dashboards: .venv/installed-test ## write Grafana's dashboards anew from deploy/monitoring/triune_dashboards
+	@cd deploy/monitoring && ../../$(BIN)/python -m triune_dashboards grafana/dashboards
 
 contracts: .venv/installed ## write what is made from the declared options and models: configs, fields, the client's table, docs
 	@$(BIN)/python -m triune_runtime.contracts.render

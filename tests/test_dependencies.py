@@ -35,7 +35,7 @@ PROJECTS: dict[str, dict[str, tuple[str, ...]]] = {
     R1_NANO: {"models/r1-nano/r1_nano": ("train",)},
 }
 # Not installed, run in an environment of all projects: folder -> what lists what it imports besides theirs
-LISTED = {"tests": ("test.in", "torch.txt"), "bench": ("test.in", "bench.txt")}
+LISTED = {"tests": ("test.in", "torch.txt"), "bench": ("test.in", "bench.txt"), "deploy/monitoring": ("test.in",)}
 # Distributions that no `import` names, and why they are declared.
 UNIMPORTED = {
     "jinja2": "a build tries chat templates with the runtime's own code",
