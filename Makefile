@@ -152,6 +152,10 @@ test-page: .venv/installed-test .venvs/page/installed ## the chat page in headle
 	@npm ci --prefix .venvs/page --no-audit --no-fund --loglevel=error
 	@touch $@
 
+test-monitoring: .venv/installed-test engine ## Prometheus' own programs, real: configs, alerts, dashboards over a live server
+	@for program in prometheus promtool amtool; do command -v $$program > /dev/null || { echo "error: no $$program; as root: apt-get install prometheus prometheus-alertmanager" >&2; exit 1; }; done
+	@TRIUNE_TEST_MONITORING=1 $(BIN)/python -m pytest tests/monitoring -rs
+
 fuzz: .venv/installed-test ## some 11,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
 	@$(BIN)/python -m triune_server.entry build --config /dev/null --model r1-nano --precision fp32
 	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY="$$($(BIN)/python -m triune_server.entry repository --config /dev/null --model r1-nano)" $(BIN)/python -m pytest tests/fuzz
