@@ -70,6 +70,7 @@ class Watch:
     folder: Path
     told: Told
     url: str = ""
+    _http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=10, trust_env=False))
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, targets: dict[str, str]) -> None:
@@ -105,6 +106,7 @@ class Watch:
             self._running.append(subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT))
 
     def stop(self) -> None:
+        self._http.close()
         for process in self._running:
             process.terminate()
         for process in self._running:
@@ -112,7 +114,7 @@ class Watch:
 
     def ask(self, path: str, **query: Any) -> Any:
         """The data of an answer of Prometheus' API."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=query, timeout=10).json()
+        answer = self._http.get(f"{self.url}/api/v1/{path}", params=query).json()
         assert answer["status"] == "success", (query, answer)
         return answer["data"]
 
