@@ -24,6 +24,7 @@ from triune_client.grpc import AsyncGrpcClient
 from . import access_log
 from .calls import Call
 from .errors import ApiError, invalid, of_server
+from .intake import Intake
 from .metrics import Metrics, trace_of
 from .sending import ClientLeft, EventSender, JsonResponse, error_response, while_connected
 from .shapes import AnswerShape
@@ -39,7 +40,14 @@ class Answer(Response):
     """The answer to one request, made while it is sent."""
 
     def __init__(
-        self, client: TextClient, calls: Sequence[Call], shape: AnswerShape, metrics: Metrics, *, stream: bool
+        self,
+        client: TextClient,
+        calls: Sequence[Call],
+        shape: AnswerShape,
+        metrics: Metrics,
+        intake: Intake,
+        *,
+        stream: bool,
     ) -> None:
         """
         Args:
@@ -48,7 +56,7 @@ class Answer(Response):
         """
         super().__init__()
         self._client, self._calls, self._shape = client, calls, shape
-        self._counts, self._metrics, self._stream = Counts(), metrics, stream
+        self._counts, self._metrics, self._intake, self._stream = Counts(), metrics, intake, stream
         self._begun = time.monotonic()
         self._seen: set[int] = set()  # choices that something has come of
 
@@ -76,7 +84,8 @@ class Answer(Response):
             self._count(index, chunk)
             self._shape.take(index, chunk)
 
-        await self._run(take)
+        with self._intake.answering():
+            await self._run(take)
         await JsonResponse(self._shape.whole(self._counts))(scope, receive, send)
 
     async def _send_events(self, send: Send) -> None:
@@ -87,7 +96,8 @@ class Answer(Response):
             await sender.send(list(self._shape.events(index, chunk, self._counts, first=first)))
 
         try:
-            await self._run(take)
+            with self._intake.answering():
+                await self._run(take)
             await sender.end(list(self._shape.last_events(self._counts)))
         except ApiError as error:
             if not sender.started:

@@ -57,7 +57,9 @@ def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints:
     app.include_router(page.router())
     labels = {one.label for one in endpoints if one.guarded}
     log = AccessLog(settings.access_log)
-    app.add_middleware(Front, settings=settings, metrics=serving.metrics, log=log, endpoints=sorted(labels))
+    app.add_middleware(
+        Front, settings=settings, metrics=serving.metrics, log=log, intake=serving.intake, endpoints=sorted(labels)
+    )
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["GET", "POST", "DELETE"],

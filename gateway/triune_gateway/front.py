@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from . import access_log
 from .access_log import Access, AccessLog
 from .errors import RETRY_AFTER_S, ApiError
+from .intake import Intake, stopping
 from .keys import split_name
 from .metrics import LEFT, Metrics, trace_of
 from .sending import error_response
@@ -60,7 +61,16 @@ def _digest(key: bytes) -> bytes:
 class Front:
     """ASGI middleware around the whole application. Every response tells the request's id, which the log has too."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, log: AccessLog, endpoints: Sequence[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        metrics: Metrics,
+        log: AccessLog,
+        intake: Intake,
+        endpoints: Sequence[str],
+    ) -> None:
         """
         Args:
             endpoints: beginnings of the paths that are counted each by itself.
@@ -69,7 +79,7 @@ class Front:
         self._app, self._settings, self._metrics = app, settings, metrics
         self._endpoints = sorted(endpoints, key=len, reverse=True)  # the longest that fits counts
         self._keys = Keys(settings.api_keys)
-        self._open = 0
+        self._intake = intake
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,20 +92,21 @@ class Front:
                 access.status = message["status"]
                 # Not added in place: whoever answers may hand over a list that it keeps.
                 name = (access_log.HEADER, access.request_id.encode("latin-1"))
-                message = {**message, "headers": [*message["headers"], name]}
+                leave = [(b"connection", b"close")] if self._intake.closed else []  # for another server
+                message = {**message, "headers": [*message["headers"], name, *leave]}
             await send(message)
 
         if not scope["path"].startswith(GUARDED):
             await self._app(scope, receive, watched)
             return
-        self._open += 1
+        self._intake.open += 1
         try:
             if (refusal := self._refusal(scope, access)) is not None:
                 await error_response(refusal, scope["path"])(scope, receive, watched)
             else:
                 await self._app(scope, _limited(receive, self._settings.max_body_bytes), watched)
         finally:
-            self._open -= 1
+            self._intake.open -= 1
             access.seconds = time.monotonic() - began
             self._count(access, trace_of(scope["headers"]), left=bool(scope.get("triune.left")))
 
@@ -112,7 +123,9 @@ class Front:
         if scope["method"] != "OPTIONS" and access.tenant is None:
             message = "Incorrect or missing API key: send a header Authorization: Bearer KEY."
             return ApiError(401, message, kind="authentication_error", code="invalid_api_key")
-        if self._open > self._settings.max_requests:
+        if self._intake.closed:
+            return stopping()
+        if self._intake.open > self._settings.max_requests:
             message = f"{self._settings.max_requests} requests are being served; try again later."
             return ApiError(429, message, kind="rate_limit_error", code="too_many_requests", retry_after_s=RETRY_AFTER_S)
         if (coding := headers.get(b"content-encoding", b"identity").decode("latin-1").strip()).lower() not in ("identity", ""):

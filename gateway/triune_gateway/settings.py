@@ -15,6 +15,8 @@ class Settings:
         models_file: further models, which may come and go: JSON, for each name an object with the `ensemble` behind it.
         timeout_s: longest silence of the server behind, the wait for a free slot included.
         access_log: the file that gets a JSON line for every request, "-" for the standard output, None for none.
+        draining_file: while it is there, new requests are refused: the server behind is about to stop.
+        drain_s: seconds that requests under way get to end when this is told to stop.
         max_responses: answers of /v1/responses that are kept, for clients to go on from; 0: none.
         responses_file: the SQLite database that they are kept in; by default memory, gone with the process.
         api_keys: whoever sends one of them is served; without any, everyone is. Each may have a name, see `keys.split_name`.
@@ -27,6 +29,8 @@ class Settings:
     aliases: tuple[str, ...] = ()
     models_file: Path | None = None
     timeout_s: float = 120.0
+    draining_file: Path | None = None
+    drain_s: float = 20.0
     api_keys: tuple[str, ...] = ()
     max_body_bytes: int = 4_000_000
     max_requests: int = 1024  # served at once; more are refused with status 429

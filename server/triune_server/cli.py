@@ -87,13 +87,15 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
         with files_told():
             print(remove_model(values["run_folder"], name))
 
-    def down(values: Values) -> None:
-        """Stop the server that runs in the background."""
+    def down(
+        values: Values, now: Annotated[bool, typer.Option("--now", help="Do not wait for requests under way.")] = False
+    ) -> None:  # fmt: skip
+        """Stop the server that runs in the background, when what it is asked is answered: at most --drain-s later."""
         folder = values["run_folder"]
         if (running := find_running(folder)) is None:
             print("no server is running")
             return
-        stop_running(running, folder)
+        stop_running(running, folder, now=now)
         print(f"stopped (pid {running.pid})")
 
     def status(

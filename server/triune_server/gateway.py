@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -20,14 +20,17 @@ from .errors import ServerError
 from .launcher import end_with_parent
 from .options import ServerOptions
 
+_DRAIN_S = 2  # for what it is still sending when the server behind has ended all
 
-def gateway_command(options: ServerOptions, models_file: Path | None = None) -> list[str]:
+
+def gateway_command(options: ServerOptions, models_file: Path | None = None, draining: Path | None = None) -> list[str]:
     """Its command line. API keys come by a file or the environment, where other users cannot read them."""
-    alias = EngineManifest.load(options.repository / "generate" / "1").model
+    aliases = [*_engines(options.repository), *([options.name] if options.name else [])]
     return [
         sys.executable, "-m", "triune_gateway", f"--host={options.host}", f"--port={options.openai_port}",
-        f"--grpc-url={options.grpc_url}", f"--alias={alias}", *([f"--alias={options.name}"] if options.name else []),
+        f"--grpc-url={options.grpc_url}", *(f"--alias={alias}" for alias in aliases),
         *([f"--models-file={models_file}"] if models_file else []),
+        *([f"--draining-file={draining}", f"--drain-s={_DRAIN_S}"] if draining else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
         *(f"--allow-origin={page}" for page in options.cors),
         *([f"--access-log={options.access_log}"] if options.access_log else []),
@@ -35,21 +38,46 @@ def gateway_command(options: ServerOptions, models_file: Path | None = None) -> 
     ]  # fmt: skip
 
 
+def gateway_alone(options: ServerOptions, grpc_url: str, more: Sequence[str]) -> list[str]:
+    """The command line of one without a server beside it.
+
+    Args:
+        options: how it listens; the repository, which need not be there, has a name for the model.
+        grpc_url: of the server behind, as HOST:PORT.
+        more: arguments of its own, see `python -m triune_gateway --help`.
+    """
+    return [
+        *gateway_command(options),
+        f"--grpc-url={grpc_url}",
+        f"--drain-s={options.drain_s}",
+        *more,
+    ]  # what is said last counts
+
+
+def _engines(repository: Path) -> list[str]:
+    """What the engine of a repository is called, if it is there."""
+    folder = repository / "generate" / "1"
+    return [EngineManifest.load(folder).model] if folder.is_dir() else []
+
+
 class Gateway:
     """A running gateway. It outlives restarts of the server behind it: its clients are told to try again meanwhile."""
 
-    def __init__(self, options: ServerOptions, log: Path, models_file: Path | None = None) -> None:
+    def __init__(
+        self, options: ServerOptions, log: Path, models_file: Path | None = None, draining: Path | None = None
+    ) -> None:
         """Start it; its output goes to the end of `log`.
 
         Args:
             models_file: what is served, see `view.View`; None: the one model that `options` name.
+            draining: see `draining.Drain`.
         """
         self._options = options
         self.log = log
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self.process = psutil.Popen(
-                gateway_command(options, models_file),
+                gateway_command(options, models_file, draining),
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -24,7 +24,6 @@ STUB = "triton_python_backend_stub"
 SHARED_MEMORY = Path("/dev/shm")
 _CAUSE = re.compile(r"\|.*\| UNAVAILABLE: (?:Internal: )?(.*?) *\|$")  # a row of the server's table of models
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
-_GPU = Path("/dev/nvidiactl")  # where NVIDIA's driver is loaded
 
 
 def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str]:
@@ -47,22 +46,27 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
         f"--grpc-port={options.grpc_port}",
         f"--metrics-address={options.host}",
         f"--metrics-port={options.metrics_port}",
-        f"--allow-gpu-metrics={str(_GPU.exists()).lower()}",  # nv_gpu_*; without a GPU it would only complain
+        f"--allow-gpu-metrics={'true' if binaries.gpu_metrics else 'false'}",
         "--pinned-memory-pool-byte-size=0",
         "--metrics-interval-ms=1000",
         "--exit-timeout-secs=5",
     ]
 
 
-def environment(binaries: Binaries, options: ServerOptions) -> dict[str, str]:
-    """The server's environment. Its Python stubs ignore PYTHONPATH and find their environment through PATH."""
+def environment(binaries: Binaries, options: ServerOptions, draining: Path | None = None) -> dict[str, str]:
+    """The server's environment. Its Python stubs ignore PYTHONPATH and find their environment through PATH.
+
+    Args:
+        draining: see `draining.Drain`.
+    """
     libraries = [*map(str, binaries.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
     return os.environ | {
         "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
         "PYTHONDONTWRITEBYTECODE": "1",  # the repository stays as it was built
         "OMP_NUM_THREADS": "1",
-        "TRIUNE_PREFIX_CACHING": options.prefix_caching,  # the model `generate` reads it
+        "TRIUNE_PREFIX_CACHING": options.prefix_caching,  # the model `generate` reads this and the next
+        "TRIUNE_DRAINING": str(draining or ""),
     }
 
 
@@ -127,12 +131,18 @@ class Server:
     """A running tritonserver and its stubs."""
 
     def __init__(
-        self, binaries: Binaries, options: ServerOptions, log: Path, watched: Callable[[str], bool] = lambda model: True
+        self,
+        binaries: Binaries,
+        options: ServerOptions,
+        log: Path,
+        watched: Callable[[str], bool] = lambda model: True,
+        draining: Path | None = None,
     ) -> None:
         """Start it; its output goes to the end of `log`.
 
         Args:
             watched: whether a model, by its folder's name, is to be there: the end of its process is a problem then.
+            draining: see `draining.Drain`.
         """
         self.options = options
         self.log = log
@@ -141,7 +151,7 @@ class Server:
         with log.open("ab") as out:
             self.process = psutil.Popen(
                 command(binaries, options, self._prefix),
-                env=environment(binaries, options),
+                env=environment(binaries, options, draining),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -43,6 +43,9 @@ class ServerOptions:
         default=None, metadata=about("SQLite file of what /v1/responses keeps; by default in memory.")
     )
 
+    drain_s: int = field(
+        default=20, metadata=about("Seconds that requests under way get to end when the server is told to stop.", 0, 86400)
+    )
     prefix_caching: str = field(default="on", metadata=about("Share prefixes: on, off."))
 
     def __post_init__(self) -> None:

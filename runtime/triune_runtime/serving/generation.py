@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..constraints import Constraint
 from ..constraints.compiling import ConstraintCompiler
-from ..errors import RequestError, TriuneError
+from ..errors import Overloaded, RequestError, TriuneError
 from ..generation.groups import derived_seed
 from ..manifest import EngineManifest
 from ..options.wire import Options
@@ -28,6 +28,7 @@ from ..targets import make_runner
 from ..text.tokenizer import load_token_bytes
 from ..worker import Worker
 from .acknowledgements import AcknowledgementReceiver
+from .draining import Draining
 from .metrics_bridge import MetricFamilies, MetricsBridge
 from .responses import Reply, Responses
 from .sequence_tensors import chunk_arrays
@@ -52,11 +53,13 @@ class GenerationService:
         on_failure: Callable[[], None] = _end_process,
         *,
         prefix_caching: bool = True,
+        draining: Draining | None = None,
     ) -> None:
         """Load the engine in `folder` and start to serve it.
 
         Args:
             prefix_caching: see `step_loop`.
+            draining: once it has begun, new requests are refused, and at its end the others are ended.
             on_failure: called once if the engine fails for good. By default the process ends: whoever watches the server
                 then starts it again, where one that only refuses would look healthy for ever.
 
@@ -74,6 +77,7 @@ class GenerationService:
         self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge, engine=folder)
         usage = partial(this_process, folders(folder))
         self._metrics = MetricsBridge(generator.metrics, families, manifest.model, usage)
+        self._draining = draining or Draining()
         self._closed = threading.Event()
         self._on_failure = on_failure
         threading.Thread(target=self._watch_worker, name="triune-watch", daemon=True).start()
@@ -98,7 +102,7 @@ class GenerationService:
 
         Raises:
             RequestError: the options cannot be read.
-            Overloaded: the worker is closed or has failed.
+            Overloaded: the server is about to stop, or the worker has failed.
         """
         rows = [Options.from_json(text) for text in options_json]
         if not rows:
@@ -107,6 +111,8 @@ class GenerationService:
         if rows[0].cancel:
             self._cancel(request_id, reply)
             return
+        if self._draining.begun:
+            raise Overloaded("the server is stopping", "send it again, to another server or later", code="stopping")
         responses = Responses(self._token_bytes, reply, self._worker.abort)
         groups = []
         for row, (prompt, options) in enumerate(zip(_split(input_ids, rows), rows, strict=True)):
@@ -153,6 +159,10 @@ class GenerationService:
 
     def _watch_worker(self) -> None:
         while not self._closed.wait(_WATCH_S):
+            if self._draining.begun and time.time() >= self._draining.ends_at:
+                LOG.warning("the server is stopping: what is left is ended")
+                self._worker.close()
+                return
             if not self._worker.alive:
                 LOG.critical("the engine has failed; this process ends")
                 self._closed.wait(_WATCH_S)
