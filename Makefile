@@ -47,7 +47,8 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config kernels lint format test test-slow \
-        test-clients test-containers test-containers-full test-gpu test-page fuzz bench contracts load load-test lock clean .kernels FORCE
+        test-clients test-containers test-containers-full test-gpu test-page test-monitoring fuzz bench dashboards contracts load load-test \
+        lock clean .kernels FORCE
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -184,6 +185,10 @@ test-page: .venv/installed-test .venvs/page/installed ## the chat page in headle
 	@npm ci --prefix .venvs/page --no-audit --no-fund --loglevel=error
 	@touch $@
 
+test-monitoring: .venv/installed-test engine ## Prometheus' own programs, real: configs, alerts, dashboards over a live server
+	@for program in prometheus promtool amtool; do command -v $$program > /dev/null || { echo "error: no $$program; as root: apt-get install prometheus prometheus-alertmanager" >&2; exit 1; }; done
+	@TRIUNE_TEST_MONITORING=1 $(BIN)/python -m pytest tests/monitoring -rs
+
 fuzz: .venv/installed-test ## some 11,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
 	@$(BIN)/python -m triune_server.entry build --config /dev/null --model r1-nano --precision fp32
 	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY="$$($(BIN)/python -m triune_server.entry repository --config /dev/null --model r1-nano)" $(BIN)/python -m pytest tests/fuzz
@@ -196,6 +201,9 @@ load: .venv/installed ## a short load on the running server, every answer checke
 
 load-test: .venv/installed ## acceptance: a mixture of requests on the running server, with thresholds; LOAD_PROFILE=FILE
 	@$(TRIUNE) load --running --profile $(call QUOTED,LOAD_PROFILE)
+
+dashboards: .venv/installed-test ## write Grafana's dashboards anew from deploy/monitoring/triune_dashboards
+	@cd deploy/monitoring && ../../$(BIN)/python -m triune_dashboards grafana/dashboards
 
 contracts: .venv/installed ## write what is made from the declared options and models: configs, fields, the client's table, docs
 	@$(BIN)/python -m triune_runtime.contracts.render

@@ -30,6 +30,7 @@ class Access:
     client: str | None
     method: str
     path: str
+    tenant: str | None = None  # whose API key it came with
     status: int = 500
     seconds: float = 0.0
     first_chunk_s: float | None = None  # to the first piece of the answer
@@ -40,7 +41,7 @@ class Access:
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
     finish_reasons: list[str] = field(default_factory=list)  # of each choice that came to its end
-    trace_id: str | None = None  # where requests are traced
+    trace_id: str | None = None  # of the trace that it belongs to, if any
     error: str | None = None  # the code, or the type, of the error that it was answered with
 
 
@@ -94,7 +95,7 @@ class AccessLog:
         """Adds the line of a request that has ended; what is not known of it is left out."""
         if self._handler is None:
             return
-        known = {name: value for name, value in asdict(access).items() if value not in (None, [])}
+        known = {name: value for name, value in asdict(access).items() if value not in (None, [], "")}
         known |= {"seconds": round(access.seconds, 6)}
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "source": "gateway", **known})
         self._handler.handle(logging.makeLogRecord({"msg": line, "levelno": logging.INFO}))

@@ -111,7 +111,7 @@ class Answer(Response):
         """Counts a piece; whether it is the first of its choice."""
         if not self._seen:
             self._access.first_chunk_s = round(time.monotonic() - self._begun, 6)
-            self._metrics.first_chunk(self._access.first_chunk_s)
+            self._metrics.first_chunk(self._access.first_chunk_s, self._access.trace_id)
         if chunk.finish_reason is not None:
             self._access.finish_reasons.append(chunk.finish_reason)
         self._counts.take(chunk)

@@ -15,7 +15,8 @@ from . import access_log
 from .access_log import Access, AccessLog
 from .errors import RETRY_AFTER_S, ApiError
 from .intake import Intake, stopping
-from .metrics import LEFT, Metrics
+from .keys import split_name
+from .metrics import LEFT, Metrics, trace_of
 from .sending import error_response
 from .settings import Settings
 from .tracing import Tracer, pass_on, sent_headers
@@ -27,15 +28,25 @@ class Keys:
     """API keys, kept as digests, so that a comparison takes the same time whatever is sent."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._digests = [_digest(key.encode()) for key in keys]
+        """
+        Args:
+            keys: each with or without a name, see `keys.split_name`.
+        """
+        self._tenants = {_digest(key.encode()): tenant for key, tenant in map(split_name, keys)}
 
     def admit(self, authorization: bytes) -> bool:
         """Whether an Authorization header carries one of the keys; any will do where there are none."""
+        return self.tenant(authorization) is not None
+
+    def tenant(self, authorization: bytes) -> str | None:
+        """Whose key an Authorization header carries, "" where there are no keys; None where it carries none of them."""
         scheme, _, key = authorization.partition(b" ")
         sent = _digest(key.strip())
         # All are compared, so that the time does not tell which one was right.
-        found = [hmac.compare_digest(sent, digest) for digest in self._digests]
-        return not found or (scheme.lower() == b"bearer" and any(found))
+        found = [tenant for digest, tenant in self._tenants.items() if hmac.compare_digest(sent, digest)]
+        if not self._tenants:
+            return ""
+        return found[0] if found and scheme.lower() == b"bearer" else None
 
 
 def sent_key(headers: Mapping[bytes, bytes]) -> bytes:
@@ -93,6 +104,7 @@ class Front:
             return
         self._intake.open += 1
         sent = sent_headers(scope)
+        access.trace_id = trace_of(scope["headers"])
         try:
             with self._tracer.span(access, sent) if self._tracer is not None else nullcontext(sent) as headers:
                 pass_on(scope, headers)
@@ -106,19 +118,21 @@ class Front:
             self._count(access)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (refusal := self._refusal(scope)) is not None:
+        if (refusal := self._refusal(scope, access_log.of(scope))) is not None:
             await error_response(refusal, scope["path"])(scope, receive, send)
         else:
             await self._app(scope, _limited(receive, self._settings.max_body_bytes), send)
 
     def _count(self, access: Access) -> None:
         endpoint = next((known for known in self._endpoints if access.path.startswith(known)), "other")
-        self._metrics.request(endpoint, access.status, access.seconds)
+        self._metrics.request(endpoint, access.status, access.seconds, access.trace_id)
+        self._metrics.of_tenant(access, self._settings.counted_as(access.model))
         self._log.write(access)
 
-    def _refusal(self, scope: Scope) -> ApiError | None:
+    def _refusal(self, scope: Scope, access: Access) -> ApiError | None:
         headers = dict(scope["headers"])
-        if scope["method"] != "OPTIONS" and not self._keys.admit(sent_key(headers)):
+        access.tenant = self._keys.tenant(sent_key(headers))
+        if scope["method"] != "OPTIONS" and access.tenant is None:
             message = "Incorrect or missing API key: send a header Authorization: Bearer KEY."
             return ApiError(401, message, kind="authentication_error", code="invalid_api_key")
         if self._intake.closed:

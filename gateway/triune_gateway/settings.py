@@ -19,7 +19,7 @@ class Settings:
         drain_s: seconds that requests under way get to end when this is told to stop.
         max_responses: answers of /v1/responses that are kept, for clients to go on from; 0: none.
         responses_file: the SQLite database that they are kept in; by default memory, gone with the process.
-        api_keys: whoever sends one of them is served; without any, everyone is.
+        api_keys: whoever sends one of them is served; without any, everyone is. Each may have a name, see `keys.split_name`.
     """
 
     host: str = "127.0.0.1"
@@ -46,3 +46,8 @@ class Settings:
     def models(self) -> tuple[str, ...]:
         """The names under which the first model is served, each once."""
         return tuple(dict.fromkeys((self.model, *self.aliases)))
+
+    def counted_as(self, called: str | None) -> str:
+        """The one name that metrics have for a model, whatever its clients call it: the first alias, which is the engine's own
+        name and so what the server's metrics say; "" for no model."""
+        return self.aliases[0] if self.aliases and called in self.models else called or ""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from .request_log import RequestLog
 from .responses import Reply, Responses
 from .sequence_tensors import chunk_arrays
 from .tracing import Tracer
+from .usage import folders, this_process
 
 LOG = logging.getLogger(__name__)
 Group = list[tuple[Request, Sink]]
@@ -80,7 +82,8 @@ class GenerationService:
         listeners = [log.write] if log else [], [self._tracer.send] if self._tracer else []
         self._recorder = Recorder(*listeners) if any(listeners) else None
         self._acknowledgements = AcknowledgementReceiver(self._acknowledge, engine=folder)
-        self._metrics = MetricsBridge(generator.metrics, families, manifest.model)
+        usage = partial(this_process, folders(folder))
+        self._metrics = MetricsBridge(generator.metrics, families, manifest.model, usage)
         self._draining = draining or Draining()
         self._closed = threading.Event()
         self._on_failure = on_failure
