@@ -45,6 +45,8 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
         "--http-thread-count=4",
         f"--grpc-address={options.host}",
         f"--grpc-port={options.grpc_port}",
+        # What is under way on an old connection ends there; Triton's grace for it has no end.
+        *([f"--grpc-max-connection-age={1000 * options.grpc_connection_s}"] if options.grpc_connection_s else []),
         f"--metrics-address={options.host}",
         f"--metrics-port={options.metrics_port}",
         f"--allow-gpu-metrics={'true' if binaries.gpu_metrics else 'false'}",
