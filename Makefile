@@ -163,10 +163,10 @@ test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIEN
 	@TRIUNE_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients_real -rs
 
 .venvs/containers/installed: FORCE
-	@$(SET_UP) $(@D) containers
+	@$(SET_UP) $(@D) containers kubernetes
 
 test-containers: .venv/installed-test engine .venvs/containers/installed ## both images on stand-in bases, the compose stack; needs Docker 25, or root on Debian
-	@TRIUNE_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers -m "not slow" -rs
+	@TRIUNE_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers tests/deploy -m "not slow" -rs
 
 test-containers-full: .venv/installed-test engine .venvs/containers/installed ## the same, and the unit tests with the Python and NumPy of NVIDIA's image
 	@TRIUNE_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers -rs

@@ -15,8 +15,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 UV = "uv==0.13.9"
 PYTHONS = ("3.11", "3.12")  # the oldest first: its versions must do for the others
-# Locked without what they need, which is in base.txt: the first two are installed into folders of their own.
-APART = ("cuda-libraries", "server", "container")
+# Locked without what they need: that of all but the last is in base.txt.
+APART = ("cuda-libraries", "server", "container", "kubernetes")
 ALONE = ("containers", "sbom", "wheels")  # in environments of their own
 OURS = ("r1-nano", "triune", "triune-client", "triune-load")
 
