@@ -47,7 +47,7 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config kernels lint format test test-slow \
-        test-clients test-containers test-containers-full test-gpu test-page test-monitoring fuzz bench dashboards contracts load load-test \
+        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz bench dashboards contracts load load-test \
         lock clean .kernels FORCE
 
 help: ## list the verbs
@@ -171,6 +171,9 @@ test-containers: .venv/installed-test engine .venvs/containers/installed ## both
 test-containers-full: .venv/installed-test engine .venvs/containers/installed ## the same, and the unit tests with the Python and NumPy of NVIDIA's image
 	@TRIUNE_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers -rs
 
+test-kubernetes: .venv/installed-test engine .venvs/containers/installed ## a cluster of one node, the chart installed in it, updates under load; as root on Debian 12, 15 min at first
+	@TRIUNE_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/kubernetes -rs
+
 test-gpu: .venv/installed-test ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu -rs
 
@@ -204,6 +207,9 @@ load-test: .venv/installed ## acceptance: a mixture of requests on the running s
 
 dashboards: .venv/installed-test ## write Grafana's dashboards anew from deploy/monitoring/triune_dashboards
 	@cd deploy/monitoring && ../../$(BIN)/python -m triune_dashboards grafana/dashboards
+
+manifests: .venv/installed-test .venvs/containers/installed ## write the plain manifests anew from the chart
+	@$(BIN)/python tests/support/charts.py build/charts && $(BIN)/python deploy/kustomize/render.py build/charts/helm
 
 contracts: .venv/installed ## write what is made from the declared options and models: configs, fields, the client's table, docs
 	@$(BIN)/python -m triune_runtime.contracts.render

@@ -70,7 +70,7 @@ def engine() -> Iterator[dict[str, str]]:
     if os.geteuid():
         raise Unavailable("no Docker 25 or later runs here, and only root can start one")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    _install(NEEDED)
+    install(NEEDED)
     root = FOLDER / "engine"
     if not (root / "usr" / "sbin" / "dockerd").exists():
         _unpack(mirror, root)
@@ -88,7 +88,7 @@ def _usable(environment: dict[str, str]) -> bool:
     return done.returncode == 0 and has_buildx and int(done.stdout.partition(".")[0]) >= LEAST
 
 
-def _install(packages: tuple[str, ...]) -> None:
+def install(packages: tuple[str, ...]) -> None:
     """From the machine's own Debian, which takes root."""
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     asked = ["dpkg-query", "--show", "--showformat=${Status}\n", *packages]
