@@ -31,7 +31,8 @@ SETS: dict[str, tuple[str, ...]] = {
     "group": ("--set=server.kind=LeaderWorkerSet", "--set-json=leaderWorkerSet.workerCommand=[\"worker\"]",
               "--set=autoscaling.kind=keda"),
     "alone": ("--set=gateway.enabled=false,networkPolicy.enabled=false,podDisruptionBudget.enabled=false",),
-    "decorated": ('--set-json=server={"labels":{"a":"b"},"annotations":{"c":"d"},"nodeSelector":{"e":"f"},"env":[{"name":"G","value":"h"}],'
+    "decorated": ('--set-json=server={"labels":{"a":"b"},"annotations":{"c":"d"},"nodeSelector":{"e":"f"},'
+                  '"env":[{"name":"G","value":"h"}],'
                   '"tolerations":[{"operator":"Exists"}],"affinity":{"nodeAffinity":{}},"runtimeClassName":"nvidia","priorityClassName":"p"}',
                   "--set-json=image.pullSecrets=[\"own\"]", "--set-json=services.openai.annotations={\"a\":\"b\"}"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the chart's pods run: an archive of a repository is fetched whole or not at all. Run: pytest tests/deploy/test_scripts.py"""
+"""What the chart's pods run: an archive is fetched whole or not at all. Run: pytest tests/deploy/test_scripts.py"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def cluster(docker: Environment, binaries: Path, folder: Path) -> Iterator[Envir
         yield environment
 
 
-def _starter(stack: ExitStack, folder: Path, environment: Environment):  # type: ignore[no-untyped-def]
+def _starter(stack: ExitStack, folder: Path, environment: Environment) -> Callable[..., None]:
     def start(program: str, *arguments: str) -> None:
         log = (folder / f"{Path(program).name}.log").open("w")
         process = subprocess.Popen([program, *arguments], stdout=log, stderr=log, env=environment, start_new_session=True)

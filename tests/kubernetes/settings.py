@@ -51,7 +51,8 @@ def etcd(folder: Path, port: int, peer: int) -> list[str]:
 def apiserver(folder: Path, port: int, etcd: int) -> list[str]:
     return [
         f"--etcd-servers=http://127.0.0.1:{etcd}", "--bind-address=127.0.0.1", "--advertise-address=192.0.2.2",
-        f"--secure-port={port}", "--insecure-port=0", f"--cert-dir={folder}/certs", f"--service-account-key-file={folder}/sa.key",
+        f"--secure-port={port}", "--insecure-port=0", f"--cert-dir={folder}/certs",
+        f"--service-account-key-file={folder}/sa.key",
         f"--service-account-signing-key-file={folder}/sa.key", "--service-account-issuer=https://kubernetes.default.svc",
         f"--token-auth-file={folder}/tokens.csv", f"--service-cluster-ip-range={_SERVICES}", "--authorization-mode=RBAC,Node",
         "--kubelet-preferred-address-types=Hostname", "--allow-privileged", "--feature-gates=RemoveSelfLink=false",
@@ -91,5 +92,5 @@ def kubelet(folder: Path, socket: str, pause: str) -> list[str]:
 
 def names(folder: Path, address: str) -> list[str]:
     """dnsmasq: a file of `names` is read as soon as it is there."""
-    return ["--keep-in-foreground", f"--listen-address={address}", "--bind-interfaces", "--no-resolv", "--no-hosts", "--no-daemon",
+    return ["--no-daemon", f"--listen-address={address}", "--bind-interfaces", "--no-resolv", "--no-hosts",
             "--local=/cluster.local/", f"--hostsdir={folder}/names", "--user=root", "--conf-file=/dev/null"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The chart as helm renders it. helm and kubectl come out of the wheel in `.venvs/containers`, see requirements/kubernetes.in."""
+"""The chart as helm renders it. helm and kubectl are unpacked from a wheel: requirements/kubernetes.in."""
 
 from __future__ import annotations
 

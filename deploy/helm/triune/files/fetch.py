@@ -1,4 +1,4 @@
-"""Fetches a model repository: URL SHA256 FOLDER. Nothing is done where it lies already; what is not whole is never taken for it."""
+"""Fetches a model repository: URL SHA256 FOLDER. Nothing is done where it lies; what is not whole is never taken for it."""
 
 import hashlib
 import shutil
