@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import ssl
 import subprocess
@@ -54,6 +55,7 @@ def cluster(docker: Environment, binaries: Path, folder: Path) -> Iterator[Envir
     kept = {name: Path("/proc/sys", name).read_text() for name in SYSCTLS if Path("/proc/sys", name).exists()}
     with ExitStack() as stack:
         stack.callback(_put_back, kept)
+        stack.callback(_forget_rules)
         stack.callback(_unmount, folder)
         start = _starter(stack, folder, environment)
         start("etcd", *settings.etcd(folder, ETCD, ETCD_PEER))
@@ -61,7 +63,6 @@ def cluster(docker: Environment, binaries: Path, folder: Path) -> Iterator[Envir
         _wait_ready(folder)
         start(f"{binaries}/kube-controller-manager", *settings.controller_manager(folder))
         start(f"{binaries}/kube-scheduler", *settings.scheduler(folder))
-        stack.callback(subprocess.run, [f"{binaries}/kube-proxy", "--cleanup"], capture_output=True, env=environment)
         start(f"{binaries}/kube-proxy", *settings.proxy(folder))
         start("dnsmasq", *settings.names(folder, NAMES))
         start(f"{binaries}/kubelet", *settings.kubelet(folder, socket, PAUSE))
@@ -142,6 +143,20 @@ def _unmount(folder: Path) -> None:
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in sorted((m for m in mounts if m.startswith(f"{folder}/")), reverse=True):
         subprocess.run(["umount", mount], capture_output=True)
+
+
+def _forget_rules() -> None:
+    """Chains that kubelet and kube-proxy leave behind."""
+    for program in ("iptables", "ip6tables"):
+        for table in ("mangle", "nat", "filter"):
+            command = [program, "-w", "-t", table]
+            rules = subprocess.run([*command, "-S"], capture_output=True, text=True).stdout.splitlines()
+            chains = [rule.split()[1] for rule in rules if rule.startswith("-N KUBE-")]
+            for rule in (rule for rule in rules if rule.startswith("-A") and "-j KUBE-" in rule):
+                subprocess.run([*command, "-D", *shlex.split(rule)[1:]], capture_output=True)
+            for option in ("-F", "-X"):
+                for chain in chains:
+                    subprocess.run([*command, option, chain], capture_output=True)
 
 
 def _put_back(kept: dict[str, str]) -> None:

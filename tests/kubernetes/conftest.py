@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from containers import bases
 from containers.engine import HOW, Unavailable, engine, run
 from kubernetes.binaries import build
 from kubernetes.cluster import PAUSE, cluster
+from kubernetes.notes import FILE, note
 from support.real_server import REPOSITORY
 
 IMAGE = "triune-cpu:test"
@@ -38,7 +40,10 @@ def kubernetes() -> Iterator[Environment]:
             (Path(folder) / "Dockerfile").write_text(_PAUSE)
             run("docker", "build", "-q", "-t", PAUSE, folder, environment=docker)
             (Path(folder) / "cluster").mkdir()
+            FILE.unlink(missing_ok=True)
+            began = time.monotonic()
             with cluster(docker, binaries, Path(folder) / "cluster") as environment:
+                note("the cluster has a node that is ready", began)
                 yield environment
     finally:
         running.__exit__(None, None, None)

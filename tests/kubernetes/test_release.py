@@ -13,7 +13,8 @@ import pytest
 
 from containers.engine import run
 from kubernetes.asking import MOST_TOKENS, PROMPT, asking
-from kubernetes.binaries import FOLDER
+from kubernetes.claims import claim
+from kubernetes.notes import note
 from support.charts import CHART
 from triune_client.grpc import GrpcClient
 
@@ -28,32 +29,12 @@ SAID = (
 )  # fmt: skip
 # The server of 1.20 cannot apply by itself what helm 4 sends.
 UPGRADE = ("helm", "upgrade", "--install", "triune", str(CHART), *SAID, "--server-side=false", "--wait", "--timeout=6m")
-_CLAIM = """\
-apiVersion: v1
-kind: PersistentVolume
-metadata: {{name: models}}
-spec: {{capacity: {{storage: 1Gi}}, accessModes: [ReadOnlyMany], storageClassName: "", hostPath: {{path: "{path}"}}}}
----
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {{name: models}}
-spec: {{accessModes: [ReadOnlyMany], storageClassName: "", resources: {{requests: {{storage: 1Gi}}}}, volumeName: models}}
-"""
-
-
-def note(what: str, began: float) -> None:
-    """A line of the log that docs/kubernetes.md quotes."""
-    with (FOLDER / "log.txt").open("a") as log:
-        log.write(f"{time.monotonic() - began:6.1f} s  {what}\n")
 
 
 @pytest.fixture(scope="module")
 def release(kubernetes: Environment, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Two servers and two gateways, which `helm install --wait` has found ready."""
-    (FOLDER / "log.txt").unlink(missing_ok=True)
-    claim = tmp_path_factory.mktemp("claim") / "claim.yaml"
-    claim.write_text(_CLAIM.format(path=repository))
-    run("kubectl", "apply", "--validate=false", "-f", claim, environment=kubernetes)
+    claim(kubernetes, tmp_path_factory.mktemp("claim"), "models", repository)
     began = time.monotonic()
     run(*UPGRADE, environment=kubernetes)
     note("helm install --wait: two servers and two gateways are ready", began)
