@@ -164,7 +164,7 @@ def values(url: str, expr: str) -> list[float]:
     return [value for value in found if value == value]
 
 
-def wait_for_every_panel(url: str, timeout_s: float = 30.0) -> None:
+def wait_for_every_panel(url: str, timeout_s: float = 90.0) -> None:
     """Wait until every query of every panel has data in a Prometheus, but for what there is `ELSEWHERE` alone."""
 
     def missing() -> list[str]:
