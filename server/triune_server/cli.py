@@ -34,7 +34,7 @@ NOT_RUNNING = 3  # exit code of `status`, as of service managers
 SERVER = server_settings()
 
 Switch = Annotated[bool, typer.Option("--switch", help="Stop a server that runs, once all is ready for this one.")]
-Build = Annotated[bool, typer.Option("--build", help="Build the model first, if what is there is not current.")]
+Build = Annotated[bool, typer.Option("--build", help="Build the model first, if need be.")]
 
 
 def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder | None) -> None:

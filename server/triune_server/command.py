@@ -26,6 +26,7 @@ from .health import main as check_health
 from .options import ServerOptions
 from .settings import ENVIRONMENT, Values, with_settings
 from .state import RunningServer, find_running
+from .surroundings import NOTHING
 
 _BUILDING = Building()
 SETTINGS = for_models(_BUILDING.settings)
@@ -33,8 +34,11 @@ _CONFIG = config_option(SETTINGS)
 _RUN_FOLDER = {"run_folder": SERVER["run_folder"]}
 _GATEWAY = {
     name: SERVER[name]
-    for name in ("repository", "name", "host", "openai_port", "api_key_file", "cors", "access_log", "responses_file", "drain_s")
-}
+    for name in (
+        "repository", "name", "host", "openai_port", "api_key_file", "cors", "access_log", "responses_file", "drain_s",
+        "log_format", "otlp",
+    )
+}  # fmt: skip
 _NAMING = ("model", "target", "build_dir")  # which repository
 _ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # another command's, passed on
 
@@ -134,8 +138,9 @@ def _gateway(
     options = {name: values[name] for name in _GATEWAY}
     options["repository"] = options["repository"] or Path(os.devnull)  # none: the model has no further name
     with files_told():
-        command = gateway_alone(ServerOptions(**options), grpc_url, context.args)
-    os.execv(command[0], command)
+        chosen = ServerOptions(**options)
+        command = gateway_alone(chosen, grpc_url, context.args)
+    os.execve(command[0], command, {**os.environ, **NOTHING.environment(chosen)})
 
 
 app.command("gateway", context_settings=_ARGUMENTS)(with_settings(_gateway, _GATEWAY, _CONFIG))

@@ -26,7 +26,7 @@ _CHOICES = {
 class ServerOptions:
     """One server: what it serves and where it listens."""
 
-    repository: Path = field(metadata=about("A Triton model repository to serve, instead of a model's."))
+    repository: Path = field(metadata=about("Triton model repository to serve instead."))
     name: str | None = field(
         default=None, metadata=about("What clients may call the model, beside `triune`; by default its own.")
     )
@@ -41,12 +41,8 @@ class ServerOptions:
     api_key_file: Path | None = field(
         default=None, metadata=about("File of API keys, one a line, that no other user can read; without one, all are served.")
     )
-    cors: tuple[str, ...] = field(
-        default=(), metadata=about("Web pages elsewhere that may call the OpenAI-compatible API; * for all.")
-    )
-    access_log: Path | None = field(
-        default=None, metadata=about("File that gets a JSON line for every request of the OpenAI-compatible API.")
-    )
+    cors: tuple[str, ...] = field(default=(), metadata=about("Web pages that may call it; *: all."))
+    access_log: Path | None = field(default=None, metadata=about("File of a JSON line for each request of it."))
     responses_file: Path | None = field(
         default=None, metadata=about("SQLite file of what /v1/responses keeps; by default in memory.")
     )
@@ -57,7 +53,7 @@ class ServerOptions:
         metadata=about("Seconds until a gRPC connection is replaced, for a balancer to choose anew; 0: never.", 0, 86400),
     )
     log_format: str = field(default="text", metadata=about("text; or json: a line a request, on stdout."))
-    log_text: str = field(default="off", metadata=about("on: with prompts and answers."))
+    log_text: str = field(default="off", metadata=about("on: prompts and answers, too."))
     otlp: str | None = field(default=None, metadata=about("Collector for traces: http://HOST:4318."))
     triton_spans: str = field(default="off", metadata=about("on: Triton's own spans, too."))
     prefix_caching: str = field(default="on", metadata=about("Share prefixes: on, off."))

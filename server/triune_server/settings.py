@@ -183,7 +183,7 @@ class Values:
 
 MODELS = Setting(
     name="models", kind=tuple, default=(),
-    help="Models to serve side by side, in the place of one; the first has the plain names.",
+    help="Several models; the first has plain names.",
 )  # fmt: skip
 
 
@@ -197,7 +197,7 @@ def server_settings() -> dict[str, Setting]:
         )
         for field in dataclasses.fields(ServerOptions)
     ]  # fmt: skip
-    every.append(Setting(name="run_folder", kind=Path, default=RUN_FOLDER, help="Where state and log of the server lie."))
+    every.append(Setting(name="run_folder", kind=Path, default=RUN_FOLDER, help="State and log."))
     return {setting.name: setting for setting in every}
 
 

@@ -6,6 +6,7 @@ Building and running takes minutes and an engine: `make test-containers` asks fo
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from containers import bases
-from containers.engine import HOW, TOOLS, Unavailable, engine, run
+from containers.engine import HOW, TOOLS, Unavailable, engine, mirrors, run
 from support.real_server import REPOSITORY
 
-CPU, GPU = "triune-cpu:test", "triune:test"
+CPU, GPU, WATCHERS = "triune-cpu:test", "triune:test", "watchers"
 Environment = dict[str, str]
 
 
@@ -43,13 +44,23 @@ def docker(tools: Path) -> Iterator[Environment]:
 
 @pytest.fixture(scope="session")
 def building(docker: Environment) -> Iterator[dict[str, Future[None]]]:
-    """Both images, each while the other waits for the network."""
+    """Both images and those that look at a server, each while the others wait for the network."""
     with ThreadPoolExecutor() as threads:
-        yield {CPU: threads.submit(_build_cpu, docker), GPU: threads.submit(_build_gpu, docker)}
+        debian = threads.submit(bases.make_debian, docker)
+        yield {
+            CPU: threads.submit(_build_cpu, docker, debian),
+            GPU: threads.submit(_build_gpu, docker),
+            WATCHERS: threads.submit(_build_watchers, docker, debian),
+        }
 
 
-def _build_cpu(docker: Environment) -> None:
-    bases.make_debian(docker)
+def _build_watchers(docker: Environment, debian: Future[None]) -> None:
+    debian.result()
+    bases.make_watchers(docker)
+
+
+def _build_cpu(docker: Environment, debian: Future[None]) -> None:
+    debian.result()
     run("docker/build", "Dockerfile.cpu", CPU, f"--build-arg=DEBIAN_IMAGE={bases.DEBIAN}", environment=docker)
 
 
@@ -62,8 +73,18 @@ def _build_gpu(docker: Environment) -> None:
 @pytest.fixture(scope="session")
 def cpu_image(building: dict[str, Future[None]]) -> str:
     """The image for machines without a GPU."""
-    building[CPU].result()
+    try:
+        building[CPU].result()
+    except Unavailable as reason:
+        pytest.skip(f"NO IMAGE WAS BUILT: {reason}")
     return CPU
+
+
+@pytest.fixture(scope="session")
+def watchers(cpu_image: str, building: dict[str, Future[None]]) -> dict[str, str]:
+    """The images of Prometheus and Alertmanager, by their services."""
+    building[WATCHERS].result()
+    return bases.WATCHERS
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +94,8 @@ def gpu_image(building: dict[str, Future[None]]) -> str:
         building[GPU].result()
     except Unavailable as reason:
         pytest.skip(f"THE IMAGE FOR GPUS WAS NOT BUILT: {reason}")
+    if not mirrors("ubuntu"):
+        warnings.warn(bases.DEBIAN_FOR_NVIDIA, stacklevel=1)
     return GPU
 
 

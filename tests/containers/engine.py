@@ -23,13 +23,13 @@ from triune_server.launcher import end_with_parent
 
 FOLDER = ROOT / "build" / "test-containers"  # kept from run to run
 TOOLS = ROOT / ".venvs" / "containers" / "bin"
-NEEDED = ("runc", "iptables", "mmdebstrap")  # of the machine's own Debian
+NEEDED = ("runc", "iptables", "iproute2", "mmdebstrap")  # of the machine's own Debian
 UNPACKED = ("docker.io", "docker-cli", "docker-buildx", "containerd")
 RELEASE = "trixie"
 LEAST = 25
 KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 HOW = "run `make test-containers` as root on Debian 12 or later, or where Docker 25 or later runs, with buildx"
-_MIRROR = re.compile(r"^(?:URIs:\s*|deb (?:\[[^]]*\] )?)(https?://\S+/debian(?:-security)?)/?\s", re.MULTILINE)
+_MIRROR = re.compile(r"^(?:URIs:\s*|deb (?:\[[^]]*\] )?)(https?://\S+/(debian|ubuntu)(?:-security)?)/?\s", re.MULTILINE)
 
 
 class Unavailable(Exception):
@@ -43,17 +43,16 @@ def run(*command: str | Path, environment: dict[str, str] | None = None, timeout
     return done.stdout
 
 
-def debian_mirrors() -> list[str]:
-    """The mirrors that this machine's apt uses, those of security updates last.
+def mirrors(distribution: str) -> list[str]:
+    """Where packages of `debian` or `ubuntu` come from, those of security updates last; none where that is not known.
 
-    Raises:
-        Unavailable: there are none: no Debian.
+    What TRIUNE_DEBIAN_MIRROR or TRIUNE_UBUNTU_MIRROR says, else what this machine's apt uses.
     """
+    if said := os.environ.get(f"TRIUNE_{distribution.upper()}_MIRROR"):
+        return said.split()
     files = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.*")]
-    found = [url for file in files if file.is_file() for url in _MIRROR.findall(file.read_text("utf-8"))]
-    if not found or "ID=debian" not in Path("/etc/os-release").read_text("utf-8").splitlines():
-        raise Unavailable("this is no Debian, and no Docker runs here")
-    return sorted(dict.fromkeys(found), key=lambda url: "security" in url)
+    found = [match for file in files if file.is_file() for match in _MIRROR.findall(file.read_text("utf-8"))]
+    return sorted({url for url, name in found if name == distribution}, key=lambda url: ("security" in url, url))
 
 
 @contextmanager
@@ -66,17 +65,22 @@ def engine() -> Iterator[dict[str, str]]:
     if _usable(os.environ.copy()):
         yield os.environ | {"DOCKER_CONFIG": str(_plugins(Path.home() / ".docker" / "cli-plugins"))}
         return
-    mirror = debian_mirrors()[0]
+    if "ID=debian" not in Path("/etc/os-release").read_text("utf-8").splitlines() or not (found := mirrors("debian")):
+        raise Unavailable("no Docker 25 or later runs here, and this is no Debian whose apt could fetch one")
     if os.geteuid():
         raise Unavailable("no Docker 25 or later runs here, and only root can start one")
     FOLDER.mkdir(parents=True, exist_ok=True)
     install(NEEDED)
     root = FOLDER / "engine"
     if not (root / "usr" / "sbin" / "dockerd").exists():
-        _unpack(mirror, root)
+        _unpack(found[0], root)
     # A socket's path has at most 107 characters.
-    with tempfile.TemporaryDirectory(prefix="triune-docker-") as name, _daemon(root, Path(name)) as environment:
-        yield environment
+    with (
+        tempfile.TemporaryDirectory(prefix="triune-docker-") as name,
+        _bridge() as bridge,
+        _daemon(root, Path(name), bridge) as there,
+    ):
+        yield there
 
 
 def _usable(environment: dict[str, str]) -> bool:
@@ -131,7 +135,20 @@ def _plugins(*folders: Path) -> Path:
 
 
 @contextmanager
-def _daemon(root: Path, place: Path) -> Iterator[dict[str, str]]:
+def _bridge() -> Iterator[str]:
+    """The name of a network bridge of its own: of one that two engines share, the containers would get the same addresses."""
+    name = f"triune{os.getpid()}"
+    run("ip", "link", "add", name, "type", "bridge")
+    try:
+        run("ip", "address", "add", f"10.231.{os.getpid() % 250}.1/24", "dev", name)
+        run("ip", "link", "set", name, "up")
+        yield name
+    finally:
+        run("ip", "link", "delete", name)
+
+
+@contextmanager
+def _daemon(root: Path, place: Path, bridge: str) -> Iterator[dict[str, str]]:
     binaries = f"{root}/usr/sbin:{root}/usr/bin:{os.environ['PATH']}"
     environment = os.environ | {
         "PATH": binaries, "DOCKER_HOST": f"unix://{place}/docker.sock",
@@ -139,7 +156,7 @@ def _daemon(root: Path, place: Path) -> Iterator[dict[str, str]]:
     }  # fmt: skip
     settings = {
         "data-root": str(FOLDER / "images"), "exec-root": f"{place}/exec", "pidfile": f"{place}/pid",
-        "hosts": [environment["DOCKER_HOST"]], "default-runtime": "lenient",
+        "hosts": [environment["DOCKER_HOST"]], "bridge": bridge, "default-runtime": "lenient",
         "runtimes": {"lenient": {"path": str(_runtime())}},
     }  # fmt: skip
     (place / "daemon.json").write_text(json.dumps(settings), "utf-8")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
 from containers.engine import run
 from support.real_server import free_port
-from triune_client import TriuneError
 
 STRICT = (
     "--read-only", "--user=1000:1000", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--pull=never",
@@ -43,16 +40,3 @@ def wait_healthy(docker: dict[str, str], name: str, timeout_s: float = 120) -> N
         log = f"{state}\n{run('docker', 'logs', name, environment=docker)}"
         assert state.startswith("running") and time.monotonic() < deadline, log
         time.sleep(0.5)
-
-
-def wait_until(what: Callable[[], bool], timeout_s: float = 60) -> None:
-    """Wait until it holds, also where a connection is refused meanwhile."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            if what():
-                return
-        except (httpx.HTTPError, TriuneError):
-            pass
-        assert time.monotonic() < deadline
-        time.sleep(0.2)

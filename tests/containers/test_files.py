@@ -26,7 +26,12 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 def compose(tools: Path, *files: Path, **said: str) -> dict[str, Any]:
     """What compose makes of the files."""
     named = [word for file in (FIRST, *files) for word in ("-f", str(file))]
-    environment = {"PATH": os.environ["PATH"], "TRIUNE_REPOSITORY": "/somewhere", **said}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "TRIUNE_REPOSITORY": "/somewhere",
+        "TRIUNE_GRAFANA_PASSWORD_FILE": "/password",
+        **said,
+    }
     done = subprocess.run(
         [tools / "docker-compose", *named, "config", "--format=json"], capture_output=True, text=True, env=environment
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from containers.engine import run
+from containers import bases
+from containers.engine import mirrors, run
 from support.real_server import ROOT
 
 UNIT = "tests/runtime tests/repository tests/gateway tests/server/test_binaries.py tests/server/test_view.py"
@@ -26,6 +27,8 @@ python -m pytest -q -p no:cacheprovider -m "not slow and not gpu and not triton"
 def test_the_unit_tests_pass_with_the_python_and_numpy_of_nvidias_image(
     docker: dict[str, str], gpu_image: str, repository: Path
 ) -> None:
+    if not mirrors("ubuntu"):
+        pytest.skip(bases.DEBIAN_FOR_NVIDIA)
     tracked = ROOT / "build" / "test-containers" / "source"
     tracked.mkdir(parents=True, exist_ok=True)
     run("bash", "-c", f"git ls-files -z | tar --null -T - -cf - | tar -xf - -C {tracked}")

@@ -33,7 +33,7 @@ class Span:
 class Sink:
     """A collector on a port of its own, as long as the `with` block."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.spans: list[Span] = []
         sink = self
 
@@ -52,8 +52,9 @@ class Sink:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._server = http.server.ThreadingHTTPServer((host, 0), Handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Sink:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import json
 import re
 import shutil
@@ -16,12 +17,26 @@ from typing import Any
 
 import httpx
 
+from support.dashboards import panels
 from support.real_server import ROOT, free_port
 
 FOLDER = ROOT / "deploy" / "monitoring"
 NEEDS = "needs Prometheus' own programs; as root: apt-get install prometheus prometheus-alertmanager (or put them on PATH)"
 # What is waited for in seconds: each a second here, so that a test takes no minutes. The windows of rates stay as they are.
-_WAITS = re.compile(r"\b(for|group_wait|group_interval|scrape_interval|evaluation_interval): \d+[smh]")
+_WAITS = re.compile(r"\b(for|group_wait|group_interval|scrape_interval|evaluation_interval|refresh_interval): \d+[smh]")
+
+
+KEYS = "k1 # alice\nk2 # bob\n"  # of those who ask in `load`
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"  # theirs
+_PARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+RECEIVER = "127.0.0.1:9094"  # in alertmanager.yml
+# Without data on a machine without GPUs, and without a proxy whose certificate is watched.
+ELSEWHERE = ("GPU", "Certificate")
+
+
+def hurried(name: str) -> str:
+    """The text of a file of deploy/monitoring with a second for whatever is waited for."""
+    return _WAITS.sub(r"\1: 1s", (FOLDER / name).read_text("utf-8"))
 
 
 def program(*names: str) -> str | None:
@@ -41,7 +56,7 @@ class Told:
     lines: list[str] = field(default_factory=list)
     came: list[tuple[str, str]] = field(default_factory=list)  # status and name
 
-    def listen(self) -> http.server.ThreadingHTTPServer:
+    def listen(self, host: str = "127.0.0.1") -> http.server.ThreadingHTTPServer:
         told, began = self, time.monotonic()
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -57,7 +72,7 @@ class Told:
             def log_message(self, *args: object) -> None:
                 pass
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = http.server.ThreadingHTTPServer((host, 0), Handler)
         self.port = server.server_port
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server
@@ -70,7 +85,6 @@ class Watch:
     folder: Path
     told: Told
     url: str = ""
-    _http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=10, trust_env=False))
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, targets: dict[str, str]) -> None:
@@ -81,10 +95,9 @@ class Watch:
         """
         ports = free_port(), free_port()
         self.url = f"http://127.0.0.1:{ports[0]}"
-        files = ("prometheus.yml", "alertmanager.yml", "triune.rules.yml")
-        texts = {name: _WAITS.sub(r"\1: 1s", (FOLDER / name).read_text("utf-8")) for name in files}
+        texts = {name: hurried(name) for name in ("prometheus.yml", "alertmanager.yml", "triune.rules.yml")}
         texts["prometheus.yml"] = texts["prometheus.yml"].replace("127.0.0.1:9093", f"127.0.0.1:{ports[1]}")
-        texts["alertmanager.yml"] = texts["alertmanager.yml"].replace("127.0.0.1:9094", f"127.0.0.1:{self.told.port}")
+        texts["alertmanager.yml"] = texts["alertmanager.yml"].replace(RECEIVER, f"127.0.0.1:{self.told.port}")
         shutil.copytree(FOLDER / "targets", self.folder / "targets")
         for name, address in targets.items():
             texts[f"targets/{name}.yml"] = f'- targets: ["{address}"]\n'
@@ -106,7 +119,6 @@ class Watch:
             self._running.append(subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT))
 
     def stop(self) -> None:
-        self._http.close()
         for process in self._running:
             process.terminate()
         for process in self._running:
@@ -114,14 +126,62 @@ class Watch:
 
     def ask(self, path: str, **query: Any) -> Any:
         """The data of an answer of Prometheus' API."""
-        answer = self._http.get(f"{self.url}/api/v1/{path}", params=query).json()
-        assert answer["status"] == "success", (query, answer)
-        return answer["data"]
+        return ask(self.url, path, **query)
 
     def values(self, expr: str) -> list[float]:
         """The values of a query now, without those that are no number."""
-        found = [float(one["value"][1]) for one in self.ask("query", query=expr)["result"]]
-        return [value for value in found if value == value]
+        return values(self.url, expr)
+
+
+def load(openai_url: str, over: threading.Event) -> None:
+    """Answers of every kind, one after another, until it is over; a server that is away is nothing special."""
+    kinds = itertools.cycle(({}, {"stream": True}, {"stream": True, "max_tokens": 200}, {"model": "x"}))
+    said = {"model": "triune", "messages": [{"role": "user", "content": "Name three towns by the sea."}], "max_tokens": 8}
+    for number, kind in enumerate(kinds):
+        if over.is_set():
+            return
+        headers = {"authorization": f"Bearer {('k1', 'k2')[number % 3 % 2]}", **_PARENT}
+        url, body = f"{openai_url}/v1/chat/completions", said | kind
+        try:
+            with httpx.stream("POST", url, json=body, headers=headers, timeout=30, trust_env=False) as reply:
+                for _ in reply.iter_bytes():
+                    if body["max_tokens"] == 200:
+                        break  # leaves in the middle
+        except httpx.HTTPError:
+            over.wait(0.2)
+
+
+def ask(url: str, path: str, **query: Any) -> Any:
+    """The data of an answer of a Prometheus' API."""
+    answer = httpx.get(f"{url}/api/v1/{path}", params=query, timeout=10, trust_env=False).json()
+    assert answer["status"] == "success", (query, answer)
+    return answer["data"]
+
+
+def values(url: str, expr: str) -> list[float]:
+    """The values of a query of a Prometheus now, without those that are no number."""
+    found = [float(one["value"][1]) for one in ask(url, "query", query=expr)["result"]]
+    return [value for value in found if value == value]
+
+
+def wait_for_every_panel(url: str, timeout_s: float = 90.0) -> None:
+    """Wait until every query of every panel has data in a Prometheus, but for what there is `ELSEWHERE` alone."""
+
+    def missing() -> list[str]:
+        asked = [(panel.title, filled(expr)) for panel in panels() for expr in panel.queries]
+        assert not [expr for _, expr in asked if "$" in expr]
+        wanted = [(title, expr) for title, expr in asked if not title.startswith(ELSEWHERE)]
+        return [f"{title}: {expr}" for title, expr in wanted if not values(url, expr)]
+
+    end = time.monotonic() + timeout_s
+    while found := missing():
+        assert time.monotonic() < end, "\n".join(["no data:", *found])
+        time.sleep(0.5)
+
+
+def filled(expr: str) -> str:
+    """A panel's query as Grafana would send it, of all models, servers and tenants."""
+    return re.sub(r"\$(model|instance|tenant)\b", ".*", expr.replace("$__rate_interval", "20s"))
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
