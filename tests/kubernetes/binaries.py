@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from containers.engine import KEYS, Unavailable, debian_mirrors, install, run
+from containers.engine import KEYS, Unavailable, install, mirrors, run
 from support.real_server import ROOT
 
 FOLDER = ROOT / "build" / "test-kubernetes"  # kept from run to run
@@ -41,15 +41,16 @@ def build() -> Path:
     """The folder of the server's programs; built once, in some six minutes of two cores.
 
     Raises:
-        Unavailable: this is no Debian, or not root.
+        Unavailable: this is no Debian 12, or not root.
     """
-    mirror = debian_mirrors()[0]
+    if "VERSION_CODENAME=bookworm" not in Path("/etc/os-release").read_text("utf-8") or not (found := mirrors("debian")):
+        raise Unavailable("this is no Debian 12 whose apt could fetch sources")
     if os.geteuid():
         raise Unavailable("only root can start a cluster")
     install(PACKAGES)
     if all((BINARIES / name).exists() for name in COMPONENTS):
         return BINARIES
-    sources = _fetch(mirror)
+    sources = _fetch(found[0])
     # The vendored reflect2 reads maps as Go before 1.18 laid them out: the server dies of it. Debian packages the repaired one.
     vendored = sources / "vendor/github.com/modern-go/reflect2"
     for file in [*vendored.glob("*.go"), *vendored.glob("*.s")]:

@@ -23,7 +23,6 @@ from kubernetes import settings
 from support.charts import unpack
 
 PORT, ETCD, ETCD_PEER = 26443, 22379, 22380
-NAMES = "172.17.0.1"  # the node as its pods see it
 PAUSE = "triune-stand-in/pause"
 SYSCTLS = (
     "vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "net/ipv4/conf/all/route_localnet",
@@ -44,7 +43,8 @@ def cluster(docker: Environment, binaries: Path, folder: Path) -> Iterator[Envir
     """
     programs = unpack(binaries)
     (folder / "names").mkdir()
-    settings.write(folder, PORT, NAMES)
+    address = node_address(docker)
+    settings.write(folder, PORT, address)
     run("openssl", "genrsa", "-out", folder / "sa.key", "2048")
     environment = docker | {
         "KUBECONFIG": f"{folder}/kubeconfig",
@@ -64,7 +64,7 @@ def cluster(docker: Environment, binaries: Path, folder: Path) -> Iterator[Envir
         start(f"{binaries}/kube-controller-manager", *settings.controller_manager(folder))
         start(f"{binaries}/kube-scheduler", *settings.scheduler(folder))
         start(f"{binaries}/kube-proxy", *settings.proxy(folder))
-        start("dnsmasq", *settings.names(folder, NAMES))
+        start("dnsmasq", *settings.names(folder, address))
         start(f"{binaries}/kubelet", *settings.kubelet(folder, socket, PAUSE))
         stack.callback(_empty, environment)
         stack.enter_context(_named(environment, folder / "names"))
@@ -73,6 +73,12 @@ def cluster(docker: Environment, binaries: Path, folder: Path) -> Iterator[Envir
             assert time.monotonic() < deadline, "the node is not ready"
             time.sleep(0.5)
         yield environment
+
+
+def node_address(docker: Environment) -> str:
+    """This machine as its pods see it."""
+    form = "{{(index .IPAM.Config 0).Gateway}}"
+    return run("docker", "network", "inspect", "bridge", "--format", form, environment=docker).strip()
 
 
 def _starter(stack: ExitStack, folder: Path, environment: Environment) -> Callable[..., None]:

@@ -14,7 +14,7 @@ import pytest
 
 from containers.engine import run
 from kubernetes.claims import claim
-from kubernetes.cluster import NAMES
+from kubernetes.cluster import node_address
 from kubernetes.notes import note
 from support.charts import CHART
 from support.real_server import ROOT
@@ -54,12 +54,13 @@ def test_an_init_container_fetches_the_engine(kubernetes: Environment, repositor
     with tarfile.open(packed, "w") as archive:
         archive.add(repository, ".")
     sha256 = hashlib.sha256(packed.read_bytes()).hexdigest()
+    node = node_address(kubernetes)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
-    server = http.server.ThreadingHTTPServer((NAMES, 0), handler)
+    server = http.server.ThreadingHTTPServer((node, 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        url = f"http://{NAMES}:{server.server_address[1]}/{packed.name}"
+        url = f"http://{node}:{server.server_address[1]}/{packed.name}"
         said = install(kubernetes, "fetched", f"--set=engine.source=archive,engine.archive.sha256={sha256}",
                        f"--set=engine.archive.url={url}")  # fmt: skip
     finally:
