@@ -67,7 +67,8 @@ MaxSequences = Annotated[int, typer.Option(help="Sequences computed at once; eac
 MaxLength = Annotated[
     str,
     typer.Option(
-        help=f"Tokens of one sequence, prompt and answer together; {AUTO}: the model's own length, as far as memory allows."
+        metavar=f"NUMBER|{AUTO}",
+        help=f"Tokens of one sequence, prompt and answer together; {AUTO}: the model's own length, as far as memory allows.",
     ),
 ]
 PrefillChunk = Annotated[int, typer.Option(help="Prompt tokens of one run.")]
