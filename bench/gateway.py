@@ -24,6 +24,7 @@ import psutil
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from .machine import busy_share, describe
+from .pieces import read_piece
 from .prompts import prompt
 from .serving import Serving
 from .timing import Round, Stream, summarize
@@ -51,13 +52,9 @@ def over_grpc(address: str) -> Ask:
         sent = time.perf_counter()
         arrivals = []
         async for response in stub.ModelStreamInfer(iter((request,))):
-            if response.error_message:
-                raise RuntimeError(response.error_message)
-            answer = response.infer_response
-            found = dict(zip((output.name for output in answer.outputs), answer.raw_output_contents, strict=True))
-            (count,) = struct.unpack("<I", found["num_output_tokens"])
-            found["text_output"][4:].decode()
-            arrivals.append((time.perf_counter(), count))
+            piece = read_piece(response)
+            piece.text.decode()
+            arrivals.append((time.perf_counter(), piece.tokens))
         return _stream(sent, arrivals)
 
     return ask

@@ -15,6 +15,8 @@ from typing import Any, Self
 import grpc.aio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from ..pieces import read_piece
+
 _START_S = 0.2  # from the order to all processes until they send at once
 _CHANNELS = 4  # of a process
 
@@ -118,13 +120,8 @@ async def _ask(stub: Any, request: Any) -> Answered:
     sent = time.monotonic()
     first, pieces, prompted, tokens, text = 0.0, 0, 0, 0, bytearray()
     async for response in stub.ModelStreamInfer(iter((request,))):
-        if response.error_message:
-            raise RuntimeError(response.error_message)
-        answer = response.infer_response
-        found = dict(zip((output.name for output in answer.outputs), answer.raw_output_contents, strict=True))
-        (count,) = struct.unpack("<I", found["num_output_tokens"])
-        first = first or (time.monotonic() if count else 0.0)
-        tokens, pieces = tokens + count, pieces + 1
-        prompted += struct.unpack("<I", found["num_input_tokens"])[0] if "num_input_tokens" in found else 0
-        text += found["text_output"][4:]
+        piece = read_piece(response)
+        first = first or (time.monotonic() if piece.tokens else 0.0)
+        tokens, pieces, prompted = tokens + piece.tokens, pieces + 1, prompted + piece.prompt_tokens
+        text += piece.text
     return Answered(sent, first, time.monotonic(), pieces, prompted, tokens, bytes(text))

@@ -177,7 +177,7 @@ def load(folder: Path, blocks: int | None) -> tuple[EngineManifest, Runner, Call
     runner = cuda_runner(manifest, folder, blocks=blocks)
 
     def used() -> float:
-        free, total = runner._device.memory()
+        free, total = runner.memory()
         return (total - free) / _MIB
 
     return manifest, runner, used

@@ -8,12 +8,14 @@ import logging
 import random
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Chunk, Request, SamplingParams
-from triune_runtime.starting import step_loop
+from triune_runtime.runner import Runner
+from triune_runtime.starting import keep_loaded, step_loop
 from triune_runtime.targets import make_runner
 from triune_runtime.text.vocabulary import TokenBytes
 
@@ -23,18 +25,20 @@ from .figures import Run, measure_batches
 class Loop:
     """An engine that is loaded."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, make: Callable[[EngineManifest, Path], Runner] | None = None) -> None:
         """
         Args:
             folder: of engine.json.
+            make: its runner; by default the target's own.
         """
         began = time.perf_counter()
         manifest = EngineManifest.load(folder)
-        runner = make_runner(manifest, folder)
+        runner = (make or make_runner)(manifest, folder)
         loaded = time.perf_counter()
-        self._loop = step_loop(manifest, runner, TokenBytes([b" a"] * manifest.vocab_size), prefix_caching=False)
-        self._loop.start()
+        self.steps = step_loop(manifest, runner, TokenBytes([b" a"] * manifest.vocab_size), prefix_caching=False)
+        self.steps.start()
         self.start_s = {"load": loaded - began, "warm up": time.perf_counter() - loaded}
+        keep_loaded()  # as the server does
         self.manifest, self._rng, self._keys = manifest, random.Random(1234), 0
 
     def request(self, prompt: int, answer: int) -> Request:
@@ -53,14 +57,14 @@ class Loop:
         """Send each request at its time, in seconds from the beginning, and wait for all answers."""
         waiting, began = sorted(arrivals, key=lambda pair: pair[0]), time.perf_counter()
         sent, first, tokens, steps, last = dict[int, float](), dict[int, float](), 0, list[float](), began
-        while waiting or self._loop.has_work:
+        while waiting or self.steps.has_work:
             now = time.perf_counter()
             while waiting and now - began >= waiting[0][0]:
                 _, request = waiting.pop(0)
                 sent[request.key] = now
-                self._loop.submit(request)
+                self.steps.submit(request)
             got = 0
-            for event in self._loop.step():
+            for event in self.steps.step():
                 if not isinstance(event.item, Chunk):
                     raise RuntimeError(f"a request failed: {event.item}")
                 if event.item.new_tokens and event.key not in first:
@@ -73,7 +77,7 @@ class Loop:
         return Run(last - began, tokens, [first[key] - sent[key] for key in sent], steps)
 
     def close(self) -> None:
-        self._loop.close()
+        self.steps.close()
 
 
 def measure(folder: Path, counts: list[int], repetitions: int, *, decode_only: bool = False) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def measure(folder: Path, counts: list[int], repetitions: int, *, decode_only: b
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     loop = Loop(folder)
-    found: dict[str, Any] = {"start_s": loop.start_s, "blocks": loop._loop.snapshot().kv.blocks}
+    found: dict[str, Any] = {"start_s": loop.start_s, "blocks": loop.steps.snapshot().kv.blocks}
     taken = [count for count in counts if count <= loop.manifest.limits.max_sequences]
     found |= measure_batches(loop.batch, taken, repetitions, decode_only=decode_only)
     if decode_only:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,16 @@ class EngineManifest:
     def kv_bytes(self, tokens: int) -> int:
         """The most bytes of KV cache that one sequence of that many tokens holds: beyond its window a layer takes no more."""
         length = min(tokens, self.limits.max_length)
-        return sum(c.bytes_per_position * min(length, c.positions(self.limits.max_length)) for c in self.cache)
+        return sum(size * min(length, positions) for positions, size in self._kv_sizes.items())
+
+    @cached_property
+    def _kv_sizes(self) -> dict[int, int]:
+        """Positions of a buffer -> bytes that one position takes in all buffers of so many: models have hundreds of buffers."""
+        sizes = dict[int, int]()
+        for tensor in self.cache:
+            positions = tensor.positions(self.limits.max_length)
+            sizes[positions] = sizes.get(positions, 0) + tensor.bytes_per_position
+        return sizes
 
     def save(self, folder: Path) -> None:
         """Write engine.json into `folder`."""

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from bench.gpu import __main__ as bench
 from bench.gpu import loop as bench_loop
+from bench.gpu.host import WAIT, Parts, Profiled, free_runner
 from bench.gpu.plot import speeds
 from rich.console import Console
 
@@ -86,3 +87,21 @@ def test_the_plot_has_a_line_for_each_and_medians() -> None:
     drawn = speeds("a shape <b>", {"triune": figures, "vllm": figures})
     assert "triune" in drawn and "vllm" in drawn and "a shape &lt;b&gt;" in drawn
     assert drawn.count("<svg") == 1 and "http" not in drawn
+
+
+def test_each_part_of_the_hosts_time_counts_without_what_is_within_it() -> None:
+    ticks = iter([0.0, 1.0, 3.0, 10.0])  # outer begins, inner begins, inner ends, outer ends
+    parts = Parts(lambda: next(ticks))
+    inner = parts.timed(lambda: None, "inner")
+    parts.timed(inner, "outer")()
+    assert parts.seconds == {"inner": 2.0, "outer": 8.0}
+    parts.close()
+
+
+def test_the_hosts_part_of_steps_is_told_without_a_gpu(tmp_path: Path) -> None:
+    cuda_manifest(40, Limits(max_sequences=4, max_length=1024, prefill_chunk=512), 64).save(tmp_path)
+    profiled = Profiled(tmp_path, free_runner)
+    found = profiled.decode(3, 6)
+    profiled.close()
+    assert {"plan", "commit", "queue", "pieces of text"} <= found["parts_us"].keys()
+    assert sum(us for name, us in found["parts_us"].items() if name != WAIT) > 0 and found["waited_us"] < found["step_us"]

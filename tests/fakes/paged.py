@@ -74,8 +74,6 @@ class PagedRunner:
         tokens, wanted = logits.argmax(1), np.array([item.wants for item in work])
         if columns is not None:
             tokens = np.where(wanted == Want.TOKEN, choose(logits, columns).tokens, tokens)
-        else:
-            assert self.chooses == {"greedy"}, "nothing says how tokens are to be drawn"
         self._latest = dict(zip((item.slot for item in work), tokens.tolist(), strict=True))
         chosen = Best(tokens, logits[np.arange(len(work)), tokens])
         logits[wanted != Want.LOGITS] = np.nan

@@ -64,7 +64,8 @@ class Books(RuleBasedStateMachine):
             return
         held = self.store.admit(prompt, members, salt)
         leader, *others = held.slots
-        assert held.cached == cached == held.reused_blocks * SIZE < len(prompt) <= held.room
+        assert held.cached == cached < len(prompt) <= held.room
+        assert held.cached // SIZE == held.reused_blocks
         assert held.new_blocks == -(-len(prompt) // SIZE) - held.reused_blocks + members - 1 <= free
         self.memory.follow(self.store)
         self.texts[leader], self.done[leader], self.room[leader] = list(prompt), cached, held.room
@@ -170,12 +171,12 @@ def test_what_was_used_longest_ago_is_given_away_first_and_of_a_prompt_its_end()
     store = BlockStore(4, 6, SIZE)
     first, second, third = ([n] * 9 for n in (1, 2, 3))
     for prompt in (first, second):
-        store.release(computed(store, prompt)[0])
-    store.release(computed(store, first)[0])  # used again
-    store.release(computed(store, third[:5])[0])  # takes the blocks without names
-    assert [store.admits(p, 1) for p in (first, second, third)] == [8, 8, 4]
-    store.release(computed(store, [4] * 8)[0])
-    assert [store.admits(p, 1) for p in (first, second, third)] == [8, 4, 4], "the end of the second"
+        store.release(computed(store, prompt[:8])[0])
+    store.release(computed(store, first[:8])[0])  # used again
+    store.release(computed(store, third[:8])[0])  # takes the blocks without names
+    assert [store.admits(p, 1) for p in (first, second, third)] == [8, 8, 8]
+    store.release(computed(store, [4] * 4)[0])
+    assert [store.admits(p, 1) for p in (first, second, third)] == [8, 4, 8], "the end of the second"
 
 
 def test_who_is_sent_back_finds_what_the_others_left_of_it() -> None:
@@ -192,7 +193,27 @@ def test_who_is_sent_back_finds_what_the_others_left_of_it() -> None:
 def test_the_last_token_is_always_run() -> None:
     store = BlockStore(4, 8, SIZE)
     store.release(computed(store, [1] * 8)[0])
-    assert [store.admits([1] * n, 1) for n in (4, 5, 8, 9)] == [0, 4, 4, 8]
+    assert [store.admits([1] * n, 1) for n in (4, 5, 8, 9)] == [3, 4, 7, 8]
+
+
+def test_what_ends_within_a_block_is_found_too_and_its_block_copied() -> None:
+    store = BlockStore(4, 12, SIZE)
+    (slot,) = computed(store, [1] * 6)
+    assert [store.admits(prompt, 1) for prompt in ([1] * 5 + [2] * 9, [1] * 6 + [2], [1] * 3 + [2])] == [5, 6, 3]
+    assert store.admits([1] * 5 + [2], 1, b"another's") == 0
+    held = store.admit([1] * 5 + [2] * 9, 1)
+    assert (held.cached, held.reused_blocks, held.new_blocks) == (5, 1, 3)
+    first, copied, second = store.orders()
+    assert isinstance(first, Table) and isinstance(copied, CopyBlock) and isinstance(second, Table)
+    assert (first.blocks[0], copied.target) == second.blocks[:2] and copied.source == first.blocks[1] != copied.target
+    store.release(slot, keep=False)
+    assert store.admits([1] * 6 + [2], 1) == 0, "what may be wrong is not copied"
+
+
+def test_a_block_that_is_needed_for_something_else_is_not_copied() -> None:
+    store = BlockStore(2, 2, SIZE)
+    store.release(computed(store, [1] * 6)[0])
+    assert store.admits([1] * 6 + [2], 1) == 4, "its second block is the last one that is free"
 
 
 def test_a_shared_block_is_never_the_one_that_is_written() -> None:

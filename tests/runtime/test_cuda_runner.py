@@ -18,7 +18,9 @@ from fakes.paged_launches import BLOCK, LENGTH, MANIFEST, SLOTS, VOCAB, ByHand, 
 from triune_runtime.errors import DeviceLost, TriuneError
 from triune_runtime.runner import Copy, Table, Want, Work
 from triune_runtime.targets.cuda.decodes import batch_buckets, width_buckets
+from triune_runtime.targets.cuda.parts import Sizes
 from triune_runtime.targets.cuda.pool import block_bytes
+from triune_runtime.targets.cuda.warming import warm_steps
 from triune_runtime.targets.device.host import HostDevice
 
 
@@ -162,7 +164,26 @@ def test_slots_that_are_told_nothing_never_share_a_block_and_say_so_where_there_
 def test_warm_up_runs_steps_of_every_size_of_few_and_of_many_sequences() -> None:
     """So that what libraries take for a kind of step is taken before the first request."""
     shapes = {(shape.tokens, shape.sequences) for shape in paged().program.shapes}
-    assert {(16, 1), (12, 6), (9, 2), (9, 5), (5, 2), (5, 3), (3, 2)} <= shapes, shapes
+    assert {(16, 1), (12, 6), (12, 1), (9, 2), (9, 5), (5, 2), (5, 3), (3, 2)} <= shapes, shapes
+
+
+@given(tokens=st.integers(2, 3000), sequences=st.integers(1, 300), longest=st.integers(2, 5000), rows=st.integers(32, 300))
+def test_steps_of_warm_up_are_ones_that_may_come(tokens: int, sequences: int, longest: int, rows: int) -> None:
+    sizes = Sizes(max(tokens, sequences), sequences, max(rows, sequences))
+    for step in warm_steps(sizes, longest):
+        assert 1 <= len(step.chunks) <= sizes.sequences
+        assert min(step.chunks) >= 1 and max(step.chunks) <= longest
+        assert 1 <= step.rows <= min(sizes.rows, sum(step.chunks)) and sum(step.chunks) <= sizes.tokens
+
+
+def test_warm_up_has_the_most_of_all_that_attention_takes_memory_for() -> None:
+    """Sequences, the longest chunk times their number, and both behind nothing and behind long texts."""
+    steps = list(warm_steps(Sizes(1024, 64, 64), 1024))
+    for late in (False, True):
+        found = [step for step in steps if bool(step.past) is late]
+        assert max(len(step.chunks) for step in found) == 64
+        assert max(len(step.chunks) * max(step.chunks) for step in found) == 64 * (1024 - 2 * 63)
+        assert any(step.chunks[0] == 1024 for step in found)
 
 
 def test_blocks_are_as_many_as_fit_and_no_more_than_can_be_used() -> None:

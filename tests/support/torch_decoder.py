@@ -32,8 +32,12 @@ class Weights:
                 return {name: draw(rows, columns, scale=scale)}
             size, step = (rows, columns * bits // 8), scale / (0.29 * 2**bits)  # codes are uniform
             packed = torch.randint(0, 256, size, device="cuda", dtype=torch.uint8, generator=generator)
-            scales = draw(rows, columns // 32, scale=0.2 * step, mean=step).abs()
-            return {name: packed, f"{name}_scale": scales}
+            scales = draw(rows, columns // 32, scale=0.2 * step, mean=step)
+            # Of either sign, as in GGUF's Q4_0. Codes lie half a step below zero in the mean: with scales of one sign all
+            # weights have a part in common, which grows from layer to layer to most of the residual stream, and where it
+            # nearly cancels out, roundings count several times as much as in a model.
+            signs = torch.randint(0, 2, scales.shape, device="cuda", generator=generator) * 2 - 1
+            return {name: packed, f"{name}_scale": scales * signs.to(scales.dtype)}
 
         self.head = matrix("head", s.vocabulary, s.hidden, s.head_bits, 0.02)
         frequencies = 1e4 ** (-torch.arange(0, s.head_dim, 2, device="cuda") / s.head_dim)

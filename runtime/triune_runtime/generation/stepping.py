@@ -20,6 +20,7 @@ from .sequence import Sequence
 from .step import Slice, Step
 
 _NO_DRAFTS: Mapping[int, tuple[int, ...]] = {}
+_TOKEN = Want.TOKEN  # an enumeration's member is slow to find
 _UNKNOWN = (0,)  # stands where the runner puts the token that it chose
 
 
@@ -108,7 +109,7 @@ class Stepper:
         """Begin to compute a step."""
         began = self._clock()
         plain = [part for part in step.slices if not (part.drafts or part.scored)]
-        work = [self._work(part) for part in plain]
+        work = [self._fed(part) if part.fed else self._work(part) for part in plain]
         if not plain:
             return Launched(step, plain, work, None, step.orders, began)
         return Launched(step, plain, work, self._runner.launch(work, step.orders, self._columns(plain)), (), began)
@@ -135,7 +136,7 @@ class Stepper:
 
     def _columns(self, parts: Items[Slice]) -> Columns | None:
         """How the runner is to choose the tokens of these, if it draws any."""
-        if not self._draws:
+        if not self._draws or self._sampler.simple:
             return None
         # What this step chooses is counted already; what steps in flight choose comes before it.
         ahead = np.array([max(part.sequence.unknown - 1, 0) for part in parts])
@@ -150,7 +151,9 @@ class Stepper:
                         keys.append(taker.request.key)
                         rows.append(row)
         at = None if len(rows) == len(launched.work) and not any(part.siblings for part in launched.plain) else rows
-        drawn = np.array([launched.work[row].wants is Want.TOKEN for row in rows]) if self._draws else None
+        drawn = None
+        if self._draws and not self._sampler.simple:
+            drawn = np.array([launched.work[row].wants is Want.TOKEN for row in rows])
         self._sample(keys, made, rows, chosen, at=at, drawn=drawn)
 
     def _sample(
@@ -229,6 +232,13 @@ class Stepper:
         if entries:
             chosen.logprobs[key] = entries
 
+    @staticmethod
+    def _fed(part: Slice) -> Work:
+        """Of a sequence that `overlaps`: the runner chooses its tokens, whatever they are."""
+        slot = part.sequence.slot
+        assert slot is not None, "a sequence without a slot cannot run"
+        return Work(slot, part.start, _UNKNOWN, 0, _TOKEN, True)
+
     def _work(self, part: Slice) -> Work:
         sequence, drafts = part.sequence, part.drafts
         slot = sequence.slot
@@ -236,8 +246,6 @@ class Stepper:
         if part.scored:
             return Work(slot, part.start, tuple(sequence.tokens[part.start : part.start + part.length]), scored=True)
         wants = self._wants(part) if part.samples else Want.NOTHING
-        if part.fed:
-            return Work(slot, part.start, _UNKNOWN, 0, wants, True)
         if not drafts and part.length == 1:
             return Work(slot, part.start, (sequence.tokens[part.start],), 0, wants)
         own = sequence.tokens[part.start : part.start + part.length - len(drafts)]

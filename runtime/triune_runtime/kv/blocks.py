@@ -1,9 +1,10 @@
 """KV memory in blocks that sequences share: prompts that were computed are found, and what nobody needs is given away last.
 
 A full block has a name, which stands for all tokens up to its end (`names`). A prompt that begins with named blocks gets them,
-and only its rest is computed. Blocks that nobody holds keep their names until they are taken: first those without one, then
-whichever was used longest ago, of one sequence the last first, so that what is found stays a beginning. Blocks in use are never
-written: only full ones are shared, and a sequence that goes on in the middle of one gets a copy of it.
+and only its rest is computed. Where it goes on as some block begins, it gets a copy of that one (`beginnings`). Blocks that
+nobody holds keep their names until they are taken: first those without one, then whichever was used longest ago, of one
+sequence the last first, so that what is found stays a beginning. Blocks in use are never written: only full ones are shared,
+and a sequence that goes on in the middle of one gets a copy of it.
 
 Integers and hashes only; no sequence, no tensor.
 """
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..runner import CopyBlock, Order, Table
+from .beginnings import Beginnings
 from .names import Coming, Names
 from .store import Held, KvUsage
 
@@ -28,6 +30,17 @@ class _Holding:
     salt: bytes | None
     names: list[bytes]  # of its blocks, as far as they are known
     settled: int = 0  # its first so many blocks can be found
+    prompt: int = 0  # tokens of the prompt, until the beginning of its last block can be found too
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What of a prompt is there."""
+
+    blocks: list[int]  # full ones
+    needed: int  # more blocks for the sequences that ask
+    source: int | None  # block to copy into the next one
+    tokens: int  # in all
 
 
 class BlockStore:
@@ -43,7 +56,7 @@ class BlockStore:
         assert slots > 0 and blocks > 0, f"a store of {slots} slots and {blocks} blocks"
         self.shares = True
         self._slots, self._count, self._size = slots, blocks, block_tokens
-        self._names, self._coming = Names(block_tokens), Coming()
+        self._names, self._coming, self._beginnings = Names(block_tokens), Coming(), Beginnings(block_tokens)
         self._free_slots = list(range(slots))  # a heap
         self._refs = [0] * blocks
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(blocks))  # the next to be taken first
@@ -66,12 +79,8 @@ class BlockStore:
 
     def admits(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> int | None:
         """See `KvStore.admits`."""
-        if members > len(self._free_slots):
-            return None
-        matched = self._match(prompt, salt)
-        needed = self._needed(len(prompt)) - len(matched) + members - 1
-        available = len(self._free) - sum(not self._refs[block] for block in matched)
-        return len(matched) * self._size if needed <= available else None
+        known = self._known(prompt, members, salt)
+        return None if known is None else known.tokens
 
     def comes(self, prompt: Sequence[int], salt: bytes | None = b"") -> bool:
         """See `KvStore.comes`."""
@@ -83,19 +92,25 @@ class BlockStore:
 
     def admit(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> Held:
         """See `KvStore.admit`."""
-        matched = self._match(prompt, salt)
-        for block in matched:
+        known = self._known(prompt, members, salt)
+        assert known is not None, "there is no room: `admits` says so"
+        for block in known.blocks:
             self._hold(block)
-        new = [self._take() for _ in range(self._needed(len(prompt)) - len(matched))]
+        if known.source is not None:
+            self._hold(known.source)  # so that no other takes its place before it is copied
+        new = [self._take() for _ in range(known.needed - members + 1)]
         first, *others = slots = tuple(heapq.heappop(self._free_slots) for _ in range(members))
         names = [] if salt is None or not self.shares else list(self._names.of(prompt, salt))
-        self._holdings[first] = _Holding([*matched, *new], salt, names, len(matched))
-        self._coming.begin(first, names, len(matched))
+        self._holdings[first] = _Holding([*known.blocks, *new], salt, names, len(known.blocks), len(prompt))
+        self._coming.begin(first, names, len(known.blocks))
         for slot in others:  # for what of the prompt does not fill a block, and for the answer
             self._holdings[slot] = _Holding([self._take()], salt, [])
+        if known.source is not None:
+            self._orders.append(CopyBlock(known.source, new[0]))
+            self._drop(known.source)
         self._tell(first)
-        room = (len(matched) + len(new)) * self._size
-        return Held(slots, len(matched) * self._size, room, len(new) + members - 1, len(matched))
+        room = (len(known.blocks) + len(new)) * self._size
+        return Held(slots, known.tokens, room, known.needed, len(known.blocks))
 
     def extend(self, slot: int, length: int) -> int:
         """See `KvStore.extend`."""
@@ -127,7 +142,8 @@ class BlockStore:
         """See `KvStore.settle`."""
         holding, full = self._holdings[slot], length // self._size
         self._coming.come(slot, full)
-        if full <= holding.settled or holding.salt is None or not self.shares:
+        ends = 0 < holding.prompt <= length
+        if (full <= holding.settled and not ends) or holding.salt is None or not self.shares:
             return
         if full > len(holding.names):
             holding.names += self._names.further(holding.names, holding.salt, tokens, full * self._size)
@@ -135,7 +151,11 @@ class BlockStore:
             name, block = holding.names[number], holding.blocks[number]
             if name not in self._found and block not in self._name_of:
                 self._found[name], self._name_of[block] = block, name
+            self._begins(holding, number, tokens[: (number + 1) * self._size])
         holding.settled = full
+        if ends:
+            holding.prompt = 0
+            self._begins(holding, full, tokens[:length])
 
     def release(self, slot: int, *, keep: bool = True) -> None:
         """See `KvStore.release`."""
@@ -143,11 +163,7 @@ class BlockStore:
         for block in reversed(self._holdings.pop(slot).blocks):
             if not keep:
                 self._unname(block)
-            self._refs[block] -= 1
-            if not self._refs[block]:
-                self._free[block] = None
-                if block not in self._name_of:  # of no use to anybody else
-                    self._free.move_to_end(block, last=False)
+            self._drop(block)
         heapq.heappush(self._free_slots, slot)
 
     def forget(self) -> None:
@@ -155,6 +171,7 @@ class BlockStore:
         self._coming.clear()
         self._found.clear()
         self._name_of.clear()
+        self._beginnings.clear()
         for holding in self._holdings.values():
             holding.salt = None  # nor may what comes of it
 
@@ -189,6 +206,29 @@ class BlockStore:
         assert counted == self._refs, "a block's holders were not counted"
         assert set(self._free) == {block for block, refs in enumerate(self._refs) if not refs}, "a block has leaked"
         assert {block: name for name, block in self._found.items()} == self._name_of, "a name leads to another block"
+        self._beginnings.check()
+
+    def _known(self, prompt: Sequence[int], members: int, salt: bytes | None) -> _Known | None:
+        """What is there for the sequences of a prompt; None: there is no room for them."""
+        blocks = self._match(prompt, salt)
+        needed = self._needed(len(prompt)) - len(blocks) + members - 1
+        left = len(self._free) - sum(not self._refs[block] for block in blocks) - needed
+        if members > len(self._free_slots) or left < 0:
+            return None
+        start = len(blocks) * self._size
+        if salt is None or not self.shares:
+            return _Known(blocks, needed, None, start)
+        before = self._name_of[blocks[-1]] if blocks else None
+        found = self._beginnings.find(before, salt, prompt[start : min(start + self._size, len(prompt) - 1)])
+        if found is None or (not self._refs[found[0]] and not left):  # the source's own place is needed
+            return _Known(blocks, needed, None, start)
+        return _Known(blocks, needed, found[0], start + found[1])
+
+    def _begins(self, holding: _Holding, number: int, tokens: Sequence[int]) -> None:
+        """How the block of that number begins can be found, in a text that begins with `tokens`."""
+        if number < len(holding.blocks) and holding.salt is not None:
+            before = holding.names[number - 1] if number else None
+            self._beginnings.add(holding.blocks[number], before, holding.salt, tokens[number * self._size :])
 
     def _match(self, prompt: Sequence[int], salt: bytes | None) -> list[int]:
         """The blocks that hold the beginning of `prompt`, without its last token: that must be run."""
@@ -208,6 +248,14 @@ class BlockStore:
         self._refs[block] += 1
         self._free.pop(block, None)
 
+    def _drop(self, block: int) -> None:
+        """One holds it no more."""
+        self._refs[block] -= 1
+        if not self._refs[block]:
+            self._free[block] = None
+            if block not in self._name_of and block not in self._beginnings:  # of no use to anybody else
+                self._free.move_to_end(block, last=False)
+
     def _take(self) -> int:
         block, _ = self._free.popitem(last=False)
         self._unname(block)
@@ -217,6 +265,7 @@ class BlockStore:
     def _unname(self, block: int) -> None:
         if (name := self._name_of.pop(block, None)) is not None:
             del self._found[name]
+        self._beginnings.drop(block)
 
     def _tell(self, slot: int) -> None:
         self._orders.append(Table(slot, tuple(self._holdings[slot].blocks)))

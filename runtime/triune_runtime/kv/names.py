@@ -36,8 +36,11 @@ class Names:
 
     def further(self, names: Sequence[bytes], salt: bytes, tokens: Sequence[int], length: int) -> list[bytes]:
         """Those that follow `names` in the first `length` of `tokens`."""
-        rest = array(_TOKEN, tokens[len(names) * self.unit : length]).tobytes()
-        return self._named(names[-1] if names else self._root(salt), rest)
+        return self.behind(names[-1] if names else None, salt, tokens[len(names) * self.unit : length])
+
+    def behind(self, name: bytes | None, salt: bytes, tokens: Sequence[int]) -> list[bytes]:
+        """Of every whole number of units in `tokens`, which follow what has `name`, or nothing."""
+        return self._named(self._root(salt) if name is None else name, array(_TOKEN, tokens).tobytes())
 
     def _root(self, salt: bytes) -> bytes:
         hashed = self._salts.copy()

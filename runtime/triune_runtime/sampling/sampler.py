@@ -31,6 +31,7 @@ class Sampler:
     def __init__(self, vocab_size: int) -> None:
         self._vocab_size = vocab_size
         self._rows: dict[int, SampleRow] = {}
+        self._varied = 0  # of the rows, how many are not simple
         self._together = RowColumns((), vocab_size)  # the rows of the last step
         self._alone: dict[int, RowColumns] = {}  # of rows that were sampled one by one
 
@@ -42,18 +43,25 @@ class Sampler:
         constraint: Constraint | None = None,
     ) -> None:
         """Expect rows of `request`; its stop tokens are masked until `min_tokens`, and what `limit` forces is chosen."""
-        self._rows[request.key] = SampleRow(
+        row = self._rows[request.key] = SampleRow(
             request.params,
             request.prompt,
             stop_token_ids=[t for t in stop_token_ids if t < self._vocab_size],
             limit=limit,
             constraint=constraint,
         )
+        self._varied += not row.simple
 
     def remove(self, key: int) -> None:
         """Forget a request, if it is known."""
-        self._rows.pop(key, None)
+        if (row := self._rows.pop(key, None)) is not None:
+            self._varied -= not row.simple
         self._alone.pop(key, None)
+
+    @property
+    def simple(self) -> bool:
+        """Whether every request takes the best token of its logits as they are, and wants nothing else of them."""
+        return not self._varied
 
     def complete(self, key: int) -> bool:
         """Whether a request's constraint allows no further token."""

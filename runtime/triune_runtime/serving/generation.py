@@ -23,7 +23,7 @@ from ..manifest import EngineManifest
 from ..options.wire import Options
 from ..outbox import Pace, Sink
 from ..request import Chunk, Request
-from ..starting import step_loop
+from ..starting import keep_loaded, step_loop
 from ..targets import make_runner
 from ..text.tokenizer import load_token_bytes
 from ..worker import Worker
@@ -87,6 +87,7 @@ class GenerationService:
         self._draining = draining or Draining()
         self._closed = threading.Event()
         self._on_failure = on_failure
+        keep_loaded()
         threading.Thread(target=self._watch_worker, name="triune-watch", daemon=True).start()
 
     def start(

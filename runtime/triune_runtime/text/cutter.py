@@ -48,6 +48,7 @@ class TextCutter:
         self._stop = [(s, s.encode()) for s in stop if s]
         self._min_tokens = min_tokens
         self._divider = divider
+        self._unbroken = not (self._stop or divider or token_bytes.single)  # whole characters can go out as they come
         self._pushed = 0
         self._tokens: list[int] = []  # those with bytes that are not handed out yet
         self._buffer = b""  # their bytes
@@ -66,7 +67,9 @@ class TextCutter:
         self._pushed += len(token_ids)
         if not new:
             return None
-        tokens = [token for token in token_ids if self._token_bytes[token]]
+        if self._unbroken and self._begun and not self._buffer and new.isascii():  # nearly always; the same as below, and short
+            return Cut(token_ids if len(token_ids) == 1 else self._with_text(token_ids), 0, len(new))
+        tokens = self._with_text(token_ids)
         self._tokens += tokens
         if self._token_bytes.single:
             self._add_rows(tokens)
@@ -90,6 +93,9 @@ class TextCutter:
         if not self._begun:
             self._begin()
         return self._take(len(self._buffer), last=True)
+
+    def _with_text(self, token_ids: Sequence[int]) -> tuple[int, ...]:
+        return tuple([token for token in token_ids if self._token_bytes[token]])
 
     def _add_rows(self, tokens: Sequence[int]) -> None:
         """Add tokens to the buffer where some are text only together."""

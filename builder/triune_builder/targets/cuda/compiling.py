@@ -97,11 +97,11 @@ def verify_graph(manifest: EngineManifest, folder: Path, checkpoint: Checkpoint,
         folder: of the engine.
     """
     note("reading the graph")
-    found = verify_network(make_network_runner(folder, manifest), manifest.limits, checkpoint, note=note)
+    runner = make_network_runner(folder, manifest)
+    found = verify_network(runner, manifest.limits, checkpoint, note=note)
     if own := CudaPlan.of(manifest).custom_ops:
         note("the graph with custom ops")
-        runners = (make_network_runner(folder, manifest, graph) for graph in (manifest.engine, own))
-        check_alike(runners, manifest.vocab_size, manifest.limits)
+        check_alike([runner, make_network_runner(folder, manifest, own)], manifest.vocab_size, manifest.limits)
     return found
 
 

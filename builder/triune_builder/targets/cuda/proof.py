@@ -89,7 +89,7 @@ def check_alike(runners: Iterable[Network], vocab_size: int, limits: Limits) -> 
         [Item(0, longest, tokens[longest:]), Item(1, cut, tokens[cut:])],
     ]
     first: list[NDArray[np.float32]] = []
-    for runner in runners:  # one after the other: their weights need not be in memory together
+    for runner in runners:
         rows = [row for items in steps for found in runner.run(items) for row in found]
         first = first or rows
         # Another rounding may choose other experts for a token, whatever an engine computes; a wrong op shows everywhere.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from ...errors import TriuneError
 from ...sampling.columns import Columns
 from ..device.device import Replay
-from .parts import Piece
+from .parts import Batch
 from .protocols import Feed, StepBuffers, StepShape
 from .staging import Staging
 from .steps import StepTools
@@ -75,7 +74,7 @@ class Decodes:
         failed = set[str]()
         for width in self._widths:
             for batch in reversed(self.batches):
-                self._stage((), batch)
+                self._stage(None, batch)
                 self._tools.prepare(None, batch)
                 self._queue(batch, width)
                 self._tools.device.synchronize()
@@ -87,28 +86,27 @@ class Decodes:
         elif record:
             LOG.info("decodes have a CUDA graph for batches of %s", ", ".join(map(str, self.batches)))
 
-    def queue(self, pieces: Sequence[Piece], columns: Columns | None) -> None:
-        """Queue a step; its rows lie in the order of `pieces`.
+    def queue(self, decodes: Batch, columns: Columns | None) -> None:
+        """Queue a step; its rows lie in the order of `decodes`.
 
         Args:
-            columns: of the pieces.
+            columns: of the decodes.
         """
-        batch = next(size for size in self.batches if size >= len(pieces))
-        longest = max(piece.start for piece in pieces) + 1
+        batch = next(size for size in self.batches if size >= len(decodes))
+        longest = int(decodes.starts.max()) + 1
         width = next(size for size in self._widths if size * self._tools.block_tokens >= longest)
-        self._stage(pieces, batch)
+        self._stage(decodes, batch)
         self._tools.prepare(columns, batch)
         if (replay := self._replays.get((batch, width))) is not None:
             replay()
         else:
             self._queue(batch, width)
 
-    def _stage(self, pieces: Sequence[Piece], batch: int) -> None:
-        count, block = len(pieces), self._staging.take()
-        block["input_ids"][:count] = [piece.tokens[0] for piece in pieces]
-        block["past"][:count] = [piece.start for piece in pieces]
-        block["slots"][:count] = [piece.slot for piece in pieces]
-        block["fed"][:count] = [piece.fed for piece in pieces]
+    def _stage(self, decodes: Batch | None, batch: int) -> None:
+        count, block = 0 if decodes is None else len(decodes), self._staging.take()
+        if decodes is not None:
+            block["input_ids"][:count], block["past"][:count] = decodes.tokens, decodes.starts
+            block["slots"][:count], block["fed"][:count] = decodes.slots, decodes.fed
         block["slots"][count:batch] = self._tools.tables.scratch_row
         for name in ("input_ids", "past", "fed"):
             block[name][count:batch] = 0

@@ -10,8 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...runner import Want, Work
 
+_LOGITS = Want.LOGITS  # an enumeration's member is slow to find
 ALONG = 4  # so many decodes run along with prompts
 
 
@@ -29,11 +33,19 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Pieces of different slots."""
+class Batch:
+    """Decodes: single tokens of different slots, each with a row, wanted or not. Arrays [sequences]: there may be hundreds."""
 
-    pieces: tuple[Piece, ...]
-    decodes: bool  # one token and one row each, wanted or not
+    items: NDArray[np.int64]  # their places in the launch's work, ascending
+    slots: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    rows: NDArray[np.int64]  # where the row of each is among those of the launch
+    fed: NDArray[np.bool_]
+    logits: NDArray[np.bool_]  # whether those are wanted
+
+    def __len__(self) -> int:
+        return len(self.items)
 
 
 @dataclass(frozen=True)
@@ -45,18 +57,45 @@ class Sizes:
     rows: int
 
 
-def split(work: Sequence[Work], sizes: Sizes) -> list[Part]:
+class Parts(NamedTuple):
+    """A launch's work, in the order in which it runs."""
+
+    batches: list[Batch]
+    packs: list[tuple[Piece, ...]]  # pieces of different slots
+    rows: int  # of the whole launch
+    logits: bool  # whether those of any row are wanted
+
+
+def split(work: Sequence[Work], sizes: Sizes) -> Parts:
     """The parts of a launch."""
-    singles, others, first = list[Piece](), list[Piece](), 0
-    for number, item in enumerate(work):
-        for piece in _pieces(number, item, first, sizes):
-            # A lone token of a prompt decodes too: a part as long as it has sequences is what attention takes for decodes.
-            (singles if len(item.tokens) == 1 else others).append(piece)
-        first += item.rows
-    if len(singles) <= ALONG and others:
-        others, singles = singles + others, []
-    decodes = [Part(tuple(singles[at : at + sizes.sequences]), decodes=True) for at in range(0, len(singles), sizes.sequences)]
-    return [*decodes, *_packed(others, sizes)]
+    if not work:
+        return Parts([], [], 0, False)
+    lengths = np.array([len(item.tokens) for item in work])
+    made = np.array([item.rows for item in work]) if lengths.max() > 1 else lengths
+    logits = np.array([item.wants is _LOGITS or item.scored for item in work])
+    ends = made.cumsum()
+    # A lone token of a prompt decodes too: a part as long as it has sequences is what attention takes for decodes.
+    singles, others = np.flatnonzero(lengths == 1), np.flatnonzero(lengths != 1)
+    if len(singles) <= ALONG and len(others):
+        others, singles = np.concatenate((singles, others)), singles[:0]
+    batches = [
+        _batch(singles[at : at + sizes.sequences], work, ends - 1, logits) for at in range(0, len(singles), sizes.sequences)
+    ]
+    pieces = [piece for n in others.tolist() for piece in _pieces(n, work[n], int(ends[n] - made[n]), sizes)]
+    return Parts(batches, list(_packed(pieces, sizes)), int(ends[-1]), bool(logits.any()))
+
+
+def _batch(items: NDArray[np.int64], work: Sequence[Work], rows: NDArray[np.int64], logits: NDArray[np.bool_]) -> Batch:
+    own = work if len(items) == len(work) else [work[item] for item in items.tolist()]
+    return Batch(
+        items,
+        np.array([item.slot for item in own]),
+        np.array([item.start for item in own]),
+        np.array([item.tokens[0] for item in own]),
+        rows[items],
+        np.array([item.fed for item in own]),
+        logits[items],
+    )
 
 
 def _pieces(number: int, item: Work, first: int, sizes: Sizes) -> Iterator[Piece]:
@@ -81,16 +120,16 @@ def _pieces(number: int, item: Work, first: int, sizes: Sizes) -> Iterator[Piece
         begin = stop
 
 
-def _packed(pieces: Sequence[Piece], sizes: Sizes) -> Iterator[Part]:
+def _packed(pieces: Sequence[Piece], sizes: Sizes) -> Iterator[tuple[Piece, ...]]:
     """As few parts as the order gives; two pieces of a slot never share one."""
     pack, tokens, rows = list[Piece](), 0, 0
     for piece in pieces:
         full = tokens + len(piece.tokens) > sizes.tokens or rows + piece.rows > sizes.rows or len(pack) == sizes.sequences
         if pack and (full or pack[-1].slot == piece.slot):
-            yield Part(tuple(pack), decodes=False)
+            yield tuple(pack)
             pack, tokens, rows = [], 0, 0
         pack.append(piece)
         tokens += len(piece.tokens)
         rows += piece.rows
     if pack:
-        yield Part(tuple(pack), decodes=False)
+        yield tuple(pack)

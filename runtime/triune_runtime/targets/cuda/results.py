@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...runner import Best, Rows, Want, Work
+from ...runner import Best, Rows, Want
+from ...sampling.columns import Indices
 from ..device.device import SharedDevice
-from .parts import Part
+from .parts import Batch, Piece
 from .protocols import Chooser
 from .staging import Landing, Move, Outlet
 
@@ -43,47 +44,60 @@ class Results:
         if chooses:
             self._chosen = Outlet(device, {"tokens": (np.int64, (rows,)), "logits": (np.float32, (rows,))})
 
-    def empty(self, work: Sequence[Work]) -> Rows:
-        """Room for what a launch makes; logits without memory behind them if nobody asks for any."""
-        count = sum(item.rows for item in work)
-        best = Best(np.zeros(count, np.int64), np.zeros(count, np.float32)) if self._chooses else None
-        if self._chooses and not any(item.wants is Want.LOGITS or item.scored for item in work):
-            return Rows(np.broadcast_to(np.float32(np.nan), (count, self._vocab_size)), best)
-        return Rows(np.empty((count, self._vocab_size), np.float32), best)
+    def empty(self, rows: int, *, logits: bool) -> Rows:
+        """Room for what a launch makes.
 
-    def fetch(self, made: Rows, part: Part, rows: Sequence[int], chooser: Chooser | None, logits: int) -> list[Landing]:
-        """Queue the copies of what `part` made.
+        Args:
+            logits: whether anybody asks for some; else there is no memory behind them, if tokens are chosen.
+        """
+        best = Best(np.zeros(rows, np.int64), np.zeros(rows, np.float32)) if self._chooses else None
+        if self._chooses and not logits:
+            return Rows(np.broadcast_to(np.float32(np.nan), (rows, self._vocab_size)), best)
+        return Rows(np.empty((rows, self._vocab_size), np.float32), best)
+
+    def fetch_batch(self, made: Rows, batch: Batch, chooser: Chooser | None, logits: int) -> list[Landing]:
+        """Queue the copies of what decodes made: see `fetch`. What was chosen comes back of all."""
+        landings = []
+        if made.best is not None and chooser is not None:
+            landings.append(self._fetch_chosen(made.best, batch.rows, np.arange(len(batch)), chooser))
+        wanted = np.flatnonzero(batch.logits) if made.best is not None else np.arange(len(batch))
+        return landings + self._fetch_rows(made, wanted, batch.rows[wanted], logits)
+
+    def fetch(
+        self, made: Rows, pieces: Sequence[Piece], rows: Sequence[int], chooser: Chooser | None, logits: int
+    ) -> list[Landing]:
+        """Queue the copies of what a packed part made.
 
         Args:
             made: where it belongs.
             rows: of each piece the first of its rows in the part.
             logits: address of the part's logits.
         """
-        landings = []
-        if made.best is not None and chooser is not None:
-            landings.append(self._fetch_chosen(made.best, part, rows, chooser))
-        wanted = [
-            (row + number, piece.first + number)
-            for piece, row in zip(part.pieces, rows, strict=True)
-            if piece.wants is Want.LOGITS or (made.best is None and piece.rows)
-            for number in range(piece.rows)
-        ]
-        for first in range(0, len(wanted), self._at_once):
-            landings.append(self._fetch_logits(made, wanted[first : first + self._at_once], logits))
-        return landings
+        landings, pairs = list[Landing](), list(zip(pieces, rows, strict=True))
+        places = np.array([piece.first + number for piece in pieces for number in range(piece.rows)], np.int64)
+        own = np.array([row + number for piece, row in pairs for number in range(piece.rows)], np.int64)
+        if made.best is not None and chooser is not None and len(own):
+            landings.append(self._fetch_chosen(made.best, places, own, chooser))
+        if made.best is not None:
+            wanted = np.array([piece.wants is Want.LOGITS for piece in pieces for _ in range(piece.rows)], np.bool_)
+            places, own = places[wanted], own[wanted]
+        return landings + self._fetch_rows(made, own, places, logits)
 
-    def _fetch_chosen(self, best: Best, part: Part, rows: Sequence[int], chooser: Chooser) -> Landing:
-        block = self._chosen.take()
-        pairs = list(zip(part.pieces, rows, strict=True))
-        places = [piece.first + number for piece, _ in pairs for number in range(piece.rows)]
-        if not places:
-            return self._chosen.close(())
-        own = [row + number for piece, row in pairs for number in range(piece.rows)]
-        tokens, logits = block["tokens"][: own[-1] + 1], block["logits"][: own[-1] + 1]
+    def _fetch_chosen(self, best: Best, places: Indices, own: Indices, chooser: Chooser) -> Landing:
+        block, most = self._chosen.take(), int(own[-1]) + 1
+        tokens, logits = block["tokens"][:most], block["logits"][:most]
         self._device.download(tokens, chooser.tokens)
         self._device.download(logits, chooser.logits)
         to, of = _span(places), _span(own)
         return self._chosen.close((Move(best.tokens, to, tokens, of), Move(best.logits, to, logits, of)))
+
+    def _fetch_rows(self, made: Rows, own: Indices, places: Indices, logits: int) -> list[Landing]:
+        """Queue the copies of rows of logits: `own` of the part to `places` of the launch."""
+        wanted = list(zip(own.tolist(), places.tolist(), strict=True))
+        return [
+            self._fetch_logits(made, wanted[first : first + self._at_once], logits)
+            for first in range(0, len(wanted), self._at_once)
+        ]
 
     def _fetch_logits(self, made: Rows, wanted: Sequence[tuple[int, int]], logits: int) -> Landing:
         """Rows (of the part, of the launch); what follows each other in both goes in one copy."""
@@ -99,7 +113,7 @@ class Results:
         return self._logits.close(moves)
 
 
-def _span(places: list[int]) -> slice | list[int]:
+def _span(places: Indices) -> slice | Indices:
     """A slice, if they follow each other."""
-    whole = range(places[0], places[0] + len(places))
-    return slice(whole.start, whole.stop) if places == list(whole) else places
+    first = int(places[0])
+    return slice(first, first + len(places)) if bool((np.diff(places) == 1).all()) else places

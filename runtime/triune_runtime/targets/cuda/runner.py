@@ -21,7 +21,7 @@ from ...runner import CopyBlock, Flight, Order, Rows, Table, Want, Work
 from ...sampling.columns import Columns
 from ..device.device import SharedDevice
 from .decodes import Decodes
-from .parts import Part, Piece, Sizes, split
+from .parts import Piece, Sizes, split
 from .plan import CudaPlan
 from .pool import BlockPool, blocks_that_fit
 from .protocols import Chooser, Feeder, StepProgram
@@ -29,9 +29,9 @@ from .results import Landed, Results
 from .staging import Landing
 from .steps import Packed, StepTools
 from .tables import Tables
+from .warming import WarmStep, largest_step, warm_steps
 
 LOG = logging.getLogger(__name__)
-_LATE = 4096  # tokens that warm-up puts before chunks; more, where these are few
 _LEAST_ROWS = 32  # of logits that a step has room for: of few sequences with drafts, or of prompts whose tokens are scored
 
 
@@ -95,7 +95,7 @@ class PagedRunner:
         self._results = Results(device, rows=sizes.rows, vocab_size=self.vocab_size, chooses=chooser is not None)
         self._use(BlockPool(device, manifest.cache, plan.block_tokens, 0))
         try:
-            self._largest_step()
+            self._run_scratch(largest_step(sizes, limits.max_length))
         except TriuneError as error:
             raise TriuneError(
                 f"a step of {sizes.tokens:,} tokens of {sizes.sequences} sequences cannot be run: {error}",
@@ -108,15 +108,10 @@ class PagedRunner:
         """See `Runner.warm_up`."""
         began = time.monotonic()
         self._device.check()  # the first call of a thread makes the device its own
-        tokens, most = self._sizes.tokens, self._sizes.sequences
-        while tokens > 1:  # what libraries take for each thread and each size, they take now
-            self._largest_step(tokens)
-            self._late_step([tokens])
-            count = min(most, tokens // 2)
-            self._late_step([tokens // count] * count)
-            tokens //= 2
+        for step in warm_steps(self._sizes, self._manifest.limits.max_length):
+            self._run_scratch(step)
         self._decodes.warm_up(record=self._record)
-        free, total = self._device.memory()
+        free, total = self.memory()
         LOG.info(
             "warmed up in %.1f s; %.1f of %.1f GB of GPU memory are free", time.monotonic() - began, free / 1e9, total / 1e9
         )
@@ -141,6 +136,10 @@ class PagedRunner:
         """See `Runner.run`."""
         return self.run_rows(work).logits
 
+    def memory(self) -> tuple[int, int]:
+        """Bytes of the device that nobody holds, and bytes in all."""
+        return self._device.memory()
+
     def close(self) -> None:
         """See `Runner.close`."""
         self._device.synchronize()
@@ -154,26 +153,25 @@ class PagedRunner:
             else:
                 assert isinstance(order, CopyBlock), f"{order} is for memory in slots; this runner's lies in blocks"
                 self._pool.copy(order.source, order.target)
+        if not self._tables.told.issuperset([item.slot for item in work]):
+            self._lend(work)
+        self._tables.flush()
+        parts = split(work, self._sizes)
+        made, landings = self._results.empty(parts.rows, logits=parts.logits), list[Landing]()
+        for batch in parts.batches:
+            self._decodes.queue(batch, _columns_of(batch.items, columns))
+            landings += self._results.fetch_batch(made, batch, self._chooser, self._logits)
+        for pieces in parts.packs:
+            items = np.array([piece.item for piece in pieces if piece.rows], np.int64)
+            rows = self._packed.queue(pieces, _columns_of(items, columns))
+            landings += self._results.fetch(made, pieces, rows, self._chooser, self._logits)
+        return Landed(made, landings)
+
+    def _lend(self, work: Sequence[Work]) -> None:
+        """Give blocks to slots that no table was told for."""
         for item in work:
             if item.slot not in self._tables.told:
                 self._tables.lend(item.slot, item.start, -(-(item.start + len(item.tokens)) // self._block_tokens))
-        self._tables.flush()
-        made, landings = self._results.empty(work), list[Landing]()
-        for part in split(work, self._sizes):
-            landings += self._queue(part, made, columns)
-        return Landed(made, landings)
-
-    def _queue(self, part: Part, made: Rows, columns: Columns | None) -> list[Landing]:
-        if columns is not None:
-            items = [piece.item for piece in part.pieces if part.decodes or piece.rows]
-            if items != list(range(len(columns))):
-                columns = columns.take(np.array(items, np.int64)) if items else None
-        if part.decodes:
-            self._decodes.queue(part.pieces, columns)
-            rows: Sequence[int] = range(len(part.pieces))
-        else:
-            rows = self._packed.queue(part.pieces, columns)
-        return self._results.fetch(made, part, rows, self._chooser, self._logits)
 
     def _use(self, pool: BlockPool) -> None:
         """Let the KV cache lie in `pool`."""
@@ -182,30 +180,20 @@ class PagedRunner:
         self._tables.begin(pool.scratch)
         self._tables.flush()
 
-    def _largest_step(self, tokens: int | None = None) -> None:
-        """Run a step of as many tokens, sequences as long as they may be, in the scratch block."""
-        longest, slot = self._manifest.limits.max_length, self._tables.scratch_row
-        left = min(tokens or self._sizes.tokens, longest * self._sizes.sequences)
-        pieces, rows = list[Piece](), self._sizes.rows
-        while left:
-            length = min(left, longest)
-            made = min(length, rows)
-            pieces.append(Piece(len(pieces), slot, 0, (0,) * length, 0, made, Want.NOTHING, False))
-            left, rows = left - length, rows - made
+    def _run_scratch(self, step: WarmStep) -> None:
+        """Run it in the scratch block, and wait until it is done."""
+        slot, longest, left, pieces = self._tables.scratch_row, self._manifest.limits.max_length, step.rows, list[Piece]()
+        for number, chunk in enumerate(step.chunks):
+            rows = min(chunk, left)
+            start = min(step.past, longest - chunk)
+            pieces.append(Piece(number, slot, start, (0,) * chunk, step.rows - left, rows, Want.NOTHING, False))
+            left -= rows
         self._packed.queue(pieces, None)
         self._device.synchronize()
 
-    def _late_step(self, lengths: Sequence[int]) -> None:
-        """Run a step of chunks behind long texts, and a decode: attention then takes other ways, and memory for them."""
-        past = max(_LATE, _LATE * _LATE // sum(lengths))
-        slot, longest = self._tables.scratch_row, self._manifest.limits.max_length
-        chunks = [min(length, longest) for length in lengths]
-        if len(chunks) < self._sizes.sequences and sum(chunks) < self._sizes.tokens:
-            chunks.append(1)
-        starts = [min(past, longest - length) for length in chunks]
-        pieces = [
-            Piece(number, slot, start, (0,) * length, number, 1, Want.NOTHING, False)
-            for number, (start, length) in enumerate(zip(starts, chunks, strict=True))
-        ]
-        self._packed.queue(pieces, None)
-        self._device.synchronize()
+
+def _columns_of(items: NDArray[np.int64], columns: Columns | None) -> Columns | None:
+    """The columns of some items of a launch."""
+    if columns is None or np.array_equal(items, np.arange(len(columns))):
+        return columns
+    return columns.take(items) if len(items) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ LOG = logging.getLogger(__name__)
 PROVIDER = "CUDAExecutionProvider"
 _UNRECORDED = -1  # ONNX Runtime's number of runs that it does not record
 _INPUTS = ("input_ids", "cu_seqlens", "past_seqlens", "block_table", "attention_metadata", "logits_at")
+_Loaded = tuple[onnxruntime.InferenceSession, bool, bool]  # whether it records steps itself; whether it has custom ops
 
 
 def has_provider() -> bool:
@@ -58,7 +59,12 @@ class OrtProgram:
         named = {weight.name: value for weight, value in zip(weights, self._values, strict=True)}
         with contextlib.redirect_stdout(io.StringIO()) as said:  # what it cannot find it prints
             onnxruntime.preload_dlls()
-        self._session, self.replays = self._load(manifest, folder, named, stream, ops)
+        self._session, self.replays, has_ops = self._load(manifest, folder, named, stream, ops)
+        # To be loaded where the first step shows that an op does not run.
+        self._plain: Callable[[], _Loaded] | None = None
+        if has_ops:
+            self._plain = lambda: self._load(manifest, folder, named, stream, None)
+        self._cache_at: tuple[Mapping[str, int], int] | None = None
         if PROVIDER not in self._session.get_providers():
             raise TriuneError(
                 f"ONNX Runtime's CUDA provider does not load: {' '.join(said.getvalue().split()) or 'it gives no reason'}",
@@ -75,6 +81,7 @@ class OrtProgram:
 
     def bind_cache(self, addresses: Mapping[str, int], blocks: int) -> None:
         """See `StepProgram.bind_cache`."""
+        self._cache_at = addresses, blocks
         for tensor in self._cache:
             shape = (blocks, self._block_tokens, tensor.heads, tensor.dim)
             self._binding.bind_input(f"past.{tensor.name}", "cuda", 0, TYPES[tensor.dtype].onnx, shape, addresses[tensor.name])
@@ -85,6 +92,16 @@ class OrtProgram:
         Raises:
             TriuneError: ONNX Runtime did not run it.
         """
+        try:
+            self._run(buffers, shape, bounds, number)
+        except Exception as error:
+            if self._plain is None:
+                raise TriuneError(f"ONNX Runtime did not run a step: {error}", "see the server's log") from error
+            self._leave_ops(error)
+            self.enqueue(buffers, shape, bounds, number)
+        self._plain = None  # what has run once will run again; recordings hold on to it
+
+    def _run(self, buffers: StepBuffers, shape: StepShape, bounds: NDArray[np.int32], number: int | None) -> None:
         bind = self._binding.bind_input
         bind("input_ids", "cuda", 0, np.int64, (shape.tokens,), buffers.input_ids)
         bind("cu_seqlens", "cuda", 0, np.int32, (shape.sequences + 1,), buffers.cu_seqlens)
@@ -94,10 +111,17 @@ class OrtProgram:
         self._bounds = onnxruntime.OrtValue.ortvalue_from_numpy(bounds)  # of the host; kept: it is the array's own memory
         self._binding.bind_ortvalue_input("attention_metadata", self._bounds)
         self._binding.bind_output("logits", "cuda", 0, np.float32, (shape.rows, self._vocab_size), buffers.logits)
-        try:
-            self._session.run_with_iobinding(self._binding, self._run_options(_UNRECORDED if number is None else number))
-        except Exception as error:
-            raise TriuneError(f"ONNX Runtime did not run a step: {error}", "see the server's log") from error
+        self._session.run_with_iobinding(self._binding, self._run_options(_UNRECORDED if number is None else number))
+
+    def _leave_ops(self, error: Exception) -> None:
+        """Take the graph of ONNX Runtime's own ops from now on."""
+        assert self._plain is not None and self._cache_at is not None
+        LOG.warning("no custom ops, since ONNX Runtime did not run a step with them: %s", error)
+        load, self._plain = self._plain, None
+        del self._binding, self._session  # what memory they have, the other one may need
+        self._session, self.replays, _ = load()
+        self._binding = self._session.io_binding()
+        self.bind_cache(*self._cache_at)
 
     def close(self) -> None:
         """See `StepProgram.close`."""
@@ -106,18 +130,18 @@ class OrtProgram:
 
     def _load(
         self, manifest: EngineManifest, folder: Path, weights: Mapping[str, Any], stream: int, ops: CustomOps | None
-    ) -> tuple[onnxruntime.InferenceSession, bool]:
-        """The best session that there can be, and whether it records steps itself."""
+    ) -> _Loaded:
+        """The best that there can be."""
         forms: list[tuple[Path, Path | None]] = [(folder / manifest.engine, None)]
         if ops is not None and (library := ops.library()) is not None:
             forms.insert(0, (folder / ops.graph, library))
         for path, library in forms:
             try:
-                return _session(path, weights, stream, library, records=True), True
+                return _session(path, weights, stream, library, records=True), True, library is not None
             except Exception as error:  # onnxruntime raises many types
                 LOG.warning("ONNX Runtime would record no steps of %s itself: %s", path.name, error)
             try:
-                return _session(path, weights, stream, library, records=False), False
+                return _session(path, weights, stream, library, records=False), False, library is not None
             except Exception as worse:
                 if library is None:
                     raise ManifestError(

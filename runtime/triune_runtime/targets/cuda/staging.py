@@ -57,9 +57,9 @@ class Move(NamedTuple):
     """target[places] = source[own], once `source`, in pinned memory, is filled."""
 
     target: NDArray[Any]
-    places: slice | list[int]
+    places: slice | NDArray[np.int64]
     source: NDArray[Any]
-    own: slice | list[int] = slice(None)
+    own: slice | NDArray[np.int64] = slice(None)
 
 
 class Landing:
