@@ -3,7 +3,7 @@
 # whatever is in it; what is not, `triune` looks up in triune.toml or has a default for. So nothing is computed here.
 SETTINGS := MODEL MODELS NAME TARGET PRECISION COMPUTE_CAPABILITY WEIGHT_STREAMING MAX_SEQUENCES MAX_LENGTH PREFILL_CHUNK BUILD_DIR VERIFY \
             SPECULATION REPOSITORY HOST HTTP_PORT GRPC_PORT METRICS_PORT OPENAI_PORT API_KEY_FILE CORS ACCESS_LOG \
-            RESPONSES_FILE PREFIX_CACHING RUN_FOLDER CONFIG
+            RESPONSES_FILE DRAIN_S GRPC_CONNECTION_S LOG_FORMAT LOG_TEXT OTLP TRITON_SPANS PREFIX_CACHING RUN_FOLDER CONFIG
 ifneq ($(filter environment%,$(origin HOST)),)
 HOST := # shells and compilers set it for themselves
 endif
@@ -34,17 +34,21 @@ SET_UP      = command -v "$(PYTHON)" > /dev/null || { printf 'error: there is no
                 name another: make PYTHON=/path/to/python3.12\n' "$(PYTHON)" >&2; exit 1; }; \
               exec "$(PYTHON)" -IS requirements/triune_setup $(if $(filter file,$(origin PYTHON)),,--given)
 QUOTED     = '$(subst ','\'',$(value $1))'
-TRIUNE     = $(foreach name,$(SETTINGS),$(if $(value $(name)),TRIUNE_$(name)=$(call QUOTED,$(name)))) $(BIN)/python -m triune_server.entry
+SAID       = $(foreach name,$(SETTINGS),$(if $(value $(name)),TRIUNE_$(name)=$(call QUOTED,$(name))))
+TRIUNE     = $(SAID) $(BIN)/python -m triune_server.entry
 NEED_MORE  := tensorrt # targets with packages of their own: requirements/NAME.txt
 RUN_WITH   := $(if $(wildcard /dev/nvidiactl),cuda) # targets that are built without, and run with more: where an NVIDIA GPU is
-INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE) $(RUN_WITH)))
+INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE) $(RUN_WITH)) $(if $(OTLP),tracing))
 INSTALLED  += $(if $(filter $(TARGET),$(RUN_WITH)),.kernels)
+VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+COMPOSE     = docker compose $(if $(filter-out cpu,$(TARGET)),-f docker/compose.yaml -f docker/compose.gpu.yaml,-f docker/compose.yaml)
 SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up serve down status logs chat add remove config kernels lint format test test-slow test-clients test-gpu \
-        test-page fuzz bench contracts load load-test lock clean .kernels FORCE
+.PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config kernels lint format test test-slow \
+        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz bench dashboards contracts load load-test \
+        lock clean .kernels FORCE
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,7 +60,7 @@ install: .venv/installed ## set up .venv: builder, runtime, server, clients
 .venv/installed: FORCE
 	@$(SET_UP) .venv base
 
-$(NEED_MORE:%=.venv/installed-%) .venv/installed-cuda: .venv/installed-%: FORCE
+$(NEED_MORE:%=.venv/installed-%) .venv/installed-cuda .venv/installed-tracing: .venv/installed-%: FORCE
 	@$(SET_UP) .venv base $*
 
 .venv/installed-test: FORCE
@@ -78,14 +82,26 @@ engine: $(INSTALLED) ## build the engine and its Triton repository
 verify: $(INSTALLED) ## run the built engine on this machine: numbers against the float weights, speeds, a report
 	@$(TRIUNE) verify
 
-up: $(INSTALLED) ## build if needed, then serve in the background; SWITCH=1: in place of the server that runs
+up: $(INSTALLED) ## build if needed, then serve in the background; SWITCH=1: in place of what runs; WHERE=docker: in containers
+ifeq ($(WHERE),docker)
+	@repository="$$($(TRIUNE) repository --build)" && $(SAID) TRIUNE_REPOSITORY="$$(realpath -- "$$repository")" $(COMPOSE) up --wait
+else
 	@$(TRIUNE) up --build $(SWITCHED)
+endif
+
+# Each with a list of what is in it, in build/images.
+image: ## the image for GPUs, from NVIDIA's PyTorch and Triton images; its tag is the version
+	@docker/build Dockerfile triune:$(VERSION)
+
+image-cpu: ## the image for machines without a GPU
+	@docker/build Dockerfile.cpu triune-cpu:$(VERSION)
 
 serve: $(INSTALLED) ## build if needed, then serve in the foreground
 	@$(TRIUNE) serve --build $(SWITCHED)
 
-down: .venv/installed ## stop the server that `make up` started
-	@$(TRIUNE) down
+down: .venv/installed ## stop the server that `make up` started, in containers or not
+	@if command -v docker > /dev/null && [ -n "$$(docker ps -aq --filter label=com.docker.compose.project=triune 2> /dev/null)" ]; \
+	then docker compose -p triune down && { ! $(TRIUNE) status > /dev/null 2>&1 || $(TRIUNE) down; }; else $(TRIUNE) down; fi
 
 status: .venv/installed ## what is running, where, and how it is doing
 	@$(TRIUNE) status
@@ -146,6 +162,18 @@ CLIENTS := tritonclient kserve openai openai-agents pydantic-ai instructor anthr
 test-clients: .venv/installed-test engine .venvs/perf-analyzer/installed $(CLIENTS:%=.venvs/client-%/installed) .venvs/client-javascript/installed ## the real clients, each in an environment of its own
 	@TRIUNE_TEST_CLIENTS=1 $(BIN)/python -m pytest tests/clients_real -rs
 
+.venvs/containers/installed: FORCE
+	@$(SET_UP) $(@D) containers kubernetes
+
+test-containers: .venv/installed-test engine .venvs/containers/installed ## both images on stand-in bases, the compose stack; needs Docker 25, or root on Debian
+	@TRIUNE_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers tests/deploy -m "not slow" -rs
+
+test-containers-full: .venv/installed-test engine .venvs/containers/installed ## the same, and the unit tests with the Python and NumPy of NVIDIA's image
+	@TRIUNE_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/containers -rs
+
+test-kubernetes: .venv/installed-test engine .venvs/containers/installed ## a cluster of one node, the chart installed in it, updates under load; as root on Debian 12, 15 min at first
+	@TRIUNE_TEST_KUBERNETES=1 $(BIN)/python -m pytest tests/kubernetes -rs
+
 test-gpu: .venv/installed-test ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu -rs
 
@@ -160,6 +188,10 @@ test-page: .venv/installed-test .venvs/page/installed ## the chat page in headle
 	@npm ci --prefix .venvs/page --no-audit --no-fund --loglevel=error
 	@touch $@
 
+test-monitoring: .venv/installed-test engine ## Prometheus' own programs, real: configs, alerts, dashboards over a live server
+	@for program in prometheus promtool amtool; do command -v $$program > /dev/null || { echo "error: no $$program; as root: apt-get install prometheus prometheus-alertmanager" >&2; exit 1; }; done
+	@TRIUNE_TEST_MONITORING=1 $(BIN)/python -m pytest tests/monitoring -rs
+
 fuzz: .venv/installed-test ## some 11,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
 	@$(BIN)/python -m triune_server.entry build --config /dev/null --model r1-nano --precision fp32
 	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY="$$($(BIN)/python -m triune_server.entry repository --config /dev/null --model r1-nano)" $(BIN)/python -m pytest tests/fuzz
@@ -172,6 +204,12 @@ load: .venv/installed ## a short load on the running server, every answer checke
 
 load-test: .venv/installed ## acceptance: a mixture of requests on the running server, with thresholds; LOAD_PROFILE=FILE
 	@$(TRIUNE) load --running --profile $(call QUOTED,LOAD_PROFILE)
+
+dashboards: .venv/installed-test ## write Grafana's dashboards anew from deploy/monitoring/triune_dashboards
+	@cd deploy/monitoring && ../../$(BIN)/python -m triune_dashboards grafana/dashboards
+
+manifests: .venv/installed-test .venvs/containers/installed ## write the plain manifests anew from the chart
+	@$(BIN)/python tests/support/charts.py build/charts && $(BIN)/python deploy/kustomize/render.py build/charts/helm
 
 contracts: .venv/installed ## write what is made from the declared options and models: configs, fields, the client's table, docs
 	@$(BIN)/python -m triune_runtime.contracts.render

@@ -15,7 +15,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 UV = "uv==0.13.9"
 PYTHONS = ("3.11", "3.12")  # the oldest first: its versions must do for the others
-APART = ("cuda-libraries", "server")  # installed into folders of their own, without what they need: that is in base.txt
+# Locked without what they need: that of all but the last is in base.txt.
+APART = ("cuda-libraries", "server", "container", "kubernetes")
+ALONE = ("containers", "sbom", "wheels")  # in environments of their own
 OURS = ("r1-nano", "triune", "triune-client", "triune-load")
 
 
@@ -29,10 +31,10 @@ def main(*options: str) -> None:
             os.environ["UV_DEFAULT_INDEX"] = index  # what pip is set to
         base = lock(f"{folder}/bin/uv", "base", options)
         lock(f"{folder}/bin/uv", "test", options, beside=base)
-        for target in sorted({path.stem for path in HERE.glob("*.in")} - {"base", "test", *APART}):
+        for target in sorted({path.stem for path in HERE.glob("*.in")} - {"base", "test", *APART, *ALONE}):
             lock(f"{folder}/bin/uv", target, options, beside=base)
-        for name in APART:
-            lock(f"{folder}/bin/uv", name, options, deps=False)
+        for name in (*APART, *ALONE):
+            lock(f"{folder}/bin/uv", name, options, deps=name in ALONE)
 
 
 def lock(uv: str, name: str, options: tuple[str, ...], beside: tuple[str, ...] = (), deps: bool = True) -> tuple[str, ...]:

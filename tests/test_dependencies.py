@@ -25,17 +25,17 @@ LOAD = "load/pyproject.toml"
 # project's file -> its extras, and its packages with the extras that each may import from besides the base
 PROJECTS: dict[str, dict[str, tuple[str, ...]]] = {
     TRIUNE: {
-        "runtime/triune_runtime": ("server", "cpu", "cuda", "tensorrt"),
+        "runtime/triune_runtime": ("server", "cpu", "cuda", "tensorrt", "tracing"),
         "builder/triune_builder": ("builder", "cpu", "tensorrt"),
         "server/triune_server": ("server", "gateway", "load"),
-        "gateway/triune_gateway": ("gateway",),
+        "gateway/triune_gateway": ("gateway", "tracing"),
     },
     CLIENT: {"clients/triune_client": ("chat", "grpc")},
     LOAD: {"load/triune_load": ("grpc",)},
     R1_NANO: {"models/r1-nano/r1_nano": ("train",)},
 }
 # Not installed, run in an environment of all projects: folder -> what lists what it imports besides theirs
-LISTED = {"tests": ("test.in", "torch.txt"), "bench": ("test.in", "bench.txt")}
+LISTED = {"tests": ("test.in", "torch.txt"), "bench": ("test.in", "bench.txt"), "deploy/monitoring": ("test.in",)}
 # Distributions that no `import` names, and why they are declared.
 UNIMPORTED = {
     "jinja2": "a build tries chat templates with the runtime's own code",
@@ -126,19 +126,19 @@ def test_an_extra_is_named_for_every_command_that_needs_one() -> None:
     assert set(extras.EXTRAS.values()) <= groups.keys()
 
 
-@pytest.mark.parametrize("name", ["base", "cuda", "cuda-libraries", "server", "tensorrt", "test"])
+@pytest.mark.parametrize("name", ["base", "cuda", "cuda-libraries", "server", "tensorrt", "test", "tracing"])
 def test_every_locked_package_has_its_version_and_hashes(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
     packages = re.split(r"\n(?=\S)", text.strip())
     bare = [
-        package for package in packages if not re.fullmatch(r"[\w.-]+==[\w.]+( \\\n    --hash=sha256:[0-9a-f]{64})+", package)
+        package for package in packages if not re.fullmatch(r"[\w.-]+==[\w.!]+( \\\n    --hash=sha256:[0-9a-f]{64})+", package)
     ]
     assert not bare, "run `make lock`"
 
 
 def test_the_lists_hold_what_the_projects_declare() -> None:
     needed = {name for file in PROJECTS for names in read(file)[1].values() for name in names} - {read(f)[0] for f in PROJECTS}
-    locked = listed("base.txt") | listed("tensorrt.txt") | listed("torch.txt")
+    locked = listed("base.txt") | listed("tensorrt.txt") | listed("torch.txt") | listed("tracing.txt")
     assert needed <= locked, "run `make lock`"
 
 

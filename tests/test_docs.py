@@ -55,7 +55,7 @@ def test_make_passes_every_setting_and_the_documentation_names_it() -> None:
 
 
 def test_files_that_the_readme_names_exist() -> None:
-    folders = "builder|runtime|server|gateway|clients|models|bench|docs|tests"
+    folders = "builder|runtime|server|gateway|clients|models|bench|docker|deploy|docs|tests"
     for path in re.findall(rf"`((?:{folders})/[\w./]+\.\w+)`", README):
         assert (ROOT / path).exists() or "NAME" in path, path
 

@@ -59,7 +59,7 @@ Verify = Annotated[
 Speculation = Annotated[
     str,
     typer.Option(
-        help=f"Whether the engine can check drafts of further tokens: {_each(t.speculations for t in every_target())}. "
+        help=f"Whether the engine can check drafts: {_each(t.speculations for t in every_target())}. "
         "It is in memory twice then."
     ),
 ]
@@ -67,11 +67,12 @@ MaxSequences = Annotated[int, typer.Option(help="Sequences computed at once; eac
 MaxLength = Annotated[
     str,
     typer.Option(
-        help=f"Tokens of one sequence, prompt and answer together; {AUTO}: the model's own length, as far as memory allows."
+        metavar=f"NUMBER|{AUTO}",
+        help=f"Tokens of one sequence, prompt and answer together; {AUTO}: the model's own length, as far as memory allows.",
     ),
 ]
-PrefillChunk = Annotated[int, typer.Option(help="Prompt tokens computed in one run.")]
-BuildDir = Annotated[Path, typer.Option(help="Where results and caches lie.")]
+PrefillChunk = Annotated[int, typer.Option(help="Prompt tokens of one run.")]
+BuildDir = Annotated[Path, typer.Option(help="Results and caches.")]
 Repository = Annotated[Path, typer.Option(help="The checked-in Triton configs and code.")]
 Force = Annotated[bool, typer.Option("--force", help="Do every stage again.")]
 DryRun = Annotated[

@@ -83,7 +83,7 @@ class Client(SyncClient):
                 "POST",
                 _generate_path(flow.call.settings.model, "generate_stream"),
                 content=_body(flow),
-                headers=_JSON,
+                headers={**flow.call.settings.headers, **_JSON},
                 timeout=_timeout(flow.patience_s()),
             ) as response,
         ):
@@ -159,7 +159,7 @@ class AsyncClient(AsyncBaseClient):
                 "POST",
                 _generate_path(flow.call.settings.model, "generate_stream"),
                 content=_body(flow),
-                headers=_JSON,
+                headers={**flow.call.settings.headers, **_JSON},
                 timeout=_timeout(flow.patience_s()),
             ) as response:
                 if response.status_code != 200:
@@ -209,8 +209,13 @@ def _model_path(client: ClientBase, method: str) -> str:
     return _generate_path(client.settings.model, method)
 
 
+_TRACE = ("traceparent", "tracestate")  # Triton 24.10 hands no header of these requests on, but what is in their body
+
+
 def _body(flow: Flow) -> bytes:
-    return _wire.to_json(flow.call.request_id, _wire.encode_call(flow.call, deadline_s=flow.begin()))
+    sent = ((name.lower(), value) for name, value in flow.call.settings.headers.items())
+    trace = [_wire.Tensor(name=name, datatype="BYTES", values=[value]) for name, value in sent if name in _TRACE]
+    return _wire.to_json(flow.call.request_id, [*_wire.encode_call(flow.call, deadline_s=flow.begin()), *trace])
 
 
 def _timeout(patience_s: float | None) -> httpx.Timeout:

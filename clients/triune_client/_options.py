@@ -67,6 +67,7 @@ class ClientParams(OptionParams, total=False):
     timeout_s: float | None
     deadline_s: float | None
     max_retries: int
+    headers: Mapping[str, str]
 
 
 class CallParams(ClientParams, total=False):
@@ -144,6 +145,7 @@ class Settings:
     timeout_s: float | None = 120.0  # longest silence of the server; None: wait for ever
     deadline_s: float | None = None  # seconds for the whole answer; the server enforces it too
     max_retries: int = 2  # of what is safe to try again
+    headers: Mapping[str, str] = field(default_factory=dict)  # sent besides the client's own, such as traceparent
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:

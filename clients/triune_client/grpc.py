@@ -88,7 +88,7 @@ class GrpcClient(SyncClient):
     @contextmanager
     def _open(self, flow: Flow) -> Iterator[Iterator[Chunk]]:
         request = _request(flow)
-        stream = self._stub.ModelStreamInfer(iter((request,)), timeout=_call_timeout(flow), metadata=self._metadata)
+        stream = self._stub.ModelStreamInfer(iter((request,)), **_stream_arguments(flow, self._metadata))
         watchdog = Watchdog(flow, stream.cancel)
         try:
             with _translated(self.url, flow, watchdog):
@@ -147,7 +147,7 @@ class AsyncGrpcClient(AsyncBaseClient):
     @asynccontextmanager
     async def _open(self, flow: Flow) -> AsyncIterator[AsyncIterator[Chunk]]:
         request = _request(flow)
-        stream = self._stub.ModelStreamInfer(iter((request,)), timeout=_call_timeout(flow), metadata=self._metadata)
+        stream = self._stub.ModelStreamInfer(iter((request,)), **_stream_arguments(flow, self._metadata))
         try:
             with _translated(self.url, flow):
                 yield self._chunks(stream, flow)
@@ -201,6 +201,11 @@ def _channel(module: Any, url: str) -> Any:
     if scheme == "grpcs":
         return module.secure_channel(address, grpc.ssl_channel_credentials(), options=_CHANNEL)
     return module.insecure_channel(address, options=_CHANNEL)
+
+
+def _stream_arguments(flow: Flow, of_client: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    own = ((name.lower(), value) for name, value in flow.call.settings.headers.items())
+    return {"timeout": _call_timeout(flow), "metadata": (*of_client, *own)}
 
 
 def _ready_request(client: ClientBase) -> Any:

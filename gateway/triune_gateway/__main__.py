@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .access_log import JsonFormatter
 from .keys import KEYS_FILE_VARIABLE, KEYS_VARIABLE, read_keys
 from .settings import Settings
 
@@ -18,6 +19,7 @@ try:
     from triune_client.grpc import AsyncGrpcClient
 
     from .app import create_app
+    from .running import Server
 except ImportError as missing:
     raise SystemExit(f'error: the gateway cannot start: {missing}\n\nhint: pip install "triune[gateway]"') from missing
 
@@ -35,9 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    as_json = os.environ.get("TRIUNE_LOG_FORMAT") == "json"
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if as_json:
+        logging.getLogger().handlers[0].setFormatter(JsonFormatter())
     try:
-        server = uvicorn.Server(_config(settings))
+        server = _server(settings)
+    except ImportError as missing:
+        print(f'error: tracing needs packages: {missing}\n\nhint: pip install "triune[tracing]"', file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"error: the access log cannot be written: {error}", file=sys.stderr)
         return 2
@@ -45,15 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if server.started else 1
 
 
-def _config(settings: Settings) -> uvicorn.Config:
+def _server(settings: Settings) -> Server:
     def connect() -> AsyncGrpcClient:
         # Whoever calls this API tries again by itself, as the status tells it; twice would only be slower.
         return AsyncGrpcClient(settings.grpc_url, model=settings.model, timeout_s=settings.timeout_s, max_retries=0)
 
-    return uvicorn.Config(
-        create_app(settings, connect), host=settings.host, port=settings.port, log_level="warning", access_log=False,
+    app = create_app(settings, connect)
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_level="warning", access_log=False,
         server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=3,
     )  # fmt: skip
+    return Server(config, app.state.serving.intake, settings.drain_s)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help='further models, read again when it changes: {"NAME": {"ensemble": ...}}',
     )
+    parser.add_argument(
+        "--drain-s", type=float, default=default.drain_s, metavar="S",
+        help="seconds that requests under way get to end when this is told to stop (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--draining-file", type=Path, metavar="FILE", help="while it is there, new requests are refused")
     parser.add_argument(
         "--timeout-s",
         type=float,
@@ -102,6 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--access-log", default=default.access_log, metavar="FILE",
         help="gets a JSON line for every request; -: the standard output (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--otlp", default=default.otlp, metavar="URL",
+        help="collector for traces by OTLP over HTTP, e.g. http://127.0.0.1:4318 (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--responses-file", default=default.responses_file, metavar="FILE",

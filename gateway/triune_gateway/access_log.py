@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import uuid
@@ -15,6 +16,7 @@ from typing import Any
 
 HEADER = b"x-request-id"
 STDOUT = "-"
+DESCRIPTOR = "TRIUNE_LOG_FD"  # of the environment: what stands for the standard output, of the server's supervisor
 _ID = re.compile(rb"[!-~]{1,128}")  # printable, without spaces: it goes into headers and logs as it is
 _BYTES, _KEPT = 32 << 20, 3  # of a file, and files before it
 _SCOPE = "triune.access"
@@ -28,6 +30,7 @@ class Access:
     client: str | None
     method: str
     path: str
+    tenant: str | None = None  # whose API key it came with
     status: int = 500
     seconds: float = 0.0
     first_chunk_s: float | None = None  # to the first piece of the answer
@@ -38,6 +41,7 @@ class Access:
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
     finish_reasons: list[str] = field(default_factory=list)  # of each choice that came to its end
+    trace_id: str | None = None  # of the trace that it belongs to, if any
     error: str | None = None  # the code, or the type, of the error that it was answered with
 
 
@@ -58,6 +62,14 @@ def of(scope: Any) -> Access:
     return found
 
 
+class JsonFormatter(logging.Formatter):
+    """A record of the gateway's own log as one line, by the names that the lines of requests have."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return json.dumps({"time": when, "source": "gateway", "level": record.levelname, "message": record.getMessage()})
+
+
 class AccessLog:
     """Where the lines go: a file that is set aside when it has grown long, the standard output, or nowhere."""
 
@@ -71,7 +83,8 @@ class AccessLog:
         """
         self._handler: logging.Handler | None = None
         if target == STDOUT:
-            self._handler = logging.StreamHandler(sys.stdout)
+            inherited = os.environ.get(DESCRIPTOR)
+            self._handler = logging.StreamHandler(os.fdopen(int(inherited), "w", closefd=False) if inherited else sys.stdout)
         elif target is not None:
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             self._handler = RotatingFileHandler(target, maxBytes=_BYTES, backupCount=_KEPT, encoding="utf-8")
@@ -82,7 +95,7 @@ class AccessLog:
         """Adds the line of a request that has ended; what is not known of it is left out."""
         if self._handler is None:
             return
-        known = {name: value for name, value in asdict(access).items() if value not in (None, [])}
+        known = {name: value for name, value in asdict(access).items() if value not in (None, [], "")}
         known |= {"seconds": round(access.seconds, 6)}
-        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **known})
+        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "source": "gateway", **known})
         self._handler.handle(logging.makeLogRecord({"msg": line, "levelno": logging.INFO}))

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
@@ -24,9 +24,11 @@ from triune_client.grpc import AsyncGrpcClient
 from . import access_log
 from .calls import Call
 from .errors import ApiError, invalid, of_server
+from .intake import Intake
 from .metrics import Metrics
 from .sending import ClientLeft, EventSender, JsonResponse, error_response, while_connected
 from .shapes import AnswerShape
+from .tracing import passed_on
 from .usage import Counts
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +41,14 @@ class Answer(Response):
     """The answer to one request, made while it is sent."""
 
     def __init__(
-        self, client: TextClient, calls: Sequence[Call], shape: AnswerShape, metrics: Metrics, *, stream: bool
+        self,
+        client: TextClient,
+        calls: Sequence[Call],
+        shape: AnswerShape,
+        metrics: Metrics,
+        intake: Intake,
+        *,
+        stream: bool,
     ) -> None:
         """
         Args:
@@ -48,12 +57,13 @@ class Answer(Response):
         """
         super().__init__()
         self._client, self._calls, self._shape = client, calls, shape
-        self._counts, self._metrics, self._stream = Counts(), metrics, stream
+        self._counts, self._metrics, self._intake, self._stream = Counts(), metrics, intake, stream
         self._begun = time.monotonic()
         self._seen: set[int] = set()  # choices that something has come of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         access = self._access = access_log.of(scope)
+        self._trace = passed_on(scope)
         access.model, access.stream = self._shape.model, self._stream
         work = self._send_events(send) if self._stream else self._send_whole(scope, receive, send)
         try:
@@ -75,7 +85,8 @@ class Answer(Response):
             self._count(index, chunk)
             self._shape.take(index, chunk)
 
-        await self._run(take)
+        with self._intake.answering():
+            await self._run(take)
         await JsonResponse(self._shape.whole(self._counts))(scope, receive, send)
 
     async def _send_events(self, send: Send) -> None:
@@ -86,7 +97,8 @@ class Answer(Response):
             await sender.send(list(self._shape.events(index, chunk, self._counts, first=first)))
 
         try:
-            await self._run(take)
+            with self._intake.answering():
+                await self._run(take)
             await sender.end(list(self._shape.last_events(self._counts)))
         except ApiError as error:
             if not sender.started:
@@ -99,7 +111,7 @@ class Answer(Response):
         """Counts a piece; whether it is the first of its choice."""
         if not self._seen:
             self._access.first_chunk_s = round(time.monotonic() - self._begun, 6)
-            self._metrics.first_chunk(self._access.first_chunk_s)
+            self._metrics.first_chunk(self._access.first_chunk_s, self._access.trace_id)
         if chunk.finish_reason is not None:
             self._access.finish_reasons.append(chunk.finish_reason)
         self._counts.take(chunk)
@@ -113,7 +125,7 @@ class Answer(Response):
         Raises:
             ApiError: a call failed; the others are cancelled.
         """
-        streams = [_open(self._client, call, self._request_id()) for call in self._calls]
+        streams = [self._open(call) for call in self._calls]
         if not self._calls[0].answers:
             on_chunk = _without_answers(on_chunk)
         firsts = accumulate((call.choices for call in self._calls), initial=0)
@@ -145,7 +157,10 @@ class Answer(Response):
                 if easier is None:
                     raise of_server(error, call.fields) from error
             call = easier
-            stream = _open(self._client, call, self._request_id())
+            stream = self._open(call)
+
+    def _open(self, call: Call) -> AsyncStream:
+        return _open(self._client, call, self._request_id(), self._trace)
 
     def _request_id(self) -> str:
         """A name for a call. The server ends answers by it, so two clients that send one id must not meet."""
@@ -171,8 +186,8 @@ def _without_answers(on_chunk: OnChunk) -> OnChunk:
     return take
 
 
-def _open(client: TextClient, call: Call, request_id: str) -> AsyncStream:
-    options: Any = call.options | {"request_id": request_id}
+def _open(client: TextClient, call: Call, request_id: str, headers: Mapping[str, str]) -> AsyncStream:
+    options: Any = call.options | {"request_id": request_id} | ({"headers": headers} if headers else {})
     try:
         return client.stream(call.prompt, **options) if call.messages is None else client.stream_chat(call.messages, **options)
     except (TypeError, ValueError) as error:  # what the schemas let through does not fit the server's tensors

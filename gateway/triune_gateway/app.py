@@ -39,6 +39,8 @@ def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with connect() as serving.client:
             yield
+        if serving.tracer is not None:
+            serving.tracer.close()
 
     app = FastAPI(
         title="Triune", version=__version__, lifespan=lifespan,
@@ -57,7 +59,10 @@ def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints:
     app.include_router(page.router())
     labels = {one.label for one in endpoints if one.guarded}
     log = AccessLog(settings.access_log)
-    app.add_middleware(Front, settings=settings, metrics=serving.metrics, log=log, endpoints=sorted(labels))
+    app.add_middleware(
+        Front, settings=settings, metrics=serving.metrics, log=log, intake=serving.intake, tracer=serving.tracer,
+        endpoints=sorted(labels),
+    )  # fmt: skip
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.allowed_origins, allow_methods=["GET", "POST", "DELETE"],

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,9 +14,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from . import access_log
 from .access_log import Access, AccessLog
 from .errors import RETRY_AFTER_S, ApiError
-from .metrics import LEFT, Metrics
+from .intake import Intake, stopping
+from .keys import split_name
+from .metrics import LEFT, Metrics, trace_of
 from .sending import error_response
 from .settings import Settings
+from .tracing import Tracer, pass_on, sent_headers
 
 GUARDED = ("/v1/", "/tokenize", "/detokenize")
 
@@ -24,15 +28,25 @@ class Keys:
     """API keys, kept as digests, so that a comparison takes the same time whatever is sent."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._digests = [_digest(key.encode()) for key in keys]
+        """
+        Args:
+            keys: each with or without a name, see `keys.split_name`.
+        """
+        self._tenants = {_digest(key.encode()): tenant for key, tenant in map(split_name, keys)}
 
     def admit(self, authorization: bytes) -> bool:
         """Whether an Authorization header carries one of the keys; any will do where there are none."""
+        return self.tenant(authorization) is not None
+
+    def tenant(self, authorization: bytes) -> str | None:
+        """Whose key an Authorization header carries, "" where there are no keys; None where it carries none of them."""
         scheme, _, key = authorization.partition(b" ")
         sent = _digest(key.strip())
         # All are compared, so that the time does not tell which one was right.
-        found = [hmac.compare_digest(sent, digest) for digest in self._digests]
-        return not found or (scheme.lower() == b"bearer" and any(found))
+        found = [tenant for digest, tenant in self._tenants.items() if hmac.compare_digest(sent, digest)]
+        if not self._tenants:
+            return ""
+        return found[0] if found and scheme.lower() == b"bearer" else None
 
 
 def sent_key(headers: Mapping[bytes, bytes]) -> bytes:
@@ -49,7 +63,17 @@ def _digest(key: bytes) -> bytes:
 class Front:
     """ASGI middleware around the whole application. Every response tells the request's id, which the log has too."""
 
-    def __init__(self, app: ASGIApp, *, settings: Settings, metrics: Metrics, log: AccessLog, endpoints: Sequence[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        metrics: Metrics,
+        log: AccessLog,
+        intake: Intake,
+        tracer: Tracer | None,
+        endpoints: Sequence[str],
+    ) -> None:
         """
         Args:
             endpoints: beginnings of the paths that are counted each by itself.
@@ -58,7 +82,7 @@ class Front:
         self._app, self._settings, self._metrics = app, settings, metrics
         self._endpoints = sorted(endpoints, key=len, reverse=True)  # the longest that fits counts
         self._keys = Keys(settings.api_keys)
-        self._open = 0
+        self._intake, self._tracer = intake, tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,35 +95,49 @@ class Front:
                 access.status = message["status"]
                 # Not added in place: whoever answers may hand over a list that it keeps.
                 name = (access_log.HEADER, access.request_id.encode("latin-1"))
-                message = {**message, "headers": [*message["headers"], name]}
+                leave = [(b"connection", b"close")] if self._intake.closed else []  # for another server
+                message = {**message, "headers": [*message["headers"], name, *leave]}
             await send(message)
 
         if not scope["path"].startswith(GUARDED):
             await self._app(scope, receive, watched)
             return
-        self._open += 1
+        self._intake.open += 1
+        sent = sent_headers(scope)
+        access.trace_id = trace_of(scope["headers"])
         try:
-            if (refusal := self._refusal(scope)) is not None:
-                await error_response(refusal, scope["path"])(scope, receive, watched)
-            else:
-                await self._app(scope, _limited(receive, self._settings.max_body_bytes), watched)
+            with self._tracer.span(access, sent) if self._tracer is not None else nullcontext(sent) as headers:
+                pass_on(scope, headers)
+                try:
+                    await self._serve(scope, receive, watched)
+                finally:
+                    access.status = LEFT if scope.get("triune.left") else access.status
         finally:
-            self._open -= 1
+            self._intake.open -= 1
             access.seconds = time.monotonic() - began
-            self._count(access, left=bool(scope.get("triune.left")))
+            self._count(access)
 
-    def _count(self, access: Access, *, left: bool) -> None:
-        access.status = LEFT if left else access.status
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (refusal := self._refusal(scope, access_log.of(scope))) is not None:
+            await error_response(refusal, scope["path"])(scope, receive, send)
+        else:
+            await self._app(scope, _limited(receive, self._settings.max_body_bytes), send)
+
+    def _count(self, access: Access) -> None:
         endpoint = next((known for known in self._endpoints if access.path.startswith(known)), "other")
-        self._metrics.request(endpoint, access.status, access.seconds)
+        self._metrics.request(endpoint, access.status, access.seconds, access.trace_id)
+        self._metrics.of_tenant(access, self._settings.counted_as(access.model))
         self._log.write(access)
 
-    def _refusal(self, scope: Scope) -> ApiError | None:
+    def _refusal(self, scope: Scope, access: Access) -> ApiError | None:
         headers = dict(scope["headers"])
-        if scope["method"] != "OPTIONS" and not self._keys.admit(sent_key(headers)):
+        access.tenant = self._keys.tenant(sent_key(headers))
+        if scope["method"] != "OPTIONS" and access.tenant is None:
             message = "Incorrect or missing API key: send a header Authorization: Bearer KEY."
             return ApiError(401, message, kind="authentication_error", code="invalid_api_key")
-        if self._open > self._settings.max_requests:
+        if self._intake.closed:
+            return stopping()
+        if self._intake.open > self._settings.max_requests:
             message = f"{self._settings.max_requests} requests are being served; try again later."
             return ApiError(429, message, kind="rate_limit_error", code="too_many_requests", retry_after_s=RETRY_AFTER_S)
         if (coding := headers.get(b"content-encoding", b"identity").decode("latin-1").strip()).lower() not in ("identity", ""):

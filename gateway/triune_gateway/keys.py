@@ -1,12 +1,18 @@
-"""Where API keys come from: a file, or the environment. Never the command line, which other users of a machine can read."""
+"""Where API keys come from: a file, or the environment. Never the command line, which other users of a machine can read.
+
+`KEY # NAME` says whose key it is: the tenant that its requests are counted under. Several keys may have one name.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 KEYS_VARIABLE = "TRIUNE_API_KEYS"
 KEYS_FILE_VARIABLE = "TRIUNE_API_KEYS_FILE"
+UNNAMED = "unnamed"  # the tenant of keys that have no name
+_NAMED = re.compile(r"(.*\S)\s+#\s*([\w.-]{1,64})")
 
 
 def read_keys(environment: Mapping[str, str], file: Path | None = None) -> tuple[str, ...]:
@@ -24,6 +30,12 @@ def read_keys(environment: Mapping[str, str], file: Path | None = None) -> tuple
     if KEYS_VARIABLE in environment:
         return _some(environment[KEYS_VARIABLE].split(","), KEYS_VARIABLE)
     return ()
+
+
+def split_name(key: str) -> tuple[str, str]:
+    """A key as it is sent, and the tenant it belongs to."""
+    found = _NAMED.fullmatch(key)
+    return (found[1], found[2]) if found else (key, UNNAMED)
 
 
 def _some(candidates: Iterable[str], source: str) -> tuple[str, ...]:

@@ -15,11 +15,14 @@ from triune_client import TriuneError
 from .answering import Answer, TextClient
 from .calls import Call
 from .errors import ApiError
+from .intake import Intake
 from .metrics import Metrics
 from .responses.store import Store
 from .routes import Routes
 from .settings import Settings
 from .shapes import AnswerShape
+from .tracing import Tracer
+from .trial import Trial
 
 _PATIENCE_S = 2.0  # for what an answer can do without
 
@@ -34,6 +37,9 @@ class Serving:
         self.started = int(time.time())
         self.metrics = Metrics()
         self.routes = Routes(settings)
+        self.intake = Intake(settings.draining_file)
+        self.trial = Trial()
+        self.tracer = None if settings.otlp is None else Tracer(settings.otlp)
         self.responses = Store(
             most=settings.max_responses, most_bytes=settings.max_responses_bytes, file=settings.responses_file
         )
@@ -60,7 +66,7 @@ class Serving:
 
     def answer(self, calls: Sequence[Call], shape: AnswerShape, *, stream: bool) -> Answer:
         """The answer that these calls make, which they do when it is sent."""
-        return Answer(self.client, calls, shape, self.metrics, stream=stream)
+        return Answer(self.client, calls, shape, self.metrics, self.intake, stream=stream)
 
 
 async def _serving(request: Request) -> Serving:

@@ -15,9 +15,11 @@ class Settings:
         models_file: further models, which may come and go: JSON, for each name an object with the `ensemble` behind it.
         timeout_s: longest silence of the server behind, the wait for a free slot included.
         access_log: the file that gets a JSON line for every request, "-" for the standard output, None for none.
+        draining_file: while it is there, new requests are refused: the server behind is about to stop.
+        drain_s: seconds that requests under way get to end when this is told to stop.
         max_responses: answers of /v1/responses that are kept, for clients to go on from; 0: none.
         responses_file: the SQLite database that they are kept in; by default memory, gone with the process.
-        api_keys: whoever sends one of them is served; without any, everyone is.
+        api_keys: whoever sends one of them is served; without any, everyone is. Each may have a name, see `keys.split_name`.
     """
 
     host: str = "127.0.0.1"
@@ -27,6 +29,8 @@ class Settings:
     aliases: tuple[str, ...] = ()
     models_file: Path | None = None
     timeout_s: float = 120.0
+    draining_file: Path | None = None
+    drain_s: float = 20.0
     api_keys: tuple[str, ...] = ()
     max_body_bytes: int = 4_000_000
     max_requests: int = 1024  # served at once; more are refused with status 429
@@ -35,9 +39,15 @@ class Settings:
     max_responses: int = 1000
     max_responses_bytes: int = 64_000_000
     responses_file: str = ":memory:"
+    otlp: str | None = None  # a collector for traces
     allowed_origins: tuple[str, ...] = ()  # of web pages elsewhere (CORS); "*" for all
 
     @property
     def models(self) -> tuple[str, ...]:
         """The names under which the first model is served, each once."""
         return tuple(dict.fromkeys((self.model, *self.aliases)))
+
+    def counted_as(self, called: str | None) -> str:
+        """The one name that metrics have for a model, whatever its clients call it: the first alias, which is the engine's own
+        name and so what the server's metrics say; "" for no model."""
+        return self.aliases[0] if self.aliases and called in self.models else called or ""

@@ -75,6 +75,7 @@ PARTS: dict[str, tuple[Step, ...]] = {
         PROJECT_STEP,
     ),
     "tensorrt": (locked("tensorrt", "TensorRT", fetched=110 * MB, unpacked=270 * MB),),
+    "tracing": (locked("tracing", "OpenTelemetry", fetched=2 * MB, unpacked=8 * MB),),
     "cuda": (
         locked("cuda", "CUDA's bindings", fetched=7 * MB, unpacked=30 * MB),
         locked("cuda-libraries", "ONNX Runtime for CUDA", target="cuda", fetched=1355 * MB, unpacked=2100 * MB),

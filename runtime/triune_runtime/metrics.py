@@ -16,6 +16,7 @@ from .request import FinishReason, Times
 
 Labels = tuple[tuple[str, str], ...]
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
+_LONG_SECONDS = (*_SECONDS, 300.0, 600.0, 1800.0)  # reasoning may take 30,000 tokens
 _FAST = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
 _MAX_OBSERVATIONS = 10_000  # of one histogram between two drains; if nobody drains, the oldest are dropped
 _MAX_GAPS = 500  # of those between tokens, handed on at one drain: each costs a message to the server's process
@@ -38,6 +39,7 @@ def _table(*families: Family) -> dict[str, Family]:
     return {family.name: family for family in families}
 
 
+FOLDERS = ("engine", "tmp", "shm")  # where disks are looked at; Triton's processes talk through /dev/shm
 _TOKEN_GAP = "Seconds between tokens, the mean of a request"
 _EACH_GAP = "Seconds from an answer's token to its next; where there are over 1,000 a second, an even sample of them"
 
@@ -58,10 +60,10 @@ FAMILIES = _table(
     Family("vllm:time_per_output_token_seconds", "histogram", _TOKEN_GAP, _FAST),
     Family("vllm:request_time_per_output_token_seconds", "histogram", _TOKEN_GAP, _FAST),
     Family("vllm:inter_token_latency_seconds", "histogram", _EACH_GAP, _FAST),
-    Family("vllm:e2e_request_latency_seconds", "histogram", "Seconds from arrival to the end", _SECONDS),
+    Family("vllm:e2e_request_latency_seconds", "histogram", "Seconds from arrival to the end", _LONG_SECONDS),
     Family("vllm:request_queue_time_seconds", "histogram", "Seconds from arrival to a KV slot", _SECONDS),
     Family("vllm:request_prefill_time_seconds", "histogram", "Seconds from a KV slot to the first token", _SECONDS),
-    Family("vllm:request_decode_time_seconds", "histogram", "Seconds from the first token to the last", _SECONDS),
+    Family("vllm:request_decode_time_seconds", "histogram", "Seconds from the first token to the last", _LONG_SECONDS),
     Family("nv_trt_llm_request_metrics", "gauge", "Requests", label="request_type",
            values=("waiting", "context", "scheduled", "active", "max")),
     Family("nv_trt_llm_kv_cache_block_metrics", "gauge", "KV cache in blocks; where memory lies in slots, these",
@@ -74,6 +76,10 @@ FAMILIES = _table(
     Family("triune_requests_aborted_total", "counter", "Requests ended before their answer was", label="reason",
            values=("cancelled", "deadline", "error")),
     Family("triune_abort_to_free_seconds", "histogram", "Seconds from an abort being asked for to its slot being free", _FAST),
+    Family("triune_start_time_seconds", "gauge", "When the engine's process began, in seconds since 1970"),
+    Family("triune_resident_memory_bytes", "gauge", "Memory of the engine's process that is in RAM, mapped weights included"),
+    Family("triune_disk_free_bytes", "gauge", "Bytes left to users on a folder's disk", label="folder", values=FOLDERS),
+    Family("triune_disk_size_bytes", "gauge", "Bytes of a folder's disk", label="folder", values=FOLDERS),
 )  # fmt: skip
 
 
@@ -101,6 +107,23 @@ class Snapshot:
     kv_bytes_max: int = 0  # in all
 
 
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """How full a disk is."""
+
+    free_bytes: int  # for who is not root
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What the engine's process takes of the machine."""
+
+    started: float  # seconds since 1970
+    resident_bytes: int
+    disks: Mapping[str, Disk]  # by `FOLDERS`; a folder that is not there is left out
+
+
 @dataclass(slots=True)
 class Clocking:
     """When things happened to one request while it is served, in the generator's seconds."""
@@ -124,7 +147,7 @@ class Metrics:
         self._counters = {(f.name, labels): 0.0 for f in FAMILIES.values() if f.kind == "counter" for labels in _series(f)}
         self._observed: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_MAX_OBSERVATIONS))
         self._gaps: deque[float] = deque(maxlen=_MAX_OBSERVATIONS)
-        self._gauges: dict[tuple[str, Labels], float] = {}
+        self._gauges = {(f.name, labels): 0.0 for f in FAMILIES.values() if f.kind == "gauge" for labels in _series(f)}
         self.gauges(empty)
 
     def refused(self, reason: Literal["overloaded", "invalid"]) -> None:
@@ -203,6 +226,16 @@ class Metrics:
                 label = FAMILIES[name].label
                 for of, value in series.items():
                     self._gauges[name, ((label, of),) if label else ()] = value
+
+    def process(self, usage: Usage) -> None:
+        """Set the gauges of the process and its disks."""
+        with self._lock:
+            self._gauges["triune_start_time_seconds", ()] = usage.started
+            self._gauges["triune_resident_memory_bytes", ()] = usage.resident_bytes
+            for folder, disk in usage.disks.items():
+                labels = (("folder", folder),)
+                self._gauges["triune_disk_free_bytes", labels] = disk.free_bytes
+                self._gauges["triune_disk_size_bytes", labels] = disk.size_bytes
 
     def drain(self) -> list[Update]:
         """All that has changed since the last call, and all gauges. The first call names every counter."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -12,17 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
-from prometheus_client.parser import text_string_to_metric_families
 
+from .draining import under_way
 from .errors import ServerError
 from .gateway import is_gateway_ready
 from .launcher import is_ready
 from .options import ServerOptions
 from .state import RunningServer, begin_log, find_running, forget
 
-_GAUGES = {"vllm:num_requests_running": "running", "vllm:num_requests_waiting": "waiting"}
+_ENDING_S = 20.0  # for a supervisor to end, besides what its requests get
 
 
 def start_in_background(
@@ -78,12 +78,17 @@ def _last_error(log: Path, start: int) -> ServerError:
     return ServerError(message.strip() or "the server ended while starting", hint.strip() or f"the whole log is {log}")
 
 
-def stop_running(running: RunningServer, folder: Path, timeout_s: float = 20.0) -> None:
-    """Stop a supervisor and all it started."""
+def stop_running(running: RunningServer, folder: Path, *, now: bool = False) -> None:
+    """Stop a supervisor and all it started.
+
+    Args:
+        now: requests under way get no time to end.
+    """
+    timeout_s = _ENDING_S + (0 if now else running.options.drain_s)
     family = _family(running)
     with suppress(psutil.NoSuchProcess):
         if family:
-            family[0].terminate()  # it stops the others in order
+            family[0].send_signal(signal.SIGINT if now else signal.SIGTERM)  # it stops the others in order
     _, left = psutil.wait_procs(family, timeout_s)
     for survivor in left:
         with suppress(psutil.NoSuchProcess):
@@ -115,15 +120,7 @@ def look(running: RunningServer) -> Health:
     for process in _family(running):
         with suppress(psutil.Error):  # it ended meanwhile
             memory += process.memory_full_info().pss
-    requests = {}
-    try:
-        text = httpx.get(running.options.metrics_url, timeout=2.0, trust_env=False).text
-        for family in text_string_to_metric_families(text):
-            if family.name in _GAUGES:
-                requests[_GAUGES[family.name]] = int(family.samples[0].value)
-    except httpx.HTTPError:
-        pass  # shown as not ready
-    return Health(_serves(running.options), memory, requests)
+    return Health(_serves(running.options), memory, under_way(running.options))
 
 
 def _serves(options: ServerOptions) -> bool:

@@ -1,23 +1,34 @@
-"""Where the embedded tritonserver, its Python stub and libpython lie; each missing thing is one sentence with its remedy."""
+"""Which Triton serves, and where its server, Python stub and libraries lie. What is missing is one sentence with its remedy.
+
+There are two: NVIDIA's, as its container has it installed, and the embedded one, the wheel nvidia-pytriton unpacked. No other
+module knows which it is; what a command line may ask of it, `Binaries` says.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 import sysconfig
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from .errors import ServerError
 from .stub_python import python_folder
 
 HOME_VARIABLE = "TRIUNE_TRITON_HOME"
+INSTALLED = Path("/opt/tritonserver")  # where NVIDIA's container has it
 WHEEL = "nvidia-pytriton==0.7.0"  # only its binaries are used, from a folder of their own: its Python pins are old
 _INSTALL = f"run `make install`, or: pip install --no-deps --target {Path(sys.prefix) / 'tritonserver'} {WHEEL}"
 _BACKEND = "libtriton_python.so"
+_STUB = "triton_python_backend_stub"
+_LINKED = re.compile(rb"libpython(3\.\d+)\.so")
 _GLIBC = (2, 35)
+_EMBEDDED = "2.51.0"  # the version in the wheel
+_NUMPY_2 = (2, 52)  # from 24.11 on
 
 
 @dataclass(frozen=True)
@@ -28,25 +39,76 @@ class Binaries:
     backends: Path  # holds python/ with the backend and this Python's stub
     libraries: tuple[Path, ...]  # for the loader's search path
     python: Path  # the folder of the python3 whose packages the stubs find
+    gpu_metrics: bool = False  # whether it can tell of GPUs
 
 
 def find_binaries(work_folder: Path, home: Path | None = None) -> Binaries:
-    """The embedded server, completed under `work_folder` with the stub of the running Python.
+    """The server to use: NVIDIA's as it is, or the embedded one, completed under `work_folder` with the stub of this Python.
 
     Args:
-        home: where the wheel nvidia-pytriton was unpacked; by default TRIUNE_TRITON_HOME or <environment>/tritonserver.
+        home: where NVIDIA's lies, or where the wheel nvidia-pytriton was unpacked; by default what TRIUNE_TRITON_HOME says,
+            else <environment>/tritonserver, else /opt/tritonserver.
 
     Raises:
         ServerError: a part is missing, or this machine cannot run it; says which and what to do.
     """
-    home = home or Path(os.environ.get(HOME_VARIABLE) or Path(sys.prefix) / "tritonserver")
+    home = home or _home()
     _check_system()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return _installed(work_folder, home, version) if _is_installed(home) else _embedded(work_folder, home, version)
+
+
+def _home() -> Path:
+    if said := os.environ.get(HOME_VARIABLE):
+        return Path(said)
+    own = Path(sys.prefix) / "tritonserver"
+    return INSTALLED if _is_installed(INSTALLED) and not own.is_dir() else own
+
+
+def _is_installed(home: Path) -> bool:
+    """Whether it lies there as in NVIDIA's container, not as in the wheel."""
+    return (home / "bin" / "tritonserver").exists()
+
+
+def _installed(work_folder: Path, home: Path, version: str) -> Binaries:
+    folder = home / "backends" / "python"
+    for file in (folder / _BACKEND, folder / _STUB):
+        if not file.exists():
+            raise ServerError(f"the Triton server at {home} has no {file}", "copy all of backends/python of NVIDIA's container")
+    linked = _LINKED.search((folder / _STUB).read_bytes())
+    if linked is not None and (theirs := linked[1].decode()) != version:
+        raise ServerError(
+            f"the stub of the Triton server at {home} is for Python {theirs}, this is Python {version}",
+            f"make the environment with Python {theirs}",
+        )
+    if (home / "TRITON_VERSION").exists():
+        _check_numpy((home / "TRITON_VERSION").read_text("utf-8").strip())
+    return Binaries(
+        home / "bin" / "tritonserver",
+        home / "backends",
+        (home / "lib", _libpython(version)),
+        python_folder(work_folder),
+        gpu_metrics=Path("/dev/nvidiactl").exists(),
+    )
+
+
+def _check_numpy(triton: str) -> None:
+    """Stubs up to 24.10 (2.51) read strings wrongly with NumPy 2."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", triton)[:2])
+    numpy = metadata.version("numpy")
+    if numbers < _NUMPY_2 and int(numpy.partition(".")[0]) > 1:
+        raise ServerError(
+            f"the stub of Triton {triton} reads strings wrongly with NumPy 2, and this is NumPy {numpy}",
+            'pip install "numpy<2", or use a newer Triton',
+        )
+
+
+def _embedded(work_folder: Path, home: Path, version: str) -> Binaries:
     base = home / "pytriton" / "tritonserver"
     server = base / "bin" / "tritonserver"
     if not server.exists():
         raise ServerError(f"no Triton server at {server}", _INSTALL)
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = base / "python_backend_stubs" / version / "triton_python_backend_stub"
+    stub = base / "python_backend_stubs" / version / _STUB
     if not stub.exists():
         there = sorted((p.name for p in (base / "python_backend_stubs").glob("3.*")), key=lambda v: int(v.split(".")[1]))
         if not there:
@@ -54,6 +116,7 @@ def find_binaries(work_folder: Path, home: Path | None = None) -> Binaries:
         raise ServerError(f"the Triton server has no stub for Python {version}; it has {', '.join(there)}", "use one of these")
     if not (base / "backends" / "python" / _BACKEND).exists():
         raise ServerError(f"no Python backend at {base / 'backends' / 'python' / _BACKEND}", _INSTALL)
+    _check_numpy(_EMBEDDED)
     libraries = (home / "nvidia_pytriton.libs", _libpython(version))
     return Binaries(server, _backends(work_folder, base, stub), libraries, python_folder(work_folder))
 

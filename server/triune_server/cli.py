@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ import typer
 from triune_runtime.command_line import errors_told
 from triune_runtime.manifest import EngineManifest
 
+from . import logs as own_log
 from .background import look, stop_running
 from .binaries import find_binaries
 from .configuration import configured
@@ -34,7 +34,7 @@ NOT_RUNNING = 3  # exit code of `status`, as of service managers
 SERVER = server_settings()
 
 Switch = Annotated[bool, typer.Option("--switch", help="Stop a server that runs, once all is ready for this one.")]
-Build = Annotated[bool, typer.Option("--build", help="Build the model first, if what is there is not current.")]
+Build = Annotated[bool, typer.Option("--build", help="Build the model first, if need be.")]
 
 
 def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder | None) -> None:
@@ -59,8 +59,7 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
         values: Values, settings: Annotated[str, typer.Option(hidden=True, help="What else was chosen, as JSON.")] = "{}"
     ) -> None:
         """Serve in the foreground until ctrl-C; a server that dies is started again."""
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        own_log.configure(values["log_format"])
         with files_told():
             options = Start(each=(values,), builder=None).prepare()
             folder = values["run_folder"]
@@ -87,13 +86,15 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
         with files_told():
             print(remove_model(values["run_folder"], name))
 
-    def down(values: Values) -> None:
-        """Stop the server that runs in the background."""
+    def down(
+        values: Values, now: Annotated[bool, typer.Option("--now", help="Do not wait for requests under way.")] = False
+    ) -> None:  # fmt: skip
+        """Stop the server that runs in the background, when what it is asked is answered: at most --drain-s later."""
         folder = values["run_folder"]
         if (running := find_running(folder)) is None:
             print("no server is running")
             return
-        stop_running(running, folder)
+        stop_running(running, folder, now=now)
         print(f"stopped (pid {running.pid})")
 
     def status(

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,13 +21,24 @@ from .building import Building
 from .cli import SERVER, commands, config_option, files_told, for_models
 from .configuration import configured
 from .errors import ServerError
+from .gateway import gateway_alone
+from .health import main as check_health
+from .options import ServerOptions
 from .settings import ENVIRONMENT, Values, with_settings
 from .state import RunningServer, find_running
+from .surroundings import NOTHING
 
 _BUILDING = Building()
 SETTINGS = for_models(_BUILDING.settings)
 _CONFIG = config_option(SETTINGS)
 _RUN_FOLDER = {"run_folder": SERVER["run_folder"]}
+_GATEWAY = {
+    name: SERVER[name]
+    for name in (
+        "repository", "name", "host", "openai_port", "api_key_file", "cors", "access_log", "responses_file", "drain_s",
+        "log_format", "otlp",
+    )
+}  # fmt: skip
 _NAMING = ("model", "target", "build_dir")  # which repository
 _ARGUMENTS = {"ignore_unknown_options": True, "allow_extra_args": True}  # another command's, passed on
 
@@ -115,6 +127,29 @@ def _chat(context: typer.Context, values: Values) -> None:
 
 
 app.command("chat", context_settings=_ARGUMENTS)(with_settings(_chat, _RUN_FOLDER, _CONFIG))
+
+
+def _gateway(
+    context: typer.Context,
+    values: Values,
+    grpc_url: Annotated[str, typer.Option(help="gRPC address of the server behind it.")] = "127.0.0.1:8001",
+) -> None:
+    """Serve the OpenAI-compatible API alone, before a server elsewhere; takes the options of `python -m triune_gateway`."""
+    options = {name: values[name] for name in _GATEWAY}
+    options["repository"] = options["repository"] or Path(os.devnull)  # none: the model has no further name
+    with files_told():
+        chosen = ServerOptions(**options)
+        command = gateway_alone(chosen, grpc_url, context.args)
+    os.execve(command[0], command, {**os.environ, **NOTHING.environment(chosen)})
+
+
+app.command("gateway", context_settings=_ARGUMENTS)(with_settings(_gateway, _GATEWAY, _CONFIG))
+
+
+@app.command(add_help_option=False, context_settings=_ARGUMENTS)
+def health(context: typer.Context) -> None:
+    """Whether the server lives, can generate, or does: exit code 0 or 1; `triune health --help` lists the options."""
+    raise typer.Exit(check_health(context.args))
 
 
 @app.command(add_help_option=False, context_settings=_ARGUMENTS)

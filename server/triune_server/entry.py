@@ -13,6 +13,10 @@ _IN_THEIR_WAY = ("chat", "load")  # commands that ctrl-C does not end, or not wi
 def main() -> None:
     """Entry point of the command `triune`."""
     end_on_interrupt()
+    if sys.argv[1:2] == ["health"]:
+        from .health import main as health  # probes ask every few seconds: nothing else is imported
+
+        sys.exit(health(sys.argv[2:]))
     with errors_told(passing=()):
         from .command import main as run  # half a second
 

@@ -11,6 +11,7 @@ from .errors import ServerError
 # command -> the extra with the packages that it needs; a command that is not here needs none
 EXTRAS = {
     "build": "builder", "verify": "builder", "serve": "server", "up": "server", "chat": "server", "load": "load",
+    "gateway": "gateway",
 }  # fmt: skip
 _OWN = ("triune_builder", "triune_runtime", "triune_server", "triune_gateway")  # of this wheel
 _REQUIREMENT = re.compile(r'([\w.-]+)[^;]*; extra == "([\w.-]+)"')  # as setuptools writes them
@@ -34,17 +35,22 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def check_server_packages(*, openai: bool) -> None:
+def check_server_packages(*, openai: bool, traced: bool = False) -> None:
     """Make sure that the server's processes find what they import; imports nothing of it.
 
     Args:
         openai: whether the OpenAI-compatible API is served, too.
+        traced: whether requests are traced.
 
     Raises:
         ServerError: names the packages that are not installed, and the extra that brings them.
     """
     if lacking := missing("server") + (missing("gateway") if openai else []):
         raise ServerError(f"a server needs packages that are not installed: {', '.join(lacking)}", _install("server"))
+    if traced and (lacking := missing("tracing")):
+        raise ServerError(
+            f"tracing needs packages that are not installed: {', '.join(lacking)}", f"{_install('tracing')}; or leave OTLP out"
+        )
 
 
 def notes() -> str:

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -19,26 +19,55 @@ from triune_runtime.manifest import EngineManifest
 from .errors import ServerError
 from .launcher import end_with_parent
 from .options import ServerOptions
+from .surroundings import NOTHING, Surroundings
+
+_DRAIN_S = 2  # for what it is still sending when the server behind has ended all
 
 
-def gateway_command(options: ServerOptions, models_file: Path | None = None) -> list[str]:
+def gateway_command(options: ServerOptions, models_file: Path | None = None, around: Surroundings = NOTHING) -> list[str]:
     """Its command line. API keys come by a file or the environment, where other users cannot read them."""
-    alias = EngineManifest.load(options.repository / "generate" / "1").model
+    aliases = [*_engines(options.repository), *([options.name] if options.name else [])]
     return [
         sys.executable, "-m", "triune_gateway", f"--host={options.host}", f"--port={options.openai_port}",
-        f"--grpc-url={options.grpc_url}", f"--alias={alias}", *([f"--alias={options.name}"] if options.name else []),
+        f"--grpc-url={options.grpc_url}", *(f"--alias={alias}" for alias in aliases),
         *([f"--models-file={models_file}"] if models_file else []),
+        *([f"--draining-file={around.draining}", f"--drain-s={_DRAIN_S}"] if around.draining else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
         *(f"--allow-origin={page}" for page in options.cors),
-        *([f"--access-log={options.access_log}"] if options.access_log else []),
+        *([f"--access-log={log}"] if (log := options.access_log or ("-" if options.log_format == "json" else None)) else []),
+        *([f"--otlp={options.otlp}"] if options.otlp else []),
         *([f"--responses-file={options.responses_file}"] if options.responses_file else []),
     ]  # fmt: skip
+
+
+def gateway_alone(options: ServerOptions, grpc_url: str, more: Sequence[str]) -> list[str]:
+    """The command line of one without a server beside it.
+
+    Args:
+        options: how it listens; the repository, which need not be there, has a name for the model.
+        grpc_url: of the server behind, as HOST:PORT.
+        more: arguments of its own, see `python -m triune_gateway --help`.
+    """
+    return [
+        *gateway_command(options),
+        f"--grpc-url={grpc_url}",
+        f"--drain-s={options.drain_s}",
+        *more,
+    ]  # what is said last counts
+
+
+def _engines(repository: Path) -> list[str]:
+    """What the engine of a repository is called, if it is there."""
+    folder = repository / "generate" / "1"
+    return [EngineManifest.load(folder).model] if folder.is_dir() else []
 
 
 class Gateway:
     """A running gateway. It outlives restarts of the server behind it: its clients are told to try again meanwhile."""
 
-    def __init__(self, options: ServerOptions, log: Path, models_file: Path | None = None) -> None:
+    def __init__(
+        self, options: ServerOptions, log: Path, models_file: Path | None = None, around: Surroundings = NOTHING
+    ) -> None:
         """Start it; its output goes to the end of `log`.
 
         Args:
@@ -49,8 +78,9 @@ class Gateway:
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self.process = psutil.Popen(
-                gateway_command(options, models_file),
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                gateway_command(options, models_file, around),
+                env=os.environ | {"PYTHONUNBUFFERED": "1", **around.environment(options)},
+                pass_fds=around.descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -18,10 +18,12 @@ import psutil
 from .binaries import Binaries
 from .errors import ServerError
 from .options import ServerOptions
+from .surroundings import NOTHING, Surroundings
 
 STUB = "triton_python_backend_stub"
 SHARED_MEMORY = Path("/dev/shm")
 _CAUSE = re.compile(r"\|.*\| UNAVAILABLE: (?:Internal: )?(.*?) *\|$")  # a row of the server's table of models
+_TRACE_HEADERS = "(?i)^(traceparent|tracestate)$"
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -43,16 +45,28 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
         "--http-thread-count=4",
         f"--grpc-address={options.host}",
         f"--grpc-port={options.grpc_port}",
+        # What is under way on an old connection ends there; Triton's grace for it has no end.
+        *([f"--grpc-max-connection-age={1000 * options.grpc_connection_s}"] if options.grpc_connection_s else []),
         f"--metrics-address={options.host}",
         f"--metrics-port={options.metrics_port}",
-        "--allow-gpu-metrics=false",
+        f"--allow-gpu-metrics={'true' if binaries.gpu_metrics else 'false'}",
         "--pinned-memory-pool-byte-size=0",
         "--metrics-interval-ms=1000",
         "--exit-timeout-secs=5",
+        *(f"--{protocol}-header-forward-pattern={_TRACE_HEADERS}" for protocol in ("http", "grpc") if options.otlp),
+        *(f"--trace-config={one}" for one in _traces(options)),
     ]
 
 
-def environment(binaries: Binaries, options: ServerOptions) -> dict[str, str]:
+def _traces(options: ServerOptions) -> list[str]:
+    """Triton's own spans, in the trace of the caller."""
+    if not options.otlp or options.triton_spans != "on":
+        return []
+    to = f"opentelemetry,url={options.otlp.rstrip('/')}/v1/traces"
+    return ["mode=opentelemetry", to, "opentelemetry,resource=service.name=triune-triton", "rate=1", "level=TIMESTAMPS"]
+
+
+def environment(binaries: Binaries, options: ServerOptions, around: Surroundings = NOTHING) -> dict[str, str]:
     """The server's environment. Its Python stubs ignore PYTHONPATH and find their environment through PATH."""
     libraries = [*map(str, binaries.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
     return os.environ | {
@@ -60,7 +74,8 @@ def environment(binaries: Binaries, options: ServerOptions) -> dict[str, str]:
         "PATH": f"{binaries.python}:{os.environ.get('PATH', '')}",
         "PYTHONDONTWRITEBYTECODE": "1",  # the repository stays as it was built
         "OMP_NUM_THREADS": "1",
-        "TRIUNE_PREFIX_CACHING": options.prefix_caching,  # the model `generate` reads it
+        "TRIUNE_PREFIX_CACHING": options.prefix_caching,  # the models read it, and what follows
+        **around.environment(options),
     }
 
 
@@ -125,7 +140,12 @@ class Server:
     """A running tritonserver and its stubs."""
 
     def __init__(
-        self, binaries: Binaries, options: ServerOptions, log: Path, watched: Callable[[str], bool] = lambda model: True
+        self,
+        binaries: Binaries,
+        options: ServerOptions,
+        log: Path,
+        watched: Callable[[str], bool] = lambda model: True,
+        around: Surroundings = NOTHING,
     ) -> None:
         """Start it; its output goes to the end of `log`.
 
@@ -139,7 +159,8 @@ class Server:
         with log.open("ab") as out:
             self.process = psutil.Popen(
                 command(binaries, options, self._prefix),
-                env=environment(binaries, options),
+                env=environment(binaries, options, around),
+                pass_fds=around.descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -14,11 +14,19 @@ def about(help: str, least: int | None = None, most: int | None = None) -> dict[
     return {"help": help, "least": least, "most": most}
 
 
+_CHOICES = {
+    "prefix_caching": ("on", "off"),
+    "log_format": ("text", "json"),
+    "log_text": ("off", "on"),
+    "triton_spans": ("off", "on"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """One server: what it serves and where it listens."""
 
-    repository: Path = field(metadata=about("A Triton model repository to serve, instead of a model's."))
+    repository: Path = field(metadata=about("Triton model repository to serve instead."))
     name: str | None = field(
         default=None, metadata=about("What clients may call the model, beside `triune`; by default its own.")
     )
@@ -33,27 +41,34 @@ class ServerOptions:
     api_key_file: Path | None = field(
         default=None, metadata=about("File of API keys, one a line, that no other user can read; without one, all are served.")
     )
-    cors: tuple[str, ...] = field(
-        default=(), metadata=about("Web pages elsewhere that may call the OpenAI-compatible API; * for all.")
-    )
-    access_log: Path | None = field(
-        default=None, metadata=about("File that gets a JSON line for every request of the OpenAI-compatible API.")
-    )
+    cors: tuple[str, ...] = field(default=(), metadata=about("Web pages that may call it; *: all."))
+    access_log: Path | None = field(default=None, metadata=about("File of a JSON line for each request of it."))
     responses_file: Path | None = field(
         default=None, metadata=about("SQLite file of what /v1/responses keeps; by default in memory.")
     )
 
+    drain_s: int = field(default=20, metadata=about("Seconds for requests under way when told to stop.", 0, 86400))
+    grpc_connection_s: int = field(
+        default=0,
+        metadata=about("Seconds until a gRPC connection is replaced, for a balancer to choose anew; 0: never.", 0, 86400),
+    )
+    log_format: str = field(default="text", metadata=about("text; or json: a line a request, on stdout."))
+    log_text: str = field(default="off", metadata=about("on: prompts and answers, too."))
+    otlp: str | None = field(default=None, metadata=about("Collector for traces: http://HOST:4318."))
+    triton_spans: str = field(default="off", metadata=about("on: Triton's own spans, too."))
     prefix_caching: str = field(default="on", metadata=about("Share prefixes: on, off."))
 
     def __post_init__(self) -> None:
         """
         Raises:
-            ServerError: `prefix_caching` is neither.
+            ServerError: a choice is none of its values, or `otlp` is no URL.
         """
-        if self.prefix_caching not in ("on", "off"):
-            raise ServerError(
-                f"prefix_caching is {self.prefix_caching!r}; it can be on or off", "choose another PREFIX_CACHING"
-            )
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                said = f"{name} is {value!r}; it can be {' or '.join(choices)}"
+                raise ServerError(said, f"choose another {name.upper()}")
+        if self.otlp is not None and not self.otlp.startswith(("http://", "https://")):
+            raise ServerError(f"otlp is {self.otlp!r}; the URL of a collector is expected", "e.g. OTLP=http://127.0.0.1:4318")
 
     @property
     def ports(self) -> dict[str, int]:

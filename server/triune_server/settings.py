@@ -25,7 +25,8 @@ from .options import ServerOptions
 from .state import RUN_FOLDER
 
 DEFAULT, OPTION, ENVIRONMENT = "default", "option", "environment"  # who said a value; of a file, its name
-_CHOSEN = "auto"  # the default of what also takes a number, as max_length
+_CHOSEN = "auto"  # what some settings take beside a number, as max_length, whose option says so
+_OR_NUMBER = f"NUMBER|{_CHOSEN}"
 _NUMBER = re.compile(rf"\d[\d,_]*|{_CHOSEN}", re.IGNORECASE)
 _ORIGINS = "triune.origins"  # where a command's context keeps them
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -49,6 +50,7 @@ class Setting:
     help: str
     least: float | None = None
     most: float | None = None
+    or_number: bool = False  # of kind str: a number, or "auto"
 
     @property
     def option(self) -> str:
@@ -90,15 +92,15 @@ class Setting:
         Raises:
             ServerError: it is of another type, or out of range.
         """
-        takes = f"a whole number, or {_CHOSEN}" if self.default == _CHOSEN else _EXPECTED[self.kind]
+        takes = f"a whole number, or {_CHOSEN}" if self.or_number else _EXPECTED[self.kind]
         expected = f"{where} is {_shown(value)}; expected {takes}"
         if self.kind is tuple:
             if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
                 raise ServerError(expected, f'e.g. {self.name} = ["...", "..."] in triune.toml')
             return tuple(value)
-        if self.default == _CHOSEN and isinstance(value, int) and not isinstance(value, bool):
+        if self.or_number and isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
-        if self.default == _CHOSEN and isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
+        if self.or_number and isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
             raise ServerError(expected, f"{self.name}: {self.help}")
         kinds: Any = {float: (int, float), Path: str}.get(self.kind, self.kind)
         if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
@@ -183,7 +185,7 @@ class Values:
 
 MODELS = Setting(
     name="models", kind=tuple, default=(),
-    help="Models to serve side by side, in the place of one; the first has the plain names.",
+    help="Several models; the first has plain names.",
 )  # fmt: skip
 
 
@@ -197,7 +199,7 @@ def server_settings() -> dict[str, Setting]:
         )
         for field in dataclasses.fields(ServerOptions)
     ]  # fmt: skip
-    every.append(Setting(name="run_folder", kind=Path, default=RUN_FOLDER, help="Where state and log of the server lie."))
+    every.append(Setting(name="run_folder", kind=Path, default=RUN_FOLDER, help="State and log."))
     return {setting.name: setting for setting in every}
 
 
@@ -208,7 +210,13 @@ def settings_of(command: Callable[..., Any], without: Sequence[str]) -> dict[str
         if parameter.name not in without:
             kind, info = get_args(parameter.annotation)[:2]
             found[parameter.name] = Setting(
-                name=parameter.name, kind=_kind(kind), default=parameter.default, help=info.help, least=info.min, most=info.max
+                name=parameter.name,
+                kind=_kind(kind),
+                default=parameter.default,
+                help=info.help,
+                least=info.min,
+                most=info.max,
+                or_number=info.metavar == _OR_NUMBER,
             )
     return found
 

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ import psutil
 from triune_runtime.manifest import EngineManifest
 
 from .binaries import Binaries
+from .draining import Drain, wait_drained
 from .errors import ServerError
 from .gateway import Gateway
 from .launcher import Server, check_ports
@@ -24,6 +26,7 @@ from .mounting import mounted
 from .options import ServerOptions
 from .state import RunningServer, forget, log_file
 from .stopping import StopRequest
+from .surroundings import Surroundings
 from .view import ENGINE_FOLDER, View, name_for
 
 LOG = logging.getLogger(__name__)
@@ -53,13 +56,23 @@ class Supervisor:
         self._view = View(folder)
         self._settings, self._engine = dict(settings or {}), engine
         self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
-        self._stopping = StopRequest()
+        self._stopping, self._hurrying = StopRequest(), StopRequest()
+        self._drain = Drain(folder)
+        log = os.dup(sys.stdout.fileno()) if options.log_format == "json" else None
+        self._around = Surroundings(draining=self._drain.file, log=log)
         self._restarted: list[float] = []
         self._served = False  # whether it has ever been ready
         self._gateway: Gateway | None = None  # of the OpenAI-compatible API, where it is asked for
 
     def stop(self) -> None:
-        """Ask `run` to end; may be called from a signal handler."""
+        """Ask `run` to end at once; may be called from a signal handler."""
+        self._hurrying.set()
+        self._stopping.set()
+
+    def drain(self) -> None:
+        """Ask `run` to end when what is under way has ended; asked again, at once. May be called from a signal handler."""
+        if self._stopping.is_set():
+            self._hurrying.set()
         self._stopping.set()
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
@@ -77,6 +90,7 @@ class Supervisor:
             pid=os.getpid(), created=created, options=self._options, settings=self._settings, engine=self._engine
         ).save(self._folder)
         try:
+            self._drain.clear()
             self._view.begin(self._repositories())
             self._start_gateway()
             with mounted(self._binaries, dataclasses.replace(self._options, repository=self._view.models)) as places:
@@ -86,6 +100,7 @@ class Supervisor:
             if self._gateway is not None:
                 self._gateway.stop()
             self._view.end()
+            self._drain.clear()
             forget(self._folder)
 
     def _repositories(self) -> dict[str, Path]:
@@ -99,10 +114,10 @@ class Supervisor:
 
     def _start_gateway(self) -> None:
         if self._options.openai_port:
-            self._gateway = Gateway(self._options, log_file(self._folder), self._view.list)
+            self._gateway = Gateway(self._options, log_file(self._folder), self._view.list, self._around)
 
     def _serve_once(self, places: tuple[Binaries, ServerOptions], on_ready: Callable[[], None]) -> None:
-        server = Server(*places, log_file(self._folder), self._view.is_served)
+        server = Server(*places, log_file(self._folder), self._view.is_served, self._around)
         try:
             try:
                 server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
@@ -128,8 +143,19 @@ class Supervisor:
                 if self._gateway is not None and (problem := self._gateway.problem()) is not None:
                     self._count_restart(problem, self._gateway)
                     self._start_gateway()
+            self._finish()
         finally:
             server.stop()
+
+    def _finish(self) -> None:
+        """Refuse what comes, and let what is under way end."""
+        grace_s = self._options.drain_s
+        self._drain.begin(0 if self._hurrying.is_set() else grace_s)
+        if self._hurrying.is_set() or not self._served:
+            return
+        LOG.info("stopping: requests under way have %d s to end, new ones are refused", grace_s)
+        if not wait_drained(self._options, grace_s, self._hurrying.wait):
+            LOG.warning("stopping: not all requests have ended by themselves")
 
     def _count_restart(self, problem: str, server: Server | Gateway) -> None:
         now = time.monotonic()
@@ -143,10 +169,10 @@ class Supervisor:
 
 
 def stop_on_signals(supervisor: Supervisor) -> None:
-    """Let ctrl-C and a polite kill end `supervisor` in order."""
+    """Let ctrl-C end `supervisor` in order, and a polite kill when its requests have ended."""
 
     def handle(signal_number: int, frame: FrameType | None) -> None:
-        supervisor.stop()
+        supervisor.drain() if signal_number == signal.SIGTERM else supervisor.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)

@@ -131,6 +131,13 @@ def test_a_variable_is_checked_as_a_key_is(value: str) -> None:
         configured(Path("/dev/null"), {"TRIUNE_HTTP_PORT": value}, SETTINGS)
 
 
+@pytest.mark.parametrize("value", ["none", "layers", "full", "auto"])
+def test_a_word_that_an_option_takes_can_be_said_by_a_variable_and_a_key(tmp_path: Path, value: str) -> None:
+    assert SETTINGS["verify"].parse(value) == value
+    (tmp_path / "triune.toml").write_text(f'verify = "{value}"\n')
+    assert config(tmp_path, f"--config={tmp_path / 'triune.toml'}")["verify"]["value"] == value
+
+
 def test_api_keys_that_others_can_read_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("# ours\nsecret\n")

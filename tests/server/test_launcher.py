@@ -49,6 +49,12 @@ def test_every_port_and_address_is_handed_on() -> None:
     assert given["backend-directory"] == "/s/backends"
 
 
+def test_grpc_connections_are_replaced_when_asked() -> None:
+    asked = ServerOptions(repository=Path("none"), grpc_connection_s=20)
+    assert arguments(asked)["grpc-max-connection-age"] == "20000", "milliseconds"
+    assert "grpc-max-connection-age" not in arguments(ServerOptions(repository=Path("none")))
+
+
 def test_only_this_machine_is_served_unless_asked_otherwise() -> None:
     assert ServerOptions(repository=Path("none")).host == "127.0.0.1"
     everywhere = dataclasses.replace(ServerOptions(repository=Path("none")), host="0.0.0.0")

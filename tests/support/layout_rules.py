@@ -15,6 +15,7 @@ PACKAGES = {
     "triune_client": "clients",
     "triune_load": "load",
     "r1_nano": "models/r1-nano",
+    "triune_dashboards": "deploy/monitoring",
     "bench": ".",
     "triune_setup": "requirements",
 }
@@ -86,6 +87,7 @@ ALLOWED: dict[str, set[str]] = {
         "triune_builder.targets.cuda.network_runner", "triune_runtime",
     },
     "r1_nano": {"r1_nano"},
+    "triune_dashboards": {"triune_dashboards"},  # names of metrics alone: tests compare them with what a server says
     # It runs before anything is installed, and asks of the machine what the server will.
     "triune_setup": {"triune_setup", "triune_server.binaries", "triune_runtime.errors"},
     "bench": {"bench", "triune_builder", "triune_runtime", "triune_client"},
@@ -122,6 +124,7 @@ ADAPTERS: dict[str, set[str]] = {
     "tensorrt": set(),  # by name, see DYNAMIC
     "tensorrt_rtx": set(),
     "onnx": {"triune_builder.targets"},
+    "grafana_foundation_sdk": {"triune_dashboards"},
     "onnx_ir": {"triune_builder.graph", "triune_builder.quantize", "triune_builder.targets"},
     "gguf": {"triune_builder.checkpoint.gguf_header"},
     "huggingface_hub": {"triune_builder.checkpoint.hub"},
@@ -134,7 +137,8 @@ ADAPTERS: dict[str, set[str]] = {
     "tritonclient": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.gpu.clients"},
     "grpc": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.gpu.clients"},
     "fastapi": {"triune_gateway"},
-    "uvicorn": {"triune_gateway.__main__"},
+    "uvicorn": {"triune_gateway.__main__", "triune_gateway.running"},
+    "opentelemetry": {"triune_gateway.tracing", "triune_runtime.serving.tracing"},
     "torch": {"r1_nano", "bench.gpu.shapes"},
     "transformers": set(),
     "triton_python_backend_utils": set(),

@@ -22,6 +22,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     tokens.DETOKENIZE,
     models.LIST,
     models.ONE,
-    health.ENDPOINT,
+    health.READY,
+    health.READY_TOO,
+    health.LIVE,
+    health.DEEP,
     metrics.ENDPOINT,
 )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from fastapi import Request
 from starlette.responses import Response
 
-from ..metrics import CONTENT_TYPE
 from ..serving import Served
 from .endpoint import Endpoint
 
 
-async def show_metrics(serving: Served) -> Response:
+async def show_metrics(serving: Served, request: Request) -> Response:
     """Counts for Prometheus."""
-    return Response(serving.metrics.render(), media_type=CONTENT_TYPE)
+    text, form = serving.metrics.render(request.headers.get("accept", ""))
+    return Response(text, media_type=form)
 
 
 ENDPOINT = Endpoint(method="GET", path="/metrics", answer=show_metrics, response=Response)

@@ -33,9 +33,10 @@ class TritonPythonModel:
             flat(pb_utils.get_input_tensor_by_name(request, name).as_numpy())
             for name in ("token_ids", "byte_range", "request_key")
         )
-        self._acknowledgements.send(key[0], cancelled=request.is_cancelled())
         try:
             texts = rendered(token_ids, byte_range, self._token_bytes)
         except RequestError as error:
             return pb_utils.InferenceResponse(error=triton_error(error, pb_utils.TritonError))
+        finally:
+            self._acknowledgements.send(key[0], cancelled=request.is_cancelled())
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, strings(*found)) for name, found in texts.items()])

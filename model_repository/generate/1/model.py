@@ -9,6 +9,7 @@ import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
 from triune_runtime.options.values import text
+from triune_runtime.serving.draining import Draining
 from triune_runtime.serving.generation import GenerationService
 from triune_runtime.serving.tensors import Arrays, engine_folder, flat, triton_error
 
@@ -21,7 +22,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         prefix_caching = os.environ.get("TRIUNE_PREFIX_CACHING", "on") != "off"
         folder = engine_folder(args["model_repository"])
-        self._service = GenerationService(folder, pb_utils.MetricFamily, prefix_caching=prefix_caching)
+        self._service = GenerationService(
+            folder, pb_utils.MetricFamily, prefix_caching=prefix_caching, draining=Draining.of_environment()
+        )
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:

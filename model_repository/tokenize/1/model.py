@@ -31,9 +31,13 @@ class TritonPythonModel:
     def _respond(self, request: Any) -> Any:
         try:
             tensors = {t.name(): t.as_numpy() for t in request.inputs()}
-            input_ids, options = self._service.prompts(tensors, request_parameters(request.parameters))
+            input_ids, options = self._service.prompts(
+                tensors, request_parameters(request.parameters), lambda: request.trace().get_context()
+            )
             described = self._service.described(input_ids, request.requested_output_names())
         except TriuneError as error:
+            if self._service.log is not None:
+                self._service.log.refused(request.request_id(), error)
             return pb_utils.InferenceResponse(error=triton_error(error, pb_utils.TritonError))
         return pb_utils.InferenceResponse(
             [

@@ -39,9 +39,10 @@ CLIENT_NAMES = {VLLM_PROMPT: "text_input", "stop_request": "stop"}  # what clien
 # Sent with prompts as token ids, which only a request to stop another may carry: nobody reads them there.
 TOKEN_INPUTS = frozenset({"input_ids", "input_lengths", "request_output_len"})
 # The server's own request parameters; see Triton's generate extension.
-RESERVED = frozenset(
-    {"id", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output"}
-)
+RESERVED = frozenset({
+    "id", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output",
+    "traceparent", "tracestate",
+})  # fmt: skip
 _COUNT = Whole(0, BIG)
 _PENALTY = Real(-100, 100)
 _NO, _ANY = (False,), (False, True)
@@ -189,6 +190,9 @@ FIELDS: Mapping[str, Field] = {
         Field("vllm", FLAG, False, "log probabilities, finish reasons and several answers as vLLM gives them"),
         Field("prompt_tokens", _COUNT, None, "of the prompts behind each other in one tensor, this one's; None: it has all"),
         Field("request_id", Text(), "", "where the client could only send it as a parameter (HTTP's generate)"),
+        Field("trace", Many(Text(1024), 2), (), "where requests are traced: the caller's traceparent and tracestate"),
+        Field("tokenized_ns", Many(Whole(0, UINT64), 2), (), "there: when tokenize began and ended, since the epoch"),
+        Field("chat", FLAG, False, "there: the prompt was `messages`"),
         Field("thinking_open", FLAG, False, "the prompt holds the opening marker; tokenize finds that out"),
         Field("tool_format", Text(), "", "how the answer's tool calls are written, if it may have any"),
     )

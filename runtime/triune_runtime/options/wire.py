@@ -35,6 +35,9 @@ class Options:
     vllm: bool = False  # log probabilities, finish reasons and several answers as vLLM gives them
     prompt_tokens: int | None = None  # of the prompts behind each other in one tensor, this one's; None: it has all
     request_id: str = ""  # where the client could only send it as a parameter (HTTP's generate)
+    trace: tuple[str, ...] = ()  # where requests are traced: the caller's traceparent and tracestate
+    tokenized_ns: tuple[int, ...] = ()  # there: when tokenize began and ended, since the epoch
+    chat: bool = False  # there: the prompt was `messages`
     thinking_open: bool = False  # the prompt holds the opening marker; tokenize finds that out
     tool_format: str = ""  # how the answer's tool calls are written, if it may have any
     # written by `make contracts` from options/declared.py: end

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..constraints import Constraint
 from ..constraints.compiling import ConstraintCompiler
-from ..errors import RequestError, TriuneError
+from ..errors import Overloaded, RequestError, TriuneError
 from ..generation.groups import derived_seed
 from ..manifest import EngineManifest
 from ..options.wire import Options
@@ -27,9 +28,14 @@ from ..targets import make_runner
 from ..text.tokenizer import load_token_bytes
 from ..worker import Worker
 from .acknowledgements import AcknowledgementReceiver
+from .draining import Draining
 from .metrics_bridge import MetricFamilies, MetricsBridge
+from .records import Record, Recorder
+from .request_log import RequestLog
 from .responses import Reply, Responses
 from .sequence_tensors import chunk_arrays
+from .tracing import Tracer
+from .usage import folders, this_process
 
 LOG = logging.getLogger(__name__)
 Group = list[tuple[Request, Sink]]
@@ -50,11 +56,13 @@ class GenerationService:
         on_failure: Callable[[], None] = _end_process,
         *,
         prefix_caching: bool = True,
+        draining: Draining | None = None,
     ) -> None:
         """Load the engine in `folder` and start to serve it.
 
         Args:
             prefix_caching: see `step_loop`.
+            draining: once it has begun, new requests are refused, and at its end the others are ended.
             on_failure: called once if the engine fails for good. By default the process ends: whoever watches the server
                 then starts it again, where one that only refuses would look healthy for ever.
 
@@ -69,8 +77,14 @@ class GenerationService:
         self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._keys = itertools.count(1)
-        self._acknowledgements = AcknowledgementReceiver(self._worker.acknowledge, engine=folder)
-        self._metrics = MetricsBridge(generator.metrics, families, manifest.model)
+        self._tracer = Tracer.of_environment(manifest.model)
+        log = RequestLog.of_environment(manifest.model, self._token_bytes)
+        listeners = [log.write] if log else [], [self._tracer.send] if self._tracer else []
+        self._recorder = Recorder(*listeners) if any(listeners) else None
+        self._acknowledgements = AcknowledgementReceiver(self._acknowledge, engine=folder)
+        usage = partial(this_process, folders(folder))
+        self._metrics = MetricsBridge(generator.metrics, families, manifest.model, usage)
+        self._draining = draining or Draining()
         self._closed = threading.Event()
         self._on_failure = on_failure
         keep_loaded()
@@ -96,7 +110,7 @@ class GenerationService:
 
         Raises:
             RequestError: the options cannot be read.
-            Overloaded: the worker is closed or has failed.
+            Overloaded: the server is about to stop, or the worker has failed.
         """
         rows = [Options.from_json(text) for text in options_json]
         if not rows:
@@ -105,13 +119,37 @@ class GenerationService:
         if rows[0].cancel:
             self._cancel(request_id, reply)
             return
+        if self._recorder is None:
+            self._answer(input_ids, rows, request_id, timeout_us, left, reply, None)
+            return
+        record = self._recorder.begin(request_id, rows[0], tuple(input_ids.tolist()))
+        try:
+            self._answer(input_ids, rows, request_id, timeout_us, left, self._recorder.reply(record, reply), record)
+        except TriuneError as error:
+            self._recorder.end(record, error)
+            raise
+
+    def _answer(
+        self,
+        input_ids: NDArray[np.int32],
+        rows: Sequence[Options],
+        request_id: str,
+        timeout_us: int,
+        left: Callable[[], bool],
+        reply: Reply,
+        record: Record | None,
+    ) -> None:
+        if self._draining.begun:
+            raise Overloaded("the server is stopping", "send it again, to another server or later", code="stopping")
         responses = Responses(self._token_bytes, reply, self._worker.abort)
         groups = []
         for row, (prompt, options) in enumerate(zip(_split(input_ids, rows), rows, strict=True)):
             requests = self._requests(prompt, options, request_id, timeout_us)
             watches = [self._watch(request.key, left) for request in requests]
-            sinks = responses.expect(requests, options, row, watches)
-            groups.append(list(zip(requests, sinks, strict=True)))
+            group = list(zip(requests, responses.expect(requests, options, row, watches), strict=True))
+            if self._recorder is not None and record is not None:
+                group = [(request, self._recorder.sink(record, request, options, sink)) for request, sink in group]
+            groups.append(group)
         for group in groups:
             try:
                 self._submit(group, responses)
@@ -132,7 +170,7 @@ class GenerationService:
             thinking_open=options.thinking_open,
             separate_reasoning=bool(options.separate_reasoning) and self._thinks,
             continues=bool(options.echo),
-            timed=options.timed,
+            timed=options.timed or self._recorder is not None,
             cache_salt=options.cache_salt,
         )
         seeds = (derived_seed(options.params.seed, index) for index in range(1, options.best_of))
@@ -148,9 +186,24 @@ class GenerationService:
         self._worker.close()
         self._acknowledgements.close()
         self._metrics.close()
+        if self._recorder is not None:
+            self._recorder.sweep(0.0)
+        if self._tracer is not None:
+            self._tracer.close()
+
+    def _acknowledge(self, key: int, *, cancelled: bool) -> None:
+        self._worker.acknowledge(key, cancelled=cancelled)
+        if self._recorder is not None:
+            self._recorder.acknowledged(key)
 
     def _watch_worker(self) -> None:
         while not self._closed.wait(_WATCH_S):
+            if self._recorder is not None:
+                self._recorder.sweep()
+            if self._draining.begun and time.time() >= self._draining.ends_at:
+                LOG.warning("the server is stopping: what is left is ended")
+                self._worker.close()
+                return
             if not self._worker.alive:
                 LOG.critical("the engine has failed; this process ends")
                 self._closed.wait(_WATCH_S)

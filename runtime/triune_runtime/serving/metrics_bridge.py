@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..metrics import FAMILIES, Labels, Metrics, Update
+from ..metrics import FAMILIES, Labels, Metrics, Update, Usage
 
 LOG = logging.getLogger(__name__)
+_USAGE_S = 5.0  # between looks at the process and its disks
 
 
 class MetricFamilies(Protocol):
@@ -26,12 +29,16 @@ class MetricsBridge:
 
     Args:
         model: which every series names in its label `model_name`, as vLLM's do.
+        usage: what the process takes of the machine now.
     """
 
-    def __init__(self, metrics: Metrics, families: MetricFamilies, model: str, interval_s: float = 0.5) -> None:
+    def __init__(
+        self, metrics: Metrics, families: MetricFamilies, model: str, usage: Callable[[], Usage], interval_s: float = 0.5
+    ) -> None:
         kinds = {"counter": families.COUNTER, "gauge": families.GAUGE, "histogram": families.HISTOGRAM}
         self._metrics = metrics
         self._interval_s = interval_s
+        self._usage, self._looked_at = usage, -_USAGE_S
         self._model = model
         self._families = {f.name: families(name=f.name, description=f.help, kind=kinds[f.kind]) for f in FAMILIES.values()}
         self._cells: dict[tuple[str, Labels], Any] = {}
@@ -56,6 +63,9 @@ class MetricsBridge:
 
     def _push(self) -> None:
         try:
+            if (now := time.monotonic()) - self._looked_at >= _USAGE_S:
+                self._looked_at = now
+                self._metrics.process(self._usage())
             for update in self._metrics.drain():
                 self._apply(update)
         except Exception:  # counting must never stop the serving

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import secrets
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,14 @@ from ..text.chat import ChatTemplate, Ending, Message, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
 from ..text.tokenizer import TextTokenizer
 from ..text.tools import ToolUse, read_tools
+from .request_log import RequestLog
 from .tensors import Arrays, Tensors, flat, strings
+from .tracing import ENDPOINT
 
 PROMPTS = ("text_input", VLLM_PROMPT, "messages", "prompt_token_ids")
 _ONE_PROMPT = "send one prompt per request"
 _ROWS = "send one row of each input, or as many as there are prompts"
+_LONGEST_TRACE = 1024  # bytes of a caller's traceparent, and of its tracestate
 _SPECIAL_BYTES = 64  # more than the text of any special token
 _JSON_OVERHEAD = 8  # an escape such as \u0041 takes 6 bytes for one
 
@@ -35,7 +41,13 @@ _JSON_OVERHEAD = 8  # an escape such as \u0041 takes 6 bytes for one
 class PromptService:
     """Turns text or messages into token ids and reads every other input."""
 
-    def __init__(self, manifest: EngineManifest, tokenizer: TextTokenizer) -> None:
+    def __init__(self, manifest: EngineManifest, tokenizer: TextTokenizer, *, traced: bool = False) -> None:
+        """
+        Args:
+            traced: whether generate is told of the caller's trace, and when this was done.
+        """
+        self._traced = traced
+        self.log = RequestLog.of_environment(manifest.model)  # for requests that are refused here
         self._manifest = manifest
         self._tokenizer = tokenizer
         self._template = ChatTemplate(manifest.chat_template, manifest.special_tokens, manifest.tool_template)
@@ -47,7 +59,7 @@ class PromptService:
     def load(cls, folder: Path) -> PromptService:
         """The service of the engine in `folder`."""
         manifest = EngineManifest.load(folder)
-        service = cls(manifest, TextTokenizer.load(folder, manifest))
+        service = cls(manifest, TextTokenizer.load(folder, manifest), traced=bool(os.environ.get(ENDPOINT)))
         return_free_memory()
         return service
 
@@ -64,13 +76,26 @@ class PromptService:
                 "a JSON input is nested too deeply", "send JSON as in the documentation", code="too_large"
             ) from None
 
-    def prompts(self, tensors: Tensors, parameters: Mapping[str, Any]) -> tuple[NDArray[np.int32], list[Options]]:
+    def prompts(
+        self, tensors: Tensors, parameters: Mapping[str, Any], context: Callable[[], str | None] = lambda: None
+    ) -> tuple[NDArray[np.int32], list[Options]]:
         """Prompt ids [n] of all rows of a request behind each other, and the options of each row.
+
+        Args:
+            context: of Triton's own span, as JSON; asked where requests are traced and the caller's own is not known.
 
         Raises:
             RequestError: as `prompt`, or the inputs have different numbers of rows.
         """
+        begun_ns = time.time_ns()
         found = [self.prompt(row, parameters) for row in _rows(tensors)]
+        if self._traced:
+            trace, times, chat = (
+                _trace(parameters) or _trace(json.loads(context() or "{}")),
+                (begun_ns, time.time_ns()),
+                "messages" in tensors,
+            )
+            found = [(ids, dataclasses.replace(row, trace=trace, tokenized_ns=times, chat=chat)) for ids, row in found]
         if not found:
             raise RequestError("the request has no rows", _ONE_PROMPT, code="missing_value")
         if len(found) == 1:
@@ -190,6 +215,12 @@ class PromptService:
                 "shorten the prompt",
                 param=name,
             )
+
+
+def _trace(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """The caller's traceparent and tracestate, without those that are too long to be any."""
+    values = [str(parameters.get(name, "")) for name in ("traceparent", "tracestate")]
+    return tuple(value if len(value.encode()) <= _LONGEST_TRACE else "" for value in values) if values[0] else ()
 
 
 def _ending(inputs: Mapping[str, list[Any]]) -> Ending:

@@ -1,0 +1,28 @@
+{{/* What a schema cannot say, or not in a sentence. */}}
+{{- define "triune.check" -}}
+{{- $engine := .Values.engine -}}
+{{- if eq (include "triune.image" . | splitList ":" | last) "latest" -}}
+{{- fail "image.tag is latest: nobody can say what that is, nor go back to it; name a version, e.g. --set image.tag=0.1.0" -}}
+{{- end -}}
+{{- if and (eq $engine.source "archive") (not $engine.archive.url) -}}
+{{- fail "engine.source is archive, but engine.archive.url is empty; name where the packed model repository lies" -}}
+{{- end -}}
+{{- if and (eq $engine.source "archive") (not $engine.archive.sha256) -}}
+{{- fail "engine.source is archive, but engine.archive.sha256 is empty; `sha256sum FILE` says it" -}}
+{{- end -}}
+{{- if and (eq $engine.source "claim") (not $engine.claim.name) -}}
+{{- fail "engine.source is claim, but engine.claim.name is empty; name a PersistentVolumeClaim that has a model repository" -}}
+{{- end -}}
+{{- if and (ne .Values.model.target "cpu") (not .Values.server.gpus) -}}
+{{- fail (printf "model.target is %s, but server.gpus is 0; ask for a GPU, or take values-cpu.yaml" .Values.model.target) -}}
+{{- end -}}
+{{- if and (eq .Values.server.kind "LeaderWorkerSet") (not .Values.leaderWorkerSet.workerCommand) -}}
+{{- fail "server.kind is LeaderWorkerSet, but leaderWorkerSet.workerCommand is empty; say what the pods of a group beside the leader run" -}}
+{{- end -}}
+{{- if le (int .Values.server.preStopSeconds) (int .Values.server.grpcConnectionSeconds) -}}
+{{- fail (printf "server.preStopSeconds is %d and server.grpcConnectionSeconds %d: a connection would outlast the wait before a stop, and its requests be refused; make preStopSeconds larger, by 5 at least" (int .Values.server.preStopSeconds) (int .Values.server.grpcConnectionSeconds)) -}}
+{{- end -}}
+{{- if and (ne .Values.autoscaling.kind "none") (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+{{- fail (printf "autoscaling.minReplicas is %d and maxReplicas %d; the first must not be larger" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+{{- end -}}
+{{- end }}

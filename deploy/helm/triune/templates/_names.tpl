@@ -1,0 +1,91 @@
+{{- define "triune.name" -}}
+{{- if contains "triune" .Release.Name }}{{ .Release.Name | trunc 45 | trimSuffix "-" }}{{ else }}{{ printf "%s-triune" (.Release.Name | trunc 38) }}{{ end }}
+{{- end }}
+
+{{- define "triune.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* Of what is asked: (list . "server"). */}}
+{{- define "triune.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: triune
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{- define "triune.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "triune.selector" . }}
+app.kubernetes.io/version: {{ $root.Values.image.tag | default $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
+{{- end }}
+
+{{/* Settings of docs/configuration.md as variables: a map of them. */}}
+{{- define "triune.settings" -}}
+{{- range $name, $value := . }}
+- {name: TRIUNE_{{ upper $name }}, value: {{ kindIs "float64" $value | ternary (toString (int64 $value)) (toString $value) | quote }}}
+{{- end }}
+{{- end }}
+
+{{- define "triune.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 1000
+fsGroup: 1000
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "triune.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* What all pods say alike: (list . component its-values). */}}
+{{- define "triune.pod" -}}
+{{- $root := index . 0 }}{{- $component := index . 1 }}{{- $own := index . 2 -}}
+automountServiceAccountToken: false
+enableServiceLinks: false # they would be variables named as Triune's settings are
+securityContext:
+  {{- include "triune.podSecurity" $root | nindent 2 }}
+{{- with $root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with $own.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $own.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $own.spread }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "triune.selector" (list $root $component) | nindent 8 }}
+{{- end }}
+{{- end }}
+
+{{- define "triune.names" -}}
+- ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}] # names
+{{- end }}
+
+{{- define "triune.scaled" -}}
+apiVersion: {{ eq .Values.server.kind "StatefulSet" | ternary "apps/v1" "leaderworkerset.x-k8s.io/v1" }}
+kind: {{ .Values.server.kind }}
+name: {{ include "triune.name" . }}
+{{- end }}

@@ -1,0 +1,40 @@
+"""What the processes of a server have around them besides its options: where they log, who traces, and when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .options import ServerOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Of every process of a server.
+
+    Attributes:
+        draining: the file of a `Drain`.
+        log: a descriptor of this process's that gets the lines of requests; None: the process's own output does.
+    """
+
+    draining: Path | None = None
+    log: int | None = None
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What a new process must inherit."""
+        return () if self.log is None else (self.log,)
+
+    def environment(self, options: ServerOptions) -> Mapping[str, str]:
+        """How a process is told."""
+        return {
+            "TRIUNE_DRAINING": str(self.draining or ""),
+            "TRIUNE_LOG_FORMAT": options.log_format,
+            "TRIUNE_LOG_TEXT": options.log_text,
+            "TRIUNE_LOG_FD": "" if self.log is None else str(self.log),
+            "TRIUNE_OTLP": options.otlp or "",
+        }
+
+
+NOTHING = Surroundings()

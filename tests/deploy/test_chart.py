@@ -1,0 +1,194 @@
+"""The chart is valid by Kubernetes' own schemas, whatever is set, and refuses what is wrong. Run: make test-containers"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from support.charts import CHART, PRESETS, ROOT, TOOLS, helm, of_kind, render
+
+NEWEST = "1.37"
+SHA = "a" * 64
+OPERATORS = json.loads(Path(__file__).with_name("operators.schema.json").read_text("utf-8"))  # of what is rendered, strictly
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
+SETS: dict[str, tuple[str, ...]] = {
+    "defaults": (),
+    **{preset.stem: ("-f", str(preset)) for preset in PRESETS},
+    "claim": ("--set=engine.source=claim,engine.claim.name=models,engine.claim.subPath=a", "--set=gateway.apiKeys.secret=keys"),
+    "archive": (f"--set=engine.source=archive,engine.archive.sha256={SHA}", "--set=engine.archive.url=https://x.example/a.tar"),
+    "checkpoint": ("--set=model.name=/checkpoint,engine.build.checkpointClaim=weights,engine.build.tokenSecret.secret=hub",
+                   "--set=engine.build.settings.max_length=4096,engine.volume.size="),
+    "hpa": ("--set=autoscaling.kind=hpa",),
+    "keda": ("--set=autoscaling.kind=keda", "--set=monitoring.serviceMonitor.enabled=true"),
+    "group": ("--set=server.kind=LeaderWorkerSet", "--set-json=leaderWorkerSet.workerCommand=[\"worker\"]",
+              "--set=autoscaling.kind=keda"),
+    "alone": ("--set=gateway.enabled=false,networkPolicy.enabled=false,podDisruptionBudget.enabled=false",),
+    "decorated": ('--set-json=server={"labels":{"a":"b"},"annotations":{"c":"d"},"nodeSelector":{"e":"f"},'
+                  '"env":[{"name":"G","value":"h"}],'
+                  '"tolerations":[{"operator":"Exists"}],"affinity":{"nodeAffinity":{}},"runtimeClassName":"nvidia","priorityClassName":"p"}',
+                  "--set-json=image.pullSecrets=[\"own\"]", "--set-json=services.openai.annotations={\"a\":\"b\"}"),
+}  # fmt: skip
+REFUSED = {
+    "image.tag=latest": "name a version",
+    "server.gpus=two": "/server/gpus",
+    "server.replica=2": "replica",
+    "server.shm=lots": "/server/shm",
+    "model.target=rocm": "/model/target",
+    "engine.source=magic": "/engine/source",
+    "engine.source=claim": "engine.claim.name is empty",
+    "engine.source=archive,engine.archive.url=https://x.example/a": "`sha256sum FILE` says it",
+    "server.gpus=0": "take values-cpu.yaml",
+    "server.kind=LeaderWorkerSet": "leaderWorkerSet.workerCommand is empty",
+    "server.preStopSeconds=10": "make preStopSeconds larger",
+    "autoscaling.kind=hpa,autoscaling.minReplicas=9": "must not be larger",
+    "services.openai.type=Magic": "/services/openai/type",
+}
+
+
+@pytest.fixture(scope="module")
+def charts(programs: Path) -> dict[str, list[dict[str, Any]]]:
+    return {name: render(programs, *said) for name, said in SETS.items()}
+
+
+def of_groups(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The pods of LeaderWorkerSets."""
+    groups = [m["spec"]["leaderWorkerTemplate"] for m in manifests if m["kind"] == "LeaderWorkerSet"]
+    return [group[name] for group in groups for name in ("leaderTemplate", "workerTemplate")]
+
+
+def containers(manifests: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every pod's spec with each of its containers."""
+    found = []
+    for manifest in manifests:
+        spec = manifest.get("spec", {})
+        templates = [t for t in (spec.get("template"), *of_groups([manifest])) if t]
+        for pod in [*(t["spec"] for t in templates), *([spec] if manifest["kind"] == "Pod" else [])]:
+            found += [(pod, one) for one in (*pod.get("initContainers", ()), *pod["containers"])]
+    return found
+
+
+def test_helm_has_nothing_to_say(programs: Path) -> None:
+    for said in SETS.values():
+        done = helm(programs, "lint", "--strict", CHART, *said)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_set_of_values_is_valid_by_the_schemas_of_kubernetes(
+    charts: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    for name, manifests in charts.items():
+        known = [m for m in manifests if f"{m['apiVersion']}/{m['kind']}" not in OPERATORS["kinds"]]
+        known += [
+            {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": t} for t in of_groups(manifests)
+        ]
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump_all(known))
+    command = [TOOLS / "bin" / "kubernetes-validate", "--strict", "-k", NEWEST, *sorted(tmp_path.glob("*.yaml"))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "WARN" not in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_every_set_of_values_is_valid_by_the_schemas_of_operators(charts: dict[str, list[dict[str, Any]]]) -> None:
+    seen = set()
+    for manifests in charts.values():
+        for manifest in manifests:
+            if schema := OPERATORS["kinds"].get(f"{manifest['apiVersion']}/{manifest['kind']}"):
+                jsonschema.validate(manifest, schema | {"definitions": OPERATORS["definitions"]})
+                seen.add(manifest["kind"])
+    assert seen == {"ServiceMonitor", "PrometheusRule", "ScaledObject", "LeaderWorkerSet"}
+
+
+@pytest.mark.parametrize("said", REFUSED)
+def test_wrong_values_are_refused_in_a_sentence(programs: Path, said: str) -> None:
+    done = helm(programs, "template", "triune", CHART, "--set", said)
+    assert done.returncode and REFUSED[said] in done.stderr, done.stderr
+
+
+def test_the_schema_knows_every_value_and_its_default() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    jsonschema.validate(VALUES, schema)
+    assert set(schema["properties"]) == set(VALUES) | {"global"}
+    for area, values in VALUES.items():
+        assert set(schema["properties"][area]["properties"]) == set(values), area
+
+
+def test_images_have_the_version_of_the_project(charts: dict[str, list[dict[str, Any]]]) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    for manifests in charts.values():
+        images = {container["image"] for _, container in containers(manifests)}
+        assert images and images <= {f"triune:{version}", f"triune-cpu:{version}"}
+
+
+def test_every_container_is_as_strict_as_can_be(charts: dict[str, list[dict[str, Any]]]) -> None:
+    for manifests in charts.values():
+        for pod, container in containers(manifests):
+            own, shared = container["securityContext"], pod["securityContext"]
+            assert own == {
+                "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "runAsNonRoot": True,
+                "capabilities": {"drop": ["ALL"]},
+            }  # fmt: skip
+            assert shared["runAsUser"] == 1000 and shared["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert pod["automountServiceAccountToken"] is False and pod["enableServiceLinks"] is False
+            assert not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC"))
+            assert not any("hostPath" in volume for volume in pod["volumes"])
+            written = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+            assert written <= {"/tmp", "/run/triune", "/dev/shm", "/build"}, "what docs/containers.md names"
+
+
+def test_every_mount_has_its_volume(charts: dict[str, list[dict[str, Any]]]) -> None:
+    for manifests in charts.values():
+        claimed = {c["metadata"]["name"] for m in manifests for c in m.get("spec", {}).get("volumeClaimTemplates", ())}
+        for pod, container in containers(manifests):
+            volumes = {volume["name"] for volume in pod["volumes"]} | claimed
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+
+
+def test_services_monitors_and_policies_select_pods_that_are_there(charts: dict[str, list[dict[str, Any]]]) -> None:
+    for manifests in charts.values():
+        text = "\n".join(json.dumps(m) for m in manifests)
+        components = {re.search(r'component": "(\w+)', json.dumps(m["spec"]["selector"])).group(1)  # type: ignore[union-attr]
+                      for m in manifests if m["kind"] in ("Service", "PodDisruptionBudget")}  # fmt: skip
+        for component in components:
+            assert f'"app.kubernetes.io/component": "{component}"' in text
+        services = {m["metadata"]["labels"]["triune/service"]: m for m in manifests if m["kind"] == "Service"}
+        for monitor in (m for m in manifests if m["kind"] == "ServiceMonitor"):
+            service = services[monitor["spec"]["selector"]["matchLabels"]["triune/service"]]
+            ports = {port["name"] for port in service["spec"]["ports"]}
+            assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} <= ports
+
+
+def test_the_preset_of_r1_has_the_memory_and_gpus_that_it_is_for(charts: dict[str, list[dict[str, Any]]]) -> None:
+    (server,) = of_kind(charts["values-r1"], "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    assert server["resources"]["requests"]["memory"] == "128Gi"
+    assert server["resources"]["limits"] == {"memory": "256Gi", "nvidia.com/gpu": "2"}
+
+
+def test_stable_versions_are_taken_where_they_are_known(charts: dict[str, list[dict[str, Any]]]) -> None:
+    """What 1.20 gets in their place, its own server says: `make test-kubernetes`."""
+    assert of_kind(charts["hpa"], "HorizontalPodAutoscaler")["apiVersion"] == "autoscaling/v2"
+    assert of_kind(charts["hpa"], "PodDisruptionBudget", "triune-server")["apiVersion"] == "policy/v1"
+
+
+def test_alerts_are_those_of_monitoring(charts: dict[str, list[dict[str, Any]]], programs: Path) -> None:
+    file = ROOT / "deploy" / "monitoring" / "triune.rules.yml"
+    assert (CHART / "files" / "triune.rules.yml").resolve() == file
+    assert of_kind(charts["values-r1"], "PrometheusRule")["spec"] == yaml.safe_load(file.read_text("utf-8"))
+    elsewhere = render(programs, "--set=monitoring.prometheusRule.enabled=true,monitoring.runbooks=https://x.example/r")
+    (down, *_) = [r for g in of_kind(elsewhere, "PrometheusRule")["spec"]["groups"] for r in g["rules"] if "alert" in r]
+    assert down["annotations"]["runbook_url"].startswith("https://x.example/r#")
+
+
+def test_notes_say_how_to_ask(programs: Path) -> None:
+    done = helm(programs, "install", "mine", CHART, "--dry-run=client", "--set=gateway.apiKeys.secret=keys")
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    assert "service/mine-triune-openai 8003:8003" in notes and "authorization: Bearer" in notes and "helm test mine" in notes
