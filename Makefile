@@ -25,6 +25,7 @@ $(foreach name,MODEL MODELS,$(if $(value $(name)),,$(if $(filter command,$(origi
   leave it out))))
 PYTHON       ?= $(firstword $(foreach name,python3 python3.12 python3.11,$(if $(shell command -v $(name)),$(name))) python3)
 FUZZ_CASES   ?= 300
+TEST_WORKERS ?= 2
 LOAD         ?= --streams 1,4,16 --duration 8s
 LOAD_PROFILE ?= load/profiles/acceptance.toml
 
@@ -138,7 +139,7 @@ format: .venv/installed-test ## let ruff rewrite what it can
 	@$(BIN)/ruff format .
 
 test: lint engine ## everything CI runs: lint, unit, property and real-server tests
-	@$(BIN)/python -m pytest -m "not slow and not gpu" -rs
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" -rs
 
 test-slow: .venv/installed-test engine ## the tests that take minutes
 	@$(BIN)/python -m pytest -m "slow and not gpu" -rs

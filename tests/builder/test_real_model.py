@@ -1,4 +1,4 @@
-"""The whole of SmolLM2 against PyTorch and transformers. Run: pytest tests/builder/test_real_model.py (about two minutes)
+"""The whole of SmolLM2 against PyTorch and transformers. Run: pytest tests/builder/test_real_model.py
 
 Both read the same GGUF file; the reference's loading (dequantized by the `gguf` package, rows put right here) shares no code
 with the builder's.
@@ -111,15 +111,17 @@ def test_fp32_logits_equal_torch_at_prefill_chunk_and_decode(reference: Any, eng
 def test_fp32_greedy_tokens_equal_torch_for_64_tokens_on_20_prompts(
     reference: Any, engine: Runner, prompts: list[list[int]]
 ) -> None:
-    for ids in prompts:
-        with torch.no_grad():
-            made = reference.generate(
-                torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=TOKENS,
-                min_new_tokens=TOKENS, do_sample=False, pad_token_id=2, eos_token_id=None,
-            )  # fmt: skip
-        expected = made[0, len(ids) :].tolist()
-        got, logits = [], engine.run([Work(0, 0, tuple(ids))])[0]
+    """Ten at a time. Torch reads each text once, whole: its logits say what it chooses after every beginning of the text, and
+    it makes the same tokens by itself if and only if each of them is its choice where it stands.
+    """
+    for beside in (prompts[:10], prompts[10:]):
+        made: list[list[int]] = [[] for _ in beside]
+        logits = [engine.run([Work(slot, 0, tuple(ids))])[0] for slot, ids in enumerate(beside)]
         for step in range(TOKENS):
-            got.append(int(logits.argmax()))
-            logits = engine.run([Work(0, len(ids) + step, (got[-1],))])[0]
-        assert got == expected, ids
+            for tokens, of_slot in zip(made, logits, strict=True):
+                tokens.append(int(of_slot.argmax()))
+            logits = engine.run([Work(s, len(ids) + step, (made[s][-1],)) for s, ids in enumerate(beside)])
+        for ids, tokens in zip(beside, made, strict=True):
+            with torch.no_grad():
+                expected = reference(torch.tensor([ids + tokens])).logits[0].argmax(-1)[len(ids) - 1 : -1].tolist()
+            assert len(tokens) == TOKENS and tokens == expected, ids

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from support.real_server import free_port
 from triune_client import AsyncClient, Client, Completion, ConnectError, Overloaded, StreamBroken, TimeoutError_
 from triune_client.testing import mock_server
 
 Generate = Callable[..., Completion]
 Scripted = Callable[[list[list[Any]]], Any]
 Bytes = dict[str, Callable[..., bytes]]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def test_a_port_where_nothing_listens_is_a_connect_error(generate: Generate, no_pause: None) -> None:

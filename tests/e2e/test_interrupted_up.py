@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import pytest
 
 from support.clean_environment import ROOT, source_files
 from support.interrupting import interrupt, leftover
+from support.real_server import free_port
 
 MOMENTS = {"set-up": 8, "build": 7, "start": 5}
 
@@ -50,12 +50,6 @@ class Checkout:
     def whole(self) -> dict[str, bytes]:
         """The published repositories' own files that say what they are."""
         return {str(p): p.read_bytes() for p in sorted(self.root.glob("build/*/cpu/repository/generate/1/engine.json"))}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

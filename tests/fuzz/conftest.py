@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -14,12 +14,13 @@ from fakes.thinking import thinking_repository
 from support.fuzzing import Tally
 from support.real_server import RealServer, start, stop
 
-TALLY = Tally()
 
-
-@pytest.fixture(scope="session")
-def tally() -> Tally:
-    return TALLY
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Iterator[Tally]:
+    """What became of a test's cases; the run's summary has them all."""
+    made = Tally()
+    yield made
+    record_property("fuzzed", made.outcomes)
 
 
 @pytest.fixture(scope="session")
@@ -48,12 +49,3 @@ def loses_nothing(target: RealServer) -> Iterator[None]:
 
 def _processes(server: RealServer) -> set[int]:
     return {process.pid for process in psutil.Process(server.process.pid).children(recursive=True)}
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says what became of the cases."""
-    if TALLY.cases:
-        terminalreporter.section(f"{TALLY.cases} fuzzed cases")
-        for fuzzer, found in TALLY.outcomes.items():
-            outcomes = ", ".join(f"{outcome}: {count}" for outcome, count in sorted(found.items()))
-            terminalreporter.write_line(f"{fuzzer}: {sum(found.values())} ({outcomes})")

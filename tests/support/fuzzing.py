@@ -55,10 +55,6 @@ class Tally:
         of_fuzzer = self.outcomes.setdefault(fuzzer, {})
         of_fuzzer[str(outcome)] = of_fuzzer.get(str(outcome), 0) + 1
 
-    @property
-    def cases(self) -> int:
-        return sum(sum(found.values()) for found in self.outcomes.values())
-
 
 @dataclass(frozen=True)
 class Input:

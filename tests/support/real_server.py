@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +24,13 @@ REPOSITORY = Path(os.environ.get("TRIUNE_E2E_REPOSITORY", ROOT / "build/smollm2-
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody else takes before it is used: below those that the system hands out, and no other worker's."""
+    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{more}") for more in ("", "_COUNT"))
+    ports = range(10_000 + int((worker or "gw0").removeprefix("gw")), 32_000, int(workers or 1))
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", secrets.choice(ports)))
+            return int(probe.getsockname()[1])
 
 
 @dataclass
