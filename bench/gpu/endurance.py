@@ -29,7 +29,7 @@ from triune_runtime.starting import step_loop
 from triune_runtime.targets import make_runner
 from triune_runtime.text.vocabulary import TokenBytes
 
-from .mixture import Coming, Mixture
+from .mixture import MOST_COPIES, Coming, Mixture
 
 _MIB = 1 << 20
 _DRAIN_S = 120.0  # the last answers' time
@@ -61,7 +61,7 @@ class Endurance:
         crowd = min(self._loop.limits.max_sequences * 2, self._loop.limits.max_sequences + self._loop.limits.max_queue // 2)
         counted, self._peak = self._counts["tokens"], 0
         while (now := time.monotonic()) - began < seconds:
-            while len(self._open) < crowd:
+            while len(self._open) < crowd and self._loop.scheduler.queued + MOST_COPIES <= self._loop.limits.max_queue:
                 self._submit(self._mixture.next(), now)
             self._step(now)
             if now - said_at >= every_s:
@@ -188,12 +188,12 @@ def main() -> None:
     parser.add_argument("engine", type=Path, help="folder of engine.json")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--every", type=float, default=5.0, help="seconds between lines")
-    parser.add_argument("--blocks", type=int, help="of KV memory, on a GPU; by default a third of what all sequences can fill")
+    parser.add_argument("--blocks", type=int, help="of KV memory, on a GPU; by default a sixth of what all sequences can fill")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     limits, plan = (manifest := EngineManifest.load(options.engine)).limits, manifest.plan
     size = int(plan.get("block_tokens", limits.max_length))
-    blocks = options.blocks or max(limits.max_sequences * limits.max_length // size // 3, 1)
+    blocks = options.blocks or max(limits.max_sequences * limits.max_length // size // 6, 1)
     manifest, runner, memory = load(options.engine, blocks)
     loop = step_loop(manifest, runner, TokenBytes([b" a"] * manifest.vocab_size))
     loop.start()

@@ -19,18 +19,24 @@ class Run:
 
 
 def measure_batches(
-    batch: Callable[[int, int, int], Run], counts: Iterable[int], repetitions: int, *, decode_only: bool = False
+    batch: Callable[[int, int, int], Run],
+    counts: Iterable[int],
+    repetitions: int,
+    *,
+    prompt: int = 512,
+    decode_only: bool = False,
 ) -> dict[str, Any]:
-    """Answers of 128 tokens to prompts of 512, by how many there are at once, and a prompt of 2,048 tokens.
+    """Answers of 128 tokens to prompts of equal length, by how many there are at once, and a prompt of 2,048 tokens.
 
     Args:
         batch: of a number of requests, tokens of each prompt and tokens of each answer.
+        prompt: tokens of each prompt.
         decode_only: without the prompt of 2,048 tokens.
     """
     found: dict[str, Any] = {"decode": {}}
     for count in counts:
-        batch(count, 512, 16)
-        found["decode"][count] = _figures(count, [batch(count, 512, 128) for _ in range(repetitions)])
+        batch(count, prompt, 16)
+        found["decode"][count] = _figures(count, [batch(count, prompt, 128) for _ in range(repetitions)])
     if decode_only:
         return found
     batch(1, 2048, 1)

@@ -24,7 +24,7 @@ from rich.table import Table
 from triune_runtime.manifest import CacheTensor, EngineManifest, Limits
 from triune_runtime.runner import Flight, Runner
 from triune_runtime.targets.cuda.choosing import Chooser
-from triune_runtime.targets.cuda.feeding import KernelFeeder
+from triune_runtime.targets.cuda.feeding import KERNELS, KernelFeeder
 from triune_runtime.targets.cuda.plan import CudaPlan
 from triune_runtime.targets.cuda.protocols import StepBuffers, StepShape
 from triune_runtime.targets.cuda.runner import PagedRunner, step_sizes
@@ -130,7 +130,7 @@ def free_runner(manifest: EngineManifest, folder: Path) -> PagedRunner:
     """The runner of CUDA engines over a device that computes nothing."""
     nothing = _Nothing()
     chooser = Chooser(nothing, nothing, vocab_size=manifest.vocab_size, rows=step_sizes(manifest.limits).rows)
-    feeder = KernelFeeder(0, dict.fromkeys(("patch", "assemble", "remember"), nothing))
+    feeder = KernelFeeder(0, dict.fromkeys(KERNELS, nothing))
     return PagedRunner(manifest, nothing, nothing, feeder, chooser)
 
 

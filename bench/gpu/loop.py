@@ -80,17 +80,20 @@ class Loop:
         self.steps.close()
 
 
-def measure(folder: Path, counts: list[int], repetitions: int, *, decode_only: bool = False) -> dict[str, Any]:
+def measure(
+    folder: Path, counts: list[int], repetitions: int, *, prompt: int = 512, decode_only: bool = False
+) -> dict[str, Any]:
     """All figures of the engine in `folder`.
 
     Args:
+        prompt: tokens of each prompt.
         decode_only: none of prompts of 2,048 tokens and of the mixed load.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     loop = Loop(folder)
     found: dict[str, Any] = {"start_s": loop.start_s, "blocks": loop.steps.snapshot().kv.blocks}
     taken = [count for count in counts if count <= loop.manifest.limits.max_sequences]
-    found |= measure_batches(loop.batch, taken, repetitions, decode_only=decode_only)
+    found |= measure_batches(loop.batch, taken, repetitions, prompt=prompt, decode_only=decode_only)
     if decode_only:
         loop.close()
         return found
@@ -110,9 +113,11 @@ def main() -> None:
     parser.add_argument("engine", type=Path, help="folder of engine.json")
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--prompt", type=int, default=512, help="tokens of each prompt")
     parser.add_argument("--decode-only", action="store_true", help="without prompts of 2,048 tokens and the mixed load")
     options = parser.parse_args()
-    print(json.dumps(measure(options.engine, options.sequences, options.repetitions, decode_only=options.decode_only)))
+    asked = {"prompt": options.prompt, "decode_only": options.decode_only}
+    print(json.dumps(measure(options.engine, options.sequences, options.repetitions, **asked)))
 
 
 if __name__ == "__main__":

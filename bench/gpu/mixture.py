@@ -11,6 +11,7 @@ from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Request, SamplingParams
 
 _PREFIXES = 12
+MOST_COPIES = 3  # of a prompt, sent together
 _OPTIONS = (
     SamplingParams(),
     SamplingParams(temperature=0.6, top_p=0.95),
@@ -61,7 +62,7 @@ class Mixture:
         left = self._longest - len(prompt)
         answer = max(1, min(left, int(chance.expovariate(1 / max(self._longest / 16, 1.0)))))
         request = self._request(prompt, answer, chance.choice(_OPTIONS))
-        copies = 3 if chance.random() < 0.05 else 1
+        copies = MOST_COPIES if chance.random() < 0.05 else 1
         requests = (request, *(self._again(request) for _ in range(copies - 1)))
         return Coming(requests, chance.uniform(0.0, self._patience_s) if chance.random() < 0.08 else None)
 

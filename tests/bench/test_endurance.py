@@ -20,9 +20,9 @@ BLOCKS, VOCABULARY = 24, 40
 class Load:
     """A loop with less memory than its sequences can fill, and what is said of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_queue: int = 12) -> None:
         manifest = cuda_manifest(
-            VOCABULARY, Limits(max_sequences=6, max_length=48, prefill_chunk=16, max_queue=12), 4, stops=(0,)
+            VOCABULARY, Limits(max_sequences=6, max_length=48, prefill_chunk=16, max_queue=max_queue), 4, stops=(0,)
         )
         host = HostPaged(manifest, blocks=BLOCKS)
         self.loop: StepLoop = step_loop(manifest, host.runner, TokenBytes([b" a"] * VOCABULARY))
@@ -48,6 +48,11 @@ def test_a_sound_loop_passes_at_the_limit_with_everything_that_a_crowd_does() ->
     assert verdict["answered"] > 20 and verdict["tokens"] > 100
     assert max(line["peak"] for line in load.said) == BLOCKS
     assert max(line["waiting"] for line in load.said) > 0
+
+
+def test_a_crowd_larger_than_the_queue_comes_one_after_the_other() -> None:
+    verdict = Load(max_queue=4).run()
+    assert verdict["failures"] == [] and verdict["answered"] > 10
 
 
 def test_blocks_that_do_not_come_back_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

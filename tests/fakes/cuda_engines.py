@@ -6,6 +6,7 @@ bounds hold for what they bound, and what nobody may read (rows of no sequence, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,11 +18,11 @@ from triune_runtime.manifest import CacheTensor, EngineManifest, Limits
 from triune_runtime.sampling.columns import Columns
 from triune_runtime.sampling.host import choose
 from triune_runtime.targets.cuda.plan import CudaPlan
-from triune_runtime.targets.cuda.protocols import Feed, StepBuffers, StepShape
+from triune_runtime.targets.cuda.protocols import CacheGroup, Feed, StepBuffers, StepShape
 from triune_runtime.targets.cuda.runner import PagedRunner, step_sizes
 from triune_runtime.targets.device.host import HostDevice
 
-INT32, INT64, FLOAT = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float32)
+BYTE, INT32, INT64, FLOAT = np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float32)
 CACHE = (
     CacheTensor(name="0.key", heads=1, dim=1),
     CacheTensor(name="0.value", heads=2, dim=1),
@@ -158,6 +159,14 @@ class HostFeeder:
                     view(latest + 8 * slot, (1,), INT64)[0] = view(tokens + 8 * row, (1,), INT64)[0]
 
         self._device.queue(run)
+
+    def copy_block(self, group: CacheGroup, source: int, target: int) -> None:
+        assert not self._device.recording, "what changes cannot be recorded"
+        for number in range(group.tensors):
+            first = group.base + number * group.pitch
+            addresses = (first + block * group.block_bytes for block in (target, source))
+            new, old = (self._device.view(address, (group.block_bytes,), BYTE) for address in addresses)
+            self._device.queue(functools.partial(np.copyto, new, old))
 
 
 class HostChooser:

@@ -16,7 +16,7 @@ from support.feeding_kernels import CALLS, NO_SHARED
 from support.nvrtc import needs_nvrtc
 from triune_runtime.targets.cuda.feeding import SOURCE, KernelFeeder
 from triune_runtime.targets.cuda.nvrtc import compile_cubin
-from triune_runtime.targets.cuda.protocols import Feed, Feeder, StepBuffers, StepShape
+from triune_runtime.targets.cuda.protocols import CacheGroup, Feed, Feeder, StepBuffers, StepShape
 from triune_runtime.targets.device.host import HostDevice
 
 
@@ -104,6 +104,22 @@ def test_chosen_tokens_are_kept_for_slots_that_have_a_row(kernels: dict[str, Emu
     for number, feeder in enumerate(both.feeders):
         feeder.remember(*(both.at(number, name) for name in both.arrays), count)
     assert both.same() and np.count_nonzero(both.arrays["latest"]) == (both.arrays["rows"] >= 0).sum()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("size", "count"), [(16, 1), (48, 3), (40_000, 5), (16 << 10, 2), (7, 4), (1001, 3)])
+def test_a_block_of_every_tensor_is_copied_and_nothing_else(kernels: dict[str, EmulatedKernel], size: int, count: int) -> None:
+    rng, blocks = np.random.default_rng(size), 6
+    pitch = size * blocks + -size * blocks % 256
+    before = rng.integers(0, 256, pitch * count).astype(np.uint8)
+    both = Both(kernels)
+    both.add(memory=before)
+    for number, feeder in enumerate(both.feeders):
+        feeder.copy_block(CacheGroup(both.at(number, "memory"), pitch, count, size), 4, 1)
+    after = before.copy()
+    for tensor in after.reshape(count, pitch):
+        tensor[size : 2 * size] = tensor[4 * size : 5 * size]
+    assert both.same() and np.array_equal(both.arrays["memory"], after)
 
 
 @needs_nvrtc

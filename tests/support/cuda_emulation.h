@@ -24,6 +24,7 @@ using std::min;
 
 struct Dim { unsigned x, y, z; };
 struct float4 { float x, y, z, w; };
+struct alignas(16) int4 { int x, y, z, w; };
 static Dim threadIdx, blockIdx, blockDim;
 
 struct Barrier {

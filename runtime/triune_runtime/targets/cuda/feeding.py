@@ -1,4 +1,4 @@
-"""See `Feeder`: three small kernels."""
+"""See `Feeder`: small kernels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from .nvrtc import Kernel, Module
-from .protocols import Feed, Launchable, StepBuffers, StepShape
+from .protocols import CacheGroup, Feed, Launchable, StepBuffers, StepShape
 
 SOURCE = Path(__file__).with_name("kernels") / "feeding.cu"
 _THREADS = 128
+_COPIED = 16 << 10  # bytes that a block of threads copies at least
+KERNELS = ("patch", "assemble", "remember", "copy_block")
 
 
 def compile_kernels() -> dict[str, Kernel]:
@@ -21,7 +23,7 @@ def compile_kernels() -> dict[str, Kernel]:
         NvrtcError: they cannot be compiled or loaded.
     """
     module = Module.compile(SOURCE.read_text("utf-8"), SOURCE.name)
-    return {name: module.kernel(name) for name in ("patch", "assemble", "remember")}
+    return {name: module.kernel(name) for name in KERNELS}
 
 
 class KernelFeeder:
@@ -34,6 +36,7 @@ class KernelFeeder:
         """
         self._stream = stream
         self._patch, self._assemble, self._remember = kernels["patch"], kernels["assemble"], kernels["remember"]
+        self._copy_block = kernels["copy_block"]
 
     def patch(self, tables: int, cells: int, values: int, count: int) -> None:
         """See `Feeder.patch`."""
@@ -54,6 +57,17 @@ class KernelFeeder:
         """See `Feeder.remember`."""
         arguments: tuple[np.generic, ...] = (*_addresses(latest, slots, rows, tokens), np.int32(count))
         self._remember.launch(self._stream, _blocks(count), (_THREADS, 1, 1), arguments)
+
+    def copy_block(self, group: CacheGroup, source: int, target: int) -> None:
+        """See `Feeder.copy_block`."""
+        each = -(-group.block_bytes // _COPIED)
+        numbers = np.array([group.pitch, group.block_bytes], np.int64)
+        arguments: tuple[np.generic, ...] = (
+            np.uint64(group.base),
+            *numbers,
+            *(np.int32(number) for number in (source, target, each)),
+        )
+        self._copy_block.launch(self._stream, (group.tensors * each, 1, 1), (_THREADS, 1, 1), arguments)
 
 
 def _addresses(*addresses: int) -> tuple[np.uint64, ...]:

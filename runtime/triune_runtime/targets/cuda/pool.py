@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from ...errors import TriuneError
 from ...manifest import CacheTensor, EngineManifest
 from ..device.device import SharedDevice, aligned
+from .protocols import CacheGroup, Feeder
 
 LOG = logging.getLogger(__name__)
 SHARE = 0.9  # of the memory that is free once the largest step has run; the rest is for graphs and for what libraries keep
 _TIMES = 4  # as many blocks as the sequences can fill at once: what is beyond only serves to find prompts again
-_MOST_PITCH = (1 << 31) - 1  # bytes between two rows of a copy of CUDA's
 
 
 def block_bytes(cache: Sequence[CacheTensor], block_tokens: int) -> int:
@@ -51,29 +51,25 @@ def blocks_that_fit(manifest: EngineManifest, block_tokens: int, free: int, tota
 class BlockPool:
     """Blocks of all cache tensors, and one more: `scratch`, which belongs to nobody, and holds whatever comes."""
 
-    def __init__(self, device: SharedDevice, cache: Sequence[CacheTensor], block_tokens: int, blocks: int) -> None:
+    def __init__(
+        self, device: SharedDevice, feeder: Feeder, cache: Sequence[CacheTensor], block_tokens: int, blocks: int
+    ) -> None:
         """
         Args:
             blocks: without scratch.
         """
-        self._device, self.count, self.scratch = device, blocks + 1, blocks
+        self._feeder, self.count, self.scratch = feeder, blocks + 1, blocks
         self.addresses: dict[str, int] = {}
-        self._groups: list[tuple[int, int, int]] = []  # of tensors with equal blocks: address, tensors, bytes of a block
+        self._groups: list[CacheGroup] = []
         sizes = [tensor.bytes_per_position * block_tokens for tensor in cache]
         for size in dict.fromkeys(sizes):
             names = [tensor.name for tensor, own in zip(cache, sizes, strict=True) if own == size]
             pitch = aligned(size * self.count)
             base = device.allocate(pitch * len(names))
             self.addresses |= {name: base + number * pitch for number, name in enumerate(names)}
-            self._groups.append((base, len(names), size))
+            self._groups.append(CacheGroup(base, pitch, len(names), size))
 
     def copy(self, source: int, target: int) -> None:
         """Queue a copy of block `source` of every tensor to block `target`."""
-        for base, tensors, size in self._groups:
-            pitch = aligned(size * self.count)
-            rows, steps = (tensors, 1) if pitch <= _MOST_PITCH else (1, tensors)
-            for step in range(steps):
-                first = base + step * pitch
-                self._device.copy_rows(
-                    first + target * size, first + source * size, rows=rows, width=size, pitch=pitch if rows > 1 else size
-                )
+        for group in self._groups:
+            self._feeder.copy_block(group, source, target)

@@ -104,7 +104,10 @@ class StepProgram(Protocol):
 
 
 class Feeder(Protocol):
-    """Fills a step's inputs from what the device alone knows, and keeps what was chosen. Can be recorded but for `patch`."""
+    """Fills a step's inputs from what the device alone knows, keeps what was chosen, and copies blocks.
+
+    Can be recorded but for `patch` and `copy_block`.
+    """
 
     def patch(self, tables: int, cells: int, values: int, count: int) -> None:
         """tables[cells[i]] = values[i] for `count` cells; all int32."""
@@ -117,6 +120,19 @@ class Feeder(Protocol):
     def remember(self, latest: int, slots: int, rows: int, tokens: int, count: int) -> None:
         """latest[slots[i]] = tokens[rows[i]] for `count` sequences, but where rows[i] is negative."""
         ...
+
+    def copy_block(self, group: CacheGroup, source: int, target: int) -> None:
+        """Block `source` of each of its tensors to block `target`, another one."""
+        ...
+
+
+class CacheGroup(NamedTuple):
+    """CacheGroup of the KV cache whose blocks are of one size."""
+
+    base: int  # address of the first
+    pitch: int  # bytes from one to the next; a multiple of 256
+    tensors: int
+    block_bytes: int
 
 
 class Feed(NamedTuple):

@@ -93,7 +93,7 @@ class PagedRunner:
         self._chooser, self._logits = chooser, tools.logits
         self._decodes, self._packed = Decodes(tools), Packed(tools)
         self._results = Results(device, rows=sizes.rows, vocab_size=self.vocab_size, chooses=chooser is not None)
-        self._use(BlockPool(device, manifest.cache, plan.block_tokens, 0))
+        self._use(BlockPool(device, feeder, manifest.cache, plan.block_tokens, 0))
         try:
             self._run_scratch(largest_step(sizes, limits.max_length))
         except TriuneError as error:
@@ -102,7 +102,7 @@ class PagedRunner:
                 "free GPU memory (see nvidia-smi), or build with a smaller --prefill-chunk or --max-sequences",
             ) from error
         self.blocks = blocks or blocks_that_fit(manifest, plan.block_tokens, *device.memory())
-        self._use(BlockPool(device, manifest.cache, plan.block_tokens, self.blocks))
+        self._use(BlockPool(device, feeder, manifest.cache, plan.block_tokens, self.blocks))
 
     def warm_up(self) -> None:
         """See `Runner.warm_up`."""
@@ -110,6 +110,7 @@ class PagedRunner:
         self._device.check()  # the first call of a thread makes the device its own
         for step in warm_steps(self._sizes, self._manifest.limits.max_length):
             self._run_scratch(step)
+        self._pool.copy(self._pool.scratch, 0)  # nobody has a block yet; what a kernel needs is loaded when it first runs
         self._decodes.warm_up(record=self._record)
         free, total = self.memory()
         LOG.info(

@@ -1,4 +1,5 @@
-// Fills a step's inputs from what the device alone knows, and keeps what was chosen for the next step. See protocols.Feeder.
+// Fills a step's inputs from what the device alone knows, keeps what was chosen for the next step, and copies blocks of the KV
+// cache. See protocols.Feeder.
 
 extern "C" __global__ void patch(int* tables, const int* cells, const int* values, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -20,4 +21,19 @@ extern "C" __global__ void remember(
     long long* latest, const int* slots, const int* rows, const long long* tokens, int count) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count && rows[i] >= 0) latest[slots[i]] = tokens[rows[i]];
+}
+
+// The tensors have as many blocks of threads each, which go through its bytes together.
+extern "C" __global__ void copy_block(
+    char* base, long long pitch, long long size, int source, int target, int blocks_per_tensor) {
+    char* tensor = base + blockIdx.x / blocks_per_tensor * pitch;
+    const char* from = tensor + source * size;
+    char* to = tensor + target * size;
+    long long first = (long long)(blockIdx.x % blocks_per_tensor) * blockDim.x + threadIdx.x;
+    long long step = (long long)blocks_per_tensor * blockDim.x;
+    if (size % sizeof(int4) == 0) {
+        for (long long i = first; i < size / (long long)sizeof(int4); i += step) ((int4*)to)[i] = ((const int4*)from)[i];
+    } else {
+        for (long long i = first; i < size; i += step) to[i] = from[i];
+    }
 }
