@@ -50,7 +50,7 @@ class ServerOptions:
     drain_s: int = field(default=20, metadata=about("Seconds for requests under way when told to stop.", 0, 86400))
     grpc_connection_s: int = field(
         default=0,
-        metadata=about("Seconds until a gRPC connection is replaced, for a balancer to choose anew; 0: never.", 0, 86400),
+        metadata=about("Seconds that a gRPC connection lasts; 0: any.", 0, 86400),
     )
     log_format: str = field(default="text", metadata=about("text; or json: a line a request, on stdout."))
     log_text: str = field(default="off", metadata=about("on: prompts and answers, too."))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CAPABILITY = Flag(
     name="compute_capability",
     kind=list[str],
-    help="Of a GPU that a TensorRT engine is for, e.g. 8.9; may be repeated. By default all from 8.0 on.",
+    help="GPU of a TensorRT engine, e.g. 8.9; repeatable. By default all from 8.0 on.",
 )
 STREAMING = Flag(
     name="weight_streaming",
