@@ -111,13 +111,20 @@ def openai(port: int) -> Iterator[OpenAI]:
         yield OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0, http_client=direct)
 
 
-def in_server(stack: Stack, signal: str, *names: str) -> None:
-    """Send a signal to processes of the server's container, from inside: after `docker kill` an engine would let it be."""
-    loops = [
-        f"for comm in /proc/[0-9]*/comm; do [ $(< $comm) != {name} ] || kill -{signal} $(cut -d/ -f3 <<< $comm); done"
-        for name in names
-    ]
-    run("docker", "exec", f"{PROJECT}-server-1", "bash", "-c", "; ".join(loops), environment=stack.environment)
+def to_triton(stack: Stack, signal: str) -> None:
+    """Send a signal to the server's tritonserver, from inside: after `docker kill` an engine would let the container be."""
+    _in_server(stack, f'kill -{signal} "$triton"')
+
+
+def to_supervisor(stack: Stack, signal: str) -> None:
+    """Send a signal to who started tritonserver."""
+    _in_server(stack, f'kill -{signal} "$(cut -d" " -f4 "/proc/$triton/stat")"')
+
+
+def _in_server(stack: Stack, command: str) -> None:
+    """Run a command of a shell in the server's container, which knows tritonserver's number as `triton`."""
+    known = 'for comm in /proc/[0-9]*/comm; do [ "$(< "$comm")" != tritonserver ] || triton=$(cut -d/ -f3 <<< "$comm"); done'
+    run("docker", "exec", f"{PROJECT}-server-1", "bash", "-c", f"{known}; {command}", environment=stack.environment)
 
 
 def test_up_ends_when_a_question_can_be_answered(stack: Stack) -> None:
@@ -178,12 +185,12 @@ def test_every_panel_has_data_and_a_killed_server_is_told_and_its_return_too(sta
     # Prometheus may have looked before the server was ready.
     wait_until(lambda: told("firing") == told("resolved"), "what was told of the start is over")
     before = told("firing")
-    in_server(stack, "STOP", "triune")  # who would start it again at once
+    to_supervisor(stack, "STOP")  # who would start it again at once
     try:
-        in_server(stack, "KILL", "tritonserver")
+        to_triton(stack, "KILL")
         wait_until(lambda: told("firing") > before, "the receiver is told that the server is down")
     finally:
-        in_server(stack, "CONT", "triune")
+        to_supervisor(stack, "CONT")  # its child is known until it has looked
     with Client(f"http://127.0.0.1:{stack.environment['TRIUNE_HTTP_PORT']}", max_retries=0) as client:
 
         def answers() -> bool:
