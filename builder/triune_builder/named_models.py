@@ -48,7 +48,8 @@ class ProjectFolder:
 
 FOLDERS = {
     "r1-nano": ProjectFolder(
-        path="models/r1-nano/checkpoint", hint="run in a checkout of the project, which holds the weights"
+        path="models/r1-nano/checkpoint",
+        hint="run in a checkout of the project, which holds the weights; elsewhere give a copy of that folder by its path",
     ),
     "r1-nano-fp8": ProjectFolder(
         path="models/r1-nano/checkpoint-fp8",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -133,6 +134,19 @@ def prove(
     )
 
 
+def _check_writable(folder: Path) -> None:
+    """Make sure that reports can be written into `folder`, if it is there.
+
+    Raises:
+        BuildError: this user may not.
+    """
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise BuildError(
+            f"the report of a proof goes to {folder}, which this user, {os.getuid()}, may not write to",
+            'run as its owner: in a container with --user "$(id -u):$(id -g)"',
+        )
+
+
 def _note(words: str) -> None:
     print(f"verify     {words}", file=sys.stderr, flush=True)
 
@@ -147,7 +161,8 @@ def main(
     with errors_told():
         machine = this_machine()
         settings = Settings(build_dir=build_dir)
-        repository = repository_of(model, target, build_dir)
+        repository, folder = repository_of(model, target, build_dir), folder_of(model, target, build_dir)
+        _check_writable(folder)  # at once, before minutes of work
         runtime.find_target(target).device(machine)  # at once, before anything is read
         EngineManifest.load(repository / ENGINE_FOLDER)  # before a checkpoint is fetched for nothing
         checkpoint: Any = open_checkpoint(model, cache=settings.cache_dir / "checkpoints", progress=_note)
@@ -155,7 +170,7 @@ def main(
             proof = prove(repository, checkpoint, machine=machine)
         except DeviceLost as error:
             raise BuildError(str(error)) from error
-        report = proof.write(folder_of(model, target, build_dir))
+        report = proof.write(folder)
     if as_json:
         typer.echo(json.dumps({"report": str(report), "problems": proof.problems, "speeds": dataclasses.asdict(proof.speeds)}))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from triune_builder.repository.assemble import ENGINE_FOLDER
 from triune_builder.targets import every_target
 from triune_builder.verify.measure import Sizes
 from triune_builder.verify.speed import measure_speeds
-from triune_builder.verify_published import JSON_NAME, TEXT_NAME, Proof, prove
+from triune_builder.verify_published import JSON_NAME, TEXT_NAME, Proof, main, prove
 from triune_runtime.errors import ManifestError
 from triune_runtime.machine import Gpu, Machine
 from triune_runtime.manifest import EngineManifest, Limits
@@ -49,6 +50,16 @@ def test_a_right_engine_is_proved_and_the_reports_say_where(tmp_path: Path) -> N
     assert "decode, 1 sequences: " in said and "decode, 3 sequences: " in said and "prefill, 8 tokens: " in said
     raw = json.loads((tmp_path / JSON_NAME).read_text("utf-8"))
     assert (raw["model"], raw["inputs_hash"], raw["problems"]) == ("tiny", "abc", [])
+
+
+def test_a_folder_that_no_report_can_be_written_to_is_said_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "smollm2-135m" / "cpu").mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(SystemExit):
+        main("smollm2-135m", "cpu", tmp_path, False)
+    assert "may not write to" in (said := capsys.readouterr().err) and "--user" in said
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from support.charts import CHART, PRESETS, ROOT, TOOLS, helm, of_kind, render
+from triune_server.command import SETTINGS
 
 NEWEST = "1.37"
 SHA = "a" * 64
@@ -50,6 +51,23 @@ REFUSED = {
     "server.preStopSeconds=10": "make preStopSeconds larger",
     "autoscaling.kind=hpa,autoscaling.minReplicas=9": "must not be larger",
     "services.openai.type=Magic": "/services/openai/type",
+    "engine.build.settings.precison=int8": "there is no setting of that name",
+    "engine.build.settings.target=cpu": "use model.target",
+    "server.settings.http_port=9000": "use services",
+    "server.settings.host=127.0.0.1": "use services",
+    "server.settings.models=x": "one release for each model",
+    "server.settings.drain_s=300": "use server.drainSeconds",
+    "gateway.settings.api_key_file=/x": "use gateway.apiKeys",
+    "server.env[0].name=TRIUNE_HTTP_PORT": "server.settings, as http_port",
+    "model.name=/checkpoint": "engine.build.checkpointClaim",
+    "model.name=x;rm": "/model/name",
+    "model.alias=a b": "/model/alias",
+    "model.target=cpu": "take -f values-cpu.yaml",
+    "server.resources.limits.memory=1Gi": "less than server.resources.requests.memory",
+    "server.shm=64Gi": "counts as memory",
+    "gateway.replicas=0": "gateway.enabled=false",
+    "image.digest=latest": "/image/digest",
+    "podSecurityContext.runAsUser=0": "/podSecurityContext/runAsUser",
 }
 
 
@@ -117,6 +135,21 @@ def test_the_schema_knows_every_value_and_its_default() -> None:
     assert set(schema["properties"]) == set(VALUES) | {"global"}
     for area, values in VALUES.items():
         assert set(schema["properties"][area]["properties"]) == set(values), area
+
+
+def test_an_image_can_be_named_by_its_digest(programs: Path) -> None:
+    manifests = render(programs, f"--set=image.digest=sha256:{SHA}")
+    assert {container["image"] for _, container in containers(manifests)} == {f"triune@sha256:{SHA}"}
+
+
+def test_users_and_groups_can_be_left_to_the_cluster(programs: Path) -> None:
+    manifests = render(programs, "--set=podSecurityContext.runAsUser=null,podSecurityContext.fsGroup=null")
+    for pod, _ in containers(manifests):
+        assert not {"runAsUser", "fsGroup"} & set(pod["securityContext"]) and pod["securityContext"]["runAsNonRoot"] is True
+
+
+def test_the_chart_knows_every_setting(charts: dict[str, list[dict[str, Any]]]) -> None:
+    assert (CHART / "files" / "settings.txt").read_text("utf-8").split() == sorted(SETTINGS)
 
 
 def test_images_have_the_version_of_the_project(charts: dict[str, list[dict[str, Any]]]) -> None:

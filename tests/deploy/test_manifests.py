@@ -68,10 +68,25 @@ def test_a_patch_says_every_difference(renderer: ModuleType) -> None:
 @pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda unit: unit.name)
 def test_systemd_finds_nothing_wrong(unit: Path, tmp_path: Path) -> None:
     copy = tmp_path / unit.name.replace("@.", "@8004.")
-    copy.write_text(re.sub("/opt/triune/bin/triune", "/bin/true", unit.read_text("utf-8")))  # which is not there
+    copy.write_text(re.sub("/opt/triune/.venv/bin/triune", "/bin/true", unit.read_text("utf-8")))  # which is not there
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", copy], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stderr
     exposed = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=20", copy], capture_output=True, text=True
     )
     assert exposed.returncode == 0, exposed.stdout[-300:]
+
+
+def test_every_printed_command_of_helm_names_release_and_namespace() -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text("utf-8")
+    commands = re.findall(r"^helm (?:install|upgrade|test|rollback) .*(?:\\\n.*)?", page, re.MULTILINE)
+    commands += re.findall(r"`(helm (?:install|upgrade|test|rollback) [^`]+)`", page)
+    assert len(commands) >= 5
+    for command in commands:
+        assert re.match(r"helm \w+ triune ", command) and "--namespace triune" in command, command
+
+
+def test_every_printed_command_of_compose_finds_its_stack() -> None:
+    for page in (ROOT / "docs").glob("*.md"):
+        for command in re.findall(r"docker compose [^`\n]+", page.read_text("utf-8")):
+            assert re.match(r"docker compose (-p triune|-f docker/)", command), (page.name, command)

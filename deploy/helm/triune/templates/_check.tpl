@@ -1,7 +1,9 @@
 {{/* What a schema cannot say, or not in a sentence. */}}
 {{- define "triune.check" -}}
 {{- $engine := .Values.engine -}}
-{{- if eq (include "triune.image" . | splitList ":" | last) "latest" -}}
+{{- include "triune.checkSettings" . -}}
+{{- include "triune.checkMemory" . -}}
+{{- if and (not .Values.image.digest) (eq .Values.image.tag "latest") -}}
 {{- fail "image.tag is latest: nobody can say what that is, nor go back to it; name a version, e.g. --set image.tag=0.1.0" -}}
 {{- end -}}
 {{- if and (eq $engine.source "archive") (not $engine.archive.url) -}}
@@ -15,6 +17,15 @@
 {{- end -}}
 {{- if and (ne .Values.model.target "cpu") (not .Values.server.gpus) -}}
 {{- fail (printf "model.target is %s, but server.gpus is 0; ask for a GPU, or take values-cpu.yaml" .Values.model.target) -}}
+{{- end -}}
+{{- if and (eq .Values.model.target "cpu") .Values.server.gpus -}}
+{{- fail (printf "model.target is cpu, but server.gpus is %d and the image is %s; take -f values-cpu.yaml" (int .Values.server.gpus) (include "triune.image" .)) -}}
+{{- end -}}
+{{- if and (eq $engine.source "build") (hasPrefix "/" .Values.model.name) (not $engine.build.checkpointClaim) -}}
+{{- fail (printf "model.name is %s, a folder of the container, but nothing is mounted there; name a PersistentVolumeClaim in engine.build.checkpointClaim, which is mounted at /checkpoint" .Values.model.name) -}}
+{{- end -}}
+{{- if and .Values.gateway.enabled (not .Values.gateway.replicas) -}}
+{{- fail "gateway.replicas is 0; for none say gateway.enabled=false" -}}
 {{- end -}}
 {{- if and (eq .Values.server.kind "LeaderWorkerSet") (not .Values.leaderWorkerSet.workerCommand) -}}
 {{- fail "server.kind is LeaderWorkerSet, but leaderWorkerSet.workerCommand is empty; say what the pods of a group beside the leader run" -}}

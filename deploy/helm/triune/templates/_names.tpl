@@ -3,7 +3,7 @@
 {{- end }}
 
 {{- define "triune.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- with .Values.image }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}{{ end }}
 {{- end }}
 
 {{/* Of what is asked: (list . "server"). */}}
@@ -30,12 +30,11 @@ helm.sh/chart: {{ $root.Chart.Name }}-{{ $root.Chart.Version }}
 {{- end }}
 
 {{- define "triune.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 1000
-runAsGroup: 1000
-fsGroup: 1000
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile: {type: RuntimeDefault}
+{{- range $name, $value := .Values.podSecurityContext }}
+{{- if not (kindIs "invalid" $value) }}
+{{ $name }}: {{ toJson $value }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "triune.containerSecurity" -}}
@@ -51,7 +50,7 @@ capabilities: {drop: [ALL]}
 automountServiceAccountToken: false
 enableServiceLinks: false # they would be variables named as Triune's settings are
 securityContext:
-  {{- include "triune.podSecurity" $root | nindent 2 }}
+  {{- include "triune.podSecurity" $root | trim | nindent 2 }}
 {{- with $root.Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
