@@ -138,12 +138,13 @@ class Books(RuleBasedStateMachine):
     @invariant()
     def what_was_asked_before_is_answered_as_if_it_was_new(self) -> None:
         """What is kept with a prompt, and of the last question, is never out of date."""
-        for (tokens, salt), asked in [*self.asked.items()][-4:]:
+        latest = [*self.asked.items()][:-4:-1]
+        for (tokens, salt), asked in latest:  # the first one is what was asked last, before the rule
             for members in (1, 2):
-                kept, kept_comes = self.store.admits(asked, members), self.store.comes(asked)
-                new = Prompt(tokens, salt)
-                assert (self.store.comes(new), self.store.admits(new, members)) == (kept_comes, kept)
-            self.store.admits(asked, 1)  # the last question, when the next rule changes something
+                kept, new = (self.store.admits(asked, members), self.store.comes(asked)), Prompt(tokens, salt)
+                assert (self.store.admits(new, members), self.store.comes(new)) == kept
+        for _, asked in latest[:1]:
+            self.store.admits(asked, 1)
 
     @invariant()
     def books_agree(self) -> None:
@@ -227,6 +228,16 @@ def test_a_block_that_is_needed_for_something_else_is_not_copied() -> None:
     store = BlockStore(2, 2, SIZE)
     store.release(computed(store, [1] * 6)[0])
     assert store.admits(Prompt([1] * 6 + [2]), 1) == 4, "its second block is the last one that is free"
+
+
+def test_who_asks_again_is_told_what_has_changed_meanwhile() -> None:
+    store, short, long = BlockStore(3, 3, SIZE), Prompt([1] * 5), Prompt([2] * 8)
+    (slot,) = computed(store, [1] * 4)
+    assert store.admits(long, 1) == 0
+    assert store.extend(slot, 8) == 8 and store.admits(long, 1) is None
+    assert store.admits(short, 1) == 4
+    store.forget()
+    assert store.admits(short, 1) is None, "it needs two blocks now"
 
 
 def test_a_shared_block_is_never_the_one_that_is_written() -> None:

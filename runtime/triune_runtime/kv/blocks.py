@@ -88,7 +88,8 @@ class BlockStore:
         """See `KvStore.comes`."""
         if prompt.salt is None or not self.shares:
             return False
-        following = len(self._match(prompt))
+        known = self._asked[2] if self._asked is not None and self._asked[0] is prompt else None
+        following = len(self._match(prompt) if known is None else known.blocks)
         names = prompt.named(self._names)[: (len(prompt) - 1) // self._size]
         return following < len(names) and names[following] in self._coming
 

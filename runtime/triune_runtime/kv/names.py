@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
-from itertools import takewhile
 
 from ..packing import TOKEN_BYTES, pack
 
@@ -59,47 +58,43 @@ class Names:
         self._salts = blake2b(digest_size=_BYTES, key=key, person=b"salt")
         self._units = blake2b(digest_size=_BYTES, key=key, person=b"tokens")
         self._size = unit * TOKEN_BYTES
-        # Salt, tokens and names of the last prompt: the next one often begins alike.
+        # Of the last question what came before, its tokens and their names: the next one often begins alike.
         self._latest: tuple[bytes, bytes, tuple[bytes, ...]] = b"", b"", ()
 
     def of(self, prompt: Prompt) -> tuple[bytes, ...]:
         """Of every whole number of units in `prompt`, which has a salt."""
         assert prompt.salt is not None, "what shares nothing has no names"
-        names = list(self._alike(prompt.salt, prompt.packed))
-        last = names[-1] if names else self._root(prompt.salt)
-        names += self._following(last, prompt.packed, len(names) * self._size)
-        self._latest = prompt.salt, prompt.packed, tuple(names)
-        return self._latest[2]
+        return self._following(self._root(prompt.salt), prompt.packed)
 
-    def further(self, names: Sequence[bytes], salt: bytes, tokens: Sequence[int], length: int) -> list[bytes]:
+    def further(self, names: Sequence[bytes], salt: bytes, tokens: Sequence[int], length: int) -> tuple[bytes, ...]:
         """Those that follow `names` in the first `length` of `tokens`."""
-        return list(self.behind(names[-1] if names else None, salt, pack(tokens[len(names) * self.unit : length])))
+        return self.behind(names[-1] if names else None, salt, pack(tokens[len(names) * self.unit : length]))
 
-    def behind(self, name: bytes | None, salt: bytes, packed: bytes) -> Iterator[bytes]:
+    def behind(self, name: bytes | None, salt: bytes, packed: bytes) -> tuple[bytes, ...]:
         """Of every whole number of units in `packed` tokens, which follow what has `name`, or nothing."""
-        return self._following(self._root(salt) if name is None else name, packed, 0)
+        return self._following(self._root(salt) if name is None else name, packed)
 
     def _root(self, salt: bytes) -> bytes:
         hashed = self._salts.copy()
         hashed.update(salt)
         return hashed.digest()
 
-    def _alike(self, salt: bytes, packed: bytes) -> tuple[bytes, ...]:
-        """The names of the last prompt, as far as this one begins as that did."""
-        latest, before, names = self._latest
-        if salt != latest:
-            return ()
-        size = self._size
-        ends = range(size, len(names) * size + 1, size)
-        return names[: sum(1 for _ in takewhile(lambda end: packed[end - size : end] == before[end - size : end], ends))]
-
-    def _following(self, name: bytes, packed: bytes, begin: int) -> Iterator[bytes]:
-        """Of each unit in turn from the byte `begin` on, behind what has `name`."""
-        for end in range(begin + self._size, len(packed) + 1, self._size):
+    def _following(self, name: bytes, packed: bytes) -> tuple[bytes, ...]:
+        latest, before, known = self._latest
+        found, size, ends = list[bytes](), self._size, range(self._size, len(packed) + 1, self._size)
+        if name == latest:  # as far as these tokens are those, so are their names
+            for end, same in zip(ends, known, strict=False):
+                if packed[end - size : end] != before[end - size : end]:
+                    break
+                found.append(same)
+        last = found[-1] if found else name
+        for end in ends[len(found) :]:
             hashed = self._units.copy()
-            hashed.update(name + packed[end - self._size : end])
-            name = hashed.digest()
-            yield name
+            hashed.update(last + packed[end - size : end])
+            last = hashed.digest()
+            found.append(last)
+        self._latest = name, packed, tuple(found)
+        return self._latest[2]
 
 
 class Coming:
