@@ -11,6 +11,7 @@ Run: python -m bench.prefix [--engine FOLDER] [--requests 64] [--prefix 1500]
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
 import statistics
@@ -24,7 +25,7 @@ from triune_runtime.generation.loop import StepLoop
 from triune_runtime.machine import this_machine
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.request import Chunk, Request, SamplingParams
-from triune_runtime.starting import step_loop
+from triune_runtime.starting import keep_loaded, step_loop
 from triune_runtime.targets import make_runner
 from triune_runtime.text.tokenizer import load_token_bytes
 
@@ -77,6 +78,8 @@ def started(folder: Path, *, caching: bool) -> StepLoop:
     manifest = EngineManifest.load(folder)
     loop = step_loop(manifest, make_runner(manifest, folder), load_token_bytes(folder, manifest), prefix_caching=caching)
     loop.start()
+    gc.unfreeze()  # engines that are closed go
+    keep_loaded()  # as the server does
     return loop
 
 

@@ -147,9 +147,16 @@ def free_manifest(sequences: int) -> EngineManifest:
 class Profiled:
     """A loop whose parts are timed."""
 
-    def __init__(self, folder: Path, make: Callable[[EngineManifest, Path], Runner] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        make: Callable[[EngineManifest, Path], Runner] | None = None,
+        *,
+        prefix_caching: bool = False,
+    ) -> None:
+        self.loop = Loop(folder, make, prefix_caching=prefix_caching)
         # Where nobody is waited for, processor time: it leaves out what others on the machine take.
-        self.loop, self.parts = Loop(folder, make), Parts(time.perf_counter if make is None else time.thread_time)
+        self.parts = Parts(time.perf_counter if make is None else time.thread_time)
         steps = self.loop.steps
         # Replaced on these objects alone: they call each other through their attributes, and no hook is needed in them.
         for owner, method, part in (

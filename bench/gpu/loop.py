@@ -25,7 +25,13 @@ from .figures import Run, measure_batches
 class Loop:
     """An engine that is loaded."""
 
-    def __init__(self, folder: Path, make: Callable[[EngineManifest, Path], Runner] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        make: Callable[[EngineManifest, Path], Runner] | None = None,
+        *,
+        prefix_caching: bool = False,
+    ) -> None:
         """
         Args:
             folder: of engine.json.
@@ -35,7 +41,7 @@ class Loop:
         manifest = EngineManifest.load(folder)
         runner = (make or make_runner)(manifest, folder)
         loaded = time.perf_counter()
-        self.steps = step_loop(manifest, runner, TokenBytes([b" a"] * manifest.vocab_size), prefix_caching=False)
+        self.steps = step_loop(manifest, runner, TokenBytes([b" a"] * manifest.vocab_size), prefix_caching=prefix_caching)
         self.steps.start()
         self.start_s = {"load": loaded - began, "warm up": time.perf_counter() - loaded}
         keep_loaded()  # as the server does

@@ -5,9 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 from .errors import TriuneError
+from .packing import pack
 from .text.cut import NOTHING, Cut, merge
 
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
@@ -56,6 +58,15 @@ class Request:
     continues: bool = False  # its text goes on with the prompt's, which comes back with it
     timed: bool = False  # chunks say when things happened
     cache_salt: str = ""  # of its prompt in KV memory: with another one nothing is shared
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The prompt as `pack` has it.
+
+        Raises:
+            OverflowError: it has a token that no vocabulary has.
+        """
+        return pack(self.prompt)
 
 
 @dataclass(frozen=True, slots=True)

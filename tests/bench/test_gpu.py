@@ -12,6 +12,7 @@ from bench.gpu import __main__ as bench
 from bench.gpu import loop as bench_loop
 from bench.gpu.host import WAIT, Parts, Profiled, free_runner
 from bench.gpu.plot import speeds
+from bench.gpu.prefix import profiled, stages
 from rich.console import Console
 
 from fakes.cuda_engines import HostPaged, cuda_manifest
@@ -105,3 +106,15 @@ def test_the_hosts_part_of_steps_is_told_without_a_gpu(tmp_path: Path) -> None:
     profiled.close()
     assert {"plan", "commit", "queue", "pieces of text"} <= found["parts_us"].keys()
     assert sum(us for name, us in found["parts_us"].items() if name != WAIT) > 0 and found["waited_us"] < found["step_us"]
+
+
+def test_of_requests_that_begin_alike_every_part_until_their_first_tokens_is_told(tmp_path: Path) -> None:
+    made = profiled(None, tmp_path, 8)
+    found = stages(made, 8, 300)
+    assert [{"check tokens", "queue up"} <= stage.parts.keys() for stage in found] == [True, False, False, False]
+    assert {"look prompts up", "copy blocks", "launch the graph"} <= found[2].parts.keys() and "tokens to answers" in found[
+        3
+    ].parts
+    assert all(0 < sum(stage.parts.values()) <= stage.ms for stage in found)
+    assert stages(made, 2, 10)[0].ms > 0 and not made.loop.steps.has_work
+    made.close()

@@ -17,6 +17,7 @@ from fakes.engines import make_engine
 from fakes.tiny_deepseek import tiny_checkpoint
 from fakes.tiny_dense import dense_checkpoint
 from fakes.tiny_llama import FakeCheckpoint
+from triune_runtime.kv.names import Prompt
 from triune_runtime.kv.slots import Sharing, SlotStore
 from triune_runtime.manifest import EngineManifest, replace_limits
 from triune_runtime.request import Chunk, Request, SamplingParams
@@ -85,13 +86,13 @@ def test_a_prompt_has_the_same_bits_from_every_beginning_that_the_store_gives_it
         other = prompt[:common] + [rng.randrange(1, 256) for _ in range(rng.choice([0, 1, 2, 16, rng.randint(0, 55)]))]
         expected = read(runner, 3, prompt)
         store = store_of(manifest)
-        (slot,) = store.admit(other, 1).slots
+        (slot,) = store.admit(Prompt(other), 1).slots
         for end in (*range(CHUNK, len(other), CHUNK), len(other)):
             runner.run([Work(slot, (end - 1) // CHUNK * CHUNK, tuple(other[(end - 1) // CHUNK * CHUNK : end]))])
             store.settle(slot, other, end, together=True)
         if number % 2:
             store.release(slot)
-        held = store.admit(prompt, 1)
+        held = store.admit(Prompt(prompt), 1)
         runner.launch([Work(3, 0, (1,))], store.orders()).collect()
         found.add(held.cached)
         assert held.cached <= common

@@ -160,13 +160,15 @@ class HostFeeder:
 
         self._device.queue(run)
 
-    def copy_block(self, group: CacheGroup, source: int, target: int) -> None:
+    def copy_blocks(self, group: CacheGroup, pairs: Sequence[tuple[int, int]]) -> None:
         assert not self._device.recording, "what changes cannot be recorded"
+        targets = {target for _, target in pairs}
+        assert len(targets) == len(pairs) and targets.isdisjoint(source for source, _ in pairs), "one copy waits for another"
         for number in range(group.tensors):
-            first = group.base + number * group.pitch
-            addresses = (first + block * group.block_bytes for block in (target, source))
-            new, old = (self._device.view(address, (group.block_bytes,), BYTE) for address in addresses)
-            self._device.queue(functools.partial(np.copyto, new, old))
+            for pair in pairs:
+                places = (group.base + number * group.pitch + block * group.block_bytes for block in pair)
+                old, new = (self._device.view(address, (group.block_bytes,), BYTE) for address in places)
+                self._device.queue(functools.partial(np.copyto, new, old))
 
 
 class HostChooser:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("cuda.bindings", reason="needs cuda-bindings: requirements/tensorrt.txt")
 
@@ -16,6 +18,7 @@ from support.feeding_kernels import CALLS, NO_SHARED
 from support.nvrtc import needs_nvrtc
 from triune_runtime.targets.cuda.feeding import SOURCE, KernelFeeder
 from triune_runtime.targets.cuda.nvrtc import compile_cubin
+from triune_runtime.targets.cuda.pool import independent
 from triune_runtime.targets.cuda.protocols import CacheGroup, Feed, Feeder, StepBuffers, StepShape
 from triune_runtime.targets.device.host import HostDevice
 
@@ -107,19 +110,38 @@ def test_chosen_tokens_are_kept_for_slots_that_have_a_row(kernels: dict[str, Emu
 
 
 @needs_compiler
+@pytest.mark.parametrize("pairs", [[(4, 1)], [(4, 1), (4, 0), (5, 3)], [(n % 7, 7 + n) for n in range(200)]])
 @pytest.mark.parametrize(("size", "count"), [(16, 1), (48, 3), (40_000, 5), (16 << 10, 2), (7, 4), (1001, 3)])
-def test_a_block_of_every_tensor_is_copied_and_nothing_else(kernels: dict[str, EmulatedKernel], size: int, count: int) -> None:
-    rng, blocks = np.random.default_rng(size), 6
+def test_blocks_of_every_tensor_are_copied_and_nothing_else(
+    kernels: dict[str, EmulatedKernel], size: int, count: int, pairs: list[tuple[int, int]]
+) -> None:
+    rng, blocks = np.random.default_rng(size), 2 + max(map(max, pairs))
     pitch = size * blocks + -size * blocks % 256
     before = rng.integers(0, 256, pitch * count).astype(np.uint8)
     both = Both(kernels)
     both.add(memory=before)
     for number, feeder in enumerate(both.feeders):
-        feeder.copy_block(CacheGroup(both.at(number, "memory"), pitch, count, size), 4, 1)
+        feeder.copy_blocks(CacheGroup(both.at(number, "memory"), pitch, count, size), pairs)
     after = before.copy()
     for tensor in after.reshape(count, pitch):
-        tensor[size : 2 * size] = tensor[4 * size : 5 * size]
+        for source, target in pairs:
+            tensor[target * size : (target + 1) * size] = tensor[source * size : (source + 1) * size]
     assert both.same() and np.array_equal(both.arrays["memory"], after)
+
+
+@given(pairs=st.lists(st.lists(st.integers(0, 5), min_size=2, max_size=2, unique=True), max_size=12))
+def test_copies_at_once_give_what_they_give_one_after_the_other(pairs: list[list[int]]) -> None:
+    """What one copies to, another may copy from, or to again."""
+    expected, found = list("abcdef"), list("abcdef")
+    for source, target in pairs:
+        expected[target] = expected[source]
+    parts = list(independent([(source, target) for source, target in pairs]))
+    for part in parts:
+        before = list(found)
+        for source, target in reversed(part):
+            found[target] = before[source]
+    assert found == expected and [[*pair] for part in parts for pair in part] == pairs
+    assert len(list(independent([(0, n) for n in range(1, 64)]))) == 1, "many that begin alike are one launch"
 
 
 @needs_nvrtc

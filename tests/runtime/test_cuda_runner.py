@@ -16,7 +16,7 @@ from fakes.cuda_engines import CACHE, HostPaged
 from fakes.paged import logits_of
 from fakes.paged_launches import BLOCK, LENGTH, MANIFEST, SLOTS, VOCAB, ByHand, check
 from triune_runtime.errors import DeviceLost, TriuneError
-from triune_runtime.runner import Copy, Table, Want, Work
+from triune_runtime.runner import Copy, CopyBlock, Table, Want, Work
 from triune_runtime.targets.cuda.decodes import batch_buckets, width_buckets
 from triune_runtime.targets.cuda.parts import Sizes
 from triune_runtime.targets.cuda.pool import block_bytes
@@ -70,6 +70,21 @@ def test_a_step_waits_for_nothing_and_a_flight_for_its_own_step_only() -> None:
     assert second.collect().best.tokens.tolist() == [
         logits_of([*text, token], VOCAB).argmax() for text, token in zip(texts, tokens, strict=True)
     ]
+
+
+def test_prompts_that_go_on_from_a_copied_block_are_queued_while_the_first_runs() -> None:
+    """As many as begin alike: nothing of the second step is waited for by the host, nor is anything of the first."""
+    made = paged()
+    text = tuple(n % VOCAB for n in range(10))
+    made.device.synchronize()
+    ran = made.program.ran
+    first = made.runner.launch([Work(0, 0, text, 0, Want.LOGITS)], [Table(0, (0, 1, 2))])
+    orders = [order for n in range(1, 6) for order in (CopyBlock(2, 10 + n), Table(n, (0, 1, 10 + n)))]
+    second = made.runner.launch([Work(n, 9, (n, n + 1), 0, Want.LOGITS) for n in range(1, 6)], orders)
+    assert made.program.ran == ran, "nothing has been waited for"
+    assert np.array_equal(first.collect().logits[0], logits_of(text, VOCAB))
+    for n, row in enumerate(second.collect().logits, 1):
+        assert np.array_equal(row, logits_of([*text[:9], n, n + 1], VOCAB))
 
 
 def test_decodes_are_replayed_with_what_the_buffers_hold_by_then() -> None:

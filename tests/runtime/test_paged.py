@@ -20,6 +20,7 @@ from triune_runtime.errors import TooLong
 from triune_runtime.generation.groups import derived_seed
 from triune_runtime.generation.loop import StepLoop
 from triune_runtime.kv.blocks import BlockStore
+from triune_runtime.kv.names import Prompt
 from triune_runtime.request import Event, KvCounts, Request, SamplingParams
 from triune_runtime.sampling.sampler import Sampler
 
@@ -155,9 +156,9 @@ def test_a_prompt_that_was_computed_is_found_and_only_its_rest_is_run() -> None:
 
 def test_another_salt_shares_nothing() -> None:
     store, prompt = BlockStore(4, 20, BLOCK), tuple(range(9))
-    held = store.admit(prompt, 1, b"a")
+    held = store.admit(Prompt(prompt, b"a"), 1)
     store.settle(held.slots[0], prompt, 9, together=True)
-    assert store.admits(prompt, 1, b"a") == 8 and store.admits(prompt, 1, b"b") == 0
+    assert store.admits(Prompt(prompt, b"a"), 1) == 8 and store.admits(Prompt(prompt, b"b"), 1) == 0
 
 
 def test_who_is_sent_back_goes_on_where_it_was_and_is_told_nothing_twice() -> None:

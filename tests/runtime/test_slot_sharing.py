@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from triune_runtime.kv.names import Prompt
 from triune_runtime.kv.slot_room import place
 from triune_runtime.kv.slots import Sharing, SlotStore
 from triune_runtime.kv.windows import Window
@@ -48,11 +49,11 @@ class Slots(RuleBasedStateMachine):
 
     @rule(prompt=prompts, salt=st.sampled_from(SALTS), members=st.integers(1, 2))
     def admit(self, prompt: list[int], salt: bytes | None, members: int) -> None:
-        cached = self.store.admits(prompt, members, salt)
+        cached = self.store.admits(Prompt(prompt, salt), members)
         assert (cached is None) == (len(self.texts) + members > self.store.slots)
         if cached is None:
             return
-        held = self.store.admit(prompt, members, salt)
+        held = self.store.admit(Prompt(prompt, salt), members)
         assert held.cached == cached < len(prompt) and not (cached and salt is None)
         end = min(len(prompt), (cached // self.chunk + 1) * self.chunk)
         assert cached % self.chunk == 0 or end - cached >= self.unit, "what follows is run as it is not without"
@@ -117,7 +118,7 @@ class Slots(RuleBasedStateMachine):
     @rule()
     def forget(self) -> None:
         self.store.forget()
-        assert self.store.admits([1] * 30, 1) in (None, 0)
+        assert self.store.admits(Prompt([1] * 30), 1) in (None, 0)
 
     @invariant()
     def books_agree(self) -> None:
@@ -142,7 +143,7 @@ class Served(NamedTuple):
 
 def served(store: SlotStore, prompt: list[int], salt: bytes | None = b"", *, leave: bool = True, chunk: int = 8) -> Served:
     """A prompt is run."""
-    held = store.admit(prompt, 1, salt)
+    held = store.admit(Prompt(prompt, salt), 1)
     slot, at, orders = held.slots[0], held.cached, store.orders()
     while at < len(prompt):
         at = min(len(prompt), (at // chunk + 1) * chunk)
@@ -174,11 +175,11 @@ def test_a_prompt_that_runs_still_can_be_copied_from() -> None:
 
 def test_answers_are_not_shared_nor_what_was_run_in_short_parts() -> None:
     store = store_of()
-    slot = store.admit([1] * 10, 1).slots[0]
+    slot = store.admit(Prompt([1] * 10), 1).slots[0]
     store.settle(slot, [1] * 10, 8, together=True)
     store.settle(slot, [1] * 10, 10, together=True)  # two tokens
     store.settle(slot, [1] * 30, 30, together=False)
-    assert store.admits([1] * 30, 1) == 8
+    assert store.admits(Prompt([1] * 30), 1) == 8
 
 
 def test_a_slot_with_nothing_of_use_is_taken_first_then_the_one_that_was_used_longest_ago() -> None:
@@ -192,26 +193,26 @@ def test_a_slot_with_nothing_of_use_is_taken_first_then_the_one_that_was_used_lo
 def test_a_copy_that_nobody_waits_for_is_not_made_and_its_target_holds_nothing() -> None:
     store = store_of()
     served(store, [1] * 12 + [2] * 12)
-    held = store.admit([1] * 12 + [3] * 12, 1)
+    held = store.admit(Prompt([1] * 12 + [3] * 12), 1)
     assert held.cached == 12
     store.release(held.slots[0])
-    assert store.orders() == () and store.admits([1] * 12 + [3] * 12, 1) == 12
-    assert store.admit([1] * 12 + [4] * 12, 1).slots and store.orders()[0] == Copy(0, 1, 12)
+    assert store.orders() == () and store.admits(Prompt([1] * 12 + [3] * 12), 1) == 12
+    assert store.admit(Prompt([1] * 12 + [4] * 12), 1).slots and store.orders()[0] == Copy(0, 1, 12)
 
 
 def test_other_salts_and_none_share_nothing() -> None:
     store = store_of()
     served(store, [1] * 24, b"a")
-    assert [store.admits([1] * 24, 1, salt) for salt in (b"a", b"b", b"", None)] == [20, 0, 0, 0]
+    assert [store.admits(Prompt([1] * 24, salt), 1) for salt in (b"a", b"b", b"", None)] == [20, 0, 0, 0]
     served(store, [2] * 24, None)
-    assert store.admits([2] * 24, 1, b"") == 0
+    assert store.admits(Prompt([2] * 24, b""), 1) == 0
 
 
 def test_where_nothing_is_shared_the_lowest_slot_is_taken_and_decoding_begins_at_the_first() -> None:
     store = store_of()
     store.shares = False
     assert [served(store, [1] * 24) for _ in range(3)] == [Served(0, 0)] * 3
-    first, *others = (store.admit([1], 1).slots[0] for _ in range(3))
+    first, *others = (store.admit(Prompt([1]), 1).slots[0] for _ in range(3))
     store.release(first)
     assert store.arrange(dict.fromkeys(others, 1)) == {2: 0}
 
@@ -221,8 +222,8 @@ def test_a_buffer_with_a_window_gives_only_what_it_has_not_dropped() -> None:
     store = SlotStore(3, 100, Sharing(unit=8, chunk=8, windows=(window,)))
     prompt = [1] * 64
     served(store, prompt)
-    assert store.admits(prompt[:17], 1) == 0, "positions before 49 are gone"
-    assert store.admits([*prompt, 2], 1) == 64 and store.admits(prompt[:60], 1) == 0
+    assert store.admits(Prompt(prompt[:17]), 1) == 0, "positions before 49 are gone"
+    assert store.admits(Prompt([*prompt, 2]), 1) == 64 and store.admits(Prompt(prompt[:60]), 1) == 0
 
 
 @given(data=st.data(), slots=st.integers(1, 10))

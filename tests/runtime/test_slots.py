@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from triune_runtime.kv.names import Prompt
 from triune_runtime.kv.slots import SlotStore
 from triune_runtime.runner import Copy
 
-PROMPT = (1, 2, 3)
+PROMPT = Prompt((1, 2, 3))
 
 
 @given(size=st.integers(1, 12), choices=st.data())

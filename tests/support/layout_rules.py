@@ -98,7 +98,7 @@ ALLOWED: dict[str, set[str]] = {
 
 # The runtime, from the bottom up: each may import those of the lines above its own, not its neighbours.
 RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "allocator", "crash", "sampling.columns", "sampling.weights"),
+    ("errors", "allocator", "crash", "packing", "sampling.columns", "sampling.weights"),
     ("manifest", "command_line", "interruption"),
     ("runner", "text", "machine", "options.values"),
     ("request", "kv"),

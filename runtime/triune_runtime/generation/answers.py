@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ..constraints import Constraint
 from ..errors import RequestError, TriuneError
 from ..manifest import EngineManifest
@@ -89,14 +91,15 @@ class Answers:
         if not request.prompt:
             hint = "send text_input or messages with some text"
             raise RequestError("the prompt has no tokens", hint, code="missing_value", param="prompt")
+        if not _below(request, size):
+            raise _outside("prompt", next(t for t in request.prompt if not 0 <= t < size), size)
         biased = (token for token, _ in request.params.logit_bias)
         banned = (token for word in request.params.bad_words for token in word)
-        named = {"prompt": request.prompt, "logit_bias": biased, "bad_words": banned}
-        for what, tokens in {**named, "stop_token_ids": request.params.stop_token_ids}.items():
+        named = {"logit_bias": biased, "bad_words": banned, "stop_token_ids": request.params.stop_token_ids}
+        for what, tokens in named.items():
             outside = next((t for t in tokens if not 0 <= t < size), None)
             if outside is not None:
-                said = f"{what} has token id {outside}, the vocabulary is 0 to {size - 1:,}"
-                raise RequestError(said, code="invalid_value", param=what)
+                raise _outside(what, outside, size)
         if request.params.thinking_budget is not None and self._manifest.reasoning is None:
             said = "thinking_budget is given, but this model does not think"
             raise RequestError(said, "omit thinking_budget", code="unsupported", param="thinking_budget")
@@ -244,3 +247,17 @@ class Answers:
         self._news.pop(key, None)
         self._deadlines.pop(key, None)
         self._metrics.finished(served.clocking, reason, self._clock())
+
+
+def _below(request: Request, size: int) -> bool:
+    """Whether all tokens of the prompt, which has some, are of a vocabulary of `size`."""
+    try:
+        tokens = np.frombuffer(request.packed, np.uint32)  # of which negative ones are the greatest
+    except OverflowError:
+        return False
+    return int(tokens.max()) < size
+
+
+def _outside(what: str, token: int, size: int) -> RequestError:
+    said = f"{what} has token id {token}, the vocabulary is 0 to {size - 1:,}"
+    return RequestError(said, code="invalid_value", param=what)

@@ -46,6 +46,7 @@ class Scheduler:
         self.prefilling: list[Sequence] = []
         self.decoding: list[Sequence] = []
         self._numbers = itertools.count()
+        self._known = set[Sequence]()  # whoever waits or runs
         self._prompted = 0  # tokens of prompts since the decoding sequences last went on
         self._arranged = True  # the decoding sequences are where the store wants them, in the order of their slots
 
@@ -57,7 +58,7 @@ class Scheduler:
     @property
     def queued(self) -> int:
         """How many sequences wait for a slot."""
-        return sum(len(leader.members) for leader in self.waiting)
+        return len(self._known) - len(self.decoding) - sum(len(leader.members) for leader in self.prefilling)
 
     @property
     def stands_still(self) -> bool:
@@ -93,11 +94,10 @@ class Scheduler:
             said = f"prompt has {size:,} tokens, but this engine holds {most:,} with {len(sequence.members)} answers"
             raise TooLong(said, "ask for fewer answers, or shorten the prompt", param="n")
         if (queued := self.queued) >= self.limits.max_queue:
-            raise Overloaded(
-                f"{queued:,} requests are waiting already, the limit is {self.limits.max_queue:,}",
-                "send it again later",
-            )
+            said = f"{queued:,} requests are waiting already, the limit is {self.limits.max_queue:,}"
+            raise Overloaded(said, "send it again later")
         self.waiting.append(sequence)
+        self._known.update(sequence.members)
         return sequence
 
     def plan(self, drafts: Mapping[int, tuple[int, ...]] = _NO_DRAFTS) -> Step:
@@ -140,6 +140,7 @@ class Scheduler:
         Args:
             keep: others may be given its KV; not so if that may be wrong.
         """
+        self._known.discard(sequence)
         if sequence.leader is not None:
             sequence.leader.siblings.remove(sequence)
             sequence.leader = None
@@ -162,6 +163,7 @@ class Scheduler:
         assert len(slots) == len(self.running), "a running sequence has no slot"
         self.store.check(slots)
         assert all(s.slot is None for leader in self.waiting for s in leader.members), "a waiting sequence holds a slot"
+        assert self.queued == sum(len(leader.members) for leader in self.waiting), "who waits is counted wrongly"
 
     @property
     def _has_room(self) -> bool:
@@ -169,7 +171,7 @@ class Scheduler:
         if not self.waiting:
             return False
         first = self.waiting[0]
-        return self.store.admits(first.tokens, len(first.members), first.salt) is not None
+        return self.store.admits(first.prompt, len(first.members)) is not None
 
     @property
     def _has_gaps(self) -> bool:
@@ -210,10 +212,10 @@ class Scheduler:
             budget -= self._cost(prompts[-1])
         while self.waiting and not (prompts and prompts[-1].scored and not prompts[-1].samples):
             sequence = self.waiting[0]
-            cached = self.store.admits(sequence.tokens, len(sequence.members), sequence.salt)
+            cached = self.store.admits(sequence.prompt, len(sequence.members))
             if cached is None or not (length := self._cutting.length(cached, sequence, budget)):
                 break  # those behind it wait as well: nobody overtakes
-            if prompts and self.store.comes(sequence.tokens, sequence.salt):
+            if prompts and self.store.comes(sequence.prompt):
                 break  # what it begins with runs in this step: it need not be computed twice
             self._admit(self.waiting.popleft())
             self.prefilling.append(sequence)
@@ -222,7 +224,7 @@ class Scheduler:
         return prompts
 
     def _admit(self, sequence: Sequence) -> None:
-        held = self.store.admit(sequence.tokens, len(sequence.members), sequence.salt)
+        held = self.store.admit(sequence.prompt, len(sequence.members))
         for member, slot in zip(sequence.members, held.slots, strict=True):
             member.slot = slot
         if not sequence.started:
@@ -232,8 +234,7 @@ class Scheduler:
     def _prompt_slice(self, sequence: Sequence, length: int) -> Slice:
         start, first = sequence.computed, not sequence.started
         sequence.started = True
-        ends = length == sequence.pending
-        return Slice(sequence, start, length, ends, sequence.turn, first=first, scored=sequence.unscored)
+        return Slice(sequence, start, length, length == sequence.pending, sequence.turn, first=first, scored=sequence.unscored)
 
     def _cost(self, part: Slice) -> int:
         return self._cutting.cost(part.length, scored=part.scored)
@@ -282,8 +283,7 @@ class Scheduler:
         """Give back the slot of one that runs; others, or itself when it comes back, may find its KV there."""
         assert sequence.slot is not None, "it runs"
         if keep:
-            computed = min(sequence.computed, len(sequence.tokens))
-            self.store.settle(sequence.slot, sequence.tokens, computed, together=False)
+            self.store.settle(sequence.slot, sequence.tokens, min(sequence.computed, len(sequence.tokens)), together=False)
         self.store.release(sequence.slot, keep=keep)
 
     def _arrange(self) -> None:

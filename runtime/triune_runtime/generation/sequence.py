@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import TooLong
+from ..kv.names import Prompt
 from ..request import KvCounts, Request, TokenLogprob
 
 
@@ -35,6 +36,7 @@ class Sequence:
     scores: list[TokenLogprob] = field(default_factory=list)  # of the prompt's tokens from the second on; the group's together
     leader: Sequence | None = None  # whose prompt this one waits for
     siblings: list[Sequence] = field(default_factory=list)  # who wait for this one's prompt
+    _prompt: Prompt | None = None
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
@@ -50,9 +52,13 @@ class Sequence:
         return self.request.params.prompt_logprobs is not None and len(self.tokens) == len(self.request.prompt)
 
     @property
-    def salt(self) -> bytes | None:
-        """Of its prompt in KV memory: what is cached has no logits any more, so who needs them all shares nothing."""
-        return None if self.unscored else self.request.cache_salt.encode()
+    def prompt(self) -> Prompt:
+        """All its tokens, as KV memory is asked for them. What is cached has no logits: who needs them all shares nothing."""
+        if self._prompt is None or len(self._prompt) != len(self.tokens):
+            request, salt = self.request, None if self.unscored else self.request.cache_salt.encode()
+            whole = len(self.tokens) == len(request.prompt)
+            self._prompt = Prompt(request.prompt, salt, request.packed) if whole else Prompt(tuple(self.tokens), salt)
+        return self._prompt
 
     @property
     def members(self) -> list[Sequence]:

@@ -8,7 +8,6 @@ Integers and hashes only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import takewhile
 
 from .names import Names
@@ -24,21 +23,21 @@ class Beginnings:
         self._found: dict[bytes, int] = {}  # name -> a block that begins so
         self._names_of: dict[int, list[bytes]] = {}
 
-    def add(self, block: int, before: bytes | None, salt: bytes, tokens: Sequence[int]) -> None:
-        """`block` holds `tokens`, or begins with them.
+    def add(self, block: int, before: bytes | None, salt: bytes, packed: bytes) -> None:
+        """`block` holds these tokens, or begins with them.
 
         Args:
             before: name of what precedes them; None: nothing does.
         """
-        for name in self._names.behind(before, salt, tokens):
+        for name in self._names.behind(before, salt, packed):
             if self._found.setdefault(name, block) == block:
                 names = self._names_of.setdefault(block, [])
                 if name not in names:
                     names.append(name)
 
-    def find(self, before: bytes | None, salt: bytes, tokens: Sequence[int]) -> tuple[int, int] | None:
-        """The block that begins with the most of `tokens`, and how many these are."""
-        names = self._names.behind(before, salt, tokens) if self._found else []
+    def find(self, before: bytes | None, salt: bytes, packed: bytes) -> tuple[int, int] | None:
+        """The block that begins with the most of these tokens, and how many they are."""
+        names = self._names.behind(before, salt, packed) if self._found else ()
         known = list(takewhile(lambda name: name in self._found, names))
         return (self._found[known[-1]], len(known) * self._names.unit) if known else None
 

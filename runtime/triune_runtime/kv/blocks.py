@@ -16,9 +16,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..packing import TOKEN_BYTES, pack
 from ..runner import CopyBlock, Order, Table
 from .beginnings import Beginnings
-from .names import Coming, Names
+from .names import Coming, Names, Prompt
 from .store import Held, KvUsage
 
 
@@ -64,6 +65,7 @@ class BlockStore:
         self._found: dict[bytes, int] = {}  # name -> the block that ends with it
         self._name_of: dict[int, bytes] = {}  # the inverse
         self._orders: list[Order] = []
+        self._asked: tuple[Prompt, int, _Known | None] | None = None  # what was last asked for, until something changes
 
     @property
     def slots(self) -> int:
@@ -77,30 +79,32 @@ class BlockStore:
         """See `KvStore.longest_prompt`: who waits for a prompt has a block already."""
         return max(self._count - members + 1, 0) * self._size
 
-    def admits(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> int | None:
+    def admits(self, prompt: Prompt, members: int) -> int | None:
         """See `KvStore.admits`."""
-        known = self._known(prompt, members, salt)
+        known = self._known(prompt, members)
         return None if known is None else known.tokens
 
-    def comes(self, prompt: Sequence[int], salt: bytes | None = b"") -> bool:
+    def comes(self, prompt: Prompt) -> bool:
         """See `KvStore.comes`."""
-        if salt is None or not self.shares:
+        if prompt.salt is None or not self.shares:
             return False
-        following = len(self._match(prompt, salt))
-        names = self._names.of(prompt, salt)[: (len(prompt) - 1) // self._size]
+        known = self._asked[2] if self._asked is not None and self._asked[0] is prompt else None
+        following = len(self._match(prompt) if known is None else known.blocks)
+        names = prompt.named(self._names)[: (len(prompt) - 1) // self._size]
         return following < len(names) and names[following] in self._coming
 
-    def admit(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> Held:
+    def admit(self, prompt: Prompt, members: int) -> Held:
         """See `KvStore.admit`."""
-        known = self._known(prompt, members, salt)
+        known, salt = self._known(prompt, members), prompt.salt
         assert known is not None, "there is no room: `admits` says so"
+        self._asked = None
         for block in known.blocks:
             self._hold(block)
         if known.source is not None:
             self._hold(known.source)  # so that no other takes its place before it is copied
         new = [self._take() for _ in range(known.needed - members + 1)]
         first, *others = slots = tuple(heapq.heappop(self._free_slots) for _ in range(members))
-        names = [] if salt is None or not self.shares else list(self._names.of(prompt, salt))
+        names = [] if salt is None or not self.shares else list(prompt.named(self._names))
         self._holdings[first] = _Holding([*known.blocks, *new], salt, names, len(known.blocks), len(prompt))
         self._coming.begin(first, names, len(known.blocks))
         for slot in others:  # for what of the prompt does not fill a block, and for the answer
@@ -114,6 +118,7 @@ class BlockStore:
 
     def extend(self, slot: int, length: int) -> int:
         """See `KvStore.extend`."""
+        self._asked = None
         blocks = self._holdings[slot].blocks
         more = self._needed(length) - len(blocks)
         if more > len(self._free):
@@ -125,6 +130,7 @@ class BlockStore:
 
     def fork(self, slot: int, targets: Sequence[int], length: int) -> int:
         """See `KvStore.fork`: full blocks are shared, the one that is not full is copied."""
+        self._asked = None
         source = self._holdings[slot]
         full, rest = divmod(length, self._size)
         for target in targets:
@@ -140,6 +146,7 @@ class BlockStore:
 
     def settle(self, slot: int, tokens: Sequence[int], length: int, *, together: bool) -> None:
         """See `KvStore.settle`."""
+        self._asked = None
         holding, full = self._holdings[slot], length // self._size
         self._coming.come(slot, full)
         ends = 0 < holding.prompt <= length
@@ -153,7 +160,7 @@ class BlockStore:
                 self._found[name], self._name_of[block] = block, name
         for number in range(holding.settled, self._needed(length) if ends else full):
             before = holding.names[number - 1] if number else None
-            rest = tokens[number * self._size : min((number + 1) * self._size, length)]
+            rest = pack(tokens[number * self._size : min((number + 1) * self._size, length)])
             self._beginnings.add(holding.blocks[number], before, holding.salt, rest)
         holding.settled = full
         if ends:
@@ -161,6 +168,7 @@ class BlockStore:
 
     def release(self, slot: int, *, keep: bool = True) -> None:
         """See `KvStore.release`."""
+        self._asked = None
         self._coming.end(slot)
         for block in reversed(self._holdings.pop(slot).blocks):
             if not keep:
@@ -170,6 +178,7 @@ class BlockStore:
 
     def forget(self) -> None:
         """See `KvStore.forget`."""
+        self._asked = None
         self._coming.clear()
         self._found.clear()
         self._name_of.clear()
@@ -210,28 +219,34 @@ class BlockStore:
         assert {block: name for name, block in self._found.items()} == self._name_of, "a name leads to another block"
         self._beginnings.check()
 
-    def _known(self, prompt: Sequence[int], members: int, salt: bytes | None) -> _Known | None:
-        """What is there for the sequences of a prompt; None: there is no room for them."""
-        blocks = self._match(prompt, salt)
+    def _known(self, prompt: Prompt, members: int) -> _Known | None:
+        """What is there for the sequences of a prompt; None: there is no room for them. Asked again, it is not looked for."""
+        if self._asked is None or self._asked[0] is not prompt or self._asked[1] != members:
+            self._asked = prompt, members, self._look_for(prompt, members)
+        return self._asked[2]
+
+    def _look_for(self, prompt: Prompt, members: int) -> _Known | None:
+        blocks = self._match(prompt)
         needed = self._needed(len(prompt)) - len(blocks) + members - 1
         left = len(self._free) - sum(not self._refs[block] for block in blocks) - needed
         if members > len(self._free_slots) or left < 0:
             return None
         start = len(blocks) * self._size
-        if salt is None or not self.shares:
+        if prompt.salt is None or not self.shares:
             return _Known(blocks, needed, None, start)
         before = self._name_of[blocks[-1]] if blocks else None
-        found = self._beginnings.find(before, salt, prompt[start : min(start + self._size, len(prompt) - 1)])
+        rest = prompt.packed[start * TOKEN_BYTES : min(start + self._size, len(prompt) - 1) * TOKEN_BYTES]
+        found = self._beginnings.find(before, prompt.salt, rest)
         if found is None or (not self._refs[found[0]] and not left):  # the source's own place is needed
             return _Known(blocks, needed, None, start)
         return _Known(blocks, needed, found[0], start + found[1])
 
-    def _match(self, prompt: Sequence[int], salt: bytes | None) -> list[int]:
+    def _match(self, prompt: Prompt) -> list[int]:
         """The blocks that hold the beginning of `prompt`, without its last token: that must be run."""
         blocks = list[int]()
-        if salt is None or not self.shares or not self._found:
+        if prompt.salt is None or not self.shares or not self._found:
             return blocks
-        for name in self._names.of(prompt, salt)[: (len(prompt) - 1) // self._size]:
+        for name in prompt.named(self._names)[: (len(prompt) - 1) // self._size]:
             if (block := self._found.get(name)) is None:
                 break
             blocks.append(block)

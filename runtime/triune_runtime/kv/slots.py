@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from ..manifest import EngineManifest
 from ..runner import Copy, Order
-from .names import Coming, Names
+from .names import Coming, Names, Prompt
 from .slot_prefixes import SlotPrefixes
 from .slot_room import place
 from .store import Held, KvUsage
@@ -94,23 +94,23 @@ class SlotStore:
         """See `KvStore.longest_prompt`."""
         return self._length
 
-    def admits(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> int | None:
+    def admits(self, prompt: Prompt, members: int) -> int | None:
         """See `KvStore.admits`."""
-        return self._find(prompt, salt)[1] if len(self._free) >= members else None
+        return self._find(prompt)[1] if len(self._free) >= members else None
 
-    def comes(self, prompt: Sequence[int], salt: bytes | None = b"") -> bool:
+    def comes(self, prompt: Prompt) -> bool:
         """See `KvStore.comes`."""
         sharing = self._sharing
-        if salt is None or not self.shares or sharing.windows or len(prompt) <= sharing.unit:
+        if prompt.salt is None or not self.shares or sharing.windows or len(prompt) <= sharing.unit:
             return False
-        names, known = self._names.of(prompt, salt), self._find(prompt, salt)[1] // sharing.unit
+        names, known = prompt.named(self._names), self._find(prompt)[1] // sharing.unit
         lengths = (number * sharing.unit for number in range(known + 1, len(names) + 1) if names[number - 1] in self._coming)
         return any(self._leaves_a_part(length, len(prompt)) for length in lengths)
 
-    def admit(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> Held:
+    def admit(self, prompt: Prompt, members: int) -> Held:
         """See `KvStore.admit`."""
         assert len(self._free) >= members, f"all {self.slots} slots are held" if not self._free else "too few slots are free"
-        source, cached = self._find(prompt, salt)
+        source, cached = self._find(prompt)
         stays = bool(cached) and source in self._free and self._takes(source, cached, members)
         if cached and not stays and source in self._free:
             self._free.move_to_end(source)  # it is used
@@ -121,9 +121,9 @@ class SlotStore:
             self._prefixes.cut(first)
             if cached:
                 self._orders.append(Copy(source, first, cached))
-        self._slots[first] = _Slot(salt, cached, open=True, reach=cached)
-        if salt is not None and self.shares:
-            self._coming.begin(first, self._names.of(prompt, salt), cached // self._sharing.unit)
+        self._slots[first] = _Slot(prompt.salt, cached, open=True, reach=cached)
+        if prompt.salt is not None and self.shares:
+            self._coming.begin(first, prompt.named(self._names), cached // self._sharing.unit)
         slots = (first, *(self._hold(None) for _ in range(members - 1)))
         for slot in slots[1:]:
             self._prefixes.cut(slot)
@@ -209,12 +209,12 @@ class SlotStore:
         for slot, known in enumerate(self._slots):
             assert len(self._prefixes.of(slot)) * self._sharing.unit <= max(known.whole, known.reach), f"slot {slot} has less"
 
-    def _find(self, prompt: Sequence[int], salt: bytes | None) -> tuple[int, int]:
+    def _find(self, prompt: Prompt) -> tuple[int, int]:
         """The slot with the longest beginning of `prompt` that can be had, and how many tokens that is; 0: there is none."""
         unit = self._sharing.unit
-        if salt is None or not self.shares or len(prompt) <= unit:
+        if prompt.salt is None or not self.shares or len(prompt) <= unit:
             return -1, 0
-        names = self._names.of(prompt, salt)
+        names = prompt.named(self._names)
         for count in range(self._prefixes.longest(names), 0, -1):
             length = count * unit
             if self._leaves_a_part(length, len(prompt)):

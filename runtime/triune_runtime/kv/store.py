@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ..runner import Order
+from .names import Prompt
 
 
 class Held(NamedTuple):
@@ -51,20 +52,16 @@ class KvStore(Protocol):
         """Tokens of a prompt that `members` sequences can continue, if they have the memory for themselves."""
         ...
 
-    def admits(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> int | None:
+    def admits(self, prompt: Prompt, members: int) -> int | None:
         """Whether `admit` would find room now: how many tokens would be cached; None: no room."""
         ...
 
-    def comes(self, prompt: Sequence[int], salt: bytes | None = b"") -> bool:
+    def comes(self, prompt: Prompt) -> bool:
         """Whether more of `prompt`'s beginning than `admits` says is being computed for somebody now, and will be found."""
         ...
 
-    def admit(self, prompt: Sequence[int], members: int, salt: bytes | None = b"") -> Held:
-        """Slots for `members` sequences of one prompt, and memory for its first tokens at least. Ask `admits` first.
-
-        Args:
-            salt: prompts with another one share nothing; None: it shares nothing with anybody.
-        """
+    def admit(self, prompt: Prompt, members: int) -> Held:
+        """Slots for `members` sequences of one prompt, and memory for its first tokens at least. Ask `admits` first."""
         ...
 
     def extend(self, slot: int, length: int) -> int:

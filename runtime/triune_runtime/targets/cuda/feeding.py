@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from .protocols import CacheGroup, Feed, Launchable, StepBuffers, StepShape
 SOURCE = Path(__file__).with_name("kernels") / "feeding.cu"
 _THREADS = 128
 _COPIED = 16 << 10  # bytes that a block of threads copies at least
-KERNELS = ("patch", "assemble", "remember", "copy_block")
+PAIRS = np.dtype([("sources", "i4", 128), ("targets", "i4", 128)])  # as the structure of the kernel's source has it
+KERNELS = ("patch", "assemble", "remember", "copy_blocks")
 
 
 def compile_kernels() -> dict[str, Kernel]:
@@ -36,7 +37,7 @@ class KernelFeeder:
         """
         self._stream = stream
         self._patch, self._assemble, self._remember = kernels["patch"], kernels["assemble"], kernels["remember"]
-        self._copy_block = kernels["copy_block"]
+        self._copy_blocks = kernels["copy_blocks"]
 
     def patch(self, tables: int, cells: int, values: int, count: int) -> None:
         """See `Feeder.patch`."""
@@ -58,16 +59,16 @@ class KernelFeeder:
         arguments: tuple[np.generic, ...] = (*_addresses(latest, slots, rows, tokens), np.int32(count))
         self._remember.launch(self._stream, _blocks(count), (_THREADS, 1, 1), arguments)
 
-    def copy_block(self, group: CacheGroup, source: int, target: int) -> None:
-        """See `Feeder.copy_block`."""
-        each = -(-group.block_bytes // _COPIED)
+    def copy_blocks(self, group: CacheGroup, pairs: Sequence[tuple[int, int]]) -> None:
+        """See `Feeder.copy_blocks`."""
+        each, most = -(-group.block_bytes // _COPIED), PAIRS["sources"].shape[0]
         numbers = np.array([group.pitch, group.block_bytes], np.int64)
-        arguments: tuple[np.generic, ...] = (
-            np.uint64(group.base),
-            *numbers,
-            *(np.int32(number) for number in (source, target, each)),
-        )
-        self._copy_block.launch(self._stream, (group.tensors * each, 1, 1), (_THREADS, 1, 1), arguments)
+        for first in range(0, len(pairs), most):
+            part = pairs[first : first + most]
+            passed = np.zeros(1, PAIRS)
+            passed["sources"][0, : len(part)], passed["targets"][0, : len(part)] = zip(*part, strict=True)
+            arguments = (np.uint64(group.base), *numbers, np.int32(group.tensors), np.int32(each), passed[0])
+            self._copy_blocks.launch(self._stream, (len(part) * group.tensors * each, 1, 1), (_THREADS, 1, 1), arguments)
 
 
 def _addresses(*addresses: int) -> tuple[np.uint64, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ...errors import TriuneError
 from ...manifest import CacheTensor, EngineManifest
@@ -69,7 +69,26 @@ class BlockPool:
             self.addresses |= {name: base + number * pitch for number, name in enumerate(names)}
             self._groups.append(CacheGroup(base, pitch, len(names), size))
 
-    def copy(self, source: int, target: int) -> None:
-        """Queue a copy of block `source` of every tensor to block `target`."""
-        for group in self._groups:
-            self._feeder.copy_block(group, source, target)
+    def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Queue copies of blocks of every tensor, one after the other: (from, to)."""
+        for part in independent(pairs):
+            for group in self._groups:
+                self._feeder.copy_blocks(group, part)
+
+
+def independent(pairs: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Runs of copies, as long as may be, that give the same at once as one after the other.
+
+    Args:
+        pairs: (from, to), which are two.
+    """
+    part, sources, targets = list[tuple[int, int]](), set[int](), set[int]()
+    for source, target in pairs:
+        if source in targets or target in targets or target in sources:
+            yield part
+            part, sources, targets = [], set(), set()
+        part.append((source, target))
+        sources.add(source)
+        targets.add(target)
+    if part:
+        yield part

@@ -106,7 +106,7 @@ class StepProgram(Protocol):
 class Feeder(Protocol):
     """Fills a step's inputs from what the device alone knows, keeps what was chosen, and copies blocks.
 
-    Can be recorded but for `patch` and `copy_block`.
+    Can be recorded but for `patch` and `copy_blocks`.
     """
 
     def patch(self, tables: int, cells: int, values: int, count: int) -> None:
@@ -121,8 +121,11 @@ class Feeder(Protocol):
         """latest[slots[i]] = tokens[rows[i]] for `count` sequences, but where rows[i] is negative."""
         ...
 
-    def copy_block(self, group: CacheGroup, source: int, target: int) -> None:
-        """Block `source` of each of its tensors to block `target`, another one."""
+    def copy_blocks(self, group: CacheGroup, pairs: Sequence[tuple[int, int]]) -> None:
+        """Of each pair the first block of each of its tensors to the second, all at once.
+
+        No block is copied to that is in another pair, or copied from in its own.
+        """
         ...
 
 

@@ -110,7 +110,7 @@ class PagedRunner:
         self._device.check()  # the first call of a thread makes the device its own
         for step in warm_steps(self._sizes, self._manifest.limits.max_length):
             self._run_scratch(step)
-        self._pool.copy(self._pool.scratch, 0)  # nobody has a block yet; what a kernel needs is loaded when it first runs
+        self._pool.copy([(self._pool.scratch, 0)])  # nobody has a block yet; what a kernel needs is loaded when it first runs
         self._decodes.warm_up(record=self._record)
         free, total = self.memory()
         LOG.info(
@@ -148,12 +148,14 @@ class PagedRunner:
         self._device.close()
 
     def _launch(self, work: Sequence[Work], orders: Sequence[Order], columns: Columns | None) -> Flight:
+        copies = list[tuple[int, int]]()
         for order in orders:
             if isinstance(order, Table):
                 self._tables.set(order)
             else:
                 assert isinstance(order, CopyBlock), f"{order} is for memory in slots; this runner's lies in blocks"
-                self._pool.copy(order.source, order.target)
+                copies.append((order.source, order.target))
+        self._pool.copy(copies)
         if not self._tables.told.issuperset([item.slot for item in work]):
             self._lend(work)
         self._tables.flush()

@@ -23,13 +23,18 @@ extern "C" __global__ void remember(
     if (i < count && rows[i] >= 0) latest[slots[i]] = tokens[rows[i]];
 }
 
-// The tensors have as many blocks of threads each, which go through its bytes together.
-extern "C" __global__ void copy_block(
-    char* base, long long pitch, long long size, int source, int target, int blocks_per_tensor) {
-    char* tensor = base + blockIdx.x / blocks_per_tensor * pitch;
-    const char* from = tensor + source * size;
-    char* to = tensor + target * size;
-    long long first = (long long)(blockIdx.x % blocks_per_tensor) * blockDim.x + threadIdx.x;
+struct Pairs {
+    int sources[128], targets[128];
+};
+
+// Each pair of each tensor has as many blocks of threads, which go through its bytes together.
+extern "C" __global__ void copy_blocks(
+    char* base, long long pitch, long long size, int tensors, int blocks_per_tensor, Pairs pairs) {
+    int part = blockIdx.x % blocks_per_tensor, copied = blockIdx.x / blocks_per_tensor;
+    char* tensor = base + copied % tensors * pitch;
+    const char* from = tensor + pairs.sources[copied / tensors] * size;
+    char* to = tensor + pairs.targets[copied / tensors] * size;
+    long long first = (long long)part * blockDim.x + threadIdx.x;
     long long step = (long long)blocks_per_tensor * blockDim.x;
     if (size % sizeof(int4) == 0) {
         for (long long i = first; i < size / (long long)sizeof(int4); i += step) ((int4*)to)[i] = ((const int4*)from)[i];
