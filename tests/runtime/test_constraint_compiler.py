@@ -111,8 +111,8 @@ def test_a_guide_that_waits_can_be_cancelled_and_a_closed_compiler_refuses(model
         busy.wait(20)
         blocked.wait(20)
 
-    for _ in range(2):  # both threads
-        compiler.submit(DATE, model.request(1), wait)
+    for number in range(2):  # both threads
+        compiler.submit(("regex", f"a{number}"), model.request(1), wait)
     busy.wait(20)
     for name in ("gone", "left"):
         compiler.submit(DATE, dataclasses.replace(model.request(1), id=name), found.append)
