@@ -87,7 +87,7 @@ def test_no_guide_breaks_more_than_its_own_request(model: Model, kind: str, part
     last = {event.key: event for event in run_out(engine) if event.last}
     assert set(last) == {1, 2}
     assert isinstance(last[2].item, Chunk)
-    assert isinstance(last[1].item, Chunk) or "grammar cannot go on" in str(last[1].item)
+    assert isinstance(last[1].item, (Chunk, RequestError))
 
 
 def test_what_is_not_strict_leaves_out_what_cannot_be_enforced(model: Model) -> None:

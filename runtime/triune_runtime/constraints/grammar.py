@@ -222,10 +222,14 @@ def _lark(guide: Guide) -> str:
     elif kind == "regex":
         # A whole answer is matched anyway, and the library knows no anchors inside.
         pattern = re.sub(r"(?<!\\)((?:\\\\)*)\$$", r"\1", source.removeprefix("^"))
+        if (len(pattern) - len(pattern.rstrip("\\"))) % 2:  # it would escape what ends the pattern in the grammar
+            raise _refusal(kind, "it ends with a backslash that escapes nothing")
         body = f"start: /{llguidance.regex_to_lark(pattern)}/" if pattern else 'start: ""'
     elif "::=" in source:
         try:
             body = gbnf_to_lark(source)
+        except RecursionError:
+            raise _refusal("GBNF grammar", "it is nested too deeply") from None
         except Exception as error:  # it raises plain ones too
             raise _refusal("GBNF grammar", str(error)) from None
     else:
@@ -240,9 +244,12 @@ def _refusal(kind: str, why: str) -> RequestError:
 
 def _shown(kind: str, why: str) -> str:
     """What clients are told of the library's words; nothing of a failure of its own."""
-    if "panic" in why or "<backtrace>" in why:
-        LOG.error("the grammar library failed: %s", why)
+    if "panic: " in why or "<backtrace>" in why:
+        LOG.error("the grammar library failed: %s", why.partition("\n")[0])
         return _FAILED
+    why = why.replace("<non-verbose/>", "").strip()
+    if why in ("NoExtension", "NoExtensionBias"):
+        return "no text has this form, or none from here on"
     # The library shows where in the Lark text that it was given; of a schema or a regex, that is not what the client sent.
     shown = why if "grammar" in kind else re.sub(r"(?s)\n +\d+ \| .*", "", re.sub(r"^at \d+\(\d+\): ", "", why))
     return " ".join(shown.removeprefix("failed to compile JSON schema: ").split())[:500]
