@@ -12,14 +12,14 @@ from ..errors import Overloaded, RequestError, TriuneError
 from ..kv.store import KvStore
 from ..manifest import EngineManifest, Limits
 from ..metrics import Metrics, Snapshot
-from ..options.values import MAX_SCORES
 from ..request import Event, FinishReason, Request, TokenLogprob
-from ..runner import Runner
+from ..runner import Runner, Shrinking
 from ..sampling.sampler import Sampler
 from ..text.vocabulary import TokenBytes
 from .answers import Answers, Wanted, everyone
 from .holding import Holding, Taken
 from .scheduler import Scheduler
+from .scoring import check_scored
 from .sequence import Sequence
 from .step import Step
 from .stepping import Drafts, Launched, NoDrafts, Stepper
@@ -137,6 +137,12 @@ class StepLoop:
             self._holding.rest()
         return events + self.answers.pieces(wanted())
 
+    def rest(self) -> None:
+        """See `Generator.rest`."""
+        if isinstance(self.runner, Shrinking):
+            for slot, needed in self.scheduler.store.idle(self._clock()):
+                self.runner.give_back(slot, needed)
+
     def snapshot(self) -> Snapshot:
         """See `Generator.snapshot`."""
         scheduler, kv = self.scheduler, self.scheduler.store.usage()
@@ -170,20 +176,7 @@ class StepLoop:
                 param="num_draft_tokens",
             )
         if requests[0].params.prompt_logprobs is not None:
-            self._check_scored(requests[0], requests[0].params.prompt_logprobs)
-
-    def _check_scored(self, request: Request, wanted: int) -> None:
-        if not self.runner.scores:
-            said = "prompt_logprobs is given, but this engine gives log probabilities of answers only"
-            raise RequestError(said, "omit it", code="unsupported", param="prompt_logprobs")
-        if (entries := len(request.prompt) * (1 + wanted)) > MAX_SCORES:
-            raise RequestError(
-                f"prompt_logprobs is {wanted} and the prompt has {len(request.prompt):,} tokens: {entries:,} log "
-                f"probabilities, at most {MAX_SCORES:,} are given to one request",
-                "ask for fewer, or send a shorter prompt",
-                code="too_large",
-                param="prompt_logprobs",
-            )
+            check_scored(requests[0], requests[0].params.prompt_logprobs, scores=self.runner.scores)
 
     def _open(self, sequence: Sequence, constraint: Constraint | None) -> None:
         request, answers = sequence.request, self.answers
