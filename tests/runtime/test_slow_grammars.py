@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -186,6 +189,19 @@ def test_a_guide_that_nobody_gets_to_compile_may_be_sent_again(model: Model, mon
     assert isinstance(same[2], Overloaded)
     go_on.set()
     wait_for(lambda: first)
+
+
+def test_a_guide_at_its_limits_is_not_kept(model: Model) -> None:
+    """Its memory would be."""
+    compiler = ConstraintCompiler(model.manifest, model.table)
+    failing = compiler.make(("regex", "ab"), model.request(1))
+    kept = weakref.ref(compiler._kept["regex", "ab"])
+    failing.push(next(token for token, raw in enumerate(model.table) if raw == b"x"))
+    assert failing.settle(time.monotonic() + 60) and failing.error
+    del failing
+    compiler.make(("regex", "cd"), model.request(2))
+    gc.collect()
+    assert kept() is None and ("regex", "cd") in compiler._kept
 
 
 def test_jobs_of_a_lane_are_done_in_order_and_one_that_gives_way_holds_up_no_other_lane() -> None:

@@ -25,7 +25,7 @@ from .thinking import AfterThinking
 LOG = logging.getLogger(__name__)
 _SECONDS = 10.0  # what compiling one guide may take, and what it may wait for that
 _SLOW_SECONDS = 0.1  # then it gives way
-_KEPT = 32  # compiled guides; many requests share one
+_KEPT = 16  # compiled guides, of up to 50 MB each; many requests share one
 _MOST_WAITING = 256
 _TAIL = 16  # of a prompt's tokens: more than a marker and the line breaks behind it
 Done = Callable[[Constraint | TriuneError | None], None]  # None: cancelled before it was compiled
@@ -132,6 +132,8 @@ class ConstraintCompiler:
     def _compiled(self, guide: Guide) -> Any:
         with self._loading:
             library = self._loaded()
+            for failed in [one for one, kept in self._kept.items() if kept.failed]:
+                del self._kept[failed]
             if guide in self._kept:
                 self._kept.move_to_end(guide)
                 return self._kept[guide]

@@ -29,7 +29,7 @@ _LIMITS = llguidance.LLParserLimits(
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=200_000,
     step_max_items=50_000,
-    max_lexer_states=50_000,  # of 1 to 2 kB
+    max_lexer_states=20_000,  # of 1 to 2 kB, kept as long as the guide is
     max_grammar_size=200_000,
     verbose_errors=False,
 )
@@ -79,6 +79,7 @@ class Compiled:
     def __init__(self, matcher: llguidance.LLMatcher, vocabulary: _Vocabulary) -> None:
         self.matcher, self.beginnings, self.size = matcher, vocabulary.beginnings, len(vocabulary.tokens)
         self.lane = Lane()  # of all that is made of it
+        self.failed = False  # an answer could not go on: it is at one of the limits
         self.first = Found.of(matcher, self.size)
 
 
@@ -119,7 +120,7 @@ class GrammarConstraint:
             pool: where what may come next is worked out.
         """
         self._matcher, self._beginnings, self._found = compiled.matcher.deep_copy(), compiled.beginnings, compiled.first
-        self._lane, self._pool, self._known = compiled.lane, pool, compiled.size
+        self._compiled, self._pool = compiled, pool
         self._beginning = True  # no text yet
         self._ends = frozenset(end_ids)
         self._end_words, self._end_bits = places(sorted(end_ids))
@@ -183,7 +184,7 @@ class GrammarConstraint:
         self._beginning = False
         if self._job is None:
             self._asked = time.monotonic()
-        self._job = self._pool.put(self._lane, partial(self._advance, known))
+        self._job = self._pool.put(self._compiled.lane, partial(self._advance, known))
 
     def follow(self) -> None:
         self._beginning = False
@@ -191,7 +192,8 @@ class GrammarConstraint:
     def _advance(self, token_id: int) -> None:
         """On a thread of the pool."""
         self._matcher.consume_token(token_id)
-        self._found = Found.of(self._matcher, self._known)
+        self._found = Found.of(self._matcher, self._compiled.size)
+        self._compiled.failed |= bool(self._found.error)
 
 
 class _Vocabulary:
