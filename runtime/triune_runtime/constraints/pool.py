@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable
 
 _STACK_BYTES = 64 << 20  # the library works by recursion
-_MOST_SLOW = 8  # threads that have given way and are not done yet
-_NICER = 10  # how much less of the processor they get: a tenth of what others do
+_MOST_SLOW = 4  # threads that have given way and are not done yet
+_NICER = 5  # how much less of the processor they get: a third. With far less, others would wait for them to let go of the GIL
 
 
 class Job:
