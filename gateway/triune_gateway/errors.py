@@ -120,8 +120,10 @@ def of_server(error: TriuneError, fields: Mapping[str, str]) -> ApiError:
     Args:
         fields: what the server calls an input -> the field that the client sent.
     """
-    # Only of a refusal: an answer that broke off in the middle is a failure, whatever broke it.
-    meaning = MEANINGS.get(error.code or "") if isinstance(error, StatusError) else None
+    meaning = MEANINGS.get(error.code or "")
+    # An answer that broke off in the middle is a failure, unless the request itself is why: its grammar cannot go on.
+    if meaning is not None and meaning.status != 400 and not isinstance(error, StatusError):
+        meaning = None
     if meaning is None:
         meaning = next(found for kind, found in _BY_CLASS if isinstance(error, kind))
     message = f"the server behind this one is not ready: {error.message}" if meaning is _NOT_READY else error.message

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +164,15 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Give everything back; nothing is in flight."""
+        ...
+
+
+@runtime_checkable
+class Shrinking(Protocol):
+    """Of a runner that can give memory of slots back to the system, and gets it again when it is written."""
+
+    def give_back(self, slot: int, length: int) -> None:
+        """Nobody needs what lies in `slot` behind its first `length` tokens. Between two launches, none in flight."""
         ...
 
 

@@ -22,6 +22,7 @@ from .request import Event, FinishReason, Request
 LOG = logging.getLogger(__name__)
 _Command = Callable[[], list[Event]]
 _GAUGE_INTERVAL_S = 0.25  # while stepping
+_REST_S = 10.0  # between two looks at memory that nobody needs
 
 
 class Worker:
@@ -39,6 +40,7 @@ class Worker:
         self._accepting = True
         self._sending = True
         self._gauges_at = -math.inf
+        self._rested_at = time.monotonic()
         self._stepper = threading.Thread(target=self._step_until_closed, name="triune-step", daemon=True)
         self._sender = threading.Thread(target=self._send_until_closed, name="triune-send", daemon=True)
         self._stepper.start()
@@ -146,14 +148,23 @@ class Worker:
     def _take_commands(self) -> bool:
         """Do what other threads asked for; wait for the first request to if there is nothing. False: closing."""
         while True:
+            self._rest()
             try:
-                command = self._inbox.get(block=not self._generator.has_work)
+                command = self._inbox.get(block=not self._generator.has_work, timeout=_REST_S)
             except queue.Empty:
-                return True
+                if self._generator.has_work:
+                    return True
+                continue
             if command is None:
                 return False
             self._put(command())
             self._set_gauges()
+
+    def _rest(self) -> None:
+        now = time.monotonic()
+        if now - self._rested_at > _REST_S:
+            self._rested_at = now
+            self._generator.rest()
 
     def _submit(self, requests: Sequence[Request], constraints: Sequence[Constraint | None]) -> list[Event]:
         try:

@@ -67,6 +67,8 @@ class FedGenerator:
                 self._left[key] = self._left[key][1:]
         return events + self._answers.pieces(wanted())
 
+    def rest(self) -> None: ...
+
     def snapshot(self) -> Snapshot:
         return Snapshot(slots=1, kv=KvUsage(blocks=1, used=0, block_tokens=1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ def draw(constraint: Constraint, token_bytes: TokenBytes, size: int, generator: 
     answer = b""
     for _ in range(most):
         bits = np.zeros(words(size), np.uint32)
+        assert constraint.settle(time.monotonic() + 60)
         constraint.allowed(bits)
         may = unpacked(bits, size)
         allowed = np.flatnonzero(may)
@@ -92,6 +94,7 @@ def draw(constraint: Constraint, token_bytes: TokenBytes, size: int, generator: 
         token = int(generator.choice(hurry if len(hurry) else allowed))
         constraint.push(token)
         answer += token_bytes[token]
+        constraint.settle(time.monotonic() + 60)
         if constraint.finished:
             return answer
     return None

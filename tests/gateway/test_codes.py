@@ -73,6 +73,14 @@ def test_an_answer_that_breaks_off_is_a_failure_whatever_broke_it(gateway: Gatew
     assert gateway.chat()["choices"][0]["message"]["content"] == "whole"
 
 
+def test_an_answer_that_its_own_grammar_breaks_off_is_the_requests_fault(gateway: Gateway) -> None:
+    gateway.ensemble.reply = lambda request: [
+        piece("Hel"),
+        {"error": "INVALID_ARGUMENT [unsupported]: the grammar cannot go on"},
+    ]
+    assert gateway.error("chat/completions", CHAT, 400)["message"] == "the grammar cannot go on"
+
+
 def text_searches(tree: ast.AST) -> Iterator[int]:
     """Lines that compare an error's words, or look for something in them."""
     searches = {

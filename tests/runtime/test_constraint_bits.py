@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,10 @@ from triune_runtime.constraints import Constraint
 from triune_runtime.constraints.bits import places, unpacked, words
 from triune_runtime.constraints.grammar import GrammarCompiler, GrammarConstraint
 from triune_runtime.constraints.guide import Guide, json_schema
+from triune_runtime.constraints.pool import Pool
 from triune_runtime.constraints.thinking import AfterThinking
+
+POOL = Pool("test")
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def bits_of(constraint: Constraint, size: int) -> NDArray[np.bool_]:
     bits = np.full(words(size), 0xFFFFFFFF, np.uint32)  # all of it is to be written
+    assert constraint.settle(time.monotonic() + 60)
     constraint.allowed(bits)
     return unpacked(bits, size)
 
@@ -48,8 +53,8 @@ def test_the_tokens_with_a_bit_are_those_that_the_grammar_consumes(model: Model,
     chance, table, size = random.Random(number), model.table, model.manifest.vocab_size
     guide: Guide = json_schema("x", random_schema(chance, 2)) if number % 3 else ("regex", "(ab?|[0-9]){2,9}")
     ends = sorted(t for t in model.manifest.stop_token_ids if not table[t])
-    twin = GrammarCompiler(table).compile(guide)
-    constraint = GrammarConstraint(twin.deep_copy(), ends, len(table))
+    compiled = GrammarCompiler(table).compile(guide)
+    constraint, twin = GrammarConstraint(compiled, ends, len(table), POOL), compiled.matcher.deep_copy()
     for _ in range(30):
         found = bits_of(constraint, size + 40)  # an engine may have more logits than there are tokens
         for token in range(size):
@@ -67,9 +72,9 @@ def test_the_tokens_with_a_bit_are_those_that_the_grammar_consumes(model: Model,
 def test_before_the_answer_begins_markers_and_line_breaks_have_bits_too(model: Model) -> None:
     table, size, markers = model.table, model.manifest.vocab_size, model.manifest.reasoning
     assert markers is not None
-    matcher = GrammarCompiler(table, (markers.start.encode(), markers.end.encode())).compile(("regex", "[0-9]+"))
-    inner = bits_of(GrammarConstraint(matcher.deep_copy(), [], len(table)), size)
-    constraint = AfterThinking(GrammarConstraint(matcher, [], len(table)), markers, table, opened=False, may_open=True)
+    compiled = GrammarCompiler(table, (markers.start.encode(), markers.end.encode())).compile(("regex", "[0-9]+"))
+    inner = bits_of(GrammarConstraint(compiled, [], len(table), POOL), size)
+    constraint = AfterThinking(GrammarConstraint(compiled, [], len(table), POOL), markers, table, opened=False, may_open=True)
     opening, closing = table.index(markers.start.encode()), list(markers.closing_ids)
     assert np.flatnonzero(bits_of(constraint, size) & ~inner).tolist() == [opening]
     constraint.push(opening)
@@ -85,16 +90,16 @@ def test_before_the_answer_begins_markers_and_line_breaks_have_bits_too(model: M
 
 
 def test_a_grammar_that_cannot_go_on_has_no_bits(model: Model, tmp_path: Path) -> None:
-    constraint = GrammarConstraint(GrammarCompiler(model.table).compile(("regex", "ab")), [], len(model.table))
+    constraint = GrammarConstraint(GrammarCompiler(model.table).compile(("regex", "ab")), [], len(model.table), POOL)
     constraint.push(next(t for t, raw in enumerate(model.table) if raw == b"x"))
-    assert constraint.error and not bits_of(constraint, model.manifest.vocab_size).any()
+    assert not bits_of(constraint, model.manifest.vocab_size).any() and constraint.error
 
 
 def test_a_token_that_ends_the_answer_never_comes_within_its_grammar(model: Model) -> None:
     """Even if a grammar names it."""
     end = next(t for t in model.manifest.stop_token_ids if not model.table[t])
-    matcher = GrammarCompiler(model.table).compile(("grammar", f'start: "x" (<[{end}]> | "z") "y"'))
-    constraint = GrammarConstraint(matcher, [end], len(model.table))
+    compiled = GrammarCompiler(model.table).compile(("grammar", f'start: "x" (<[{end}]> | "z") "y"'))
+    constraint = GrammarConstraint(compiled, [end], len(model.table), POOL)
     constraint.push(model.table.index(b"x"))
     found = bits_of(constraint, model.manifest.vocab_size)
     assert found[model.table.index(b"z")] and not found[end]

@@ -87,7 +87,7 @@ def test_no_guide_breaks_more_than_its_own_request(model: Model, kind: str, part
     last = {event.key: event for event in run_out(engine) if event.last}
     assert set(last) == {1, 2}
     assert isinstance(last[2].item, Chunk)
-    assert isinstance(last[1].item, Chunk) or "grammar cannot go on" in str(last[1].item)
+    assert isinstance(last[1].item, (Chunk, RequestError))
 
 
 def test_what_is_not_strict_leaves_out_what_cannot_be_enforced(model: Model) -> None:
@@ -111,8 +111,8 @@ def test_a_guide_that_waits_can_be_cancelled_and_a_closed_compiler_refuses(model
         busy.wait(20)
         blocked.wait(20)
 
-    for _ in range(2):  # both threads
-        compiler.submit(DATE, model.request(1), wait)
+    for number in range(2):  # both threads
+        compiler.submit(("regex", f"a{number}"), model.request(1), wait)
     busy.wait(20)
     for name in ("gone", "left"):
         compiler.submit(DATE, dataclasses.replace(model.request(1), id=name), found.append)

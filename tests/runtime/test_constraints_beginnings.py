@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
+import time
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def drawn(manifest: EngineManifest, name: str, pattern: str, seed: int, before: 
     bits, chosen, chance = np.zeros(words(SIZE), np.uint32), list(before), random.Random(seed)
     for token in before:
         constraint.push(token)
-    while not constraint.finished and len(chosen) < 30:
+    while constraint.settle(time.monotonic() + 60) and not constraint.finished and len(chosen) < 30:
         constraint.allowed(bits)
         (allowed,) = np.nonzero(unpacked(bits, SIZE))
         if not allowed.size:  # no text of this vocabulary begins with a space

@@ -25,7 +25,7 @@ whole = st.one_of(
 
 def accepts(schema: Mapping[str, Any], text: str, **options: Any) -> bool:
     """Whether `text` may be a whole answer."""
-    matcher = COMPILER.compile(json_schema("schema", dict(schema), **options)).deep_copy()
+    matcher = COMPILER.compile(json_schema("schema", dict(schema), **options)).matcher.deep_copy()
     return all(matcher.consume_token(byte) and not matcher.is_error() for byte in text.encode()) and matcher.is_accepting()
 
 

@@ -38,6 +38,7 @@ class Slots(RuleBasedStateMachine):
         self.prompts: dict[int, int] = {}  # their lengths
         self.salts: dict[int, bytes | None] = {}
         self.done: dict[int, int] = {}
+        self.now = 0.0
 
     def follow(self) -> None:
         for order in self.store.orders():
@@ -103,6 +104,15 @@ class Slots(RuleBasedStateMachine):
         self.store.release(slot, keep=keep)
         for of in (self.texts, self.prompts, self.salts, self.done):
             del of[slot]
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, 400.0]))
+    def rest(self, seconds: float) -> None:
+        """What is not needed is gone from memory."""
+        self.now += seconds
+        for slot, needed in self.store.idle(self.now):
+            assert slot not in self.texts, "it is in use"
+            beyond = [(None, 0, False)] * (len(self.memory[slot]) - needed) if needed else []
+            self.memory[slot] = [*self.memory[slot][:needed], *beyond]
 
     @rule()
     def arrange(self) -> None:

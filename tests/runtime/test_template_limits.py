@@ -33,6 +33,7 @@ SLOW = {
     "macros": "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(40) }}",
     "filters": "{% for i in range(99999) %}{% set x = range(99999)|map('string')|list %}{% endfor %}",
     "words": "{{ lipsum(10**7) }}",
+    "sums of lists": "{{ ([[1] * 300] * 99999)|sum(start=[])|length }}",
 }
 REFUSED = {
     "range": "{% for i in range(10**9) %}{% endfor %}",

@@ -156,6 +156,7 @@ def test_tensors_with_a_batch_dimension_are_read_alike(prompts: PromptService) -
     [
         ({}, "this one has neither"),
         ({"text_input": tensor("a"), "messages": tensor("[]")}, "this one has both"),
+        ({"messages": tensor(json.dumps([{"role": "user", "content": ""}] * 65))}, "messages has 65 entries, but this engine"),
         ({"text_input": tensor("a", "b")}, "holds 2 strings"),
         ({"text_input": tensor("a", "b").reshape(1, 2)}, "holds 2 strings"),
         ({"text_input": tensor(b"\xff\xfe")}, "text_input is not valid UTF-8"),

@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 
 class Constraint(Protocol):
-    """The state of one answer whose form is prescribed. Used by the stepping thread alone."""
+    """The state of one answer whose form is prescribed. Used by the stepping thread alone.
+
+    What may come next is worked out on other threads, from when a token was pushed. Until it is settled, nothing may.
+    """
 
     @property
     def active(self) -> bool:
@@ -17,11 +20,14 @@ class Constraint(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether the answer is complete and nothing may follow."""
+        """Whether the answer is complete and nothing may follow; False while it is not known."""
 
     @property
     def error(self) -> str:
-        """Why no token can be chosen any more; empty while some can."""
+        """Why no token can be chosen any more; empty while some can. Also where that takes longer to work out than it may."""
+
+    def settle(self, until: float) -> bool:
+        """Wait until it is known what may come next, at most until `until` (`time.monotonic`). Returns whether it is."""
 
     def allowed(self, bits: NDArray[np.uint32]) -> None:
         """Write all of `bits`, a word for 32 tokens of the vocabulary: which may come next. See `bits.py`.

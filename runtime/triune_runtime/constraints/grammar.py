@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import llguidance
 import numpy as np
-from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from ..errors import RequestError
 from ..text.vocabulary import TokenBytes
 from .bits import Bits, places, words
 from .guide import Guide
+from .pool import Job, Lane, Pool
 
-# The library's own measures of work; with them a grammar compiles within a second and a mask takes 15 ms at the very most.
+LOG = logging.getLogger(__name__)
+TOKEN_SECONDS, ANSWER_SECONDS = 5.0, 20.0  # what an answer may wait for its grammar: once, and in all
+_USUAL_SECONDS = 0.02  # of each wait, what does not count for the sum
+_FAILED = "the grammar library failed"
+# The library's own measures of work: a grammar compiles within a second or two, and a mask of most takes 15 ms at the most.
+# Some take seconds all the same.
 _LIMITS = llguidance.LLParserLimits(
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=200_000,
     step_max_items=50_000,
-    max_lexer_states=50_000,  # of 1 to 2 kB
+    max_lexer_states=20_000,  # of 1 to 2 kB, kept as long as the guide is
     max_grammar_size=200_000,
     verbose_errors=False,
 )
@@ -41,6 +50,39 @@ class Beginnings:
         bits[:] = np.packbits(each, bitorder="little").view(np.uint32)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the library says of one state of a matcher."""
+
+    bits: Bits  # of its own vocabulary: see `_Vocabulary`
+    accepting: bool  # the answer may end here
+    stopped: bool  # and must
+    error: str  # empty: none
+
+    @classmethod
+    def of(cls, matcher: llguidance.LLMatcher, size: int) -> Found:
+        """Work it out.
+
+        Args:
+            size: tokens of the library's vocabulary.
+        """
+        bits = np.zeros(words(size), np.uint32)
+        matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+        if matcher.is_error():
+            return cls(bits, accepting=False, stopped=True, error=_shown("grammar", matcher.get_error()))
+        return cls(bits, matcher.is_accepting(), matcher.is_stopped(), "")
+
+
+class Compiled:
+    """A guide, compiled."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, vocabulary: _Vocabulary) -> None:
+        self.matcher, self.beginnings, self.size = matcher, vocabulary.beginnings, len(vocabulary.tokens)
+        self.lane = Lane()  # of all that is made of it
+        self.failed = False  # an answer could not go on: it is at one of the limits
+        self.first = Found.of(matcher, self.size)
+
+
 class GrammarCompiler:
     """Compiles guides for one vocabulary."""
 
@@ -49,80 +91,109 @@ class GrammarCompiler:
         Args:
             hidden: texts of tokens that are no part of an answer, such as the markers of thinking.
         """
-        vocabulary = _Vocabulary(token_bytes, hidden)
-        self.beginnings = vocabulary.beginnings
-        self._tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(vocabulary))
+        self._vocabulary = _Vocabulary(token_bytes, hidden)
+        self._tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self._vocabulary))
 
-    def compile(self, guide: Guide) -> llguidance.LLMatcher:
-        """A matcher at its beginning; `GrammarConstraint` takes a copy of it.
+    def compile(self, guide: Guide) -> Compiled:
+        """A guide whose first tokens are known.
 
         Raises:
-            RequestError: the guide is wrong, not supported or too large; says what of it.
+            RequestError: the guide is wrong, not supported or too large, or has no answer; says what of it.
         """
         matcher = llguidance.LLMatcher(self._tokenizer, _lark(guide), log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise _refusal(guide[0], matcher.get_error())
-        return matcher
+        compiled = Compiled(matcher, self._vocabulary)
+        if compiled.first.error:
+            raise _refusal(guide[0], compiled.first.error)
+        return compiled
 
 
 class GrammarConstraint:
     """See `Constraint`."""
 
-    def __init__(
-        self, matcher: llguidance.LLMatcher, end_ids: Sequence[int], size: int, beginnings: Beginnings | None = None
-    ) -> None:
+    def __init__(self, compiled: Compiled, end_ids: Sequence[int], size: int, pool: Pool) -> None:
         """
         Args:
-            matcher: used up by this constraint.
             end_ids: tokens that end the answer and have no text: allowed where the answer may end.
             size: tokens in the vocabulary's table.
-            beginnings: of the matcher's vocabulary, if it has any.
+            pool: where what may come next is worked out.
         """
-        self._matcher = matcher
-        self._beginnings = beginnings or Beginnings(made_up={})
+        self._matcher, self._beginnings, self._found = compiled.matcher.deep_copy(), compiled.beginnings, compiled.first
+        self._compiled, self._pool = compiled, pool
         self._beginning = True  # no text yet
         self._ends = frozenset(end_ids)
         self._end_words, self._end_bits = places(sorted(end_ids))
         self._size = size
-        self._bits = np.zeros(words(size + 1 + len(self._beginnings.made_up)), np.uint32)  # more: see `_Vocabulary`
         self._ended = False
+        self._job: Job | None = None  # that works out what may come next
+        self._late = False  # it took longer than it may
+        self._asked = self._waited = 0.0  # when that was begun; how long earlier ones took beyond what is usual
         self.active = True
 
     @property
     def finished(self) -> bool:
-        return self._ended or (self._matcher.is_stopped() and not self._matcher.is_error())
+        return self._ended or (self._job is None and self._found.stopped and not self._found.error)
 
     @property
     def error(self) -> str:
-        why = self._matcher.get_error().partition("\n")[0]
-        return f"the answer's grammar cannot go on: {why}" if self._matcher.is_error() else ""
+        if self._late:
+            return "the answer's grammar takes too long: what may come next is not known in time"
+        return f"the answer's grammar cannot go on: {self._found.error}" if self._found.error else ""
+
+    def settle(self, until: float) -> bool:
+        job = self._job
+        if job is None:
+            return True
+        done, waited = job.wait(until), time.monotonic() - self._asked
+        if not done:
+            self._pool.give_way(job)
+            self._late = self._late or waited > TOKEN_SECONDS or waited + self._waited > ANSWER_SECONDS
+            return False
+        self._job = None
+        self._waited += max(waited - _USUAL_SECONDS, 0.0)
+        if job.error is not None:
+            LOG.error("the grammar library failed", exc_info=job.error)
+            self._found = replace(self._found, stopped=True, error=_FAILED)
+        return True
 
     def allowed(self, bits: Bits) -> None:
-        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         bits.fill(0)
-        if self._matcher.is_error():
+        if not self.settle(0.0):
+            self._late = True
+        if self.error:
             return
+        found = self._found.bits.copy()
         if self._beginning and self._beginnings.made_up:
-            self._beginnings.move(self._bits)
+            self._beginnings.move(found)
         # What is made up is no token of the model, whose vocabulary may have others behind the table.
-        self._bits[self._size // 32] &= np.uint32((1 << self._size % 32) - 1)
-        self._bits[self._size // 32 + 1 :] = 0
-        if self._matcher.is_accepting():
-            self._bits[self._end_words] |= self._end_bits
+        found[self._size // 32] &= np.uint32((1 << self._size % 32) - 1)
+        found[self._size // 32 + 1 :] = 0
+        if self._found.accepting:
+            found[self._end_words] |= self._end_bits
         else:
-            self._bits[self._end_words] &= ~self._end_bits
-        count = min(len(bits), len(self._bits))
-        bits[:count] = self._bits[:count]
+            found[self._end_words] &= ~self._end_bits
+        count = min(len(bits), len(found))
+        bits[:count] = found[:count]
 
     def push(self, token_id: int) -> None:
         if token_id in self._ends:
             self._ended = True
-        else:
-            self._matcher.consume_token(self._beginnings.made_up.get(token_id, token_id) if self._beginning else token_id)
-            self._beginning = False
+            return
+        known = self._beginnings.made_up.get(token_id, token_id) if self._beginning else token_id
+        self._beginning = False
+        if self._job is None:
+            self._asked = time.monotonic()
+        self._job = self._pool.put(self._compiled.lane, partial(self._advance, known))
 
     def follow(self) -> None:
         self._beginning = False
+
+    def _advance(self, token_id: int) -> None:
+        """On a thread of the pool."""
+        self._matcher.consume_token(token_id)
+        self._found = Found.of(self._matcher, self._compiled.size)
+        self._compiled.failed |= bool(self._found.error)
 
 
 class _Vocabulary:
@@ -153,11 +224,15 @@ def _lark(guide: Guide) -> str:
     elif kind == "regex":
         # A whole answer is matched anyway, and the library knows no anchors inside.
         pattern = re.sub(r"(?<!\\)((?:\\\\)*)\$$", r"\1", source.removeprefix("^"))
+        if (len(pattern) - len(pattern.rstrip("\\"))) % 2:  # it would escape what ends the pattern in the grammar
+            raise _refusal(kind, "it ends with a backslash that escapes nothing")
         body = f"start: /{llguidance.regex_to_lark(pattern)}/" if pattern else 'start: ""'
     elif "::=" in source:
         try:
             body = gbnf_to_lark(source)
-        except GbnfToLarkError as error:
+        except RecursionError:
+            raise _refusal("GBNF grammar", "it is nested too deeply") from None
+        except Exception as error:  # it raises plain ones too
             raise _refusal("GBNF grammar", str(error)) from None
     else:
         body = source
@@ -165,8 +240,18 @@ def _lark(guide: Guide) -> str:
 
 
 def _refusal(kind: str, why: str) -> RequestError:
+    said = f"the {kind.replace('_', ' ')} cannot be served: {_shown(kind, why)}"
+    return RequestError(said, "see docs/structured.md for what can", code="unsupported")
+
+
+def _shown(kind: str, why: str) -> str:
+    """What clients are told of the library's words; nothing of a failure of its own."""
+    if "panic: " in why or "<backtrace>" in why:
+        LOG.error("the grammar library failed: %s", why.partition("\n")[0])
+        return _FAILED
+    why = why.replace("<non-verbose/>", "").strip()
+    if why in ("NoExtension", "NoExtensionBias"):
+        return "no text has this form, or none from here on"
     # The library shows where in the Lark text that it was given; of a schema or a regex, that is not what the client sent.
     shown = why if "grammar" in kind else re.sub(r"(?s)\n +\d+ \| .*", "", re.sub(r"^at \d+\(\d+\): ", "", why))
-    shown = " ".join(shown.removeprefix("failed to compile JSON schema: ").split())
-    said = f"the {kind.replace('_', ' ')} cannot be served: {shown[:500]}"
-    return RequestError(said, "see docs/structured.md for what can", code="unsupported")
+    return " ".join(shown.removeprefix("failed to compile JSON schema: ").split())[:500]

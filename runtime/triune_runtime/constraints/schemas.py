@@ -43,12 +43,12 @@ def _schema(name: str, schema: Mapping[str, Any], *, closed: bool) -> Schema:
             made[key] = {one: _part(name, part, closed=closed) for one, part in value.items()}
         elif key in _VALUES:
             made[key] = value
+            if key in ("enum", "const"):
+                _check_values(f"{name}.{key}", value)
         else:
             branch = key in ("anyOf", "oneOf") and not joined
+            _check_finite(f"{name}.{key}", value)
             made[key] = _part(name, value, closed=closed and (branch or key not in _COMBINED))
-    for key in ("enum", "const"):
-        if key in made:
-            _check_values(f"{name}.{key}", made[key])
     _move_bounds(name, made)
     _check_sizes(name, made)
     if closed and isinstance(made.get("properties"), Mapping) and not made.keys() & {*_SAID, *_COMBINED}:
@@ -69,10 +69,17 @@ def _check_values(name: str, value: Any) -> None:
     if isinstance(value, list):
         for one in value:
             _check_values(name, one)
-    elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT and not _kept(value):
+    _check_finite(name, value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _EXACT and not _kept(value):
         raise refuse(
             name, value, "whole numbers that 64-bit floating point holds exactly, below 2^63, are served", "unsupported"
         )
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Python reads NaN, Infinity and 1e999 in JSON, which has none of them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise refuse(name, value, "a finite number is expected")
 
 
 def _kept(value: int) -> bool:
@@ -87,8 +94,6 @@ def _move_bounds(name: str, schema: Schema) -> None:
             value = schema.get(bound)
             if not _is_number(value) or abs(value) <= _EXACT - 1:
                 continue
-            if isinstance(value, float) and math.isinf(value):
-                raise refuse(f"{name}.{bound}", value, "a finite number is expected")
             other = schema.get(key)
             open_end = bound == exclusive or schema.get(exclusive) is True  # Draft 4 has it beside the bound
             inside = sign * _inside(sign * value, open_end=open_end)

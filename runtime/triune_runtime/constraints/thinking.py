@@ -47,6 +47,9 @@ class AfterThinking:
     def error(self) -> str:
         return self._inner.error
 
+    def settle(self, until: float) -> bool:
+        return self._inner.settle(until)
+
     def allowed(self, bits: Bits) -> None:
         self._inner.allowed(bits)
         if not self._begun:

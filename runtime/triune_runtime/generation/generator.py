@@ -55,6 +55,10 @@ class Generator(Protocol):
         """Go on: every answer that has ended, and pieces of those that are streams and `wanted`."""
         ...
 
+    def rest(self) -> None:
+        """Called every few seconds between two steps, and while there is nothing to do: give back what nobody needs."""
+        ...
+
     def snapshot(self) -> Snapshot:
         """How full it is."""
         ...

@@ -12,13 +12,14 @@ from ..errors import Overloaded, RequestError, TriuneError
 from ..kv.store import KvStore
 from ..manifest import EngineManifest, Limits
 from ..metrics import Metrics, Snapshot
-from ..options.values import MAX_SCORES
 from ..request import Event, FinishReason, Request, TokenLogprob
-from ..runner import Runner
+from ..runner import Runner, Shrinking
 from ..sampling.sampler import Sampler
 from ..text.vocabulary import TokenBytes
 from .answers import Answers, Wanted, everyone
+from .holding import Holding, Taken
 from .scheduler import Scheduler
+from .scoring import check_scored
 from .sequence import Sequence
 from .step import Step
 from .stepping import Drafts, Launched, NoDrafts, Stepper
@@ -58,6 +59,7 @@ class StepLoop:
         self._clock = clock
         self._flying: Launched | None = None
         self._sequences: dict[int, Sequence] = {}
+        self._holding = Holding(sampler)
 
     @property
     def limits(self) -> Limits:
@@ -125,12 +127,21 @@ class StepLoop:
     def step(self, wanted: Wanted = everyone) -> list[Event]:
         """See `Generator.step`. Where the runner works beside the host, one step is planned while another is computed."""
         events = [self._finish(key, "deadline") for key in self.answers.late()]
+        events += self._go_on()
         landing = self._launch(events)
         if self.runner.depth:
             landing, self._flying = self._flying, landing
         if landing is not None:
             events += self._land(landing)
+        elif self._holding and self._flying is None:
+            self._holding.rest()
         return events + self.answers.pieces(wanted())
+
+    def rest(self) -> None:
+        """See `Generator.rest`."""
+        if isinstance(self.runner, Shrinking):
+            for slot, needed in self.scheduler.store.idle(self._clock()):
+                self.runner.give_back(slot, needed)
 
     def snapshot(self) -> Snapshot:
         """See `Generator.snapshot`."""
@@ -165,20 +176,7 @@ class StepLoop:
                 param="num_draft_tokens",
             )
         if requests[0].params.prompt_logprobs is not None:
-            self._check_scored(requests[0], requests[0].params.prompt_logprobs)
-
-    def _check_scored(self, request: Request, wanted: int) -> None:
-        if not self.runner.scores:
-            said = "prompt_logprobs is given, but this engine gives log probabilities of answers only"
-            raise RequestError(said, "omit it", code="unsupported", param="prompt_logprobs")
-        if (entries := len(request.prompt) * (1 + wanted)) > MAX_SCORES:
-            raise RequestError(
-                f"prompt_logprobs is {wanted} and the prompt has {len(request.prompt):,} tokens: {entries:,} log "
-                f"probabilities, at most {MAX_SCORES:,} are given to one request",
-                "ask for fewer, or send a shorter prompt",
-                code="too_large",
-                param="prompt_logprobs",
-            )
+            check_scored(requests[0], requests[0].params.prompt_logprobs, scores=self.runner.scores)
 
     def _open(self, sequence: Sequence, constraint: Constraint | None) -> None:
         request, answers = sequence.request, self.answers
@@ -190,7 +188,7 @@ class StepLoop:
     def _launch(self, events: list[Event]) -> Launched | None:
         """Plan the next step and launch it; None if there is nothing to run. Adds to `events` whom it failed."""
         scheduler = self.scheduler
-        going_on = [] if scheduler.stands_still else [s for s in scheduler.decoding if not s.unknown]
+        going_on = [] if scheduler.stands_still else [s for s in scheduler.decoding if not (s.unknown or s.held)]
         step = scheduler.plan(self._drafts.propose(going_on, scheduler.prefilling))
         if not step.slices:
             return None
@@ -211,22 +209,39 @@ class StepLoop:
             return self._failed(step, error, None if flying is None or flying is launched else flying.step)
         events = list[Event]()
         for key in chosen.failed:
-            events += self._fail([key], _engine_failed(self.sampler.error(key) or "its logits are not numbers"))
+            events += self._fail([key], self._holding.refusal(key) or _engine_failed("its logits are not numbers"))
         for part in launched.drafted:
             if part.sequence.key in chosen.tokens:
                 answers.drafted(part.sequence.key, len(part.drafts), len(chosen.tokens[part.sequence.key]) - 1)
         self.scheduler.commit(step, chosen.tokens)
+        waiting = self._holding.unsettled(chosen.tokens)
         now, count = self._clock(), 0
         for taker in [taker for part in launched.scored if part.samples for taker in part.takers]:
             if taker.key in chosen.tokens:
                 answers.score(taker.key, taker.scores)
         for key, tokens in chosen.tokens.items():
-            served, logprobs = answers[key], chosen.logprobs.get(key, _NONE)
-            count += len(tokens)
-            if (last := answers.take_in(served, tokens, now, logprobs)) is not None:
-                events.append(last)
-                self._forget(key)
+            taken, count = Taken(self._sequences[key], tokens, chosen.logprobs.get(key, _NONE)), count + len(tokens)
+            if key in waiting:
+                self._holding.hold(taken)
+            else:
+                events += self._take_in(taken, now)
         self.metrics.generated(count)
+        return events
+
+    def _take_in(self, taken: Taken, now: float) -> list[Event]:
+        """The last event of an answer, if it is over with these tokens."""
+        key = taken.sequence.key
+        if (last := self.answers.take_in(self.answers[key], taken.tokens, now, taken.logprobs)) is None:
+            return []
+        self._forget(key)
+        return [last]
+
+    def _go_on(self) -> list[Event]:
+        """Let those go on who have waited for their grammar. The last events of answers that are over with that."""
+        events = list[Event]()
+        for taken in self._holding.over():
+            refusal = self._holding.refusal(taken.sequence.key)
+            events += self._fail([taken.sequence.key], refusal) if refusal else self._take_in(taken, self._clock())
         return events
 
     def _finish(self, key: int, reason: FinishReason) -> Event:
@@ -253,6 +268,7 @@ class StepLoop:
         """Forget a request whose answer is over, and free its slot."""
         self.scheduler.remove(self._sequences.pop(key), keep=keep)
         self.sampler.remove(key)
+        self._holding.forget(key)
         self._drafts.forget(key)
 
     def _count_started(self, step: Step) -> None:

@@ -240,9 +240,9 @@ class Scheduler:
         return self._cutting.cost(part.length, scored=part.scored)
 
     def _decode_slices(self, drafts: Mapping[int, tuple[int, ...]]) -> list[Slice]:
-        """One token of each decoding sequence, and its drafts; none of those that wait for a token in flight."""
+        """One token of each decoding sequence, and its drafts; none of those that wait for a token in flight, or are held."""
         slices = []
-        for s in self.decoding:
+        for s in (s for s in self.decoding if not s.held):
             if s.unknown:
                 if not s.overlaps or s.shares or len(s.tokens) + s.unknown >= s.longest:
                     continue

@@ -25,6 +25,7 @@ class Sequence:
     longest: int = field(init=False)  # tokens of prompt and answer together
     computed: int = 0  # tokens whose KV is in the cache, or will be by what is launched
     unknown: int = 0  # tokens at the end that steps in flight are choosing; not among `tokens` yet
+    held: bool = False  # what may come next is not known yet
     shares: bool = False  # the token in flight is chosen from a row that several take: the runner does not know it
     slot: int | None = None  # while it holds one
     kv: KvCounts | None = None  # what its prompt took when it first got a slot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 from collections.abc import Set as Abstract
@@ -16,6 +17,7 @@ from ..runner import Flight, Order, Rows, Runner, Want, Work
 from ..sampling.columns import Columns
 from ..sampling.host import score
 from ..sampling.sampler import Sampler, SamplingError
+from .holding import PATIENCE_S
 from .sequence import Sequence
 from .step import Slice, Step
 
@@ -214,7 +216,7 @@ class Stepper:
         Args:
             first: where the rows of `part` begin in `made`.
         """
-        key, accepted, entries = part.sequence.key, list[int](), list[TokenLogprob]()
+        key, accepted, entries, until = part.sequence.key, list[int](), list[TokenLogprob](), time.monotonic() + PATIENCE_S
         for row, draft in enumerate((*part.drafts, None), first):
             try:
                 tokens, logprobs = self._sampler.sample([key], made, [row])
@@ -222,7 +224,7 @@ class Stepper:
                 break
             accepted += tokens
             entries += logprobs.values()
-            if tokens[0] != draft or draft in endings or self._sampler.complete(key):
+            if tokens[0] != draft or draft in endings or self._sampler.settle((key,), until) or self._sampler.complete(key):
                 break
         self._drafts.checked(key, len(part.drafts), max(0, len(accepted) - 1))
         if not accepted:

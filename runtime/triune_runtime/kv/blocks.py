@@ -201,6 +201,10 @@ class BlockStore:
         orders, self._orders = tuple(self._orders), []
         return orders
 
+    def idle(self, now: float) -> tuple[tuple[int, int], ...]:
+        """See `KvStore.idle`: blocks are memory of a device's, all of it asked for at the start."""
+        return ()
+
     def usage(self) -> KvUsage:
         """See `KvStore.usage`."""
         return KvUsage(blocks=self._count, used=self._count - len(self._free), block_tokens=self._size)

@@ -24,6 +24,8 @@ from .slot_room import place
 from .store import Held, KvUsage
 from .windows import Window
 
+_KEPT_S = 300.0  # how long what lies in a free slot waits for a prompt that begins so
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sharing:
@@ -57,6 +59,8 @@ class _Slot:
     whole: int = 0  # its first tokens, which lie there as a prompt's own run leaves them
     open: bool = False  # what is run next may follow these
     reach: int = 0  # tokens that were there at most
+    since: float | None = None  # when it was first seen free
+    needed: int | None = None  # what of it was told to be of use when it was idle
 
 
 class SlotStore:
@@ -114,6 +118,7 @@ class SlotStore:
         stays = bool(cached) and source in self._free and self._takes(source, cached, members)
         if cached and not stays and source in self._free:
             self._free.move_to_end(source)  # it is used
+            self._slots[source].since = None
         first = self._hold(source if stays else None)
         if stays:
             self._prefixes.cut(first, cached // self._sharing.unit)
@@ -197,6 +202,24 @@ class SlotStore:
         orders, self._orders = tuple(self._orders), []
         return orders
 
+    def idle(self, now: float) -> list[tuple[int, int]]:
+        """See `KvStore.idle`: what no prompt could find is told soon, the rest when none has found it for some minutes."""
+        if self._orders:  # copies that are still to be made may need it
+            return []
+        found = []
+        for slot in self._free:
+            known = self._slots[slot]
+            if known.since is None:
+                known.since = now
+                continue
+            if now - known.since >= _KEPT_S:
+                self._prefixes.cut(slot)
+            needed = len(self._prefixes.of(slot)) * self._sharing.unit
+            if known.needed is None or needed < known.needed:
+                known.needed = needed
+                found.append((slot, needed))
+        return found
+
     def usage(self) -> KvUsage:
         """See `KvStore.usage`."""
         return KvUsage(blocks=self.slots, used=self.slots - len(self._free), block_tokens=self._length)
@@ -251,6 +274,7 @@ class SlotStore:
 
     def _set_free(self, slot: int, *, useful: bool) -> None:
         self._free[slot] = None
+        self._slots[slot].since = self._slots[slot].needed = None
         if not useful:
             self._free.move_to_end(slot, last=False)
 

@@ -108,6 +108,16 @@ class KvStore(Protocol):
         """What the memory must do before the next launch, in this order; each is told once."""
         ...
 
+    def idle(self, now: float) -> Sequence[tuple[int, int]]:
+        """Slots whose memory nobody has needed for a while, each with how many of its first tokens are still of use.
+
+        Prompts do not find any more what lies behind these. Asked between two steps, each slot is told once.
+
+        Args:
+            now: seconds, of any clock that goes on evenly.
+        """
+        ...
+
     def usage(self) -> KvUsage: ...
 
     def check(self, holders: Sequence[int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class Sampler:
     def __init__(self, vocab_size: int) -> None:
         self._vocab_size = vocab_size
         self._rows: dict[int, SampleRow] = {}
+        self._constrained: set[int] = set()  # keys of rows with a constraint
         self._varied = 0  # of the rows, how many are not simple
         self._together = RowColumns((), vocab_size)  # the rows of the last step
         self._alone: dict[int, RowColumns] = {}  # of rows that were sampled one by one
@@ -51,17 +52,30 @@ class Sampler:
             constraint=constraint,
         )
         self._varied += not row.simple
+        if constraint is not None:
+            self._constrained.add(request.key)
 
     def remove(self, key: int) -> None:
         """Forget a request, if it is known."""
         if (row := self._rows.pop(key, None)) is not None:
             self._varied -= not row.simple
         self._alone.pop(key, None)
+        self._constrained.discard(key)
 
     @property
     def simple(self) -> bool:
         """Whether every request takes the best token of its logits as they are, and wants nothing else of them."""
         return not self._varied
+
+    def settle(self, keys: Iterable[int], until: float) -> list[int]:
+        """Wait, at most until `until` (`time.monotonic`), until it is known what may come next in the answers of `keys`.
+
+        Returns those of whom it is not: their next token cannot be chosen yet.
+        """
+        if not self._constrained:
+            return []
+        constraints = [(key, self._rows[key].constraint) for key in keys if key in self._constrained]
+        return [key for key, constraint in constraints if constraint is not None and not constraint.settle(until)]
 
     def complete(self, key: int) -> bool:
         """Whether a request's constraint allows no further token."""

@@ -76,6 +76,7 @@ class GenerationService:
         self._thinks = manifest.reasoning is not None
         self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
+        self._compiler.load()  # now, when nobody waits for a token
         self._keys = itertools.count(1)
         self._tracer = Tracer.of_environment(manifest.model)
         log = RequestLog.of_environment(manifest.model, self._token_bytes)

@@ -175,7 +175,11 @@ class PromptService:
         content = text(name, values[0])
         if name == "messages":
             self._check_size(name, content, self._max_bytes * _JSON_OVERHEAD)
-            content = text(name, self._rendered(parse_messages(content), inputs, thinking, use))
+            messages = parse_messages(content)
+            if len(messages) > (most := self._manifest.limits.max_length):  # each is a token at least
+                said = f"messages has {len(messages):,} entries, but this engine holds {most:,} tokens"
+                raise TooLong(said, "send fewer messages", param=name)
+            content = text(name, self._rendered(messages, inputs, thinking, use))
             if markers is not None and thinking is False:
                 content = without_thinking(content, markers)
         self._check_size(name, content, self._max_bytes)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from ..allocator import return_free_memory
-from ..errors import ManifestError
+from ..errors import ManifestError, RequestError
 from ..manifest import EngineManifest, ReasoningMarkers
+from .growth import check_growth
 from .tools import format_of
 from .vocabulary import TokenBytes, token_bytes
+
+LOG = logging.getLogger(__name__)
 
 
 class TextTokenizer:
@@ -22,7 +26,11 @@ class TextTokenizer:
         """
         Args:
             markers: text in an answer even where they are special tokens, as are the tool calls' of the model's template.
+
+        Raises:
+            ManifestError: see `check_growth`.
         """
+        check_growth(tokenizer)
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._shown = (*(() if markers is None else (markers.start, markers.end)), *format_of(chat_template).markers)
@@ -44,12 +52,30 @@ class TextTokenizer:
         return cls(tokenizer, manifest.vocab_size, manifest.reasoning, manifest.tool_template or manifest.chat_template)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a raw prompt, with whatever the tokenizer puts before it (a beginning-of-sequence token, say)."""
-        return list(self._tokenizer.encode(text).ids)
+        """Ids of a raw prompt, with whatever the tokenizer puts before it (a beginning-of-sequence token, say).
+
+        Raises:
+            RequestError: the tokenizer cannot take it.
+        """
+        return self._encoded(text, special=True)
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Ids of text that already holds its special tokens, such as a rendered chat."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        """Ids of text that already holds its special tokens, such as a rendered chat.
+
+        Raises:
+            RequestError: the tokenizer cannot take it.
+        """
+        return self._encoded(text, special=False)
+
+    def _encoded(self, text: str, *, special: bool) -> list[int]:
+        try:
+            return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library's panics are no Exceptions; a pattern that searches for too long is one
+            LOG.error("the tokenizer failed: %s", str(error).partition("\n")[0])
+            said = "the model's tokenizer cannot make tokens of this text"
+            raise RequestError(said, "send another text", code="unsupported") from None
 
     def decode(self, ids: list[int]) -> str:
         """The text of tokens, special ones included."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...manifest import EngineManifest, MtpEngine
-from .session import bind_input, bind_output, load, untouched
+from .session import bind_input, bind_output, load, release, untouched
 
 Array = NDArray[np.float32]
 
@@ -79,3 +79,8 @@ class OrtMtp:
         """Copy the first `length` positions' KV from slot `source` to slot `target`."""
         for tensor in self._cache.values():
             tensor[target, :, :length] = tensor[source, :, :length]
+
+    def give_back(self, slot: int, length: int) -> None:
+        """Nobody needs what lies in `slot` behind its first `length` positions."""
+        for tensor in self._cache.values():
+            release(tensor[slot], length)

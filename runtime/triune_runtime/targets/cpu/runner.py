@@ -20,7 +20,7 @@ from ...manifest import EngineManifest, checked_name
 from ...runner import Immediate, Work
 from ..grouping import group, neighbours
 from .mtp import HiddenStates, OrtMtp
-from .session import bind_input, bind_output, load, untouched
+from .session import bind_input, bind_output, load, release, untouched
 from .windows import WindowedBuffers
 
 
@@ -104,6 +104,13 @@ class OrtRunner(Immediate):
             buffers.copy(source, target, length)
         if self._mtp is not None:
             self._mtp.copy_slot(source, target, length)
+
+    def give_back(self, slot: int, length: int) -> None:
+        """See `Shrinking.give_back`. Where a buffer drops what its window has passed, positions are not tokens."""
+        for tensor in self._full if length else self._cache.values():
+            release(tensor[slot], length)
+        if self._mtp is not None:
+            self._mtp.give_back(slot, length)
 
     def _run_batch(self, batch: Sequence[Work]) -> NDArray[np.float32]:
         """Logits [len(batch), vocab_size] after the one token of each of some neighbouring slots."""

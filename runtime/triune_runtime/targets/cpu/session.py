@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +23,31 @@ def untouched(shape: tuple[int, ...], dtype: str) -> NDArray[np.generic]:
     NumPy asks for huge pages, of which the first token of every head would take a whole one: 1.5 GB at once instead of as
     sequences grow.
     """
-    pages = mmap.mmap(-1, math.prod(shape) * np.dtype(dtype).itemsize)
+    pages = mmap.mmap(-1, math.prod(shape) * np.dtype(dtype).itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         pages.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(pages, dtype).reshape(shape)
+
+
+def release(buffer: NDArray[np.generic], length: int) -> None:
+    """Give back memory of a slot's buffer [heads, positions, dim], made by `untouched`: zeros lie there again.
+
+    Args:
+        length: positions of every head that stay as they are.
+    """
+    stretches = [buffer] if length == 0 else [head[length:] for head in buffer]
+    for stretch in stretches:
+        begin = -(-stretch.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = (stretch.ctypes.data + stretch.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - begin
+        if size > 0:
+            _madvise()(begin, size, mmap.MADV_DONTNEED)
+
+
+@functools.cache
+def _madvise() -> Callable[..., int]:
+    function = ctypes.CDLL(None).madvise
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return function
 
 
 def load(path: Path, threads: int) -> onnxruntime.InferenceSession:

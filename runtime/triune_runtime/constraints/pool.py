@@ -1,0 +1,144 @@
+"""Threads that do the grammar library's work, so that no grammar delays whoever steps: the library lets others run meanwhile.
+
+Jobs of one lane are done in their order, one at a time: copies of a matcher share a lexer behind a lock of the library's own,
+and who waits for that lock lets nobody run. A job that takes long gives way: its thread goes on with less of the processor,
+and another thread takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+_STACK_BYTES = 64 << 20  # the library works by recursion
+_MOST_SLOW = 4  # threads that have given way and are not done yet
+_NICER = 5  # how much less of the processor they get: a third. With far less, others would wait for them to let go of the GIL
+
+
+class Job:
+    """One piece of work."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.work = work
+        self.error: BaseException | None = None  # what `work` raised
+        self.thread: int | None = None  # while one is at it
+        self.slow = False  # it has given way
+        self.over = threading.Event()
+
+    @property
+    def done(self) -> bool:
+        return self.over.is_set()
+
+    def wait(self, until: float) -> bool:
+        """Wait for its end, or until `until` (`time.monotonic`); whether it is done."""
+        return self.done or self.over.wait(max(until - time.monotonic(), 0.0))
+
+
+class Lane:
+    """Jobs that must not be done side by side. All of them go to one pool."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Job] = deque()
+        self.busy = False  # it waits for a thread, or has one
+
+
+class Pool:
+    """See the module. May be used from any thread."""
+
+    def __init__(self, name: str, threads: int = 2) -> None:
+        self._name, self._wanted = name, threads
+        self._changed = threading.Condition()  # guards all below, and lanes and jobs
+        self._lanes: deque[Lane] = deque()  # with a job that can be done now
+        self._threads = self._free = self._slow = 0  # those that have given way count as slow alone
+        self._closed = False
+
+    def put(self, lane: Lane, work: Callable[[], None]) -> Job:
+        """Have `work` done when what is in its lane already is."""
+        job = Job(work)
+        with self._changed:
+            lane.waiting.append(job)
+            if not lane.busy:
+                lane.busy = True
+                self._lanes.append(lane)
+                self._wake()
+        return job
+
+    def give_way(self, job: Job) -> None:
+        """Let others have the place of a job that takes long, if a thread is at it."""
+        with self._changed:
+            if job.thread is None or job.slow or self._slow >= _MOST_SLOW:
+                return
+            job.slow = True
+            self._slow += 1
+            self._threads -= 1
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, job.thread, os.getpriority(os.PRIO_PROCESS, job.thread) + _NICER)
+            if self._lanes:
+                self._wake()
+
+    def close(self) -> None:
+        """Let the threads end when there is nothing left to do."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _wake(self) -> None:
+        if self._free:
+            self._free -= 1
+            self._changed.notify()
+        elif self._threads < self._wanted:
+            self._start()
+
+    def _start(self) -> None:
+        before = threading.stack_size(_STACK_BYTES)
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            self._threads += 1
+        except RuntimeError:  # the system gives no more: those that there are will do it
+            if not self._threads and not self._slow:
+                raise
+        finally:
+            threading.stack_size(before)
+
+    def _work(self) -> None:
+        while (taken := self._next()) is not None:
+            lane, job = taken
+            try:
+                job.work()
+            except BaseException as error:  # the library's panics among them: this job's, not the thread's
+                job.error = error
+            job.work = _nothing  # whose job it is, it belongs to: neither holds the other any longer
+            with self._changed:
+                job.thread = None
+                if lane.waiting:
+                    self._lanes.append(lane)
+                else:
+                    lane.busy = False
+                ends = job.slow  # a thread cannot be given back what it has of the processor
+                if ends:
+                    self._slow -= 1
+                    if self._lanes:
+                        self._wake()
+            job.over.set()
+            if ends:
+                return
+
+    def _next(self) -> tuple[Lane, Job] | None:
+        with self._changed:
+            while not self._lanes:
+                if self._closed:
+                    self._threads -= 1
+                    return None
+                self._free += 1  # whoever wakes it takes that off
+                self._changed.wait()
+            lane = self._lanes.popleft()
+            job = lane.waiting.popleft()
+            job.thread = threading.get_native_id()
+            return lane, job
+
+
+def _nothing() -> None: ...
