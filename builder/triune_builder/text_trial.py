@@ -30,7 +30,8 @@ from .errors import BuildError
 _SECONDS, _MOST_SECONDS, _SECONDS_A_BYTE = 5, 60, 1e-6
 _MEMORY, _MEMORY_A_BYTE = 256 << 20, 40
 _DECODED = 1 << 13  # texts at a time
-_SAMPLES = ("Hello, world", "The capital of France is Paris.\n\n1 + 1 = 2", " \t\n", "世界 😀 é", "def f(x):\n    return x")
+_SAMPLES = ("Hello, world", "The capital of France is Paris.\n\n1 + 1 = 2", " \t\n", "世界 😀 é", "def f(x):\n    return x",
+            "a" * 2000 + "!", "1 " * 1000)  # fmt: skip  # the last for patterns that try all ways through a text
 _MOST_TOKENS = 64  # of one byte of a text
 _ANSWERS, _LENGTH = 200, 12  # made of random tokens
 _FETCH = "fetch the file again; if it is as published, take another model"
