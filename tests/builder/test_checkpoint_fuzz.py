@@ -21,7 +21,7 @@ from triune_builder.errors import BuildError
 from triune_builder.progress import Display
 from triune_runtime.errors import TriuneError
 
-CASES, BUILT_EVERY = 1000, 40
+CASES, BUILT_EVERY = 1000, 25
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_thousand_checkpoints_are_refused_in_a_sentence_or_served(
 
 
 def test_the_cases_reach_every_end(tally: Tally) -> None:
-    assert min(tally.kinds[PLANNED], tally.kinds[REFUSED], 20 * tally.kinds[SERVED]) > CASES // 20
+    assert min(tally.kinds[PLANNED], tally.kinds[REFUSED]) > CASES // 10 and tally.kinds[SERVED] > 2
 
 
 def test_a_number_always_means_the_same_checkpoint() -> None:

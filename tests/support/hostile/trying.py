@@ -38,7 +38,7 @@ from .bases import bases
 from .cases import Case, empty
 
 SECONDS, BUILD_SECONDS = 10, 120  # of processor time: before weights are read, and to build a tiny model and ask it
-MEMORY = 500 << 20  # more than the process had and the checkpoint has
+MEMORY = 500 << 20  # bytes more than the process had and the checkpoint has
 _WALL = 240  # seconds after which a case hangs, on however busy a machine
 _MESSAGE = 4000  # characters
 PLANNED, REFUSED, SERVED, FAILED = "planned", "refused", "served", "failed"
