@@ -25,6 +25,9 @@ $(foreach name,MODEL MODELS,$(if $(value $(name)),,$(if $(filter command,$(origi
   leave it out))))
 PYTHON       ?= $(firstword $(foreach name,python3 python3.12 python3.11,$(if $(shell command -v $(name)),$(name))) python3)
 FUZZ_CASES   ?= 300
+FUZZ_SEED    ?= 1
+FUZZ_CHECKPOINTS ?= 100000
+FUZZ_BUILD_EVERY ?= 10
 TEST_WORKERS ?= 2
 LOAD         ?= --streams 1,4,16 --duration 8s
 LOAD_PROFILE ?= load/profiles/acceptance.toml
@@ -48,7 +51,7 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config kernels lint format test test-slow \
-        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz bench dashboards contracts load load-test \
+        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz fuzz-checkpoints bench dashboards contracts load load-test \
         lock clean .kernels FORCE
 
 help: ## list the verbs
@@ -196,6 +199,11 @@ test-monitoring: .venv/installed-test engine ## Prometheus' own programs, real: 
 fuzz: .venv/installed-test ## some 11,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
 	@$(BIN)/python -m triune_server.entry build --config /dev/null --model r1-nano --precision fp32
 	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY="$$($(BIN)/python -m triune_server.entry repository --config /dev/null --model r1-nano)" $(BIN)/python -m pytest tests/fuzz
+
+# One case that failed: CASE=17. A run goes on where an earlier one of the seed has ended; see build/fuzz-checkpoints.
+fuzz-checkpoints: .venv/installed-test ## 100,000 damaged checkpoints, in hours: refused in a sentence or served; CASE=17: one again
+	@PYTHONPATH=tests:models/r1-nano $(BIN)/python -m support.hostile --seed $(FUZZ_SEED) \
+	    $(if $(CASE),--case $(CASE),--cases $(FUZZ_CHECKPOINTS) --build-every $(FUZZ_BUILD_EVERY))
 
 bench: $(INSTALLED) .venvs/bench/installed ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
 	@repository="$$($(TRIUNE) repository --build)" && $(BIN)/python -m bench --repository "$$repository"

@@ -31,5 +31,8 @@ def printable(text: str, most: int = _MOST) -> str:
 
 def quoted(value: object, most: int = 80) -> str:
     """A value from a file as messages show it."""
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except RecursionError:  # which a file that could just be read may be nested for
+        shown = "a value of a thousand levels"
     return shown if len(shown) <= most else f"{shown[:most]}..."

@@ -20,6 +20,8 @@ def reasoning_markers(tokenizer_json: str, chat_template: str | None) -> Reasoni
     from tokenizers import Tokenizer  # not at the top: `triune --help` does without
 
     tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     template = chat_template or ""
     for start, end in PAIRS:

@@ -15,7 +15,9 @@ import pytest
 from safetensors.numpy import save
 from tokenizers import Tokenizer, models
 
-from support.damaged_files import GB, bounded_memory, damaged, refused, survives
+from support.damaged_files import GB, bounded_memory, damaged, limited_to, refused, survives
+from triune_builder.errors import quoted
+from triune_builder.graph.keys import shown
 
 INDEX = "model.safetensors.index.json"
 CASES = 600
@@ -59,10 +61,12 @@ def safetensors(entries: Any, data: int = 8) -> bytes:
         (safetensors([]), "is not a readable safetensors file"),
         (safetensors(b'{"a": 1, "a": 2}'), "its header has 'a' twice"),
         (safetensors(b"[" * 10**5), "is not a readable safetensors file"),
+        (safetensors(b'{"a": [' + b"{}," * 2_000_000 + b"1]}"), "its values may take 560,000"),
+        (safetensors(b"{" + b", ".join(b'"%d": 1' % i for i in range(200_000)) + b', "9": 2}'), "its header has '9' twice"),
         (safetensors({"\x1b[31m": entry(shape=(3,))}), r"tensor '\x1b[31m' F32"),
         (struct.pack("<Q", 2**63) + bytes(9), "its header should have 9,223,372,036,854,775,808 bytes"),
     ],
-    ids=range(19),
+    ids=range(21),
 )
 def test_a_safetensors_header_that_cannot_be_is_refused_in_a_sentence(tmp_path: Path, content: bytes, said: str) -> None:
     assert said in refused(write_model(tmp_path / "m", content))
@@ -93,6 +97,29 @@ def test_a_shard_lies_beside_its_index(tmp_path: Path, place: Any, said: str) ->
     assert said in refused(folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", INDEX])
+def test_values_that_take_far_more_memory_than_their_file_are_not_made(tmp_path: Path, name: str) -> None:
+    folder = write_model(tmp_path / "m", safetensors({"a": entry()}))
+    (folder / name).write_text('{"a": [' + "{}," * 2_000_000 + "1]}")
+    with limited_to(64 << 20):  # the text's own 6 MB a few times, not its values' 560
+        assert f"{name} is not valid JSON: its values may take 560,000" in refused(folder)
+
+
+def test_a_value_nested_deeper_than_python_shows_one_is_told_of() -> None:
+    value: list[Any] = []
+    for _ in range(10_000):
+        value = [value]
+    assert quoted(value) == shown(value) == "a value of a thousand levels"
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("depth", range(900, 1000, 9))
+def test_a_value_that_can_just_be_read_and_not_be_shown_is_refused(tmp_path: Path, name: str, depth: int) -> None:
+    folder = write_model(tmp_path / "m", safetensors({"a": entry()}))
+    (folder / name).write_text('{"model_type": "llama", "eos_token_id": ' + "[" * depth + "]" * depth + "}")
+    assert "eos_token_id" in (said := refused(folder)) or "is not valid JSON" in said
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', "[" * 10**5, '{"weight_map": 3}'])
 def test_an_index_without_places_is_refused(tmp_path: Path, content: str) -> None:
     folder = write_model(tmp_path / "m", safetensors({"a": entry()}))
@@ -100,7 +127,7 @@ def test_an_index_without_places_is_refused(tmp_path: Path, content: str) -> Non
     assert INDEX in refused(folder)
 
 
-EVERY_FILE = ["tokenizer.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja",
+EVERY_FILE = ["config.json", "tokenizer.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja",
               "model.safetensors", INDEX, "special_tokens_map.json", "verification.json"]  # fmt: skip
 
 

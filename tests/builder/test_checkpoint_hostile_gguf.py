@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fakes.gguf_files import METADATA, TOKENIZER, llama_weights, write_gguf
+from fakes.gguf_files import METADATA, TOKENIZER, TOKENS, llama_weights, write_gguf
 from support.damaged_files import GB, bounded_memory, damaged, refused, survives
 
 CASES = 600
+PIECES = {"model": "llama", "scores": [0.0] * len(TOKENS), "tokens": list(TOKENS)}
 MORE_KEYS = [
     *(f"tokenizer.ggml.{key}" for key in (*TOKENIZER, "unknown_token_id", "padding_token_id", "eot_token_id", "add_eos_token")),
     *(f"llama.rope.scaling.{key}" for key in ("type", "factor", "original_context_length", "attn_factor", "finetuned")),
@@ -53,9 +56,12 @@ def tensor(name: str, sizes: list[int], offset: int = 0, *, kind: int = 0, dimen
         (header(number("general.alignment", 0)), "its general.alignment is 0; a power of two"),
         (header(number("general.alignment", 48)), "its general.alignment is 48; a power of two"),
         (header(text("general.alignment") + struct.pack("<I", 8) + text("32")), "its general.alignment is '32'"),
-        (header(counts=(2**60, 0)), "is there twice"),
-        (header(counts=(0, 2**60)), "is there twice"),
-        (header(array("a", 4, 2**60)), "an array in it has 1,152,921,504,606,846,976 elements"),
+        (header(counts=(2**60, 0)), "it says that it has 1,152,921,504,606,846,976 tensors; at most 131,072"),
+        (header(counts=(0, 2**60)), "it says that it has 1,152,921,504,606,846,976 fields; at most 16,384"),
+        (header(counts=(9, 0)), "is there twice"),
+        (header(counts=(0, 9)), "is there twice"),
+        (header(array("a", 4, 2**60)), "the arrays in it have 1,152,921,504,606,846,976 elements"),
+        (header(*(array(f"a{i}", 0, 2**20, bytes(2**20)) for i in range(5))), "the arrays in it have 5,242,880 elements"),
         (header(array("a", 8, 2**22)), "it ends inside its header"),
         (header(array("a", 9, 3)), "it has an array of arrays"),
         (header(array("a", 77, 3)), "77 is not a valid"),
@@ -73,7 +79,7 @@ def tensor(name: str, sizes: list[int], offset: int = 0, *, kind: int = 0, dimen
         (header(tensors=(tensor("a", [33], kind=8),)), "not a multiple of 32"),
         (header(number("\x1b[2J", 1), number("\x1b[2J", 1)), r"its key \x1b[2J is there twice"),
     ],
-    ids=range(22),
+    ids=range(25),
 )
 def test_a_gguf_header_that_cannot_be_is_refused_in_a_sentence(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "m.gguf").write_bytes(content)
@@ -113,13 +119,31 @@ def test_a_gguf_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
         ({"tokenizer": {"tokens": "abc"}}, "the GGUF tokenizer's tokens is not a list of str"),
         ({"tokenizer": {"merges": [1, 2]}}, "the GGUF tokenizer's merges is not a list of str"),
         ({"tokenizer": {"token_type": ["a"]}}, "the GGUF tokenizer's token_type is not a list of int"),
+        ({"tokenizer": PIECES | {"tokens": ["a" * 20_000, *PIECES["tokens"][1:]]}}, "has tokens of up to 20,000 letters"),
+        ({"raw": {"rope_freqs.weight": np.ones(2**17, np.float32)}}, "rope_freqs.weight of"),
+        (
+            {
+                "metadata": {
+                    "llama.attention.key_length": 2**30,
+                    "llama.attention.value_length": 2**30,
+                    "llama.rope.dimension_count": 2**30,
+                },
+                "raw": {"rope_freqs.weight": np.ones(8, np.float32)},
+            },
+            "rope_freqs.weight [8] is not of heads of 1073741824 numbers",
+        ),
         ({"tokenizer": {"add_bos_token": "yes"}}, "the GGUF tokenizer's add_bos_token is 'yes'"),
         ({"tokenizer": {"pre": 7}}, "GGUF pre-tokenizer 7 is not known"),
     ],
-    ids=range(25),
+    ids=range(28),
 )
 def test_gguf_metadata_of_the_wrong_kind_is_named_with_its_value(tmp_path: Path, changes: Any, said: str) -> None:
     assert said in refused(write_gguf(tmp_path / "m.gguf", llama_weights(), **changes))
+
+
+def test_a_pipe_is_no_gguf_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.gguf")
+    assert "m.gguf is not a regular file" in refused(tmp_path / "m.gguf")
 
 
 def test_files_with_damaged_headers_are_read_or_refused(tmp_path: Path) -> None:

@@ -142,6 +142,18 @@ def test_a_token_without_an_embedding_that_every_text_gets_is_refused(tmp_path: 
         opened(write(tmp_path / "m", added=("<x>", "<y>", "<z>"), inserted=True))
 
 
+def test_an_unknown_id_that_every_text_gets_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", added=("<x>",), rows=8, inserted=True)
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    (entry,) = raw["post_processor"]["special_tokens"].values()
+    entry["ids"] = [999]
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+    with pytest.raises(
+        BuildError, match="puts token 999 into every text by its post_processor; the embedding table has 8 rows"
+    ):
+        opened(folder)
+
+
 def test_an_end_without_an_embedding_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "m", added=("<x>", "<y>", "<end>"), tokenizer_config={"eos_token": "<end>"})
     with pytest.raises(BuildError, match=r"tokenizer_config\.json has eos_token = 6; a whole number from 0 to 5"):

@@ -46,6 +46,14 @@ def test_markers_that_only_the_template_names_are_found_and_closed_as_it_closes_
     assert list(found.closing_ids) == ids
 
 
+def test_what_closes_the_thinking_is_not_truncated_or_padded() -> None:
+    cut = Tokenizer.from_str(byte_tokenizer())
+    cut.enable_truncation(3)
+    cut.enable_padding(length=64)
+    found = reasoning_markers(cut.to_str(), thinking.R1)
+    assert found is not None and len(found.closing_ids) == len("\n</think>\n\n")
+
+
 def test_a_model_without_markers_does_not_think() -> None:
     assert reasoning_markers(byte_tokenizer(), "{{ messages }}") is None
     assert reasoning_markers(byte_tokenizer(), None) is None

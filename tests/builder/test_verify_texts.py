@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
+from fakes.tiny_llama import byte_tokenizer
 from triune_builder.checkpoint.folder import open_folder
 from triune_builder.errors import BuildError
 from triune_builder.verify.measure import Sizes, text_windows
-from triune_builder.verify.texts import texts_of
+from triune_builder.verify.texts import texts_of, token_ids
 
 OWN: dict[str, Any] = {"calibration": ["a"], "evaluation": ["b", "c"], "prompts": ["d\nd"]}
 NANO = Path(__file__).parents[2] / "models" / "r1-nano" / "checkpoint"
@@ -45,6 +47,13 @@ def test_texts_that_are_no_lists_of_texts_are_refused_by_name(change: dict[str, 
     (name,) = change
     assert name in str(caught.value)
     assert texts_of(json.loads(json.dumps(OWN))).prompts == ("d\nd",)
+
+
+def test_a_text_is_read_whole_whatever_the_tokenizer_says_of_truncation_and_padding() -> None:
+    cut = Tokenizer.from_str(byte_tokenizer())
+    cut.enable_truncation(3)
+    cut.enable_padding(length=8)
+    assert [len(ids) for ids in token_ids(cut.to_str(), ["hello", "world, hello"])] == [5, 12]
 
 
 def test_each_text_is_read_from_an_empty_cache_and_none_is_read_twice() -> None:

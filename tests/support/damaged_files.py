@@ -29,6 +29,18 @@ def bounded_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+@contextmanager
+def limited_to(memory: int) -> Iterator[None]:
+    """No more than so many bytes above what this process has."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    (held,) = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, (1024 * int(held) + memory, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
 def opened(path: Path) -> Checkpoint:
     return open_checkpoint(str(path), cache=path.parent)
 

@@ -11,6 +11,7 @@ from .files import exists, parse_object
 
 DEFAULT, TOOL_USE = "default", "tool_use"
 _FILE, _OLD_FILE, _MORE = "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja"
+_MOST_FILES = 64
 TEMPLATE_FILES = (_FILE, _OLD_FILE, _MORE)  # the last a pattern
 
 
@@ -30,6 +31,8 @@ def read_chat_templates(
     """
     config = folder / "tokenizer_config.json"
     files = [*([folder / _FILE] if exists(folder / _FILE) else []), *sorted(folder.glob(_MORE))]
+    if len(files) > _MOST_FILES:
+        raise BuildError(f"{folder} has {len(files):,} chat templates; at most {_MOST_FILES} are read", "remove the others")
     if files:
         named = {DEFAULT if path.name == _FILE else path.stem: text_of(path) for path in files}
         return _chosen(folder, named)

@@ -11,7 +11,10 @@ from typing import Any
 from ..errors import BuildError
 
 CONFIG_BYTES = 16 << 20  # more than any config, template or index of its size has
-TOKENIZER_BYTES = 256 << 20  # the largest published ones have about 30 MB
+TOKENIZER_BYTES = 64 << 20  # the largest published ones have about 30 MB
+# What each character of JSON may come to in memory, in bytes, and how much a file's may: the largest tokenizers' takes 200 MB.
+_WEIGHT = {"{": 240, "[": 72, ",": 40, '"': 30}
+_MOST_PARSED = 320 << 20
 _AGAIN = "fetch the file again"
 
 
@@ -65,9 +68,21 @@ def parse(path: Path, text: str) -> Any:
         BuildError: it is no JSON, or nested deeper than Python reads.
     """
     try:
+        check_parsed(text)
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BuildError(f"{path} is not valid JSON: {error}", _AGAIN) from error
+
+
+def check_parsed(text: str) -> None:
+    """That the values of a JSON text, of which a few bytes may stand for many, fit into memory.
+
+    Raises:
+        ValueError: they may not.
+    """
+    size = sum(weight * text.count(character) for character, weight in _WEIGHT.items())
+    if size > _MOST_PARSED:
+        raise ValueError(f"its values may take {size:,} bytes; at most {_MOST_PARSED:,} are read")
 
 
 def parse_object(path: Path, text: str) -> dict[str, Any]:

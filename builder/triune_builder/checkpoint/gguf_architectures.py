@@ -211,6 +211,8 @@ def _rope_scaling(
 
 def _llama3_scaling(factors: NDArray[np.float32], config: Mapping[str, Any], original: int) -> dict[str, Any]:
     """Llama 3's scaling whose frequency divisors are `factors`; the file holds only those."""
+    if factors.shape != ((config["head_dim"] + 1) // 2,):
+        raise BuildError(f"rope_freqs.weight {list(factors.shape)} is not of heads of {config['head_dim']} numbers", _HINT)
     scaling = {"rope_type": "llama3", "factor": _plain(float(factors.max())), **_LLAMA3}
     scaling["original_max_position_embeddings"] = original
     frequencies = config["rope_theta"] ** -(np.arange(0, config["head_dim"], 2) / config["head_dim"])
@@ -218,7 +220,7 @@ def _llama3_scaling(factors: NDArray[np.float32], config: Mapping[str, Any], ori
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     kept = np.clip((turns - low) / (high - low), 0, 1)
     expected = 1 / (kept + (1 - kept) / scaling["factor"])
-    if factors.shape != expected.shape or not np.allclose(factors, expected, rtol=1e-3):
+    if not np.allclose(factors, expected, rtol=1e-3):
         raise BuildError(
             f"rope_freqs.weight {list(factors.shape)} does not hold Llama 3's divisors for factor {scaling['factor']}, "
             f"rope_theta {config['rope_theta']} and {original} original positions",

@@ -18,6 +18,7 @@ from .token_ids import SILENT
 
 _INCONSISTENT = "the file is inconsistent; fetch another"
 _ROPE_FACTORS = "rope_freqs.weight"
+_MOST_FACTORS = 1 << 16
 _SAMPLING = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -55,6 +56,8 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
     if vocab_size < vocabulary.size:
         raise BuildError(f"{path} has {vocabulary.size} tokens but embeddings for {vocab_size}", _INCONSISTENT)
     factors = stored.pop(_ROPE_FACTORS, None)
+    if factors and factors.size > _MOST_FACTORS:
+        raise BuildError(f"{_ROPE_FACTORS} of {path} has {factors.size:,} numbers; heads have fewer", _INCONSISTENT)
     config = read_config(
         metadata,
         vocab_size=vocab_size,

@@ -21,7 +21,8 @@ from .files import regular_size
 _HINT = "fetch the file again; is it a .gguf file of one piece?"
 # What llama.cpp takes, or well above what any model has: a damaged file is found out before it takes memory or time.
 _MOST_BYTES = 256 << 20  # of a header; the largest vocabularies take some 20 MB
-_MOST_ELEMENTS = 1 << 23  # of an array
+_MOST_ELEMENTS = 1 << 22  # of all arrays together; the largest vocabularies have a third of it
+_MOST_FIELDS, _MOST_TENSORS = 1 << 14, 1 << 17
 _MOST_DIMENSIONS = 4
 _MOST_NAME = 255  # bytes of a key or a tensor's name
 _SCALARS = {
@@ -80,7 +81,7 @@ class _Cursor:
     """A place in the file that moves on as values are read. Numbers are little-endian."""
 
     def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.at = data, 0
+        self.data, self.at, self.elements = data, 0, 0
 
     def header(self) -> Header:
         if self.data[:4] != b"GGUF":
@@ -89,6 +90,9 @@ class _Cursor:
         version, tensor_count, field_count = self._scalar("I"), self._scalar("Q"), self._scalar("Q")
         if version not in (2, 3):
             raise ValueError(f"its version is {version}; known: 2 and 3 (little-endian)")
+        for what, count, most in (("fields", field_count, _MOST_FIELDS), ("tensors", tensor_count, _MOST_TENSORS)):
+            if count > most:
+                raise ValueError(f"it says that it has {count:,} {what}; at most {most:,} are read")
         metadata: dict[str, Any] = {}
         for _ in range(field_count):
             key = self._string(_MOST_NAME)
@@ -136,8 +140,9 @@ class _Cursor:
         if kind != GGUFValueType.ARRAY:
             return self._scalar(_SCALARS[kind])
         of, count = GGUFValueType(self._scalar("I")), self._scalar("Q")
-        if count > _MOST_ELEMENTS:
-            raise ValueError(f"an array in it has {count:,} elements, more than {_MOST_ELEMENTS:,}")
+        self.elements += count
+        if self.elements > _MOST_ELEMENTS:
+            raise ValueError(f"the arrays in it have {self.elements:,} elements; at most {_MOST_ELEMENTS:,} are read")
         if of == GGUFValueType.ARRAY:
             raise ValueError("it has an array of arrays")
         if of in _SCALARS:

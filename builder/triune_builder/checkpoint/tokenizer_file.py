@@ -49,10 +49,15 @@ def read_tokens(path: Path, text: str, count: int | None) -> Tokens:
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise BuildError(f"{path} is not a readable tokenizer: {error!r}", _AGAIN) from error
     beyond = {content: number for content, number in ids.items() if count is not None and number >= count}
+    inserted = sorted(number for number in _inserted(raw.get("post_processor")) if count is not None and number >= count)
+    if inserted and not beyond:
+        raise BuildError(
+            f"{path} puts token {inserted[0]} into every text by its post_processor; the embedding table has {count} rows",
+            _AGAIN,
+        )
     if not beyond:
         return Tokens(text=text, special=special, ids=ids)
     own = {content: number for content, number in beyond.items() if content not in added}
-    inserted = sorted(number for number in _inserted(raw.get("post_processor")) if count is not None and number >= count)
     if own or inserted or not isinstance(model.get("vocab") or {}, dict):
         what = _some(own or beyond) + (f"; its post_processor puts token {inserted[0]} into every text" if inserted else "")
         raise BuildError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
-from ..errors import BuildError
+from ..errors import BuildError, quoted
 
 _MOST = 2**31 - 1
 _SHOWN = 60  # characters of a value that an error quotes
@@ -81,8 +81,7 @@ def shown(value: Any) -> str:
     """A value as an error quotes it: on one line, and not without end."""
     if is_whole(value) and value.bit_length() > 128:
         return "an integer of more than 38 digits"
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return quoted(value, _SHOWN)
 
 
 def read_key(config: Mapping[str, Any], name: str, key: Key) -> tuple[Any, str | None]:

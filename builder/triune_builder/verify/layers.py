@@ -45,6 +45,7 @@ class Pieces(Protocol):
         ...
 
 
+@np.errstate(all="ignore")  # as in `verify`
 def verify_layers(
     pieces: Pieces, limits: Limits, checkpoint: Source, *, sizes: Sizes | None = None, note: Note = lambda _: None
 ) -> Verification:

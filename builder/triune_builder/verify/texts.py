@@ -50,10 +50,12 @@ def texts_of(own: Mapping[str, Any]) -> Texts:
 
 
 def token_ids(tokenizer_json: str, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of each text."""
+    """The tokens of each text, all of them whatever the file says of truncation: a server cuts no prompt either."""
     from tokenizers import Tokenizer  # not at the top: `triune --help` does without
 
     tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return [tokenizer.encode(text).ids for text in texts]
 
 
