@@ -16,6 +16,7 @@ def about(help: str, least: int | None = None, most: int | None = None) -> dict[
 
 _CHOICES = {
     "prefix_caching": ("on", "off"),
+    "front": ("on", "off"),
     "log_format": ("text", "json"),
     "log_text": ("off", "on"),
     "triton_spans": ("off", "on"),
@@ -41,6 +42,7 @@ class ServerOptions:
     api_key_file: Path | None = field(
         default=None, metadata=about("File of API keys, one a line, that no other user can read; without one, all are served.")
     )
+    front: str = field(default="on", metadata=about("off: clients talk to Triton itself."))
     cors: tuple[str, ...] = field(default=(), metadata=about("Web pages that may call it; *: all."))
     access_log: Path | None = field(default=None, metadata=about("File of a JSON line for each request of it."))
     responses_file: Path | None = field(

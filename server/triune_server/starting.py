@@ -124,7 +124,7 @@ class Start:
         """
         options = self._options(running)
         build = self.build and self.builder is not None and self.values["repository"] is None
-        check_server_packages(openai=bool(options.openai_port), traced=options.otlp is not None)
+        check_server_packages(gateway=bool(options.openai_port) or options.front == "on", traced=options.otlp is not None)
         if options.api_key_file is not None:
             check_key_file(options.api_key_file)
         if build:
