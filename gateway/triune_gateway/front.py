@@ -15,6 +15,7 @@ from .bearer import Keys, sent_key
 from .errors import RETRY_AFTER_S, ApiError
 from .intake import Intake, stopping
 from .metrics import LEFT, Metrics, trace_of
+from .origins import foreign
 from .sending import error_response
 from .settings import Settings
 from .tracing import Tracer, pass_on, sent_headers
@@ -93,6 +94,8 @@ class Front:
 
     def _refusal(self, scope: Scope, access: Access) -> ApiError | None:
         headers = dict(scope["headers"])
+        if (why := foreign(headers, self._settings.host, self._settings.allowed_origins)) is not None:
+            return ApiError(403, why, code="foreign_page")
         access.tenant = self._keys.tenant(sent_key(headers))
         if scope["method"] != "OPTIONS" and access.tenant is None:
             message = "Incorrect or missing API key: send a header Authorization: Bearer KEY."

@@ -13,6 +13,7 @@ import httpx
 import psutil
 
 from .errors import ServerError
+from .given import given
 from .inside import Inside
 from .launcher import end_with_parent
 from .options import ServerOptions
@@ -27,7 +28,9 @@ def front_command(options: ServerOptions, inside: Inside) -> list[str]:
         sys.executable, "-m", "triune_gateway.kserve", f"--host={options.host}",
         f"--http-port={options.http_port}", f"--http-upstream={inside.http}",
         f"--metrics-port={options.metrics_port}", f"--metrics-upstream={inside.metrics}", f"--drain-s={_DRAIN_S}",
+        *([f"--grpc-port={options.grpc_port}", f"--grpc-upstream={inside.grpc}"] if options.keyed else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
+        *(f"--allow-origin={page}" for page in options.cors),
         *([f"--access-log={log}"] if (log := _access_log(options)) else []),
     ]  # fmt: skip
 
@@ -50,7 +53,7 @@ class Front:
         with log.open("ab") as out:
             self.process = psutil.Popen(
                 front_command(options, inside),
-                env=os.environ | {"PYTHONUNBUFFERED": "1", **around.environment(options)},
+                env=given(os.environ, keys=True) | {"PYTHONUNBUFFERED": "1", **around.environment(options)},
                 pass_fds=around.descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

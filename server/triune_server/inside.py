@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .options import ServerOptions
+
 _CLOSED = "model-repository,shared-memory,trace,logging"
 
 
@@ -37,6 +39,11 @@ class Inside:
         return self.folder / "metrics"
 
     @property
+    def grpc(self) -> str:
+        """As the target of a channel; Triton adds a port to any address."""
+        return f"unix:{self.folder / 'grpc'}:1"
+
+    @property
     def closed(self) -> str:
         """What is closed, and the secret, as Triton's options have it."""
         return f"{_CLOSED}:triune-control={self.secret}"
@@ -45,6 +52,21 @@ class Inside:
         """Remove the sockets of a server that has ended."""
         for file in self.folder.iterdir():
             file.unlink(missing_ok=True)
+
+
+def listening(options: ServerOptions, inside: Inside | None) -> list[str]:
+    """Triton's options that say where it listens, and what of its API is closed. The list of models is open: it tells what may be asked."""
+    secret = Inside(Path()) if inside is None else inside
+    closed = [f"--http-restricted-api={secret.closed.removeprefix('model-repository,')}"]
+    closed.append(f"--grpc-restricted-protocol={secret.closed}")
+    if inside is not None and options.keyed:
+        closed += [f"--grpc-address={inside.grpc.removesuffix(':1')}", "--grpc-port=1"]
+    else:
+        closed += [f"--grpc-address={options.host}", f"--grpc-port={options.grpc_port}"]
+    if inside is not None:
+        return [f"--http-address=unix:{inside.http}", f"--metrics-address=unix:{inside.metrics}", *closed]
+    ports = [f"--http-port={options.http_port}", f"--metrics-port={options.metrics_port}"]
+    return [f"--http-address={options.host}", f"--metrics-address={options.host}", *ports, *closed]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,8 @@ import psutil
 
 from .binaries import Binaries
 from .errors import ServerError
-from .inside import Inside
+from .given import given
+from .inside import Inside, listening
 from .options import ServerOptions
 from .surroundings import NOTHING, Surroundings
 
@@ -45,10 +47,8 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Ins
         # Requests and chunks are small; the default of 64 MB for each model would be most of the server's memory.
         "--backend-config=python,shm-default-byte-size=4194304",
         "--disable-auto-complete-config",
-        *_listening(options, inside),
+        *listening(options, inside),
         "--http-thread-count=4",
-        f"--grpc-address={options.host}",
-        f"--grpc-port={options.grpc_port}",
         # What is under way on an old connection ends there; Triton's grace for it has no end.
         *([f"--grpc-max-connection-age={1000 * options.grpc_connection_s}"] if options.grpc_connection_s else []),
         f"--allow-gpu-metrics={'true' if binaries.gpu_metrics else 'false'}",
@@ -58,17 +58,6 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Ins
         *(f"--{protocol}-header-forward-pattern={_TRACE_HEADERS}" for protocol in ("http", "grpc") if options.otlp),
         *(f"--trace-config={one}" for one in _traces(options)),
     ]
-
-
-def _listening(options: ServerOptions, inside: Inside | None) -> list[str]:
-    """Where it does over HTTP, and what of its API is closed. The list of models is open: it tells what may be asked."""
-    secret = Inside(Path()) if inside is None else inside
-    closed = [f"--http-restricted-api={secret.closed.removeprefix('model-repository,')}"]
-    closed.append(f"--grpc-restricted-protocol={secret.closed}")
-    if inside is not None:
-        return [f"--http-address=unix:{inside.http}", f"--metrics-address=unix:{inside.metrics}", *closed]
-    ports = [f"--http-port={options.http_port}", f"--metrics-port={options.metrics_port}"]
-    return [f"--http-address={options.host}", f"--metrics-address={options.host}", *ports, *closed]
 
 
 def _traces(options: ServerOptions) -> list[str]:
@@ -82,7 +71,7 @@ def _traces(options: ServerOptions) -> list[str]:
 def environment(binaries: Binaries, options: ServerOptions, around: Surroundings = NOTHING) -> dict[str, str]:
     """The server's environment. Its Python stubs ignore PYTHONPATH and find their environment through PATH."""
     libraries = [*map(str, binaries.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
-    return os.environ | {
+    return given(os.environ, keys=False) | {
         "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
         "PATH": f"{binaries.python}:{os.environ.get('PATH', '')}",
         "PYTHONDONTWRITEBYTECODE": "1",  # the repository stays as it was built
@@ -212,7 +201,10 @@ class Server:
         )
 
     def look_again(self) -> None:
-        """Watch the processes of the models that are served now."""
+        """Watch the processes of the models that are served now, and close what they share to other users."""
+        for region in SHARED_MEMORY.glob(f"{self._prefix}*"):
+            with suppress(OSError):
+                region.chmod(0o600)  # its maker sets the mode, whatever the umask
         self._stubs = {stub: _model_of(stub) for stub in self._find_stubs()}
 
     def problem(self) -> str | None:

@@ -95,10 +95,10 @@ class Supervisor:
         try:
             self._drain.clear()
             self._view.begin(self._repositories())
-            self._start_gateway()
             served = dataclasses.replace(self._options, repository=self._view.models)
             with opened() as inside, mounted(self._binaries, served) as places:
                 behind = inside if self._options.front == "on" else None
+                self._start_gateway(behind)
                 self._start_front(behind)
                 while not self._stopping.is_set():
                     self._serve_once(places, behind, on_ready)
@@ -120,9 +120,9 @@ class Supervisor:
         also = dict(one.partition("=")[::2] for one in self._options.also)
         return {name: first, **{other: Path(path) for other, path in also.items()}}
 
-    def _start_gateway(self) -> None:
+    def _start_gateway(self, inside: Inside | None) -> None:
         if self._options.openai_port:
-            self._gateway = Gateway(self._options, log_file(self._folder), self._view.list, self._around)
+            self._gateway = Gateway(self._options, log_file(self._folder), self._view.list, self._around, inside)
 
     def _start_front(self, inside: Inside | None) -> None:
         if inside is not None:
@@ -156,7 +156,7 @@ class Supervisor:
                     return
                 if self._gateway is not None and (problem := self._gateway.problem()) is not None:
                     self._count_restart(problem, self._gateway)
-                    self._start_gateway()
+                    self._start_gateway(inside)
                 if self._front is not None and (problem := self._front.problem()) is not None:
                     self._count_restart(problem, self._front)
                     self._start_front(inside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from fakes.server import options
 from support.real_server import free_port
 from triune_server.binaries import Binaries
 from triune_server.errors import ServerError
+from triune_server.given import given
 from triune_server.inside import Inside
 from triune_server.launcher import check_ports, command, environment
 from triune_server.options import ServerOptions
@@ -93,12 +95,10 @@ def test_two_servers_share_no_memory() -> None:
 
 def test_stubs_find_this_python_and_libraries_come_before_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/mine")
-    monkeypatch.setenv("OTHER", "kept")
     options = ServerOptions(repository=Path("none"))
     found = environment(BINARIES, options)
     assert found["LD_LIBRARY_PATH"] == "/s/libs:/p/lib:/mine"
     assert found["PATH"].split(":")[0] == "/e/bin"
-    assert found["OTHER"] == "kept"
     monkeypatch.delenv("LD_LIBRARY_PATH")
     assert environment(BINARIES, options)["LD_LIBRARY_PATH"] == "/s/libs:/p/lib"  # an empty entry would be the current folder
 
@@ -141,3 +141,21 @@ def test_prefix_caching_is_told_to_the_models_and_is_on_or_off(monkeypatch: pyte
     assert [one["TRIUNE_PREFIX_CACHING"] for one in said] == ["on", "off"]
     with pytest.raises(ServerError, match="prefix_caching is 'maybe'; it can be on or off"):
         ServerOptions(repository=Path("none"), prefix_caching="maybe")
+
+
+def test_no_secret_reaches_the_stubs_and_what_they_need_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "TRIUNE_API_KEYS",
+        "TRIUNE_API_KEYS_FILE",
+        "TRIUNE_API_KEY_FILE",
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_TOKEN",
+        "OTHER",
+    ):
+        monkeypatch.setenv(name, "secret")
+    for name in ("CUDA_VISIBLE_DEVICES", "LC_ALL", "ORT_LOG", "TMPDIR", "TRIUNE_ANYTHING", "https_proxy"):
+        monkeypatch.setenv(name, "needed")
+    found = environment(BINARIES, ServerOptions(repository=Path("none")))
+    assert "secret" not in found.values()
+    assert sum(value == "needed" for value in found.values()) == 6
+    assert {"TRIUNE_API_KEYS", "TRIUNE_API_KEYS_FILE"} <= given(os.environ, keys=True).keys(), "who asks for keys knows them"

@@ -9,8 +9,8 @@ from typing import cast
 
 from ..access_log import HEADER, Access, request_id
 from ..bearer import sent_key
+from ..origins import foreign
 from .bodies import check_body
-from .pages import foreign
 from .reading import Reader, Request
 from .refusal import Refusal
 from .routes import find

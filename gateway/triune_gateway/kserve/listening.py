@@ -6,9 +6,10 @@ import asyncio
 import resource
 import signal
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from .connection import Connection
 from .shared import Shared, Site
@@ -25,11 +26,30 @@ class Listener:
     site: Site
 
 
-async def serve(shared: Shared, listeners: Sequence[Listener], drain_s: float, tls: ssl.SSLContext | None = None) -> None:
+class Grpc(Protocol):
+    """A `grpc.GrpcFront`."""
+
+    async def start(self, port: int) -> None: ...
+    async def stop(self, grace_s: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class GrpcListener:
+    """A port of gRPC, and what serves it."""
+
+    port: int
+    front: Grpc
+
+
+async def serve(
+    shared: Shared, listeners: Sequence[Listener], drain_s: float, grpc: Callable[[], GrpcListener] | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> None:  # fmt: skip
     """Serve until SIGTERM or SIGINT.
 
     Args:
         drain_s: seconds that answers under way get then.
+        grpc: makes what listens for gRPC, too.
 
     Raises:
         OSError: a port cannot be used.
@@ -45,6 +65,9 @@ async def serve(shared: Shared, listeners: Sequence[Listener], drain_s: float, t
         )
         for one in listeners
     ]  # fmt: skip
+    over_grpc = grpc() if grpc is not None else None
+    if over_grpc is not None:
+        await over_grpc.front.start(over_grpc.port)
     watching = loop.create_task(shared.watch())
     await stop.wait()
     shared.closing = True
@@ -54,6 +77,8 @@ async def serve(shared: Shared, listeners: Sequence[Listener], drain_s: float, t
     while loop.time() < end and any(one.waits_since is None for one in shared.connections):
         await asyncio.sleep(_LOOK_S)
     watching.cancel()
+    if over_grpc is not None:
+        await over_grpc.front.stop(max(0.0, end - loop.time()))
     for connection in tuple(shared.connections):
         connection.abort()
     await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fakes.kserve import front, post, status
-from triune_gateway.kserve.pages import foreign, is_loopback
+from triune_gateway.origins import foreign, is_loopback
 
 NO_CORS = (b"Content-Type: text/plain;charset=UTF-8", b"Origin: https://evil.example", b"Sec-Fetch-Site: cross-site",
            b"Sec-Fetch-Mode: no-cors")  # fmt: skip

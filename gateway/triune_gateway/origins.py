@@ -26,15 +26,19 @@ def foreign(headers: Mapping[bytes, bytes], listens_on: str, allowed: Collection
         allowed: origins of pages that may call; "*": all.
     """
     host = headers.get(b"host", b"").decode("latin-1")
-    if is_loopback(listens_on) and b"host" in headers and not is_loopback(_name(host)):  # every browser sends it
-        return f"the header Host is {host!r}; this server listens on {listens_on} and is called localhost or 127.0.0.1"
     origin = headers.get(b"origin", b"").decode("latin-1")
+    named = "*" in allowed or host.lower() in map(_place, allowed)  # a proxy on this machine may pass on its own name
+    if is_loopback(listens_on) and b"host" in headers and not named and not is_loopback(_name(host)):  # all browsers send it
+        return (
+            f"the header Host is {host!r}; this server listens on {listens_on} and is called localhost or 127.0.0.1, or as the"
+            " setting cors names it"
+        )
     if origin and ("*" in allowed or origin in allowed):
         return None
     if origin and _place(origin) != host.lower():
-        return f"the header Origin is {origin!r}; web pages of other sites are not served"
+        return f"the header Origin is {origin!r}; web pages of other sites are served if the setting cors names them"
     if headers.get(b"sec-fetch-site", b"none") not in _OWN_SITES:
-        return "the header Sec-Fetch-Site says that a web page of another site sent this; these are not served"
+        return "the header Sec-Fetch-Site tells of a web page of another site; these are served if the setting cors names them"
     return None
 
 
