@@ -21,7 +21,7 @@ from .building import Building
 from .cli import SERVER, commands, config_option, files_told, for_models
 from .configuration import configured
 from .errors import ServerError
-from .exposure import check_exposed
+from .exposure import check_exposed, own_key
 from .gateway import gateway_alone
 from .health import main as check_health
 from .options import ServerOptions
@@ -124,6 +124,8 @@ def _chat(context: typer.Context, values: Values) -> None:
     with files_told():
         options = _running(values).options
     url = options.grpc_url if "--grpc" in arguments else options.http_url
+    if key := own_key(options):
+        os.environ.setdefault("TRIUNE_API_KEY", key["authorization"].removeprefix("Bearer "))
     raise typer.Exit(client(["chat", f"--url={url}", *arguments]))
 
 

@@ -55,7 +55,7 @@ class Inside:
 
 
 def listening(options: ServerOptions, inside: Inside | None) -> list[str]:
-    """Triton's options that say where it listens, and what of its API is closed. The list of models is open: it tells what may be asked."""
+    """Triton's options that say where it listens, and what is closed. Over HTTP the list of models is not."""
     secret = Inside(Path()) if inside is None else inside
     closed = [f"--http-restricted-api={secret.closed.removeprefix('model-repository,')}"]
     closed.append(f"--grpc-restricted-protocol={secret.closed}")

@@ -47,10 +47,11 @@ def raw(server: RealServer, sent: bytes) -> bytes:
 
 
 HEAD = f"POST {GENERATE} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n".encode()
+NESTED = b'{"text_input":' + b"[" * 100_000 + b"]" * 100_000 + b"}"  # a stack overflow, directly
 ATTACKS = {
-    "nested JSON": HEAD + b"Content-Length: 100000\r\n\r\n" + b"[" * 100_000,
+    "nested JSON": HEAD + b"Content-Length: %d\r\n\r\n" % len(NESTED) + NESTED,
     "nested JSON from a web page": HEAD + b"Origin: http://evil.example\r\nSec-Fetch-Site: cross-site\r\n"
-    b"Content-Type: text/plain\r\nContent-Length: 100000\r\n\r\n" + b"[" * 100_000,
+    b"Content-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(NESTED) + NESTED,
     "chunks of one byte": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 1_000_000 + b"0\r\n\r\n",
     "both lengths": HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /v2/logging HTTP/1.1\r\n\r\n",
     "shared memory": HEAD.replace(GENERATE.encode(), b"/v2/systemsharedmemory/region/x/register")

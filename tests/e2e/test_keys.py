@@ -91,6 +91,15 @@ def test_the_deep_check_knows_the_key(keyed: RealServer) -> None:
     assert (done.returncode, done.stdout) == (0, "healthy: generates\n")
 
 
+def test_our_client_sends_the_key_of_its_environment(keyed: RealServer) -> None:
+    command = [sys.executable, "-m", "triune_client", "models", f"--url={keyed.url}"]
+    found = {}
+    for key in ("", KEY):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "TRIUNE_API_KEY": key})
+        found[key] = (done.returncode, "API key" in done.stderr, "triune" in done.stdout)
+    assert found == {"": (1, True, False), KEY: (0, False, True)}
+
+
 def test_neither_triton_nor_its_stubs_know_the_keys(keyed: RealServer) -> None:
     family = psutil.Process(keyed.process.pid).children(recursive=True)
     inner = [process for process in family if process.name().startswith("triton")]

@@ -98,7 +98,8 @@ class Connection(asyncio.Protocol):
             if found is not None:
                 self._request, self._ahead = found
                 self._hold(len(self._request.body))
-                check_body(self._request.body, self._request.headers, self._limits)
+                tensors = self._request.path.endswith("/infer")
+                check_body(self._request.body, self._request.headers, self._limits, tensors=tensors)
         except Refusal as refusal:
             if self._request is None:
                 self._turn_away(refusal)

@@ -44,6 +44,7 @@ def in_chunks(body: bytes, size: int) -> bytes:
 @pytest.mark.parametrize("opening", [b"[", b'{"a":'])
 def test_json_nested_100_000_deep_is_refused(opening: bytes) -> None:
     refused(post(opening * 100_000), 400)
+    refused(post(b'{"text_input":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), 400)
 
 
 def test_brackets_in_strings_are_no_nesting() -> None:
@@ -99,6 +100,26 @@ def test_only_the_json_before_binary_tensors_is_read_as_json() -> None:
     with pytest.raises(Refusal):
         check_body(b"[" * 99, {b"inference-header-content-length": b"99"}, Limits())
     check_body(b"{}" + b"[" * 99, {b"inference-header-content-length": b"2"}, Limits())
+
+
+def tensor(shape: str, key: str = "shape") -> bytes:
+    return f'{{"inputs":[{{"name":"x","{key}":{shape},"datatype":"INT32","shape":{shape}}}]}}'.encode()
+
+
+@pytest.mark.parametrize(
+    "shape", ["[4611686018427387904]", "[0,4611686018427387904]", "[65536,65536]", "[-9]", "[1e3,99999999999]"]
+)
+def test_a_shape_of_more_values_than_there_can_be_is_refused(shape: str) -> None:
+    for key in ("shape", "\\u0073hape", "name"):
+        refused(post(tensor(shape, key) + b"\xff", path="/v2/models/m/infer"), 400)
+        refused(post(tensor(shape, key).replace(b'"x"', b'"\xff"'), path="/v2/models/m/infer"), 400)
+    refused(post(b'{"inputs":[{"shape":' + shape.encode() + b',"shape":[1]}]}', path="/v2/models/m/infer"), 400)
+
+
+def test_any_other_shape_is_the_server_s_to_judge() -> None:
+    for shape in ("[]", "[0]", "[-1,4]", "[1,2048]", '"none"', '["a"]'):
+        assert asked(post(tensor(shape), path="/v2/models/m/infer"))[0] == 200
+    assert asked(post(b'{"shape":[4611686018427387904]}'))[0] == 200, "generate has no tensors"
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v2/models/x/generate HTTP/1.1\r\nHost: loc"])
