@@ -53,7 +53,7 @@ def check_json(text: bytes, limits: Limits) -> None:
     for bracket in brackets:
         depth += 1 if bracket in _OPENING else -1
         if depth > limits.json_depth:
-            raise Refusal(400, f"the request's JSON is nested more than {limits.json_depth} deep")
+            raise Refusal(400, f"failed to parse the request JSON: it is nested more than {limits.json_depth} deep")
 
 
 def _check_shapes(text: bytes) -> None:

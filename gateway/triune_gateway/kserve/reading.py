@@ -127,7 +127,7 @@ class Reader:
         self._check_size(length)
         coding = headers.get(b"content-encoding", b"identity").lower()
         if coding not in (b"identity", *_CODINGS):
-            raise Refusal(415, f"the header Content-Encoding is {coding.decode('latin-1')!r}; gzip or deflate can be read")
+            raise Refusal(400, f"the header content-encoding is {coding.decode('latin-1')!r}; gzip or deflate can be read")
         self._accept(self._request)
         if self._parser.they_are_waiting_for_100_continue:
             self._go_on()
