@@ -33,7 +33,7 @@ class Serving:
         http, grpc, metrics = (free_port() for _ in range(3))
         openai_port = free_port() if openai else 0
         self.grpc_url, self.openai_url = f"127.0.0.1:{grpc}", f"http://127.0.0.1:{openai_port}"
-        self.openai_port = openai_port
+        self.http_port, self.openai_port = http, openai_port
         self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
         ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}", f"--openai-port={openai_port}"]
         # What is measured is to be computed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,8 @@ from ._http import DEFAULT_URL, Client
 from ._options import ClientParams, Settings
 from ._sync import SyncClient
 from ._terminal import PlainTerminal, Terminal
+
+KEY_VARIABLE = "TRIUNE_API_KEY"  # of the environment: the key of a server that asks for one
 
 DEFAULT_GRPC_URL = "localhost:8001"
 
@@ -71,13 +74,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _client(args: argparse.Namespace) -> SyncClient:
     client: SyncClient
+    key = os.environ.get(KEY_VARIABLE)  # not an option: those other users of a machine can read
+    headers = {"authorization": f"Bearer {key}"} if key else {}
     if args.grpc:
         # The one import inside a function: it chooses the adapter, and gRPC is an extra.
         from .grpc import GrpcClient
 
-        client = GrpcClient(args.url or DEFAULT_GRPC_URL, model=args.model)
+        client = GrpcClient(args.url or DEFAULT_GRPC_URL, model=args.model, headers=headers)
     else:
-        client = Client(args.url or DEFAULT_URL, model=args.model)
+        client = Client(args.url or DEFAULT_URL, model=args.model, headers=headers)
     if args.command == "models":
         return client
     changes: ClientParams = {"max_tokens": args.max_tokens, "temperature": args.temperature}

@@ -50,10 +50,15 @@ def begin(scope: Any) -> Access:
     sent = dict(scope["headers"]).get(HEADER, b"")
     client = scope.get("client")
     scope[_SCOPE] = access = Access(
-        request_id=sent.decode("ascii") if _ID.fullmatch(sent) else uuid.uuid4().hex,
+        request_id=request_id(sent),
         client=client[0] if client else None, method=scope["method"], path=scope["path"],
     )  # fmt: skip
     return access
+
+
+def request_id(sent: bytes) -> str:
+    """The id that a request came with if that is a usable one, or a new one."""
+    return sent.decode("ascii") if _ID.fullmatch(sent) else uuid.uuid4().hex
 
 
 def of(scope: Any) -> Access:
@@ -73,14 +78,16 @@ class JsonFormatter(logging.Formatter):
 class AccessLog:
     """Where the lines go: a file that is set aside when it has grown long, the standard output, or nowhere."""
 
-    def __init__(self, target: str | None) -> None:
+    def __init__(self, target: str | None, source: str = "gateway") -> None:
         """
         Args:
             target: a file's path, `STDOUT`, or None.
+            source: what its lines say they are from.
 
         Raises:
             OSError: the file cannot be written.
         """
+        self._source = source
         self._handler: logging.Handler | None = None
         if target == STDOUT:
             inherited = os.environ.get(DESCRIPTOR)
@@ -97,5 +104,5 @@ class AccessLog:
             return
         known = {name: value for name, value in asdict(access).items() if value not in (None, [], "")}
         known |= {"seconds": round(access.seconds, 6)}
-        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "source": "gateway", **known})
+        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "source": self._source, **known})
         self._handler.handle(logging.makeLogRecord({"msg": line, "levelno": logging.INFO}))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 from starlette.exceptions import HTTPException
@@ -13,51 +11,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import access_log
 from .access_log import Access, AccessLog
+from .bearer import Keys, sent_key
 from .errors import RETRY_AFTER_S, ApiError
 from .intake import Intake, stopping
-from .keys import split_name
 from .metrics import LEFT, Metrics, trace_of
+from .origins import foreign
 from .sending import error_response
 from .settings import Settings
 from .tracing import Tracer, pass_on, sent_headers
 
 GUARDED = ("/v1/", "/tokenize", "/detokenize")
-
-
-class Keys:
-    """API keys, kept as digests, so that a comparison takes the same time whatever is sent."""
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        """
-        Args:
-            keys: each with or without a name, see `keys.split_name`.
-        """
-        self._tenants = {_digest(key.encode()): tenant for key, tenant in map(split_name, keys)}
-
-    def admit(self, authorization: bytes) -> bool:
-        """Whether an Authorization header carries one of the keys; any will do where there are none."""
-        return self.tenant(authorization) is not None
-
-    def tenant(self, authorization: bytes) -> str | None:
-        """Whose key an Authorization header carries, "" where there are no keys; None where it carries none of them."""
-        scheme, _, key = authorization.partition(b" ")
-        sent = _digest(key.strip())
-        # All are compared, so that the time does not tell which one was right.
-        found = [tenant for digest, tenant in self._tenants.items() if hmac.compare_digest(sent, digest)]
-        if not self._tenants:
-            return ""
-        return found[0] if found and scheme.lower() == b"bearer" else None
-
-
-def sent_key(headers: Mapping[bytes, bytes]) -> bytes:
-    """The key of a request as an Authorization header: what it has, or the one that Anthropic's clients send."""
-    if (key := headers.get(b"x-api-key")) is not None and b"authorization" not in headers:
-        return b"Bearer " + key
-    return headers.get(b"authorization", b"")
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
 
 
 class Front:
@@ -131,6 +94,8 @@ class Front:
 
     def _refusal(self, scope: Scope, access: Access) -> ApiError | None:
         headers = dict(scope["headers"])
+        if (why := foreign(headers, self._settings.host, self._settings.allowed_origins)) is not None:
+            return ApiError(403, why, code="foreign_page")
         access.tenant = self._keys.tenant(sent_key(headers))
         if scope["method"] != "OPTIONS" and access.tenant is None:
             message = "Incorrect or missing API key: send a header Authorization: Bearer KEY."

@@ -60,6 +60,7 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
     ) -> None:
         """Serve in the foreground until ctrl-C; a server that dies is started again."""
         own_log.configure(values["log_format"])
+        os.umask(0o077)  # logs, state and shared memory are this user's alone
         with files_told():
             options = Start(each=(values,), builder=None).prepare()
             folder = values["run_folder"]

@@ -21,6 +21,7 @@ from .building import Building
 from .cli import SERVER, commands, config_option, files_told, for_models
 from .configuration import configured
 from .errors import ServerError
+from .exposure import check_exposed, own_key
 from .gateway import gateway_alone
 from .health import main as check_health
 from .options import ServerOptions
@@ -36,7 +37,7 @@ _GATEWAY = {
     name: SERVER[name]
     for name in (
         "repository", "name", "host", "openai_port", "api_key_file", "cors", "access_log", "responses_file", "drain_s",
-        "log_format", "otlp",
+        "log_format", "otlp", "insecure",
     )
 }  # fmt: skip
 _NAMING = ("model", "target", "build_dir")  # which repository
@@ -123,6 +124,8 @@ def _chat(context: typer.Context, values: Values) -> None:
     with files_told():
         options = _running(values).options
     url = options.grpc_url if "--grpc" in arguments else options.http_url
+    if key := own_key(options):
+        os.environ.setdefault("TRIUNE_API_KEY", key["authorization"].removeprefix("Bearer "))
     raise typer.Exit(client(["chat", f"--url={url}", *arguments]))
 
 
@@ -139,6 +142,7 @@ def _gateway(
     options["repository"] = options["repository"] or Path(os.devnull)  # none: the model has no further name
     with files_told():
         chosen = ServerOptions(**options)
+        check_exposed(chosen)
         command = gateway_alone(chosen, grpc_url, context.args)
     os.execve(command[0], command, {**os.environ, **NOTHING.environment(chosen)})
 

@@ -35,17 +35,17 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def check_server_packages(*, openai: bool, traced: bool = False) -> None:
+def check_server_packages(*, gateway: bool, traced: bool = False) -> None:
     """Make sure that the server's processes find what they import; imports nothing of it.
 
     Args:
-        openai: whether the OpenAI-compatible API is served, too.
+        gateway: whether the OpenAI-compatible API is served, too, or the front before Triton's HTTP.
         traced: whether requests are traced.
 
     Raises:
         ServerError: names the packages that are not installed, and the extra that brings them.
     """
-    if lacking := missing("server") + (missing("gateway") if openai else []):
+    if lacking := missing("server") + (missing("gateway") if gateway else []):
         raise ServerError(f"a server needs packages that are not installed: {', '.join(lacking)}", _install("server"))
     if traced and (lacking := missing("tracing")):
         raise ServerError(

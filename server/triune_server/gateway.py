@@ -17,6 +17,8 @@ import psutil
 from triune_runtime.manifest import EngineManifest
 
 from .errors import ServerError
+from .given import given
+from .inside import Inside
 from .launcher import end_with_parent
 from .options import ServerOptions
 from .surroundings import NOTHING, Surroundings
@@ -24,12 +26,15 @@ from .surroundings import NOTHING, Surroundings
 _DRAIN_S = 2  # for what it is still sending when the server behind has ended all
 
 
-def gateway_command(options: ServerOptions, models_file: Path | None = None, around: Surroundings = NOTHING) -> list[str]:
+def gateway_command(
+    options: ServerOptions, models_file: Path | None = None, around: Surroundings = NOTHING, inside: Inside | None = None
+) -> list[str]:
     """Its command line. API keys come by a file or the environment, where other users cannot read them."""
+    behind = inside.grpc if inside is not None and options.keyed else options.grpc_url
     aliases = [*_engines(options.repository), *([options.name] if options.name else [])]
     return [
         sys.executable, "-m", "triune_gateway", f"--host={options.host}", f"--port={options.openai_port}",
-        f"--grpc-url={options.grpc_url}", *(f"--alias={alias}" for alias in aliases),
+        f"--grpc-url={behind}", *(f"--alias={alias}" for alias in aliases),
         *([f"--models-file={models_file}"] if models_file else []),
         *([f"--draining-file={around.draining}", f"--drain-s={_DRAIN_S}"] if around.draining else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
@@ -66,8 +71,9 @@ class Gateway:
     """A running gateway. It outlives restarts of the server behind it: its clients are told to try again meanwhile."""
 
     def __init__(
-        self, options: ServerOptions, log: Path, models_file: Path | None = None, around: Surroundings = NOTHING
-    ) -> None:
+        self, options: ServerOptions, log: Path, models_file: Path | None = None, around: Surroundings = NOTHING,
+        inside: Inside | None = None,
+    ) -> None:  # fmt: skip
         """Start it; its output goes to the end of `log`.
 
         Args:
@@ -78,8 +84,8 @@ class Gateway:
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self.process = psutil.Popen(
-                gateway_command(options, models_file, around),
-                env=os.environ | {"PYTHONUNBUFFERED": "1", **around.environment(options)},
+                gateway_command(options, models_file, around, inside),
+                env=given(os.environ, keys=True) | {"PYTHONUNBUFFERED": "1", **around.environment(options)},
                 pass_fds=around.descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from .configuration import CONFIG_VARIABLE, FILE
 from .draining_file import draining_file
+from .exposure import own_key
 from .options import ServerOptions
 from .state import RUN_FOLDER, find_running
 
@@ -45,8 +46,8 @@ def check(options: ServerOptions, run_folder: Path, depth: str, timeout_s: float
         check_gateway(options.openai_url, LIVE if live else READY, timeout_s)
     if depth != DEEP:
         return depth
-    status, text = _ask(options.http_url, _GENERATE, timeout_s, json.dumps(_ONE_TOKEN))
-    if status != 200 and "[overloaded" in text:  # Triton 24.10 says 400 of every error
+    status, text = _ask(options.http_url, _GENERATE, timeout_s, json.dumps(_ONE_TOKEN), own_key(options))
+    if status != 200 and "[overloaded" in text:
         return "full: it refuses requests for want of room"
     if status != 200 or "text_output" not in text:
         raise Unhealthy(f"{options.http_url}{_GENERATE} answers {status}: {text[:200]!r}")
@@ -96,12 +97,14 @@ def _get(url: str, path: str, timeout_s: float) -> str:
     return text
 
 
-def _ask(url: str, path: str, timeout_s: float, body: str | None = None) -> tuple[int, str]:
+def _ask(
+    url: str, path: str, timeout_s: float, body: str | None = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Status and text of an answer. By Python's own client: others take longer to import than the answer takes."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
     try:
-        connection.request("GET" if body is None else "POST", path, body, {"connection": "close"})
+        connection.request("GET" if body is None else "POST", path, body, {"connection": "close", **(headers or {})})
         response = connection.getresponse()
         return response.status, response.read().decode("utf-8", "replace")
     except OSError as error:

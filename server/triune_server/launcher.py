@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,8 @@ import psutil
 
 from .binaries import Binaries
 from .errors import ServerError
+from .given import given
+from .inside import Inside, listening
 from .options import ServerOptions
 from .surroundings import NOTHING, Surroundings
 
@@ -27,8 +30,12 @@ _TRACE_HEADERS = "(?i)^(traceparent|tracestate)$"
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str]:
-    """The server's command line; `prefix` names its shared memory, so that servers do not meet."""
+def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Inside | None) -> list[str]:
+    """The server's command line; `prefix` names its shared memory, so that servers do not meet.
+
+    Args:
+        inside: where it listens for the front; None: clients talk to it directly.
+    """
     return [
         str(binaries.server),
         f"--model-repository={options.repository.absolute()}",
@@ -40,15 +47,10 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
         # Requests and chunks are small; the default of 64 MB for each model would be most of the server's memory.
         "--backend-config=python,shm-default-byte-size=4194304",
         "--disable-auto-complete-config",
-        f"--http-address={options.host}",
-        f"--http-port={options.http_port}",
+        *listening(options, inside),
         "--http-thread-count=4",
-        f"--grpc-address={options.host}",
-        f"--grpc-port={options.grpc_port}",
         # What is under way on an old connection ends there; Triton's grace for it has no end.
         *([f"--grpc-max-connection-age={1000 * options.grpc_connection_s}"] if options.grpc_connection_s else []),
-        f"--metrics-address={options.host}",
-        f"--metrics-port={options.metrics_port}",
         f"--allow-gpu-metrics={'true' if binaries.gpu_metrics else 'false'}",
         "--pinned-memory-pool-byte-size=0",
         "--metrics-interval-ms=1000",
@@ -69,7 +71,7 @@ def _traces(options: ServerOptions) -> list[str]:
 def environment(binaries: Binaries, options: ServerOptions, around: Surroundings = NOTHING) -> dict[str, str]:
     """The server's environment. Its Python stubs ignore PYTHONPATH and find their environment through PATH."""
     libraries = [*map(str, binaries.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
-    return os.environ | {
+    return given(os.environ, keys=False) | {
         "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
         "PATH": f"{binaries.python}:{os.environ.get('PATH', '')}",
         "PYTHONDONTWRITEBYTECODE": "1",  # the repository stays as it was built
@@ -146,19 +148,24 @@ class Server:
         log: Path,
         watched: Callable[[str], bool] = lambda model: True,
         around: Surroundings = NOTHING,
+        inside: Inside | None = None,
     ) -> None:
         """Start it; its output goes to the end of `log`.
 
         Args:
             watched: whether a model, by its folder's name, is to be there: the end of its process is a problem then.
+            inside: see `command`.
         """
         self.options = options
+        self._inside = inside
+        if inside is not None:
+            inside.clear()
         self.log = log
         self._log_start = log.stat().st_size if log.exists() else 0
         self._prefix = f"triune{os.getpid()}_"
         with log.open("ab") as out:
             self.process = psutil.Popen(
-                command(binaries, options, self._prefix),
+                command(binaries, options, self._prefix, inside),
                 env=environment(binaries, options, around),
                 pass_fds=around.descriptors,
                 stdin=subprocess.DEVNULL,
@@ -185,7 +192,7 @@ class Server:
                     f"tritonserver ended with code {self.process.returncode} while starting:\n{self.reasons()}",
                     f"the whole log is {self.log}",
                 )
-            if is_ready(self.options):
+            if is_ready(self.options, self._inside):
                 self.look_again()
                 return
             time.sleep(0.1)
@@ -194,7 +201,10 @@ class Server:
         )
 
     def look_again(self) -> None:
-        """Watch the processes of the models that are served now."""
+        """Watch the processes of the models that are served now, and close what they share to other users."""
+        for region in SHARED_MEMORY.glob(f"{self._prefix}*"):
+            with suppress(OSError):
+                region.chmod(0o600)  # its maker sets the mode, whatever the umask
         self._stubs = {stub: _model_of(stub) for stub in self._find_stubs()}
 
     def problem(self) -> str | None:
@@ -264,10 +274,16 @@ def _model_of(stub: psutil.Process) -> str:
         return ""
 
 
-def is_ready(options: ServerOptions) -> bool:
-    """Whether every model answers."""
+def is_ready(options: ServerOptions, inside: Inside | None = None) -> bool:
+    """Whether every model answers.
+
+    Args:
+        inside: Triton itself is asked there; None: whoever listens at the HTTP port is.
+    """
+    transport = None if inside is None else httpx.HTTPTransport(uds=str(inside.http))
     try:
         # trust_env: a proxy of the environment is for the network, not for this machine
-        return httpx.get(f"{options.http_url}/v2/health/ready", timeout=2.0, trust_env=False).status_code == 200
+        with httpx.Client(transport=transport, timeout=2.0, trust_env=False) as client:
+            return client.get(f"{options.http_url}/v2/health/ready").status_code == 200
     except httpx.HTTPError:
         return False

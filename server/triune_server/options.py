@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ def about(help: str, least: int | None = None, most: int | None = None) -> dict[
     return {"help": help, "least": least, "most": most}
 
 
+KEY_VARIABLES = ("TRIUNE_API_KEYS_FILE", "TRIUNE_API_KEYS")
 _CHOICES = {
     "prefix_caching": ("on", "off"),
+    "front": ("on", "off"),
+    "insecure": ("off", "on"),
     "log_format": ("text", "json"),
     "log_text": ("off", "on"),
     "triton_spans": ("off", "on"),
@@ -41,6 +45,8 @@ class ServerOptions:
     api_key_file: Path | None = field(
         default=None, metadata=about("File of API keys, one a line, that no other user can read; without one, all are served.")
     )
+    front: str = field(default="on", metadata=about("off: clients talk to Triton itself."))
+    insecure: str = field(default="off", metadata=about("on: open to a network without keys."))
     cors: tuple[str, ...] = field(default=(), metadata=about("Web pages that may call it; *: all."))
     access_log: Path | None = field(default=None, metadata=about("File of a JSON line for each request of it."))
     responses_file: Path | None = field(
@@ -69,6 +75,11 @@ class ServerOptions:
                 raise ServerError(said, f"choose another {name.upper()}")
         if self.otlp is not None and not self.otlp.startswith(("http://", "https://")):
             raise ServerError(f"otlp is {self.otlp!r}; the URL of a collector is expected", "e.g. OTLP=http://127.0.0.1:4318")
+
+    @property
+    def keyed(self) -> bool:
+        """Whether API keys are asked for: those of the file, or of the environment, as the gateway reads it."""
+        return self.api_key_file is not None or any(os.environ.get(name) for name in KEY_VARIABLES)
 
     @property
     def ports(self) -> dict[str, int]:

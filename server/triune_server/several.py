@@ -14,6 +14,7 @@ from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets import check_runnable
 
 from .errors import ServerError
+from .exposure import own_key
 from .settings import Values
 from .starting import Builder
 from .state import RunningServer, find_running, log_file
@@ -132,7 +133,7 @@ def _states(running: RunningServer, models: list[str]) -> dict[str, dict[str, An
     """What the server says of those of some models that it has or is getting rid of."""
     try:
         url = f"{running.options.http_url}/v2/repository/index"
-        known = httpx.post(url, content=b"{}", timeout=2.0, trust_env=False).json()
+        known = httpx.post(url, content=b"{}", headers=own_key(running.options), timeout=2.0, trust_env=False).json()
     except (httpx.HTTPError, ValueError):
         return {}
     return {one["name"]: one for one in known if one["name"] in models and one.get("state")}

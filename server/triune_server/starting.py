@@ -20,6 +20,7 @@ from . import telling
 from .background import serve_command, start_in_background, stop_running
 from .binaries import find_binaries
 from .errors import ServerError
+from .exposure import check_exposed
 from .extras import check_server_packages
 from .gateway import check_key_file
 from .launcher import check_ports
@@ -124,7 +125,8 @@ class Start:
         """
         options = self._options(running)
         build = self.build and self.builder is not None and self.values["repository"] is None
-        check_server_packages(openai=bool(options.openai_port), traced=options.otlp is not None)
+        check_server_packages(gateway=bool(options.openai_port) or options.front == "on", traced=options.otlp is not None)
+        check_exposed(options)
         if options.api_key_file is not None:
             check_key_file(options.api_key_file)
         if build:

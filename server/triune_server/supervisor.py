@@ -20,7 +20,9 @@ from triune_runtime.manifest import EngineManifest
 from .binaries import Binaries
 from .draining import Drain, wait_drained
 from .errors import ServerError
+from .front import Front
 from .gateway import Gateway
+from .inside import Inside, opened
 from .launcher import Server, check_ports
 from .mounting import mounted
 from .options import ServerOptions
@@ -63,6 +65,7 @@ class Supervisor:
         self._restarted: list[float] = []
         self._served = False  # whether it has ever been ready
         self._gateway: Gateway | None = None  # of the OpenAI-compatible API, where it is asked for
+        self._front: Front | None = None  # before Triton's HTTP, unless clients talk to that directly
 
     def stop(self) -> None:
         """Ask `run` to end at once; may be called from a signal handler."""
@@ -92,11 +95,16 @@ class Supervisor:
         try:
             self._drain.clear()
             self._view.begin(self._repositories())
-            self._start_gateway()
-            with mounted(self._binaries, dataclasses.replace(self._options, repository=self._view.models)) as places:
+            served = dataclasses.replace(self._options, repository=self._view.models)
+            with opened() as inside, mounted(self._binaries, served) as places:
+                behind = inside if self._options.front == "on" else None
+                self._start_gateway(behind)
+                self._start_front(behind)
                 while not self._stopping.is_set():
-                    self._serve_once(places, on_ready)
+                    self._serve_once(places, behind, on_ready)
         finally:
+            if self._front is not None:
+                self._front.stop()
             if self._gateway is not None:
                 self._gateway.stop()
             self._view.end()
@@ -112,15 +120,21 @@ class Supervisor:
         also = dict(one.partition("=")[::2] for one in self._options.also)
         return {name: first, **{other: Path(path) for other, path in also.items()}}
 
-    def _start_gateway(self) -> None:
+    def _start_gateway(self, inside: Inside | None) -> None:
         if self._options.openai_port:
-            self._gateway = Gateway(self._options, log_file(self._folder), self._view.list, self._around)
+            self._gateway = Gateway(self._options, log_file(self._folder), self._view.list, self._around, inside)
 
-    def _serve_once(self, places: tuple[Binaries, ServerOptions], on_ready: Callable[[], None]) -> None:
-        server = Server(*places, log_file(self._folder), self._view.is_served, self._around)
+    def _start_front(self, inside: Inside | None) -> None:
+        if inside is not None:
+            self._front = Front(self._options, inside, log_file(self._folder), self._around)
+
+    def _serve_once(self, places: tuple[Binaries, ServerOptions], inside: Inside | None, on_ready: Callable[[], None]) -> None:
+        server = Server(*places, log_file(self._folder), self._view.is_served, self._around, inside)
         try:
             try:
                 server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
+                if self._front is not None and not self._served:
+                    self._front.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
                 if self._gateway is not None and not self._served:
                     self._gateway.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
             except ServerError as error:
@@ -142,7 +156,10 @@ class Supervisor:
                     return
                 if self._gateway is not None and (problem := self._gateway.problem()) is not None:
                     self._count_restart(problem, self._gateway)
-                    self._start_gateway()
+                    self._start_gateway(inside)
+                if self._front is not None and (problem := self._front.problem()) is not None:
+                    self._count_restart(problem, self._front)
+                    self._start_front(inside)
             self._finish()
         finally:
             server.stop()
@@ -157,7 +174,7 @@ class Supervisor:
         if not wait_drained(self._options, grace_s, self._hurrying.wait):
             LOG.warning("stopping: not all requests have ended by themselves")
 
-    def _count_restart(self, problem: str, server: Server | Gateway) -> None:
+    def _count_restart(self, problem: str, server: Server | Gateway | Front) -> None:
         now = time.monotonic()
         self._restarted = [at for at in self._restarted if now - at < _WINDOW_S] + [now]
         if len(self._restarted) > _RESTARTS:

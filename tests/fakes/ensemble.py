@@ -119,7 +119,7 @@ class Gateway:
     def __init__(self, ensemble: Ensemble, settings: Settings) -> None:
         self.ensemble = ensemble
         self.app = create_app(settings, ensemble.client)
-        self.http = TestClient(self.app, raise_server_exceptions=False)
+        self.http = TestClient(self.app, base_url="http://localhost", raise_server_exceptions=False)
 
     def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         """Posts JSON in ASCII, which can carry what UTF-8 cannot."""

@@ -13,7 +13,7 @@ from triune_server.binaries import Binaries
 from triune_server.options import ServerOptions
 
 _SCRIPT = """#!{python}
-import http.server, json, os, pathlib, signal, subprocess, sys, threading
+import http.server, json, os, pathlib, signal, socket, socketserver, subprocess, sys, threading
 
 options = dict(a[2:].split("=", 1) for a in sys.argv[1:] if a.startswith("--") and "=" in a)
 behaviour = json.loads(pathlib.Path(__file__).with_name("behaviour.json").read_text())
@@ -31,6 +31,7 @@ stub = subprocess.Popen([behaviour["stub"], "600"])
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200 if self.path.endswith("/ready") else 404)
+        self.send_header("content-length", "0")
         self.end_headers()
     def log_message(self, *a):
         pass
@@ -41,7 +42,11 @@ def stop(*_):
     os._exit(0)
 
 signal.signal(signal.SIGTERM, stop)
-server = http.server.ThreadingHTTPServer((options["http-address"], int(options["http-port"])), Handler)
+class Server(socketserver.ThreadingUnixStreamServer):
+    def get_request(self):
+        return super().get_request()[0], ("unix", 0)
+
+server = Server(options["http-address"].removeprefix("unix:"), Handler)
 threading.Thread(target=server.serve_forever).start()
 if behaviour["dies"]:
     threading.Event().wait(0.5)

@@ -52,7 +52,7 @@ def ensemble() -> Ensemble:
 @pytest.fixture
 def http(ensemble: Ensemble) -> Iterator[TestClient]:
     app = create_app(Settings(api_keys=("k",)), ensemble.client, (*ENDPOINTS, SHOUT))
-    with TestClient(app, headers={"authorization": "Bearer k"}) as client:
+    with TestClient(app, base_url="http://localhost", headers={"authorization": "Bearer k"}) as client:
         yield client
 
 
@@ -82,7 +82,7 @@ def test_what_is_not_under_v1_is_open_to_everyone(ensemble: Ensemble) -> None:
         return Response("hello")
 
     row = Endpoint(method="GET", path="/hello", answer=hello, response=Response)
-    with TestClient(create_app(Settings(api_keys=("k",)), ensemble.client, (row,))) as client:
+    with TestClient(create_app(Settings(api_keys=("k",)), ensemble.client, (row,)), base_url="http://localhost") as client:
         assert client.get("/hello").text == "hello"
         assert client.get("/health").status_code == 404
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fakes.ensemble import Gateway
 from triune_gateway.keys import KEYS_FILE_VARIABLE, KEYS_VARIABLE, read_keys
 
 
@@ -37,3 +39,13 @@ def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path: Path) -> None
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_pages_of_other_sites_are_refused_unless_they_are_named(start: Callable[..., Gateway]) -> None:
+    page = {"Origin": "https://a.example", "Sec-Fetch-Site": "cross-site"}
+    assert start().http.get("/v1/models", headers=page).status_code == 403
+    assert start().http.get("/v1/models", headers={"Host": "rebound.example"}).status_code == 403
+    named = start(allowed_origins=("https://a.example",))
+    assert named.http.get("/v1/models", headers=page).status_code == 200
+    assert named.http.get("/v1/models", headers={"Host": "a.example"}).status_code == 200, "a proxy that passes on its name"
+    assert start(host="0.0.0.0").http.get("/v1/models", headers={"Host": "any.example"}).status_code == 200

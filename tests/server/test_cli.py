@@ -88,7 +88,7 @@ def test_what_is_up_is_shown_by_a_second_up_and_by_status_until_down(triune: Tri
     assert triune("status").stdout.startswith(f"ready: {triune.repository} (pid {state['pid']})\n")
     assert json.loads(triune("status", "--json").stdout)["ports"] == triune.ports
     family = [psutil.Process(state["pid"]), *psutil.Process(state["pid"]).children(recursive=True)]
-    assert len(family) == 3  # supervisor, server, stub
+    assert len(family) == 4  # supervisor, server, stub, front
     assert triune("down").stdout == f"stopped (pid {state['pid']})\n"
     assert not [p for p in family if p.is_running()]
 

@@ -35,10 +35,10 @@ def test_a_server_without_its_packages_is_refused_by_their_names(monkeypatch: py
     monkeypatch.setattr(metadata, "requires", lambda name: requirements)
     monkeypatch.setattr(extras, "_is_installed", lambda name: name == "a")
     with pytest.raises(ServerError, match=r"not installed: b, d;") as refused:
-        extras.check_server_packages(openai=True)
+        extras.check_server_packages(gateway=True)
     assert refused.value.hint == 'pip install "triune[server]"'
     with pytest.raises(ServerError, match=r"not installed: b;"):
-        extras.check_server_packages(openai=False)
+        extras.check_server_packages(gateway=False)
 
 
 def test_a_tree_of_sources_that_is_not_installed_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,19 @@ from fakes.server import options
 from support.real_server import free_port
 from triune_server.binaries import Binaries
 from triune_server.errors import ServerError
+from triune_server.given import given
+from triune_server.inside import Inside
 from triune_server.launcher import check_ports, command, environment
 from triune_server.options import ServerOptions
 
 BINARIES = Binaries(Path("/s/bin/tritonserver"), Path("/s/backends"), (Path("/s/libs"), Path("/p/lib")), Path("/e/bin"))
 
 
-def arguments(given: ServerOptions, prefix: str = "one_") -> dict[str, str]:
-    program, *rest = command(BINARIES, given, prefix)
+INSIDE = Inside(Path("/t"))
+
+
+def arguments(given: ServerOptions, prefix: str = "one_", inside: Inside | None = INSIDE) -> dict[str, str]:
+    program, *rest = command(BINARIES, given, prefix, inside)
     assert program == "/s/bin/tritonserver"
     return dict(a.removeprefix("--").split("=", 1) for a in rest if "=" in a and not a.startswith("--backend-config"))
 
@@ -42,8 +48,24 @@ def failure(given: ServerOptions) -> tuple[str, str]:
     return str(caught.value.args[0]), caught.value.hint
 
 
-def test_every_port_and_address_is_handed_on() -> None:
+def test_triton_s_http_listens_where_nobody_else_can_reach_it() -> None:
+    given = arguments(dataclasses.replace(options(1111, 2222, 3333), host="0.0.0.0"))
+    assert (given["http-address"], given["metrics-address"]) == ("unix:/t/http", "unix:/t/metrics")
+    assert not {"http-port", "metrics-port"} & given.keys()
+
+
+def test_triton_s_control_is_closed_by_a_secret_of_this_start() -> None:
     given = arguments(options(1111, 2222, 3333))
+    what, _, secret = given["grpc-restricted-protocol"].partition(":")
+    assert what == "model-repository,shared-memory,trace,logging"
+    assert given["http-restricted-api"] == f"shared-memory,trace,logging:{secret}"
+    assert secret.startswith("triune-control=") and len(secret) > 50
+    assert Inside(Path("/t")).closed != Inside(Path("/t")).closed, "every start has a secret of its own"
+    assert INSIDE.secret not in repr(INSIDE)
+
+
+def test_every_port_and_address_is_handed_on_without_a_front() -> None:
+    given = arguments(options(1111, 2222, 3333), inside=None)
     assert (given["http-port"], given["grpc-port"], given["metrics-port"]) == ("1111", "2222", "3333")
     assert {given[f"{kind}-address"] for kind in ("http", "grpc", "metrics")} == {"127.0.0.1"}
     assert given["backend-directory"] == "/s/backends"
@@ -58,7 +80,7 @@ def test_grpc_connections_are_replaced_when_asked() -> None:
 def test_only_this_machine_is_served_unless_asked_otherwise() -> None:
     assert ServerOptions(repository=Path("none")).host == "127.0.0.1"
     everywhere = dataclasses.replace(ServerOptions(repository=Path("none")), host="0.0.0.0")
-    assert arguments(everywhere)["http-address"] == "0.0.0.0"
+    assert arguments(everywhere, inside=None)["http-address"] == "0.0.0.0"
     assert everywhere.http_url == "http://127.0.0.1:8000"  # what a client on this machine can use
 
 
@@ -67,18 +89,16 @@ def test_a_relative_repository_is_made_absolute() -> None:
 
 
 def test_two_servers_share_no_memory() -> None:
-    one, two = (set(command(BINARIES, ServerOptions(repository=Path("none")), prefix)) for prefix in ("one_", "two_"))
+    one, two = (set(command(BINARIES, ServerOptions(repository=Path("none")), prefix, INSIDE)) for prefix in ("one_", "two_"))
     assert one ^ two == {f"--backend-config=python,shm-region-prefix-name={prefix}" for prefix in ("one_", "two_")}
 
 
 def test_stubs_find_this_python_and_libraries_come_before_the_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LD_LIBRARY_PATH", "/mine")
-    monkeypatch.setenv("OTHER", "kept")
     options = ServerOptions(repository=Path("none"))
     found = environment(BINARIES, options)
     assert found["LD_LIBRARY_PATH"] == "/s/libs:/p/lib:/mine"
     assert found["PATH"].split(":")[0] == "/e/bin"
-    assert found["OTHER"] == "kept"
     monkeypatch.delenv("LD_LIBRARY_PATH")
     assert environment(BINARIES, options)["LD_LIBRARY_PATH"] == "/s/libs:/p/lib"  # an empty entry would be the current folder
 
@@ -121,3 +141,21 @@ def test_prefix_caching_is_told_to_the_models_and_is_on_or_off(monkeypatch: pyte
     assert [one["TRIUNE_PREFIX_CACHING"] for one in said] == ["on", "off"]
     with pytest.raises(ServerError, match="prefix_caching is 'maybe'; it can be on or off"):
         ServerOptions(repository=Path("none"), prefix_caching="maybe")
+
+
+def test_no_secret_reaches_the_stubs_and_what_they_need_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "TRIUNE_API_KEYS",
+        "TRIUNE_API_KEYS_FILE",
+        "TRIUNE_API_KEY_FILE",
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_TOKEN",
+        "OTHER",
+    ):
+        monkeypatch.setenv(name, "secret")
+    for name in ("CUDA_VISIBLE_DEVICES", "LC_ALL", "ORT_LOG", "TMPDIR", "TRIUNE_ANYTHING", "https_proxy"):
+        monkeypatch.setenv(name, "needed")
+    found = environment(BINARIES, ServerOptions(repository=Path("none")))
+    assert "secret" not in found.values()
+    assert sum(value == "needed" for value in found.values()) == 6
+    assert {"TRIUNE_API_KEYS", "TRIUNE_API_KEYS_FILE"} <= given(os.environ, keys=True).keys(), "who asks for keys knows them"

@@ -132,6 +132,31 @@ def test_a_killed_server_is_started_again(tmp_path: Path, shared_memory: Path, w
     assert family(tmp_path) == []
 
 
+def test_a_killed_front_is_started_again_and_the_server_stays(
+    tmp_path: Path, shared_memory: Path, where: ServerOptions
+) -> None:
+    with running(Supervisor(fake_server(tmp_path, shared_memory), where, tmp_path, watch_s=0.05)) as run:
+        wait_until(lambda: run.ready == 1)
+        (front,) = (p for p in psutil.Process().children() if "triune_gateway.kserve" in " ".join(p.cmdline()))
+        front.kill()
+        wait_until(lambda: not front.is_running())
+        wait_until(lambda: answers(where))
+        assert len((tmp_path / "started").read_text()) == 1
+    assert not any("triune_gateway.kserve" in " ".join(p.cmdline()) for p in psutil.Process().children())
+
+
+def test_clients_are_told_to_try_again_while_the_server_starts_again(
+    tmp_path: Path, shared_memory: Path, where: ServerOptions
+) -> None:
+    with running(Supervisor(fake_server(tmp_path, shared_memory), where, tmp_path, watch_s=30)) as run:
+        wait_until(lambda: run.ready == 1)
+        stubs(tmp_path)[0].parent().kill()  # type: ignore[union-attr]  # seen only half a minute later
+        wait_until(lambda: not answers(where))
+        answer = httpx.get(f"{where.http_url}/v2/health/ready")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["error"].startswith("UNAVAILABLE [not_ready]: ")
+
+
 def test_a_server_that_dies_again_and_again_is_given_up(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
     supervisor = Supervisor(fake_server(tmp_path, shared_memory, dies=True), where, tmp_path, watch_s=0.05)
     with running(supervisor) as run:
@@ -201,7 +226,7 @@ def test_a_killed_supervisor_leaves_no_server_behind(tmp_path: Path, shared_memo
     supervisor = subprocess.Popen([sys.executable, "-c", program])
     wait_until(lambda: answers(where))
     started = psutil.Process(supervisor.pid).children(recursive=True)
-    assert len(started) == 2  # the server and its stub
+    assert len(started) == 3  # the server, its stub and the front
     supervisor.kill()
     supervisor.wait()
     wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in started))

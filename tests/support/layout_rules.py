@@ -135,8 +135,11 @@ ADAPTERS: dict[str, set[str]] = {
         "triune_builder.verify.texts", "triune_builder.text_trial", "r1_nano", "bench.big_build", "bench.gpu.shapes",
     },
     "tritonclient": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.gpu.clients"},
-    "grpc": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.gpu.clients"},
+    "grpc": {
+        "triune_client.grpc", "triune_gateway.kserve.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.gpu.clients",
+    },
     "fastapi": {"triune_gateway"},
+    "h11": {"triune_gateway.kserve.reading"},
     "uvicorn": {"triune_gateway.__main__", "triune_gateway.running"},
     "opentelemetry": {"triune_gateway.tracing", "triune_runtime.serving.tracing"},
     "torch": {"r1_nano", "bench.gpu.shapes"},

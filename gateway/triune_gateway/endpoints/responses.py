@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
+from ..bearer import sent_key
 from ..errors import invalid, not_supported
-from ..front import sent_key
 from ..responses.asking import call_of, check, top_logprobs
 from ..responses.items import read_items
 from ..responses.schemas import Include, ResponseRequest

@@ -1,0 +1,137 @@
+"""KServe over gRPC where API keys are asked for: calls pass as bytes, once their key has been seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from ..access_log import HEADER, Access, request_id
+from ..bearer import sent_key
+from .shared import Shared
+
+_SERVICE = "/inference.GRPCInferenceService/"
+_OPEN = {f"{_SERVICE}{name}" for name in ("ServerLive", "ServerReady", "ModelReady")} | {"/grpc.health.v1.Health/Check"}
+_GUARDED = {
+    f"{_SERVICE}{name}"
+    for name in ("ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics", "ModelInfer", "ModelStreamInfer")
+}
+_PASSED = ("traceparent", "tracestate")
+_STATUS = {grpc.StatusCode.OK: 200, grpc.StatusCode.UNAVAILABLE: 503, grpc.StatusCode.INVALID_ARGUMENT: 400}
+_LEFT = 499
+
+
+class GrpcFront:
+    """Listens for gRPC and passes calls on."""
+
+    def __init__(self, shared: Shared, upstream: str, credentials: grpc.ServerCredentials | None = None) -> None:
+        """
+        Args:
+            upstream: Triton's gRPC, as a channel's target.
+            credentials: for TLS.
+        """
+        self._shared, self._credentials = shared, credentials
+        most = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        self._channel = grpc.aio.insecure_channel(upstream, options=most)
+        limits = shared.limits
+        self._server = grpc.aio.server(
+            handlers=[_Handlers(self)],
+            maximum_concurrent_rpcs=limits.connections,
+            options=[
+                ("grpc.max_receive_message_length", limits.body_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_metadata_size", limits.head_bytes),
+                ("grpc.max_connection_idle_ms", int(1000 * limits.idle_s)),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+
+    async def start(self, port: int) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the port cannot be used.
+        """
+        where = f"[{self._shared.host}]:{port}" if ":" in self._shared.host else f"{self._shared.host}:{port}"
+        try:
+            if self._credentials is None:
+                self._server.add_insecure_port(where)
+            else:
+                self._server.add_secure_port(where, self._credentials)
+        except RuntimeError as error:
+            raise OSError(f"gRPC cannot listen on {where}: {error}") from None
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """End; calls under way get `grace_s` seconds."""
+        await self._server.stop(grace_s)
+        await self._channel.close()
+
+    async def pass_on(
+        self, method: str, calls: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> AsyncIterator[bytes]:
+        """One call: checked, sent on, its answers as they come."""
+        sent = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+        began = time.monotonic()
+        peer = context.peer().rpartition(":")[0].partition(":")[2]
+        access = Access(
+            request_id=request_id(sent.get(HEADER.decode(), "").encode()), client=peer, method="gRPC", path=method, status=_LEFT
+        )
+        try:
+            await self._check(method, sent, access, context)
+            metadata = [(name, sent[name]) for name in _PASSED if name in sent]
+            call = self._channel.stream_stream(method)(calls, metadata=metadata)
+            try:
+                async for message in call:
+                    if access.first_chunk_s is None:
+                        access.first_chunk_s = time.monotonic() - began
+                    yield message
+                access.status = 200
+            except grpc.aio.AioRpcError as error:
+                access.status = _STATUS.get(error.code(), 500)
+                await context.abort(error.code(), error.details() or "")
+            finally:
+                call.cancel()
+        finally:
+            self._shared.ended(access, began)
+
+    async def _check(
+        self, method: str, sent: dict[str, str], access: Access, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> None:
+        headers = {name.encode(): value.encode("utf-8", "replace") for name, value in sent.items()}
+        access.tenant = self._shared.keys.tenant(sent_key(headers))
+        if method in _OPEN:
+            return
+        if access.tenant is None:
+            access.status = 401
+            said = "Incorrect or missing API key: send metadata authorization: Bearer KEY."
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, said)
+        if method not in _GUARDED:
+            access.status = 403
+            said = f"{method} is closed: models, shared memory, traces and logs are controlled by this server alone"
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, said)
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Every method, as a stream of bytes each way: on the wire a single message is a stream of one."""
+
+    def __init__(self, front: GrpcFront) -> None:
+        self._front = front
+
+    def service(self, handler_call_details: Any) -> Any:
+        method: str = handler_call_details.method
+
+        async def behave(calls: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            async for message in self._front.pass_on(method, calls, context):
+                yield message
+
+        return grpc.stream_stream_rpc_method_handler(behave)
+
+
+def server_credentials(certificate: bytes, key: bytes) -> grpc.ServerCredentials:
+    """For TLS, from PEM."""
+    pairs: Sequence[tuple[bytes, bytes]] = [(key, certificate)]
+    return grpc.ssl_server_credentials(pairs)

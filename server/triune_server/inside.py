@@ -1,0 +1,76 @@
+"""Where the embedded Triton listens: Unix sockets in a folder that only this user can enter, not ports.
+
+Whoever needs Triton itself, past the front, takes the address from here. The sockets of a server that was killed are in the way
+of the next one, which Triton does not remove: `clear` does.
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .options import ServerOptions
+
+_CLOSED = "model-repository,shared-memory,trace,logging"
+
+
+@dataclass(frozen=True)
+class Inside:
+    """Addresses of one server.
+
+    Attributes:
+        folder: holds the sockets; a path short enough for them.
+        secret: the header that opens Triton's control of models, shared memory, traces and logs. Nobody is told.
+    """
+
+    folder: Path
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+
+    @property
+    def http(self) -> Path:
+        return self.folder / "http"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics"
+
+    @property
+    def grpc(self) -> str:
+        """As the target of a channel; Triton adds a port to any address."""
+        return f"unix:{self.folder / 'grpc'}:1"
+
+    @property
+    def closed(self) -> str:
+        """What is closed, and the secret, as Triton's options have it."""
+        return f"{_CLOSED}:triune-control={self.secret}"
+
+    def clear(self) -> None:
+        """Remove the sockets of a server that has ended."""
+        for file in self.folder.iterdir():
+            file.unlink(missing_ok=True)
+
+
+def listening(options: ServerOptions, inside: Inside | None) -> list[str]:
+    """Triton's options that say where it listens, and what is closed. Over HTTP the list of models is not."""
+    secret = Inside(Path()) if inside is None else inside
+    closed = [f"--http-restricted-api={secret.closed.removeprefix('model-repository,')}"]
+    closed.append(f"--grpc-restricted-protocol={secret.closed}")
+    if inside is not None and options.keyed:
+        closed += [f"--grpc-address={inside.grpc.removesuffix(':1')}", "--grpc-port=1"]
+    else:
+        closed += [f"--grpc-address={options.host}", f"--grpc-port={options.grpc_port}"]
+    if inside is not None:
+        return [f"--http-address=unix:{inside.http}", f"--metrics-address=unix:{inside.metrics}", *closed]
+    ports = [f"--http-port={options.http_port}", f"--metrics-port={options.metrics_port}"]
+    return [f"--http-address={options.host}", f"--metrics-address={options.host}", *ports, *closed]
+
+
+@contextmanager
+def opened() -> Iterator[Inside]:
+    """A folder for as long as the `with` block. Not in the run folder: the path of a socket has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="triune-", ignore_cleanup_errors=True) as name:
+        yield Inside(Path(name))
