@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .leftovers import VARIABLE
 from .options import ServerOptions
 
 
@@ -15,10 +16,12 @@ class Surroundings:
 
     Attributes:
         draining: the file of a `Drain`.
+        mark: what they are known by, see `leftovers.mark_of`.
         log: a descriptor of this process's that gets the lines of requests; None: the process's own output does.
     """
 
     draining: Path | None = None
+    mark: str = ""
     log: int | None = None
 
     @property
@@ -29,6 +32,7 @@ class Surroundings:
     def environment(self, options: ServerOptions) -> Mapping[str, str]:
         """How a process is told."""
         return {
+            VARIABLE: self.mark,
             "TRIUNE_DRAINING": str(self.draining or ""),
             "TRIUNE_LOG_FORMAT": options.log_format,
             "TRIUNE_LOG_TEXT": options.log_text,

@@ -40,24 +40,36 @@ def stop(*_):
     stub.wait()
     os._exit(0)
 
-signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGTERM, (lambda *_: None) if behaviour["deaf"] else stop)
 server = http.server.ThreadingHTTPServer((options["http-address"], int(options["http-port"])), Handler)
 threading.Thread(target=server.serve_forever).start()
 if behaviour["dies"]:
     threading.Event().wait(0.5)
     os._exit(9)
-signal.pause()
+while True:
+    signal.pause()
 """
 
 
 def fake_server(
-    folder: Path, shared_memory: Path, *, broken: bool = False, dies: bool = False, dies_starting: Collection[int] = ()
+    folder: Path,
+    shared_memory: Path,
+    *,
+    broken: bool = False,
+    dies: bool = False,
+    dies_starting: Collection[int] = (),
+    deaf: bool = False,
 ) -> Binaries:
-    """A server in `folder` that shares its memory in `shared_memory`; its starts numbered `dies_starting` do not come up."""
+    """A server in `folder` that shares its memory in `shared_memory`.
+
+    Args:
+        dies_starting: its starts with these numbers do not come up.
+        deaf: it does not end when asked to.
+    """
     stub = folder / "triton_python_backend_stub"
     shutil.copy2("/bin/sleep", stub)
     behaviour = "broken" if broken else {
-        "stub": str(stub), "dies": dies, "dies_starting": list(dies_starting), "shm": str(shared_memory),
+        "stub": str(stub), "dies": dies, "dies_starting": list(dies_starting), "shm": str(shared_memory), "deaf": deaf,
     }  # fmt: skip
     (folder / "behaviour.json").write_text(json.dumps(behaviour))
     server = folder / "tritonserver"
