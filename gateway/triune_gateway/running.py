@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
 
 from .intake import Intake
+
+_PULSE = "TRIUNE_PULSE_FD"  # of the environment: where the server's supervisor listens for signs of life
+_BEAT_S = 1.0
 
 
 class Server(uvicorn.Server):
@@ -22,6 +27,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._intake, self._drain_s = intake, drain_s
         self._stop_at: float | None = None
+        self._pulse, self._beat_at = os.environ.get(_PULSE), 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig != signal.SIGTERM or self._stop_at is not None:
@@ -32,6 +38,10 @@ class Server(uvicorn.Server):
         self._stop_at = time.monotonic() + self._drain_s
 
     async def on_tick(self, counter: int) -> bool:
+        if self._pulse and (now := time.monotonic()) - self._beat_at >= _BEAT_S:
+            self._beat_at = now
+            with suppress(OSError):  # nobody listens
+                os.write(int(self._pulse), f"{os.getpid()} 0\n".encode("ascii"))
         if self._stop_at is not None and (not self._intake.open or time.monotonic() >= self._stop_at):
             self.should_exit = True
         if self.should_exit:

@@ -26,6 +26,7 @@ from .state import RunningServer, begin_log, find_running
 
 _ENDING_S = 20.0  # for a supervisor to end, besides what its requests get
 _KILLED_S = 5.0  # for what was killed to be gone
+_ASKED_S = 2.0  # for the parents of what has ended to ask for its exit code
 
 
 def start_in_background(
@@ -101,6 +102,7 @@ def stop_supervisor(process: psutil.Process, folder: Path, *, now: bool = False,
         with suppress(psutil.NoSuchProcess):
             survivor.kill()
     wait_gone(left, _KILLED_S)
+    psutil.wait_procs(family, _ASKED_S)
     tidy(folder)
 
 

@@ -107,6 +107,11 @@ class Gateway:
             return None
         return f"the OpenAI-compatible API ended with code {self.process.returncode}"
 
+    @property
+    def watched(self) -> dict[int, str]:
+        """See `Server.watched`."""
+        return {self.process.pid: "the OpenAI-compatible API"}
+
     def stop(self, timeout_s: float = 6.0) -> None:
         """End it; answers under way get a moment to."""
         if self.process.poll() is None:

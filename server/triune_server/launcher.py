@@ -195,6 +195,12 @@ class Server:
         dead = [stub.pid for stub, model in self._stubs.items() if _has_ended(stub) and self._watched(model)]
         return f"the Python process of a model died (pid {', '.join(map(str, dead))})" if dead else None
 
+    @property
+    def watched(self) -> dict[int, str]:
+        """Its processes that must get on, by their ids, and what each is."""
+        found = {stub.pid: f"the Python process of {model}" for stub, model in self._stubs.items() if self._watched(model)}
+        return {self.process.pid: "tritonserver", **found}
+
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop the server and everything it started; in order, if that takes no longer."""
         if self.process.poll() is None:
@@ -242,5 +248,13 @@ def is_ready(options: ServerOptions) -> bool:
     try:
         # trust_env: a proxy of the environment is for the network, not for this machine
         return httpx.get(f"{options.http_url}/v2/health/ready", timeout=2.0, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def is_live(options: ServerOptions) -> bool:
+    """Whether the server itself answers, whatever it can do."""
+    try:
+        return httpx.get(f"{options.http_url}/v2/health/live", timeout=5.0, trust_env=False).status_code == 200
     except httpx.HTTPError:
         return False

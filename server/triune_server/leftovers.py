@@ -17,7 +17,6 @@ import psutil
 SHARED_MEMORY = Path("/dev/shm")
 VARIABLE = "TRIUNE_RUN"  # of the environment of every process of a server
 _GONE_S = 5.0  # for what was killed to be gone
-_ASKED_S = 1.0  # for its parent to ask for the exit code of what has ended
 _LOOK_S = 0.01
 _ROUNDS = 5  # one that is just being killed may start another
 
@@ -69,9 +68,6 @@ def wait_gone(processes: Collection[psutil.Process], timeout_s: float) -> list[p
     """
     end = time.monotonic() + timeout_s
     while (left := [process for process in processes if not _is_gone(process)]) and time.monotonic() < end:
-        time.sleep(_LOOK_S)
-    end = time.monotonic() + _ASKED_S
-    while not left and any(process.is_running() for process in processes) and time.monotonic() < end:
         time.sleep(_LOOK_S)
     return left
 

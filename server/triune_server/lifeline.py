@@ -86,11 +86,14 @@ def end_with_parent() -> None:
 def _tie(read: int, hold: int) -> None:
     """In the new process: have the kernel kill its group when nobody has `hold` any more."""
     os.close(hold)
-    end_with_parent()
-    with suppress(OSError):  # a kernel that cannot do it has the line above
+    try:
         fcntl.fcntl(read, fcntl.F_SETOWN, -os.getpid())
         fcntl.fcntl(read, _F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(read, fcntl.F_SETFL, fcntl.fcntl(read, fcntl.F_GETFL) | os.O_ASYNC)
+    except (
+        OSError
+    ):  # a kernel that cannot do it. Both would be too much: a child that dies first takes its end of the pipe along
+        end_with_parent()
     poll = select.poll()
     poll.register(read, 0)
     if poll.poll(0):  # it has ended meanwhile

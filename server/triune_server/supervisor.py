@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +22,7 @@ from .binaries import Binaries
 from .draining import Drain, wait_drained
 from .errors import ServerError
 from .gateway import Gateway
-from .launcher import Server, check_ports
+from .launcher import Server, check_ports, is_live
 from .leftovers import mark_of
 from .lock import RunLock, lock_for_life
 from .mounting import mounted
@@ -31,6 +32,7 @@ from .state import RunningServer, forget, log_file
 from .stopping import StopRequest
 from .surroundings import Surroundings
 from .view import ENGINE_FOLDER, View, name_for
+from .watchdog import SILENCE_S, Probe, Watchdog
 
 LOG = logging.getLogger(__name__)
 
@@ -48,12 +50,14 @@ class Supervisor:
         engine: str = "",
         ready_timeout_s: float = 120.0,
         watch_s: float = 0.5,
+        silence_s: float = SILENCE_S,
         lock: RunLock | None = None,
     ) -> None:
         """
         Args:
             folder: where its state and log lie; it is there.
             settings, engine: see `RunningServer`.
+            silence_s: how long a process may give no sign of life.
             lock: of the folder, if it is held already; it is released at the end.
         """
         self._binaries, self._options, self._folder = binaries, options, folder
@@ -63,7 +67,8 @@ class Supervisor:
         self._stopping, self._hurrying = StopRequest(), StopRequest()
         self._drain = Drain(folder)
         log = os.dup(1) if options.log_format == "json" else None
-        self._around = Surroundings(draining=self._drain.file, log=log, mark=mark_of(folder))
+        self._watchdog = Watchdog(silence_s)
+        self._around = Surroundings(draining=self._drain.file, log=log, mark=mark_of(folder), pulse=self._watchdog.descriptor)
         self._lock = lock
         self._state: RunningServer | None = None
         self._restarts, self._gateway_restarts = Restarts(), Restarts()
@@ -158,6 +163,7 @@ class Supervisor:
                 self._finish()
                 return
             server.kill()
+            self._watchdog.forget(*server.watched)
             self._start_later(problem, time.monotonic() - since)
         finally:
             server.stop()
@@ -165,19 +171,25 @@ class Supervisor:
     def _watch(self, server: Server) -> str | None:
         """Look after it until it has to be started again, and why; None: until it has to stop."""
         served = self._view.served()
-        while not self._stopping.wait(self._watch_s):
-            if (now := self._view.served()) != served:
-                served = now
-                server.look_again()
-            if (problem := server.problem()) is not None:
-                return problem
-            self._watch_gateway()
-        return None
+        probe = Probe(server.process.pid, partial(is_live, server.options), self._watchdog)
+        try:
+            while not self._stopping.wait(self._watch_s):
+                if (now := self._view.served()) != served:
+                    served = now
+                    server.look_again()
+                if (problem := server.problem() or self._watchdog.problem(server.watched)) is not None:
+                    return problem
+                self._watch_gateway()
+            return None
+        finally:
+            probe.end()
 
     def _watch_gateway(self) -> None:
         now = time.monotonic()
-        if self._gateway is not None and (problem := self._gateway.problem()) is not None:
-            self._gateway.kill()
+        gateway = self._gateway
+        if gateway is not None and (problem := gateway.problem() or self._watchdog.problem(gateway.watched)) is not None:
+            gateway.kill()
+            self._watchdog.forget(*gateway.watched)
             self._gateway = None
             delay_s = self._gateway_restarts.died(problem, now - self._gateway_since)
             self._gateway_at = now + delay_s

@@ -172,6 +172,33 @@ def test_a_server_that_does_not_end_when_asked_to_is_ended(tmp_path: Path, share
     assert not answers(where)
 
 
+@pytest.mark.parametrize("which", ["stub", "server"])
+def test_a_process_that_is_stopped_is_noticed_and_the_server_started_again(
+    tmp_path: Path, shared_memory: Path, where: ServerOptions, which: str
+) -> None:
+    supervisor = Supervisor(fake_server(tmp_path, shared_memory), where, tmp_path, watch_s=0.05, silence_s=3.0)
+    with running(supervisor) as run:
+        wait_until(lambda: run.ready == 1)
+        (stub,) = stubs(tmp_path)
+        stopped = stub if which == "stub" else stub.parent()
+        assert stopped is not None
+        time.sleep(0.5)  # it has been heard of
+        stopped.suspend()
+        wait_until(lambda: run.ready == 2 and answers(where))
+        found = find_running(tmp_path)
+        assert found is not None and "has given no sign of life for 3 s" in found.reason
+        assert f"(pid {stopped.pid})" in found.reason
+    assert family(tmp_path) == []
+
+
+def test_work_that_stands_still_is_noticed(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
+    supervisor = Supervisor(fake_server(tmp_path, shared_memory, late_s=77), where, tmp_path, watch_s=0.05)
+    with running(supervisor) as run:
+        wait_until(lambda: run.ready == 2)
+        found = find_running(tmp_path)
+        assert found is not None and "has stood still for 77 s" in found.reason
+
+
 def test_a_server_that_cannot_start_says_why(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
     with running(Supervisor(fake_server(tmp_path, shared_memory, broken=True), where, tmp_path)) as run:
         run.thread.join(PATIENCE_S)
