@@ -58,8 +58,12 @@ class RunningServer:
         """Write the state file of `folder`, whole or not at all."""
         raw = dataclasses.asdict(self)
         beside = folder / f"{_NAME}.new"
-        beside.write_text(json.dumps(raw, indent=2, default=str) + "\n", "utf-8")
-        beside.replace(folder / _NAME)
+        try:
+            beside.write_text(json.dumps(raw, indent=2, default=str) + "\n", "utf-8")
+            beside.replace(folder / _NAME)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
 
 
 def find_running(folder: Path) -> RunningServer | None:
