@@ -77,13 +77,12 @@ def up(triune: Triune) -> psutil.Process:
 
 
 def test_a_killed_supervisor_takes_all_its_processes_along_and_another_can_start_at_once(triune: Triune) -> None:
-    for _ in range(2):
-        supervisor = up(triune)
-        family = supervisor.children(recursive=True)
-        assert len(family) == 2  # the server, and its stub
-        family[1].suspend()
-        supervisor.kill()
-        wait_ended(family)
+    supervisor = up(triune)
+    family = supervisor.children(recursive=True)
+    assert len(family) == 2  # the server, and its stub
+    family[1].suspend()
+    supervisor.kill()
+    wait_ended(family)
     assert triune("status", exit_code=NOT_RUNNING).stdout.startswith("no server is running; start one")
     up(triune)
 
