@@ -8,6 +8,7 @@ from types import FrameType
 
 import uvicorn
 
+from .beating import Beats
 from .intake import Intake
 
 
@@ -22,6 +23,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._intake, self._drain_s = intake, drain_s
         self._stop_at: float | None = None
+        self._beats = Beats()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if sig != signal.SIGTERM or self._stop_at is not None:
@@ -32,6 +34,7 @@ class Server(uvicorn.Server):
         self._stop_at = time.monotonic() + self._drain_s
 
     async def on_tick(self, counter: int) -> bool:
+        self._beats.beat()
         if self._stop_at is not None and (not self._intake.open or time.monotonic() >= self._stop_at):
             self.should_exit = True
         if self.should_exit:

@@ -41,6 +41,8 @@ class Worker:
         self._sending = True
         self._gauges_at = -math.inf
         self._rested_at = time.monotonic()
+        self._steps = self._sent = 0
+        self._resting = True  # the sending thread waits for something to send
         self._stepper = threading.Thread(target=self._step_until_closed, name="triune-step", daemon=True)
         self._sender = threading.Thread(target=self._send_until_closed, name="triune-send", daemon=True)
         self._stepper.start()
@@ -50,6 +52,15 @@ class Worker:
     def alive(self) -> bool:
         """Whether requests are being served."""
         return self._accepting and self._stepper.is_alive() and self._sender.is_alive()
+
+    def steps(self) -> int | None:
+        """A number that changes while the stepping thread gets on; None: it has nothing to do."""
+        busy = self.alive and self._steps and (self._generator.has_work or not self._inbox.empty())
+        return self._steps if busy else None
+
+    def sent(self) -> int | None:
+        """As `steps`, of the sending thread."""
+        return None if self._resting else self._sent
 
     def submit(self, request: Request, sink: Sink, *, leased: bool = False) -> None:
         """Serve `request`: see `submit_group`."""
@@ -119,8 +130,10 @@ class Worker:
     def _step_until_closed(self) -> None:
         try:
             self._generator.start()
+            self._steps = 1
             while self._take_commands():
                 self._put(self._generator.step(self._wanted))
+                self._steps += 1
                 self._set_gauges()
             self._put(self._generator.close())
             self._set_gauges()
@@ -158,6 +171,7 @@ class Worker:
             if command is None:
                 return False
             self._put(command())
+            self._steps += 1
             self._set_gauges()
 
     def _rest(self) -> None:
@@ -197,6 +211,8 @@ class Worker:
 
     def _send_until_closed(self) -> None:
         while (delivery := self._next_delivery()) is not None:
+            self._sent += 1
+            self._resting = False
             try:
                 delivery.sink(delivery.item)
             except BaseException:  # a sink fails when its client has gone: that ends one request, never the sender
@@ -204,6 +220,7 @@ class Worker:
                 with self._changed:
                     self._outbox.give_up(delivery.key)
                 self.abort(delivery.key)
+            self._resting = True
 
     def _next_delivery(self) -> Delivery | None:
         """Wait for the next item that is due; None: everything is sent and nothing will come."""

@@ -19,10 +19,14 @@ from .draining import under_way
 from .errors import ServerError
 from .gateway import is_gateway_ready
 from .launcher import is_ready
+from .leftovers import wait_gone
+from .lock import tidy
 from .options import ServerOptions
-from .state import RunningServer, begin_log, find_running, forget
+from .state import RunningServer, begin_log, find_running
 
 _ENDING_S = 20.0  # for a supervisor to end, besides what its requests get
+_KILLED_S = 5.0  # for what was killed to be gone
+_ASKED_S = 2.0  # for the parents of what has ended to ask for its exit code
 
 
 def start_in_background(
@@ -49,7 +53,7 @@ def start_in_background(
             if process.poll() is not None:
                 raise _last_error(log, start)
             running = find_running(folder)
-            if running is not None and _serves(options):
+            if running is not None and running.pid == process.pid and _serves(options):
                 return running
             time.sleep(0.1)
         raise ServerError(f"the server was not ready after {timeout_s:.0f} s", f"the whole log is {log}")
@@ -84,22 +88,27 @@ def stop_running(running: RunningServer, folder: Path, *, now: bool = False) -> 
     Args:
         now: requests under way get no time to end.
     """
-    timeout_s = _ENDING_S + (0 if now else running.options.drain_s)
-    family = _family(running)
     with suppress(psutil.NoSuchProcess):
-        if family:
-            family[0].send_signal(signal.SIGINT if now else signal.SIGTERM)  # it stops the others in order
-    _, left = psutil.wait_procs(family, timeout_s)
+        stop_supervisor(psutil.Process(running.pid), folder, now=now, drain_s=running.options.drain_s)
+
+
+def stop_supervisor(process: psutil.Process, folder: Path, *, now: bool = False, drain_s: float = 0.0) -> None:
+    """As `stop_running`, of one whose options are not known."""
+    family = _family(process)
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGINT if now else signal.SIGTERM)  # it stops the others in order
+    left = wait_gone(family, _ENDING_S + (0 if now else drain_s))
     for survivor in left:
         with suppress(psutil.NoSuchProcess):
             survivor.kill()
-    forget(folder)
+    wait_gone(left, _KILLED_S)
+    psutil.wait_procs(family, _ASKED_S)
+    tidy(folder)
 
 
-def _family(running: RunningServer) -> list[psutil.Process]:
+def _family(supervisor: psutil.Process) -> list[psutil.Process]:
     """The supervisor and all it started; empty if it has ended meanwhile."""
     try:
-        supervisor = psutil.Process(running.pid)
         return [supervisor, *supervisor.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
@@ -117,9 +126,10 @@ class Health:
 def look(running: RunningServer) -> Health:
     """Ask the server and the system how it is doing."""
     memory = 0
-    for process in _family(running):
-        with suppress(psutil.Error):  # it ended meanwhile
-            memory += process.memory_full_info().pss
+    with suppress(psutil.Error):  # it ended meanwhile
+        for process in _family(psutil.Process(running.pid)):
+            with suppress(psutil.Error):
+                memory += process.memory_full_info().pss
     return Health(_serves(running.options), memory, under_way(running.options))
 
 

@@ -8,9 +8,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,16 +18,17 @@ from triune_runtime.command_line import errors_told
 from triune_runtime.manifest import EngineManifest
 
 from . import logs as own_log
-from .background import look, stop_running
+from .background import look, stop_running, stop_supervisor
 from .binaries import find_binaries
 from .configuration import configured
 from .errors import ServerError
+from .lock import leftovers, lock_for_life, supervisor, tidy
 from .settings import MODELS, Setting, Values, server_settings, suggest, with_settings
 from .several import add_model, remove_model
 from .starting import Builder, Start
 from .state import begin_log, find_running, log_file
 from .supervisor import Supervisor, stop_on_signals
-from .telling import where
+from .telling import hold_standard_streams, tell, where
 from .view import ENGINE_FOLDER, View
 
 NOT_RUNNING = 3  # exit code of `status`, as of service managers
@@ -52,23 +53,29 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
         """Serve in the foreground until ctrl-C; a server that dies is started again."""
         with files_told():
             command = Start(each=_each_model(values), builder=builder, build=build, switch=switch).foreground()
-            sys.stdout.flush()
+            with suppress(OSError, AttributeError):  # closed, or a full disk
+                sys.stdout.flush()
             os.execv(command[0], command)
 
     def supervise(
         values: Values, settings: Annotated[str, typer.Option(hidden=True, help="What else was chosen, as JSON.")] = "{}"
     ) -> None:
         """Serve in the foreground until ctrl-C; a server that dies is started again."""
+        hold_standard_streams()
         own_log.configure(values["log_format"])
         os.umask(0o077)  # logs, state and shared memory are this user's alone
         with files_told():
+            folder: Path = values["run_folder"]
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = lock_for_life(folder)  # before anything of the folder is touched
             options = Start(each=(values,), builder=None).prepare()
-            folder = values["run_folder"]
             begin_log(folder)
             engine = EngineManifest.load(options.repository / ENGINE_FOLDER).inputs_hash
-            supervisor = Supervisor(find_binaries(folder), options, folder, settings=json.loads(settings), engine=engine)
-            stop_on_signals(supervisor)
-            supervisor.run(lambda: print(where(options), file=sys.stderr, flush=True))
+            serving = Supervisor(
+                find_binaries(folder), options, folder, settings=json.loads(settings), engine=engine, lock=lock
+            )
+            stop_on_signals(serving)
+            serving.run(lambda: tell(where(options)))
 
     def up(values: Values, switch: Switch = False, build: Build = False) -> None:
         """Serve in the background; returns when the server is ready."""
@@ -92,11 +99,8 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
     ) -> None:  # fmt: skip
         """Stop the server that runs in the background, when what it is asked is answered: at most --drain-s later."""
         folder = values["run_folder"]
-        if (running := find_running(folder)) is None:
-            print("no server is running")
-            return
-        stop_running(running, folder, now=now)
-        print(f"stopped (pid {running.pid})")
+        with files_told():
+            print(_down(folder, now=now))
 
     def status(
         values: Values,
@@ -162,10 +166,35 @@ def _one_model(values: Values) -> Values:
     return values.one_of("model", "repository") if "model" in values.settings else values
 
 
+def _down(folder: Path, *, now: bool) -> str:
+    """Stop what runs, and what was left of a server that was killed; what to tell."""
+    if (running := find_running(folder)) is not None:
+        stop_running(running, folder, now=now)
+        return f"stopped (pid {running.pid})"
+    if (stray := supervisor(folder)) is not None:  # it starts, or its state file is gone
+        stop_supervisor(stray, folder, now=now)
+        return f"stopped (pid {stray.pid})"
+    ended = tidy(folder)
+    return "no server is running" + (f"; ended {ended} processes that one had left which was killed" if ended else "")
+
+
+def _not_running(folder: Path) -> tuple[dict[str, Any], str]:
+    """What there is where no server can be found, as JSON and in words."""
+    if (stray := supervisor(folder)) is not None:
+        said = f"a server is starting or stopping, or its state file is gone (pid {stray.pid}); `make down` stops it"
+        return {"running": False, "pid": stray.pid}, said
+    if left := leftovers(folder):
+        pids = [process.pid for process in left]
+        said = f"no server is running, but {len(left)} processes of one that was killed are left"
+        return {"running": False, "left": pids}, f"{said} ({', '.join(map(str, pids))}); `make down` ends them"
+    return {"running": False}, "no server is running; start one with `make up`"
+
+
 def _status(folder: Path, as_json: bool) -> None:
     running = find_running(folder)
     if running is None:
-        print(json.dumps({"running": False}) if as_json else "no server is running; start one with `make up`")
+        raw, said = _not_running(folder)
+        print(json.dumps(raw) if as_json else said)
         raise typer.Exit(NOT_RUNNING)
     health = look(running)
     if as_json:
@@ -174,12 +203,16 @@ def _status(folder: Path, as_json: bool) -> None:
             "repository": str(running.options.repository), "ports": running.options.ports,
             "memory_bytes": health.memory_bytes, "requests": health.requests,
             "models": {name: one.ensemble for name, one in View(folder).served().items()},
+            "restarts": running.restarts, "reason": running.reason, "waiting": running.waiting,
         }))  # fmt: skip
         return
     served = View(folder).served()
     print(f"{'ready' if health.ready else 'not ready'}: {running.options.repository} (pid {running.pid})")
     requests = ", ".join(f"{n} {k}" for k, n in health.requests.items()) or "its metrics do not answer"
     print(f"memory {health.memory_bytes / 1e6:,.0f} MB; requests: {requests}")
+    if running.restarts:
+        now = "it waits before it starts again" if running.waiting else "it was started again"
+        print(f"deaths so far: {running.restarts}; of the latest {now}: {running.reason}")
     if len(served) > 1:
         print("\n".join(f"  {one.ensemble:<8} {name}, {one.repository}" for name, one in served.items()))
     print(where(running.options))

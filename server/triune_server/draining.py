@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -33,8 +34,10 @@ class Drain:
     def begin(self, grace_s: float) -> None:
         """Refuse new requests from now on, and end what is left of the others `grace_s` from now."""
         beside = self.file.with_suffix(".new")
-        beside.write_text(f"{time.time() + grace_s:.3f}\n", "ascii")
-        os.replace(beside, self.file)  # noqa: PTH105
+        with suppress(OSError):  # a full disk: that it is there says that no new requests are taken
+            beside.write_text(f"{time.time() + grace_s:.3f}\n", "ascii")
+        with suppress(OSError):
+            os.replace(beside, self.file)  # noqa: PTH105
 
     def clear(self) -> None:
         """Forget it."""

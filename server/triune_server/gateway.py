@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -19,9 +19,10 @@ from triune_runtime.manifest import EngineManifest
 from .errors import ServerError
 from .given import given
 from .inside import Inside
-from .launcher import end_with_parent
+from .lifeline import Child
 from .options import ServerOptions
 from .surroundings import NOTHING, Surroundings
+from .telling import log_lines, log_size
 
 _DRAIN_S = 2  # for what it is still sending when the server behind has ended all
 
@@ -81,18 +82,13 @@ class Gateway:
         """
         self._options = options
         self.log = log
-        self._log_start = log.stat().st_size if log.exists() else 0
-        with log.open("ab") as out:
-            self.process = psutil.Popen(
-                gateway_command(options, models_file, around, inside),
-                env=given(os.environ, keys=True) | {"PYTHONUNBUFFERED": "1", **around.environment(options)},
-                pass_fds=around.descriptors,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=end_with_parent,
-            )
+        self._log_start = log_size(log)
+        self._child = Child(
+            gateway_command(options, models_file, around, inside),
+            env=given(os.environ, keys=True) | {"PYTHONUNBUFFERED": "1", **around.environment(options)},
+            log=log, mark=around.mark, descriptors=around.descriptors,
+        )  # fmt: skip
+        self.process = self._child.process
 
     def wait_ready(self, timeout_s: float, given_up: Callable[[], bool] = lambda: False) -> None:
         """Wait until it serves, with the server behind it, or until `given_up`.
@@ -117,22 +113,26 @@ class Gateway:
             return None
         return f"the OpenAI-compatible API ended with code {self.process.returncode}"
 
+    @property
+    def watched(self) -> dict[int, str]:
+        """See `Server.watched`."""
+        return {self.process.pid: "the OpenAI-compatible API"}
+
     def stop(self, timeout_s: float = 6.0) -> None:
         """End it; answers under way get a moment to."""
         if self.process.poll() is None:
             self.process.terminate()
-            try:
+            with suppress(psutil.TimeoutExpired):
                 self.process.wait(timeout_s)
-            except psutil.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._child.kill()
 
     def reasons(self) -> str:
         """Its last words."""
-        with self.log.open("rb") as log:
-            log.seek(self._log_start)
-            lines = log.read().decode("utf-8", "replace").splitlines()
-        return "\n".join(f"  {line[:300]}" for line in lines[-4:])
+        return "\n".join(f"  {line[:300]}" for line in log_lines(self.log, self._log_start)[-4:])
 
 
 def check_key_file(file: Path) -> None:

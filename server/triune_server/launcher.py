@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
+import itertools
 import os
 import re
-import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -20,14 +18,17 @@ from .binaries import Binaries
 from .errors import ServerError
 from .given import given
 from .inside import Inside, listening
+from .leftovers import SHARED_MEMORY, free_shared_memory, memory_prefix, wait_gone
+from .lifeline import Child
 from .options import ServerOptions
 from .surroundings import NOTHING, Surroundings
+from .telling import log_lines, log_size
 
 STUB = "triton_python_backend_stub"
-SHARED_MEMORY = Path("/dev/shm")
 _CAUSE = re.compile(r"\|.*\| UNAVAILABLE: (?:Internal: )?(.*?) *\|$")  # a row of the server's table of models
 _TRACE_HEADERS = "(?i)^(traceparent|tracestate)$"
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+_NUMBERS = itertools.count(1)  # of the servers of this process
+_STUBS_END_S = 1.0  # for stubs to end after the server
 
 
 def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Inside | None) -> list[str]:
@@ -133,11 +134,6 @@ def _holder(port: int) -> str:
     return ""
 
 
-def end_with_parent() -> None:
-    """In the new process: have the kernel stop it when its parent is killed, so that no server outlives its supervisor."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 class Server:
     """A running tritonserver and its stubs."""
 
@@ -161,19 +157,13 @@ class Server:
         if inside is not None:
             inside.clear()
         self.log = log
-        self._log_start = log.stat().st_size if log.exists() else 0
-        self._prefix = f"triune{os.getpid()}_"
-        with log.open("ab") as out:
-            self.process = psutil.Popen(
-                command(binaries, options, self._prefix, inside),
-                env=environment(binaries, options, around),
-                pass_fds=around.descriptors,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # ctrl-C stops the supervisor, which then stops the server in order
-                preexec_fn=end_with_parent,
-            )
+        self._log_start = log_size(log)
+        self._prefix = f"{memory_prefix(around.mark)}{next(_NUMBERS)}_"
+        self._child = Child(
+            command(binaries, options, self._prefix, inside), env=environment(binaries, options, around), log=log,
+            mark=around.mark, descriptors=around.descriptors,
+        )  # fmt: skip
+        self.process = self._child.process
         self._stubs: dict[psutil.Process, str] = {}  # and the model of each
         self._watched = watched
 
@@ -214,46 +204,34 @@ class Server:
         dead = [stub.pid for stub, model in self._stubs.items() if _has_ended(stub) and self._watched(model)]
         return f"the Python process of a model died (pid {', '.join(map(str, dead))})" if dead else None
 
+    @property
+    def watched(self) -> dict[int, str]:
+        """Its processes that must get on, by their ids, and what each is."""
+        found = {stub.pid: f"the Python process of {model}" for stub, model in self._stubs.items() if self._watched(model)}
+        return {self.process.pid: "tritonserver", **found}
+
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Stop the server and everything it started."""
-        family = [self.process, *self._find_stubs(), *self._stubs]
+        """Stop the server and everything it started; in order, if that takes no longer."""
         if self.process.poll() is None:
             self.process.terminate()
-            try:
+            with suppress(psutil.TimeoutExpired):
                 self.process.wait(timeout_s)
-            except psutil.TimeoutExpired:
-                self.process.kill()
-        for process in family:
-            if process.is_running():
-                try:
-                    process.wait(1.0) if process is not self.process else process.wait()
-                except psutil.TimeoutExpired:
-                    process.kill()
-        self._free_shared_memory()
+                wait_gone(self._child.family(), _STUBS_END_S)
+        self.kill()
 
     def kill(self) -> None:
         """End the server and its stubs at once: their clients see their connections close."""
-        for process in (self.process, *self._find_stubs(), *self._stubs):
-            if process.is_running():
-                process.kill()
-        self.process.wait()
-        self._free_shared_memory()
+        self._child.kill()
+        free_shared_memory(self._prefix)
 
     def reasons(self) -> str:
         """The log's lines since the start that say what went wrong."""
-        with self.log.open("rb") as log:
-            log.seek(self._log_start)
-            lines = log.read().decode("utf-8", "replace").splitlines()
+        lines = log_lines(self.log, self._log_start)
         causes = dict.fromkeys(found[1] for line in lines if (found := _CAUSE.match(line)))  # several models, one cause
         telling = [line for line in lines if line.startswith(("E", "error:")) or "Error:" in line]
         known_noise = ("CudaDriverHelper", "NVML", "unable to create stream")
         telling = [line for line in telling if not any(noise in line for noise in known_noise)]
         return "\n".join(f"  {line[:300]}" for line in (list(causes) or telling or lines)[-4:])
-
-    def _free_shared_memory(self) -> None:
-        """Remove what the server shared with its stubs: one that was killed leaves it behind."""
-        for region in SHARED_MEMORY.glob(f"{self._prefix}*"):
-            region.unlink(missing_ok=True)
 
     def _find_stubs(self) -> list[psutil.Process]:
         try:
@@ -280,10 +258,19 @@ def is_ready(options: ServerOptions, inside: Inside | None = None) -> bool:
     Args:
         inside: Triton itself is asked there; None: whoever listens at the HTTP port is.
     """
+    return _says(options, inside, "ready", 2.0)
+
+
+def is_live(options: ServerOptions, inside: Inside | None = None) -> bool:
+    """Whether the server itself answers, whatever it can do; see `is_ready`."""
+    return _says(options, inside, "live", 5.0)
+
+
+def _says(options: ServerOptions, inside: Inside | None, what: str, timeout_s: float) -> bool:
     transport = None if inside is None else httpx.HTTPTransport(uds=str(inside.http))
     try:
         # trust_env: a proxy of the environment is for the network, not for this machine
-        with httpx.Client(transport=transport, timeout=2.0, trust_env=False) as client:
-            return client.get(f"{options.http_url}/v2/health/ready").status_code == 200
+        with httpx.Client(transport=transport, timeout=timeout_s, trust_env=False) as client:
+            return client.get(f"{options.http_url}/v2/health/{what}").status_code == 200
     except httpx.HTTPError:
         return False

@@ -24,6 +24,7 @@ from .exposure import check_exposed
 from .extras import check_server_packages
 from .gateway import check_key_file
 from .launcher import check_ports
+from .lock import tidy
 from .options import ServerOptions
 from .settings import Setting, Values
 from .state import RunningServer, find_running
@@ -68,6 +69,7 @@ class Start:
         if running is not None and not self.switch:
             check_same(running, self.values, self._repository())
             return self._already(running)
+        self._tidy(running)
         options = self.prepare(running)
         if running is not None:
             stop_running(running, self._folder)
@@ -88,12 +90,17 @@ class Start:
                 f"{running.model} is being served already (pid {running.pid}, {running.options.http_url})",
                 "stop it first: `make down`; or have `make serve SWITCH=1` do so, with `triune serve` --switch",
             )
+        self._tidy(running)
         options = self.prepare(running)
         if running is not None:
             stop_running(running, self._folder)
         for repository in (options.repository, *self._others()):
             print(self._engine(repository), file=sys.stderr, flush=True)
         return serve_command(options, self._folder, self._settings())
+
+    def _tidy(self, running: RunningServer | None) -> None:
+        if running is None and (ended := tidy(self._folder)):
+            telling.tell(f"ended {ended} processes of a server that was killed")
 
     @property
     def values(self) -> Values:

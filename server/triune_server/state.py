@@ -26,6 +26,9 @@ class RunningServer:
     Attributes:
         settings: what else was chosen when it was started, as JSON: the model, what its engine was built with.
         engine: the hash of the engine's inputs.
+        restarts: how often something of it has died and was started again.
+        reason: of the latest of these.
+        waiting: whether it waits before it starts again.
     """
 
     pid: int
@@ -33,6 +36,9 @@ class RunningServer:
     options: ServerOptions
     settings: Mapping[str, Any] = field(default_factory=dict)
     engine: str = ""
+    restarts: int = 0
+    reason: str = ""
+    waiting: bool = False
 
     @property
     def model(self) -> str:
@@ -52,8 +58,12 @@ class RunningServer:
         """Write the state file of `folder`, whole or not at all."""
         raw = dataclasses.asdict(self)
         beside = folder / f"{_NAME}.new"
-        beside.write_text(json.dumps(raw, indent=2, default=str) + "\n", "utf-8")
-        beside.replace(folder / _NAME)
+        try:
+            beside.write_text(json.dumps(raw, indent=2, default=str) + "\n", "utf-8")
+            beside.replace(folder / _NAME)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
 
 
 def find_running(folder: Path) -> RunningServer | None:
@@ -70,6 +80,7 @@ def find_running(folder: Path) -> RunningServer | None:
         found = RunningServer(
             pid=raw["pid"], created=raw["created"], options=options,
             settings=dict(raw.get("settings", {})), engine=str(raw.get("engine", "")),
+            restarts=int(raw.get("restarts", 0)), reason=str(raw.get("reason", "")), waiting=bool(raw.get("waiting")),
         )  # fmt: skip
         return found if found.alive else None
     except (OSError, ValueError, KeyError, TypeError, OverflowError):

@@ -6,9 +6,10 @@ import dataclasses
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,21 +19,25 @@ import psutil
 from triune_runtime.manifest import EngineManifest
 
 from .binaries import Binaries
+from .companions import Companion
 from .draining import Drain, wait_drained
 from .errors import ServerError
 from .front import Front
 from .gateway import Gateway
 from .inside import Inside, opened
-from .launcher import Server, check_ports
+from .launcher import Server, check_ports, is_live
+from .leftovers import mark_of
+from .lock import RunLock, lock_for_life
 from .mounting import mounted
 from .options import ServerOptions
+from .restarts import Restarts
 from .state import RunningServer, forget, log_file
 from .stopping import StopRequest
 from .surroundings import Surroundings
 from .view import ENGINE_FOLDER, View, name_for
+from .watchdog import SILENCE_S, Probe, Watchdog
 
 LOG = logging.getLogger(__name__)
-_RESTARTS, _WINDOW_S = 3, 60.0  # more restarts than this in this time: it will not get better by itself
 
 
 class Supervisor:
@@ -48,11 +53,15 @@ class Supervisor:
         engine: str = "",
         ready_timeout_s: float = 120.0,
         watch_s: float = 0.5,
+        silence_s: float = SILENCE_S,
+        lock: RunLock | None = None,
     ) -> None:
         """
         Args:
-            folder: where its state and log lie.
+            folder: where its state and log lie; it is there.
             settings, engine: see `RunningServer`.
+            silence_s: how long a process may give no sign of life.
+            lock: of the folder, if it is held already; it is released at the end.
         """
         self._binaries, self._options, self._folder = binaries, options, folder
         self._view = View(folder)
@@ -60,12 +69,14 @@ class Supervisor:
         self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
         self._stopping, self._hurrying = StopRequest(), StopRequest()
         self._drain = Drain(folder)
-        log = os.dup(sys.stdout.fileno()) if options.log_format == "json" else None
-        self._around = Surroundings(draining=self._drain.file, log=log)
-        self._restarted: list[float] = []
+        log = os.dup(1) if options.log_format == "json" else None
+        self._watchdog = Watchdog(silence_s)
+        self._around = Surroundings(draining=self._drain.file, log=log, mark=mark_of(folder), pulse=self._watchdog.descriptor)
+        self._lock = lock
+        self._state: RunningServer | None = None
+        self._restarts = Restarts()
         self._served = False  # whether it has ever been ready
-        self._gateway: Gateway | None = None  # of the OpenAI-compatible API, where it is asked for
-        self._front: Front | None = None  # before Triton's HTTP, unless clients talk to that directly
+        self._beside: list[Companion] = []  # what outlives a restart of the server
 
     def stop(self) -> None:
         """Ask `run` to end at once; may be called from a signal handler."""
@@ -79,37 +90,44 @@ class Supervisor:
         self._stopping.set()
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until stopped.
+        """Serve until stopped. What dies is started again, later and later, for ever.
 
         Args:
             on_ready: called each time the server has become ready.
 
         Raises:
-            ServerError: a port is in use, the server cannot start for the first time, or it dies again and again.
+            ServerError: the run folder has a server, a port is in use, or the server cannot start for the first time.
         """
-        check_ports(self._options)
-        created = psutil.Process().create_time()
-        RunningServer(
-            pid=os.getpid(), created=created, options=self._options, settings=self._settings, engine=self._engine
-        ).save(self._folder)
+        lock = self._lock or lock_for_life(self._folder)
+        try:
+            check_ports(self._options)
+            self._state = RunningServer(
+                pid=os.getpid(), created=psutil.Process().create_time(), options=self._options, settings=self._settings,
+                engine=self._engine,
+            )  # fmt: skip
+            self._state.save(self._folder)
+            self._serve(on_ready)
+        finally:
+            with suppress(OSError):
+                forget(self._folder)
+            lock.release()
+
+    def _serve(self, on_ready: Callable[[], None]) -> None:
         try:
             self._drain.clear()
             self._view.begin(self._repositories())
             served = dataclasses.replace(self._options, repository=self._view.models)
             with opened() as inside, mounted(self._binaries, served) as places:
                 behind = inside if self._options.front == "on" else None
-                self._start_gateway(behind)
-                self._start_front(behind)
+                self._start_beside(behind)
                 while not self._stopping.is_set():
                     self._serve_once(places, behind, on_ready)
         finally:
-            if self._front is not None:
-                self._front.stop()
-            if self._gateway is not None:
-                self._gateway.stop()
-            self._view.end()
-            self._drain.clear()
-            forget(self._folder)
+            for one in self._beside:
+                one.stop()
+            with suppress(OSError):  # the folder is gone, for one
+                self._view.end()
+                self._drain.clear()
 
     def _repositories(self) -> dict[str, Path]:
         """What is served from the start, by name."""
@@ -120,49 +138,88 @@ class Supervisor:
         also = dict(one.partition("=")[::2] for one in self._options.also)
         return {name: first, **{other: Path(path) for other, path in also.items()}}
 
-    def _start_gateway(self, inside: Inside | None) -> None:
-        if self._options.openai_port:
-            self._gateway = Gateway(self._options, log_file(self._folder), self._view.list, self._around, inside)
+    def _start_beside(self, inside: Inside | None) -> None:
+        """The front, unless clients talk to Triton's HTTP directly, and the OpenAI-compatible API, where it is asked for."""
+        log = log_file(self._folder)
 
-    def _start_front(self, inside: Inside | None) -> None:
+        def companion(make: Callable[[], Front | Gateway]) -> None:
+            self._beside.append(Companion(make, self._watchdog, self._note))
+            self._beside[-1].start()
+
         if inside is not None:
-            self._front = Front(self._options, inside, log_file(self._folder), self._around)
+            companion(lambda: Front(self._options, inside, log, self._around))
+        if self._options.openai_port:
+            companion(lambda: Gateway(self._options, log, self._view.list, self._around, inside))
 
     def _serve_once(self, places: tuple[Binaries, ServerOptions], inside: Inside | None, on_ready: Callable[[], None]) -> None:
         server = Server(*places, log_file(self._folder), self._view.is_served, self._around, inside)
         try:
             try:
                 server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
-                if self._front is not None and not self._served:
-                    self._front.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
-                if self._gateway is not None and not self._served:
-                    self._gateway.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
+                for one in () if self._served else self._beside:
+                    one.wait_ready(self._ready_timeout_s, self._stopping.is_set)
             except ServerError as error:
                 if not self._served:  # what never worked is not made to work by trying again
                     raise
-                self._count_restart(str(error.args[0]).partition(":\n")[0], server)  # its reasons are told there
+                server.kill()
+                self._start_later(str(error.args[0]).partition(":\n")[0], 0.0)
                 return
-            if not self._stopping.is_set():
-                self._served = True
-                on_ready()
-            served = self._view.served()
+            if self._stopping.is_set():
+                self._finish()
+                return
+            since = time.monotonic()
+            self._served = True
+            self._note(waiting=False)
+            on_ready()
+            if (problem := self._watch(server, inside)) is None:
+                self._finish()
+                return
+            server.kill()
+            self._watchdog.forget(*server.watched)
+            self._start_later(problem, time.monotonic() - since)
+        finally:
+            server.stop()
+
+    def _watch(self, server: Server, inside: Inside | None) -> str | None:
+        """Look after it until it has to be started again, and why; None: until it has to stop."""
+        served = self._view.served()
+        probe = Probe(server.process.pid, partial(is_live, server.options, inside), self._watchdog)
+        try:
             while not self._stopping.wait(self._watch_s):
                 if (now := self._view.served()) != served:
                     served = now
                     server.look_again()
-                if (problem := server.problem()) is not None:
-                    server.kill()
-                    self._count_restart(problem, server)
-                    return
-                if self._gateway is not None and (problem := self._gateway.problem()) is not None:
-                    self._count_restart(problem, self._gateway)
-                    self._start_gateway(inside)
-                if self._front is not None and (problem := self._front.problem()) is not None:
-                    self._count_restart(problem, self._front)
-                    self._start_front(inside)
-            self._finish()
+                if (problem := server.problem() or self._watchdog.problem(server.watched)) is not None:
+                    return problem
+                self._look_beside()
+            return None
         finally:
-            server.stop()
+            probe.end()
+
+    def _look_beside(self) -> None:
+        for one in self._beside:
+            one.look()
+
+    def _start_later(self, problem: str, lived_s: float) -> None:
+        """Wait before the server is started again."""
+        delay_s = self._restarts.died(problem, lived_s)
+        self._note(problem, delay_s, waiting=delay_s > 0)
+        end = time.monotonic() + delay_s
+        while (left := end - time.monotonic()) > 0 and not self._stopping.wait(min(left, self._watch_s)):
+            self._look_beside()
+
+    def _note(self, problem: str = "", delay_s: float = 0.0, *, waiting: bool = False) -> None:
+        """Say what has died, here and to `status`."""
+        if problem:
+            LOG.warning("%s; starting again %s", problem, f"in {delay_s:.0f} s" if delay_s else "now")
+        if self._state is None:
+            return
+        total = sum(one.total for one in (self._restarts, *(one.restarts for one in self._beside)))
+        state = dataclasses.replace(self._state, restarts=total, reason=problem or self._state.reason, waiting=waiting)
+        if state != self._state:
+            self._state = state
+            with suppress(OSError):  # a full disk
+                state.save(self._folder)
 
     def _finish(self) -> None:
         """Refuse what comes, and let what is under way end."""
@@ -173,16 +230,6 @@ class Supervisor:
         LOG.info("stopping: requests under way have %d s to end, new ones are refused", grace_s)
         if not wait_drained(self._options, grace_s, self._hurrying.wait):
             LOG.warning("stopping: not all requests have ended by themselves")
-
-    def _count_restart(self, problem: str, server: Server | Gateway | Front) -> None:
-        now = time.monotonic()
-        self._restarted = [at for at in self._restarted if now - at < _WINDOW_S] + [now]
-        if len(self._restarted) > _RESTARTS:
-            raise ServerError(
-                f"{problem}, for the {len(self._restarted)}th time in {_WINDOW_S:.0f} s:\n{server.reasons()}",
-                f"the whole log is {server.log}",
-            )
-        LOG.warning("%s; starting %s again", problem, "the server" if isinstance(server, Server) else "it")
 
 
 def stop_on_signals(supervisor: Supervisor) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import leftovers, watchdog
 from .options import ServerOptions
 
 
@@ -15,20 +16,26 @@ class Surroundings:
 
     Attributes:
         draining: the file of a `Drain`.
+        mark: what they are known by, see `leftovers.mark_of`.
+        pulse: a descriptor that they say in that they live, see `watchdog`; None: nobody listens.
         log: a descriptor of this process's that gets the lines of requests; None: the process's own output does.
     """
 
     draining: Path | None = None
+    mark: str = ""
+    pulse: int | None = None
     log: int | None = None
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """What a new process must inherit."""
-        return () if self.log is None else (self.log,)
+        return tuple(one for one in (self.log, self.pulse) if one is not None)
 
     def environment(self, options: ServerOptions) -> Mapping[str, str]:
         """How a process is told."""
         return {
+            leftovers.VARIABLE: self.mark,
+            watchdog.VARIABLE: "" if self.pulse is None else str(self.pulse),
             "TRIUNE_DRAINING": str(self.draining or ""),
             "TRIUNE_LOG_FORMAT": options.log_format,
             "TRIUNE_LOG_TEXT": options.log_text,

@@ -5,11 +5,54 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from triune_runtime.manifest import EngineManifest
 
 from .options import ServerOptions
+
+
+def tell(text: str) -> None:
+    """Say something on stderr, if that can be: a full disk or a closed pipe ends nothing that serves."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def open_log(log: Path) -> BinaryIO:
+    """A log to write to its end, or nothing's where it cannot be opened: what serves starts again without one, too."""
+    try:
+        return log.open("ab")
+    except OSError:
+        return Path(os.devnull).open("ab")
+
+
+def log_size(log: Path) -> int:
+    """Bytes of a log so far."""
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0
+
+
+def log_lines(log: Path, start: int) -> list[str]:
+    """What a log has from a byte on; nothing where it cannot be read."""
+    try:
+        with log.open("rb") as file:
+            file.seek(start)
+            return file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+
+
+def hold_standard_streams() -> None:
+    """Give descriptors 0 to 2 something where they are closed: the next file that is opened would be taken for them."""
+    null = os.open(os.devnull, os.O_RDWR)
+    while null <= 2:
+        os.set_inheritable(null, True)
+        null = os.open(os.devnull, os.O_RDWR)
+    os.close(null)
 
 
 def served(manifest: EngineManifest, proved: str = "") -> str:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.real_server import ROOT
-from triune_server.launcher import end_with_parent
+from triune_server.lifeline import end_with_parent
 
 FOLDER = ROOT / "build" / "test-containers"  # kept from run to run
 TOOLS = ROOT / ".venvs" / "containers" / "bin"

@@ -13,7 +13,7 @@ from triune_server.binaries import Binaries
 from triune_server.options import ServerOptions
 
 _SCRIPT = """#!{python}
-import http.server, json, os, pathlib, signal, socket, socketserver, subprocess, sys, threading
+import http.server, json, os, pathlib, signal, socket, socketserver, subprocess, sys, threading, time
 
 options = dict(a[2:].split("=", 1) for a in sys.argv[1:] if a.startswith("--") and "=" in a)
 behaviour = json.loads(pathlib.Path(__file__).with_name("behaviour.json").read_text())
@@ -30,18 +30,26 @@ stub = subprocess.Popen([behaviour["stub"], "600"])
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200 if self.path.endswith("/ready") else 404)
+        self.send_response(200 if self.path.endswith(("/ready", "/live")) else 404)
         self.send_header("content-length", "0")
         self.end_headers()
     def log_message(self, *a):
         pass
+
+def beat():  # for the stub, which cannot itself, while it is not stopped
+    while True:
+        if pathlib.Path(f"/proc/{{stub.pid}}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            os.write(int(os.environ["TRIUNE_PULSE_FD"]), f"{{stub.pid}} {{behaviour['late_s']}}\\n".encode())
+        time.sleep(0.1)
+
+threading.Thread(target=beat, daemon=True).start()
 
 def stop(*_):
     stub.terminate()
     stub.wait()
     os._exit(0)
 
-signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGTERM, (lambda *_: None) if behaviour["deaf"] else stop)
 class Server(socketserver.ThreadingUnixStreamServer):
     def get_request(self):
         return super().get_request()[0], ("unix", 0)
@@ -51,18 +59,33 @@ threading.Thread(target=server.serve_forever).start()
 if behaviour["dies"]:
     threading.Event().wait(0.5)
     os._exit(9)
-signal.pause()
+while True:
+    signal.pause()
 """
 
 
 def fake_server(
-    folder: Path, shared_memory: Path, *, broken: bool = False, dies: bool = False, dies_starting: Collection[int] = ()
+    folder: Path,
+    shared_memory: Path,
+    *,
+    broken: bool = False,
+    dies: bool = False,
+    dies_starting: Collection[int] = (),
+    deaf: bool = False,
+    late_s: int = 0,
 ) -> Binaries:
-    """A server in `folder` that shares its memory in `shared_memory`; its starts numbered `dies_starting` do not come up."""
+    """A server in `folder` that shares its memory in `shared_memory`.
+
+    Args:
+        dies_starting: its starts with these numbers do not come up.
+        deaf: it does not end when asked to.
+        late_s: for how long its stub says that its work stands still.
+    """
     stub = folder / "triton_python_backend_stub"
     shutil.copy2("/bin/sleep", stub)
     behaviour = "broken" if broken else {
-        "stub": str(stub), "dies": dies, "dies_starting": list(dies_starting), "shm": str(shared_memory),
+        "stub": str(stub), "dies": dies, "dies_starting": list(dies_starting), "shm": str(shared_memory), "deaf": deaf,
+        "late_s": late_s,
     }  # fmt: skip
     (folder / "behaviour.json").write_text(json.dumps(behaviour))
     server = folder / "tritonserver"

@@ -178,6 +178,38 @@ def test_a_stuck_runner_cannot_keep_anyone_waiting_for_the_end() -> None:
     assert client.lasts == 1
 
 
+def test_a_stuck_runner_shows_in_what_the_worker_says_of_its_steps() -> None:
+    runner = Gated()
+    worker = Worker(make_engine(runner), UNHURRIED)
+    assert worker.steps() is None, "there is nothing to do"
+    worker.submit(request(0), Client())
+    assert runner.running.wait(PATIENCE_S)
+    stuck = worker.steps()
+    time.sleep(0.2)
+    assert stuck is not None and worker.steps() == stuck
+    runner.gate.set()
+    wait_until(lambda: worker.steps() is None)
+    worker.close()
+    assert worker.steps() is None and worker.sent() is None
+
+
+def test_a_sink_that_is_stuck_shows_in_what_the_worker_says_of_what_it_sends() -> None:
+    worker = Worker(make_engine(), UNHURRIED)
+    came, go = threading.Event(), threading.Event()
+
+    def sink(item: object) -> None:
+        came.set()
+        go.wait(PATIENCE_S)
+
+    assert worker.sent() is None
+    worker.submit(request(0), sink)
+    assert came.wait(PATIENCE_S)
+    assert worker.sent() == 1
+    go.set()
+    worker.close()
+    assert worker.sent() is None
+
+
 def test_a_failure_of_the_stepping_thread_answers_everyone_and_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(loop: StepLoop, wanted: object) -> Any:
         raise KeyError("a bug of ours")

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..beating import Beats
 from .connection import Connection
 from .shared import Shared, Site
 
@@ -69,6 +70,7 @@ async def serve(
     if over_grpc is not None:
         await over_grpc.front.start(over_grpc.port)
     watching = loop.create_task(shared.watch())
+    beating = loop.create_task(Beats().go_on())
     await stop.wait()
     shared.closing = True
     for server in servers:
@@ -77,6 +79,7 @@ async def serve(
     while loop.time() < end and any(one.waits_since is None for one in shared.connections):
         await asyncio.sleep(_LOOK_S)
     watching.cancel()
+    beating.cancel()
     if over_grpc is not None:
         await over_grpc.front.stop(max(0.0, end - loop.time()))
     for connection in tuple(shared.connections):

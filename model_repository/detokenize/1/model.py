@@ -8,6 +8,7 @@ import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import RequestError
 from triune_runtime.manifest import EngineManifest
+from triune_runtime.serving import pulse
 from triune_runtime.serving.acknowledgements import AcknowledgementSender
 from triune_runtime.serving.rendering import rendered
 from triune_runtime.serving.tensors import engine_folder, flat, strings, triton_error
@@ -21,9 +22,11 @@ class TritonPythonModel:
         folder = engine_folder(args["model_repository"])
         self._token_bytes = load_token_bytes(folder, EngineManifest.load(folder))
         self._acknowledgements = AcknowledgementSender(engine=folder)
+        self._work = pulse.begin()
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._respond(request) for request in requests]
+        with self._work:
+            return [self._respond(request) for request in requests]
 
     def finalize(self) -> None:
         self._acknowledgements.close()

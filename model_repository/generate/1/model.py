@@ -28,7 +28,8 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            self._start(request)
+            with self._service.work:
+                self._start(request)
 
     def finalize(self) -> None:
         self._service.close()

@@ -9,6 +9,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
+from triune_runtime.serving import pulse
 from triune_runtime.serving.prompts import PromptService
 from triune_runtime.serving.tensors import engine_folder, request_parameters, strings, triton_error
 
@@ -20,6 +21,7 @@ class TritonPythonModel:
         self._folder = engine_folder(args["model_repository"])
         if not args["model_name"].endswith("_2d"):  # which few clients use: it loads when the first one comes
             self._service  # noqa: B018
+        self._work = pulse.begin()
 
     @functools.cached_property
     def _service(self) -> PromptService:
@@ -29,6 +31,10 @@ class TritonPythonModel:
         return [self._respond(request) for request in requests]
 
     def _respond(self, request: Any) -> Any:
+        with self._work:
+            return self._answer(request)
+
+    def _answer(self, request: Any) -> Any:
         try:
             tensors = {t.name(): t.as_numpy() for t in request.inputs()}
             input_ids, options = self._service.prompts(

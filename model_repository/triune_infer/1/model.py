@@ -9,6 +9,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
+from triune_runtime.serving import pulse
 from triune_runtime.serving.combining import PLACES, combined
 from triune_runtime.serving.tensors import request_parameters, triton_error, triton_error_again, without_floats
 
@@ -20,8 +21,13 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         self._target = args["model_name"].removesuffix("_infer")
+        self._work = pulse.begin()
 
     def execute(self, requests: list[Any]) -> None:
+        with self._work:
+            self._hand_on(requests)
+
+    def _hand_on(self, requests: list[Any]) -> None:
         for request in requests:  # all that is needed of it must be taken here: it is gone when this returns
             sender = request.get_response_sender()
             try:

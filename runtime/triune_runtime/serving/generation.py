@@ -27,9 +27,11 @@ from ..starting import keep_loaded, step_loop
 from ..targets import make_runner
 from ..text.tokenizer import load_token_bytes
 from ..worker import Worker
+from . import pulse
 from .acknowledgements import AcknowledgementReceiver
 from .draining import Draining
 from .metrics_bridge import MetricFamilies, MetricsBridge
+from .pulse import REQUEST_BEATS, STEP_BEATS, Watched
 from .records import Record, Recorder
 from .request_log import RequestLog
 from .responses import Reply, Responses
@@ -47,7 +49,11 @@ def _end_process() -> None:
 
 
 class GenerationService:
-    """An engine's worker with everything around it that a server needs."""
+    """An engine's worker with everything around it that a server needs.
+
+    Attributes:
+        work: what Triton's thread does, in `with` blocks.
+    """
 
     def __init__(
         self,
@@ -89,6 +95,7 @@ class GenerationService:
         self._closed = threading.Event()
         self._on_failure = on_failure
         keep_loaded()
+        self.work = pulse.begin(Watched(self._worker.steps, STEP_BEATS), Watched(self._worker.sent, REQUEST_BEATS))
         threading.Thread(target=self._watch_worker, name="triune-watch", daemon=True).start()
 
     def start(
