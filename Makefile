@@ -28,6 +28,8 @@ FUZZ_CASES   ?= 300
 TEST_WORKERS ?= 2
 LOAD         ?= --streams 1,4,16 --duration 8s
 LOAD_PROFILE ?= load/profiles/acceptance.toml
+CHAOS        ?= --faults 300 --seed 1
+MINUTES      ?= 60
 
 BIN        := .venv/bin
 # Makes an environment that is not there, was left half-made, or was made from other files: FOLDER PART...
@@ -48,7 +50,7 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config kernels lint format test test-slow \
-        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz bench dashboards contracts load load-test \
+        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz chaos soak bench dashboards contracts load load-test \
         lock clean .kernels FORCE
 
 help: ## list the verbs
@@ -196,6 +198,18 @@ test-monitoring: .venv/installed-test engine ## Prometheus' own programs, real: 
 fuzz: .venv/installed-test ## some 11,000 random requests to a real server of r1-nano; FUZZ_CASES=300 of each kind
 	@$(BIN)/python -m triune_server.entry build --config /dev/null --model r1-nano --precision fp32
 	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY="$$($(BIN)/python -m triune_server.entry repository --config /dev/null --model r1-nano)" $(BIN)/python -m pytest tests/fuzz
+
+R1_NANO = "$$($(BIN)/python -m triune_server.entry repository --config /dev/null --model r1-nano --precision fp32)"
+
+.PHONY: .r1-nano
+.r1-nano: .venv/installed
+	@$(BIN)/python -m triune_server.entry build --config /dev/null --model r1-nano --precision fp32
+
+chaos: .venv/installed .r1-nano ## faults on purpose against a real server of r1-nano, an hour at most; CHAOS="--faults 300 --seed 1", --list, --only 17
+	@$(BIN)/python -m bench.chaos $(R1_NANO) $(CHAOS)
+
+soak: .venv/installed .r1-nano ## an hour of mixed load with checked answers on a server of r1-nano; memory and latency in build/soak; MINUTES=60
+	@$(BIN)/python -m bench.soak $(R1_NANO) --minutes $(MINUTES) --out build/soak
 
 bench: $(INSTALLED) .venvs/bench/installed ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
 	@repository="$$($(TRIUNE) repository --build)" && $(BIN)/python -m bench --repository "$$repository"
