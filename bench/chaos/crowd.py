@@ -54,6 +54,12 @@ class Crowd:
             self.outcomes += [Outcome(HUNG, "", "its client never came back")] * hanging
         self._threads = []
 
+    def take(self) -> list[Outcome]:
+        """What has come since this was last asked; it is counted no more."""
+        with self._lock:
+            taken, self.outcomes = self.outcomes, []
+        return taken
+
     def counts(self) -> dict[str, int]:
         """How many requests came to what."""
         with self._lock:
