@@ -30,6 +30,7 @@ LOAD         ?= --streams 1,4,16 --duration 8s
 LOAD_PROFILE ?= load/profiles/acceptance.toml
 CHAOS        ?= --faults 300 --seed 1
 MINUTES      ?= 60
+ADVISORIES   ?= advisory-database
 
 BIN        := .venv/bin
 # Makes an environment that is not there, was left half-made, or was made from other files: FOLDER PART...
@@ -50,7 +51,7 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config kernels lint format test test-slow \
-        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz chaos soak bench dashboards contracts load load-test \
+        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz chaos soak audit bench dashboards contracts load load-test \
         lock clean .kernels FORCE
 
 help: ## list the verbs
@@ -231,6 +232,9 @@ contracts: .venv/installed ## write what is made from the declared options and m
 
 lock: ## write requirements/*.txt anew from requirements/*.in; UPGRADE=1: with the newest versions
 	@$(PYTHON) requirements/lock.py $(UPGRADE:%=--upgrade)
+
+audit: .venv/installed-test ## look every locked package up in a copy of PyPA's advisory database; ADVISORIES=FOLDER
+	@$(BIN)/python requirements/audit.py $(call QUOTED,ADVISORIES)
 
 clean: ## drop builds and caches, keep .venv
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
