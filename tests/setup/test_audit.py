@@ -53,6 +53,7 @@ def test_an_advisory_in_the_copy_is_found_and_fails_the_audit(tmp_path: Path, ca
     assert main(tmp_path) == 2 and "git clone" in capsys.readouterr().err
     (tmp_path / "vulns" / "starlette").mkdir(parents=True)
     assert main(tmp_path) == 0 and ": 0 hold" in capsys.readouterr().out
-    text = 'id: X-1\nsummary: bad\naffected:\n- package: {name: starlette}\n  ranges: [{type: ECOSYSTEM, events: [{introduced: "0"}]}]\n'
+    ranges = '[{type: ECOSYSTEM, events: [{introduced: "0"}]}]'
+    text = f"id: X-1\nsummary: bad\naffected:\n- package: {{name: starlette}}\n  ranges: {ranges}\n"
     (tmp_path / "vulns" / "starlette" / "X-1.yaml").write_text(text, "utf-8")
     assert main(tmp_path) == 1 and "starlette" in capsys.readouterr().out
