@@ -15,6 +15,7 @@ from .footprint import Footprint, grown, left_behind
 from .scene import EITHER, GONE, Fault, Scene
 from .server import START_S, NotWell, Server
 
+_ENDS_S = 5.0  # for the last processes of a server that was seen to end
 _SETTLE_S = 10.0  # for descriptors of connections that clients have closed
 
 
@@ -111,29 +112,24 @@ def _prepare(server: Server, fault: Fault) -> Footprint:
 def _after(scene: Scene, fault: Fault, before: Footprint) -> list[str]:
     """What is wrong when a fault is over. Bystanders ask on until the server is well, or is gone."""
     server = scene.server
-    if fault.then == GONE or (fault.then == EITHER and not _comes_to_serve(server, fault.well_s)):
-        gone = wait_for(lambda: not server.family(), fault.well_s if fault.then == GONE else 5.0)
-        scene.end_crowd()
-        return _check_gone(server) if gone else left_behind(server.look())
     try:
-        server.wait_well(fault.well_s)
+        if fault.then == GONE:
+            wait_for(lambda: not server.family(), fault.well_s)
+        else:
+            server.wait_well(fault.well_s)
     except NotWell as error:
-        return [f"not well again within {fault.well_s:.0f} s: {error}"]
+        if fault.then != EITHER or not wait_for(lambda: not server.family(), _ENDS_S):
+            return [f"not well again within {fault.well_s:.0f} s: {error}"]
     finally:
         scene.end_crowd()
-    if (holds := server.wait_idle()) != 0 and holds is None:
+    if not server.supervised:
+        return _check_gone(server)
+    if fault.then == GONE:
+        return left_behind(server.look())
+    if (holds := server.wait_idle()) is None:
         return ["its metrics do not answer"]
     found = _settle(lambda: grown(before, server.look())) if before.members else []
     return found + ([f"leaked slot: it holds {holds:.0f} requests although nobody asks"] if holds else [])
-
-
-def _comes_to_serve(server: Server, timeout_s: float) -> bool:
-    """Whether a server that may serve or end does serve."""
-    try:
-        server.wait_well(timeout_s)
-    except NotWell:
-        return bool(server.family())  # neither: what is checked then will say so
-    return True
 
 
 def wait_for(holds: Callable[[], bool], timeout_s: float) -> bool:
@@ -145,7 +141,7 @@ def wait_for(holds: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def _check_gone(server: Server) -> list[str]:
-    """That nothing is left of a server without processes, and that it can be started at once."""
+    """That nothing is left of a server whose supervisor has ended, and that it can be started at once."""
     if found := left_behind(server.look()):
         return found
     try:
