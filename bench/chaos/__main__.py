@@ -61,7 +61,8 @@ def _say(result: Result, options: argparse.Namespace) -> None:
     if result.violations:
         names = "".join(f" --name {name}" for name in options.name)
         again = f"--seed {options.seed} --only {result.number}{names}"
-        print(f'       {"; ".join(result.notes)}\n       again: make chaos CHAOS="{again}"', flush=True)
+        done = "; ".join(list(dict.fromkeys(result.notes))[:6]) or "as its name says"
+        print(f'       done: {done}\n       again: make chaos CHAOS="{again}"', flush=True)
     if options.json is not None:
         with options.json.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"seed": options.seed, **result.as_json()}) + "\n")
