@@ -7,11 +7,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from .answers import ANSWERED, Outcome
 from .crowd import Crowd
-from .footprint import Footprint, grown, left_behind
+from .footprint import SHARED_MEMORY, Footprint, grown, left_behind
 from .scene import EITHER, GONE, Fault, Scene
 from .server import START_S, NotWell, Server
 
@@ -123,7 +123,7 @@ def _after(scene: Scene, fault: Fault, before: Footprint) -> list[str]:
     finally:
         scene.end_crowd()
     if not server.supervised:
-        return _check_gone(server)
+        return _check_gone(server, fault.swept_later)
     if fault.then == GONE:
         return left_behind(server.look())
     if (holds := server.wait_idle()) is None:
@@ -140,15 +140,17 @@ def wait_for(holds: Callable[[], bool], timeout_s: float) -> bool:
     return found
 
 
-def _check_gone(server: Server) -> list[str]:
+def _check_gone(server: Server, swept_later: bool) -> list[str]:
     """That nothing is left of a server whose supervisor has ended, and that it can be started at once."""
-    if found := left_behind(server.look()):
+    left = server.look()
+    if found := left_behind(replace(left, segments=frozenset()) if swept_later else left):
         return found
     try:
         server.start()
     except NotWell as error:
         return [f"cannot be started again within {START_S:.0f} s: {error}"]
-    return []
+    still = [name for name in sorted(left.segments) if (SHARED_MEMORY / name).exists()]
+    return [f"leaked segment: {len(still)} that the next start has not removed: {', '.join(still)}"] if still else []
 
 
 def _settle(look: Callable[[], list[str]]) -> list[str]:

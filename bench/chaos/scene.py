@@ -62,6 +62,7 @@ class Fault:
         well_s: seconds that this may take, from the end of `do`.
         crowd: bystanders; 0 where `do` brings its own load or starts the server.
         running: whether the server runs when it begins.
+        swept_later: shared memory may stay until the next start: nobody is left who could remove it.
         lacks: why it cannot be done here; empty if it can.
     """
 
@@ -72,4 +73,5 @@ class Fault:
     well_s: float = 30.0
     crowd: int = 8
     running: bool = True
+    swept_later: bool = False
     lacks: Callable[[Server], str] = lambda server: ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from signal import SIGINT, SIGTERM
 
 from .answers import REFUSED
@@ -26,7 +27,7 @@ def _starting(
 
 FAULTS: tuple[Fault, ...] = (
     # killed under load
-    Fault("kill-supervisor", signals.kill("supervisor"), BROKEN, GONE, _AT_ONCE_S),
+    Fault("kill-supervisor", signals.kill("supervisor"), BROKEN, GONE, _AT_ONCE_S, swept_later=True),
     Fault("kill-supervisor-and-up", commands.start_after_kill, BROKEN),
     *(Fault(f"kill-{role}", signals.kill(role), BROKEN) for role in ("tritonserver", "gateway", *STEPS)),
     Fault("kill-another-stub", signals.kill_any_stub, BROKEN),
@@ -39,7 +40,9 @@ FAULTS: tuple[Fault, ...] = (
     *(Fault(f"pause-{role}", signals.pause(role), BROKEN) for role in STEPS),
     Fault("status-of-paused-supervisor", signals.ask_status_of_a_paused_supervisor),
     # at the start and at the end
-    _starting("kill-supervisor-at-start", signals.during_start("supervisor", "kill"), GONE, _AT_ONCE_S),
+    replace(
+        _starting("kill-supervisor-at-start", signals.during_start("supervisor", "kill"), GONE, _AT_ONCE_S), swept_later=True
+    ),
     *(
         _starting(f"kill-{role}-at-start", signals.during_start(role, "kill"), EITHER, 60.0)
         for role in ("tritonserver", "gateway", "generate")
@@ -48,7 +51,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("stop", signals.end(SIGTERM), BROKEN, GONE, END_S),
     Fault("interrupt", signals.end(SIGINT), BROKEN, GONE, END_S),
     *(
-        Fault(f"{how}-{role}-at-stop", signals.during_stop(role, how), BROKEN, GONE, END_S)
+        Fault(f"{how}-{role}-at-stop", signals.during_stop(role, how), BROKEN, GONE, END_S, swept_later=role == "supervisor")
         for how, role in (
             ("kill", "supervisor"), ("kill", "tritonserver"), ("kill", "generate"), ("kill", "gateway"),
             ("stall", "tritonserver"), ("stall", "generate"), ("stall", "gateway"),
