@@ -17,7 +17,7 @@ from triune_client.grpc import GrpcClient
 ANSWERED, REFUSED, ERROR, CUT, HUNG, WRONG = "answered", "refused", "error", "cut", "hung", "wrong"
 GENERATE, STREAM, GRPC, CHAT = "generate", "generate_stream", "grpc", "chat"
 PROTOCOLS = (GENERATE, STREAM, GRPC, CHAT)
-PATIENCE_S = 30.0  # of a client: silence for longer, or a whole answer that takes twice as long, is a hang
+PATIENCE_S = 45.0  # of a client: silence for longer, or an answer that takes twice as long, is a hang (a watchdog has 30)
 _FULL = ("[overloaded", "[stopping", "UNAVAILABLE")  # in the text of an error, where its status cannot say it
 
 
