@@ -12,7 +12,17 @@ from triune_load.report.svg import plot
 
 from .watching import Line, names, row
 
-_COLOURS = ("var(--one)", "var(--two)", "var(--good)", "var(--bad)", "var(--dim)", "var(--ink)", "#8a63d2", "#2a9d8f", "#b58900")
+_COLOURS = (
+    "var(--one)",
+    "var(--two)",
+    "var(--good)",
+    "var(--bad)",
+    "var(--dim)",
+    "var(--ink)",
+    "#8a63d2",
+    "#2a9d8f",
+    "#b58900",
+)
 _TITLE = "Soak test"
 
 
