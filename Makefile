@@ -31,6 +31,9 @@ FUZZ_BUILD_EVERY ?= 10
 TEST_WORKERS ?= 2
 LOAD         ?= --streams 1,4,16 --duration 8s
 LOAD_PROFILE ?= load/profiles/acceptance.toml
+CHAOS        ?= --faults 300 --seed 1
+MINUTES      ?= 60
+ADVISORIES   ?= advisory-database
 
 BIN        := .venv/bin
 # Makes an environment that is not there, was left half-made, or was made from other files: FOLDER PART...
@@ -51,7 +54,7 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config kernels lint format test test-slow \
-        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz fuzz-checkpoints bench dashboards contracts load load-test \
+        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz fuzz-checkpoints chaos soak audit bench dashboards contracts load load-test \
         lock clean .kernels FORCE
 
 help: ## list the verbs
@@ -205,6 +208,18 @@ fuzz-checkpoints: .venv/installed-test ## 100,000 damaged checkpoints, in hours:
 	@PYTHONPATH=tests:models/r1-nano $(BIN)/python -m support.hostile --seed $(FUZZ_SEED) \
 	    $(if $(CASE),--case $(CASE),--cases $(FUZZ_CHECKPOINTS) --build-every $(FUZZ_BUILD_EVERY))
 
+R1_NANO = "$$($(BIN)/python -m triune_server.entry repository --config /dev/null --model r1-nano --precision fp32)"
+
+.PHONY: .r1-nano
+.r1-nano: .venv/installed
+	@$(BIN)/python -m triune_server.entry build --config /dev/null --model r1-nano --precision fp32
+
+chaos: .venv/installed .r1-nano ## faults on purpose against a real server of r1-nano, an hour at most; CHAOS="--faults 300 --seed 1", --list, --only 17
+	@$(BIN)/python -m bench.chaos $(R1_NANO) $(CHAOS)
+
+soak: .venv/installed .r1-nano ## an hour of mixed load with checked answers on a server of r1-nano; memory and latency in build/soak; MINUTES=60
+	@$(BIN)/python -m bench.soak $(R1_NANO) --minutes $(MINUTES) --out build/soak
+
 bench: $(INSTALLED) .venvs/bench/installed ## tokens/s and latencies beside the bare runtime, OpenVINO GenAI and llama.cpp
 	@repository="$$($(TRIUNE) repository --build)" && $(BIN)/python -m bench --repository "$$repository"
 
@@ -225,6 +240,9 @@ contracts: .venv/installed ## write what is made from the declared options and m
 
 lock: ## write requirements/*.txt anew from requirements/*.in; UPGRADE=1: with the newest versions
 	@$(PYTHON) requirements/lock.py $(UPGRADE:%=--upgrade)
+
+audit: .venv/installed-test ## look every locked package up in a copy of PyPA's advisory database; ADVISORIES=FOLDER
+	@$(BIN)/python requirements/audit.py $(call QUOTED,ADVISORIES)
 
 clean: ## drop builds and caches, keep .venv
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,150 @@
+"""What the processes of a server hold at a moment, and what of it should have been given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from .family import role_of
+
+SHARED_MEMORY = Path("/dev/shm")
+_MIB = 1 << 20
+# What may come and go: a connection that is kept open for a while, a thread's pipe.
+DESCRIPTORS = 12
+# What a Python process keeps once it was used. r1-nano's own KV memory is some 20 MiB.
+GROWTH_MIB = 96.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process of a server.
+
+    Attributes:
+        created: seconds since the epoch; process ids are used again.
+        memory_mib: its proportional share of what it maps.
+    """
+
+    pid: int
+    created: float
+    role: str
+    descriptors: int
+    memory_mib: float
+
+    @property
+    def who(self) -> str:
+        return f"{self.role} (pid {self.pid})"
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Of a server at a moment.
+
+    Attributes:
+        segments: names in /dev/shm that it maps, or that have the id of one of its processes in them.
+        files: below its temporary folder.
+    """
+
+    members: tuple[Member, ...] = ()
+    segments: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
+
+    def by_role(self) -> dict[str, int]:
+        """How many processes there are of each role."""
+        found: dict[str, int] = {}
+        for member in self.members:
+            found[member.role] = found.get(member.role, 0) + 1
+        return found
+
+
+@dataclass
+class Memory:
+    """What was ever seen of a server, so that what is left of dead processes is known for its own."""
+
+    pids: set[int] = field(default_factory=set)
+    segments: set[str] = field(default_factory=set)
+    usual: frozenset[str] = frozenset()  # files that any server makes in its temporary folder, under one name, and leaves
+
+    def look(self, processes: Iterable[psutil.Process], temporary: Path) -> Footprint:
+        """The footprint of these processes now, and of what they were before."""
+        members, mapped = [], set[str]()
+        for process in processes:
+            with suppress(psutil.Error, OSError):
+                members.append(_member(process))
+                mapped |= segments_of(process.pid)
+        self.pids |= {member.pid for member in members}
+        self.segments |= mapped
+        with suppress(OSError):
+            self.segments |= {one.name for one in SHARED_MEMORY.iterdir() if self._is_named(one.name)}
+        there = {name for name in self.segments if (SHARED_MEMORY / name).exists()}
+        files = {str(path.relative_to(temporary)) for path in temporary.rglob("*")} if temporary.is_dir() else set()
+        return Footprint(tuple(members), frozenset(there), frozenset(files) - self.usual)
+
+    def _is_named(self, name: str) -> bool:
+        digits = "".join(letter if letter.isdigit() else " " for letter in name.partition("-")[0]).split()
+        return name.startswith("triune") and any(int(number) in self.pids for number in digits)
+
+
+def _member(process: psutil.Process) -> Member:
+    try:
+        size = process.memory_full_info().pss
+    except psutil.AccessDenied:
+        size = process.memory_info().rss
+    return Member(process.pid, process.create_time(), role_of(process), process.num_fds(), size / _MIB)
+
+
+def segments_of(pid: int) -> set[str]:
+    """The names of the shared memory that a process maps."""
+    found = set()
+    for line in Path(f"/proc/{pid}/maps").read_text("utf-8", "replace").splitlines():
+        path = line.partition(f"{SHARED_MEMORY}/")[2]
+        if path:
+            found.add(path.removesuffix(" (deleted)"))
+    return found
+
+
+def left_behind(now: Footprint) -> list[str]:
+    """Of a server that has ended: everything that is still there."""
+    found = []
+    if now.members:
+        found.append(f"leaked process: although its server has ended, {', '.join(member.who for member in now.members)}")
+    if now.segments:
+        found.append(f"leaked segment: {len(now.segments)} in /dev/shm: {', '.join(sorted(now.segments))}")
+    return [*found, *(f"leaked file: {name} in its temporary folder" for name in sorted(now.files))]
+
+
+def grown(before: Footprint, now: Footprint) -> list[str]:
+    """Of a server that runs: what it holds more than before.
+
+    Processes that were there before are compared with themselves, new ones with those of the same role.
+    """
+    found = []
+    roles = before.by_role()
+    for role, count in now.by_role().items():
+        if role and count > roles.get(role, 0):
+            found.append(f"leaked process: {count} of {role}, before {roles.get(role, 0)}")
+    segments = len(now.segments) - len(before.segments)
+    if segments > 0:
+        found.append(f"leaked segment: {segments} more than before in /dev/shm, of {len(now.segments)}")
+    found += [f"leaked file: {name} in its temporary folder" for name in sorted(now.files - before.files)]
+    most = _most(before)
+    for member in now.members:
+        if member.role not in most:
+            continue
+        descriptors, memory = most[member.role]
+        if member.descriptors > descriptors + DESCRIPTORS:
+            found.append(f"leaked descriptors: {member.who} has {member.descriptors} open, before {descriptors}")
+        if member.memory_mib > memory + GROWTH_MIB:
+            found.append(f"memory: {member.who} takes {member.memory_mib:,.0f} MiB, before {memory:,.0f}")
+    return found
+
+
+def _most(footprint: Footprint) -> Mapping[str, tuple[int, float]]:
+    found: dict[str, tuple[int, float]] = {}
+    for member in footprint.members:
+        descriptors, memory = found.get(member.role, (0, 0.0))
+        found[member.role] = max(descriptors, member.descriptors), max(memory, member.memory_mib)
+    return found
