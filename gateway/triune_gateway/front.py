@@ -7,6 +7,7 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,12 +16,13 @@ from . import access_log
 from .access_log import Access, AccessLog
 from .errors import RETRY_AFTER_S, ApiError
 from .intake import Intake, stopping
-from .keys import split_name
+from .keys import UNNAMED, split_name
 from .metrics import LEFT, Metrics, trace_of
 from .sending import error_response
 from .settings import Settings
-from .tracing import Tracer, pass_on, sent_headers
+from .tracing import Tracer, pass_on, passed_on, sent_headers
 
+CLIENT = "x-triune-client"  # the header that tells the server behind whose request it is; it heeds it where clients share
 GUARDED = ("/v1/", "/tokenize", "/detokenize")
 
 
@@ -47,6 +49,16 @@ class Keys:
         if not self._tenants:
             return ""
         return found[0] if found and scheme.lower() == b"bearer" else None
+
+    def client(self, scope: Scope, access: Access) -> str:
+        """Whose share of the server a request takes: its tenant's, or its key's where that has no name; without keys, all that
+        come from its address. ASCII."""
+        if not self._tenants:
+            return quote(access.client or "")
+        if access.tenant == UNNAMED:
+            key = sent_key(dict(scope["headers"])).partition(b" ")[2].strip()
+            return f"key-{_digest(key).hex()[:16]}"
+        return quote(access.tenant or "")
 
 
 def sent_key(headers: Mapping[bytes, bytes]) -> bytes:
@@ -118,9 +130,11 @@ class Front:
             self._count(access)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (refusal := self._refusal(scope, access_log.of(scope))) is not None:
+        access = access_log.of(scope)
+        if (refusal := self._refusal(scope, access)) is not None:
             await error_response(refusal, scope["path"])(scope, receive, send)
         else:
+            pass_on(scope, {**passed_on(scope), CLIENT: self._keys.client(scope, access)})
             await self._app(scope, _limited(receive, self._settings.max_body_bytes), send)
 
     def _count(self, access: Access) -> None:

@@ -23,7 +23,8 @@ from .surroundings import NOTHING, Surroundings
 STUB = "triton_python_backend_stub"
 SHARED_MEMORY = Path("/dev/shm")
 _CAUSE = re.compile(r"\|.*\| UNAVAILABLE: (?:Internal: )?(.*?) *\|$")  # a row of the server's table of models
-_TRACE_HEADERS = "(?i)^(traceparent|tracestate)$"
+_TRACE_HEADERS = "(?i:traceparent|tracestate)"
+_CLIENT_HEADER = "x-triune-client"  # whose request it is, as whoever lets clients in says
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -53,9 +54,16 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str) -> list[str
         "--pinned-memory-pool-byte-size=0",
         "--metrics-interval-ms=1000",
         "--exit-timeout-secs=5",
-        *(f"--{protocol}-header-forward-pattern={_TRACE_HEADERS}" for protocol in ("http", "grpc") if options.otlp),
+        *_forwarded(options),
         *(f"--trace-config={one}" for one in _traces(options)),
     ]
+
+
+def _forwarded(options: ServerOptions) -> list[str]:
+    """The request headers that Triton makes parameters of."""
+    known = {_TRACE_HEADERS: bool(options.otlp), _CLIENT_HEADER: options.fair_share != "off"}
+    found = [name for name, wanted in known.items() if wanted]
+    return [f"--{one}-header-forward-pattern=^({'|'.join(found)})$" for one in ("http", "grpc") if found]
 
 
 def _traces(options: ServerOptions) -> list[str]:
@@ -75,6 +83,7 @@ def environment(binaries: Binaries, options: ServerOptions, around: Surroundings
         "PYTHONDONTWRITEBYTECODE": "1",  # the repository stays as it was built
         "OMP_NUM_THREADS": "1",
         "TRIUNE_PREFIX_CACHING": options.prefix_caching,  # the models read it, and what follows
+        "TRIUNE_FAIR_SHARE": options.fair_share,
         **around.environment(options),
     }
 

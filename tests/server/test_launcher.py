@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from fakes.server import options
 from support.real_server import free_port
+from triune_gateway import front as gateway_front
+from triune_runtime.options import declared
 from triune_server.binaries import Binaries
 from triune_server.errors import ServerError
 from triune_server.launcher import check_ports, command, environment
@@ -121,3 +124,30 @@ def test_prefix_caching_is_told_to_the_models_and_is_on_or_off(monkeypatch: pyte
     assert [one["TRIUNE_PREFIX_CACHING"] for one in said] == ["on", "off"]
     with pytest.raises(ServerError, match="prefix_caching is 'maybe'; it can be on or off"):
         ServerOptions(repository=Path("none"), prefix_caching="maybe")
+
+
+@pytest.mark.parametrize(
+    ("given", "forwarded"),
+    [
+        ({}, ()),
+        ({"fair_share": "12"}, ("x-triune-client",)),
+        ({"otlp": "http://c:4318"}, ("traceparent", "TraceState")),
+        ({"fair_share": "on", "otlp": "http://c:4318"}, ("traceparent", "TraceState", "x-triune-client")),
+    ],
+)
+def test_headers_become_parameters_only_where_somebody_reads_them(given: dict[str, str], forwarded: tuple[str, ...]) -> None:
+    asked = arguments(dataclasses.replace(ServerOptions(repository=Path("none")), **given))
+    for protocol in ("http", "grpc"):
+        pattern = asked.get(f"{protocol}-header-forward-pattern", "(?!)")
+        sent = ("traceparent", "TraceState", "x-triune-client", "X-Triune-Client", "authorization")
+        assert tuple(name for name in sent if re.search(pattern, name)) == forwarded
+    assert {gateway_front.CLIENT, declared.CLIENT} == {"x-triune-client"}
+
+
+def test_the_engine_is_told_how_clients_share() -> None:
+    on = environment(BINARIES, ServerOptions(repository=Path("none"), fair_share="3"))
+    assert on["TRIUNE_FAIR_SHARE"] == "3"
+    assert environment(BINARIES, ServerOptions(repository=Path("none")))["TRIUNE_FAIR_SHARE"] == "off"
+    for wrong in ("0", "-1", "some", ""):
+        with pytest.raises(ServerError, match="how many slots"):
+            ServerOptions(repository=Path("none"), fair_share=wrong)

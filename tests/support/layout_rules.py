@@ -106,7 +106,7 @@ RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
     ("constraints.compiling", "metrics", "options", "sampling"),
     ("contracts",),
     ("generation.sequence",),
-    ("generation.step", "generation.cutting"),
+    ("generation.step", "generation.cutting", "generation.waiting"),
     ("generation.scheduler",),
     ("generation",),
     ("drafting", "outbox"),

@@ -39,9 +39,10 @@ CLIENT_NAMES = {VLLM_PROMPT: "text_input", "stop_request": "stop"}  # what clien
 # Sent with prompts as token ids, which only a request to stop another may carry: nobody reads them there.
 TOKEN_INPUTS = frozenset({"input_ids", "input_lengths", "request_output_len"})
 # The server's own request parameters; see Triton's generate extension.
+CLIENT = "x-triune-client"  # whose request it is, as whoever lets clients in says: a header that Triton makes a parameter
 RESERVED = frozenset({
     "id", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output",
-    "traceparent", "tracestate",
+    "traceparent", "tracestate", CLIENT,
 })  # fmt: skip
 _COUNT = Whole(0, BIG)
 _PENALTY = Real(-100, 100)
@@ -190,6 +191,7 @@ FIELDS: Mapping[str, Field] = {
         Field("vllm", FLAG, False, "log probabilities, finish reasons and several answers as vLLM gives them"),
         Field("prompt_tokens", _COUNT, None, "of the prompts behind each other in one tensor, this one's; None: it has all"),
         Field("request_id", Text(), "", "where the client could only send it as a parameter (HTTP's generate)"),
+        Field("client", Text(1024), "", "where clients get fair shares: whose request it is"),
         Field("trace", Many(Text(1024), 2), (), "where requests are traced: the caller's traceparent and tracestate"),
         Field("tokenized_ns", Many(Whole(0, UINT64), 2), (), "there: when tokenize began and ended, since the epoch"),
         Field("chat", FLAG, False, "there: the prompt was `messages`"),

@@ -56,12 +56,13 @@ class GenerationService:
         on_failure: Callable[[], None] = _end_process,
         *,
         prefix_caching: bool = True,
+        client_sequences: int | None = None,
         draining: Draining | None = None,
     ) -> None:
         """Load the engine in `folder` and start to serve it.
 
         Args:
-            prefix_caching: see `step_loop`.
+            prefix_caching, client_sequences: see `step_loop`.
             draining: once it has begun, new requests are refused, and at its end the others are ended.
             on_failure: called once if the engine fails for good. By default the process ends: whoever watches the server
                 then starts it again, where one that only refuses would look healthy for ever.
@@ -72,7 +73,9 @@ class GenerationService:
         manifest = EngineManifest.load(folder)
         self._token_bytes = load_token_bytes(folder, manifest)
         runner = make_runner(manifest, folder)
-        generator = step_loop(manifest, runner, self._token_bytes, prefix_caching=prefix_caching)
+        generator = step_loop(
+            manifest, runner, self._token_bytes, prefix_caching=prefix_caching, client_sequences=client_sequences
+        )
         self._thinks = manifest.reasoning is not None
         self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
@@ -171,6 +174,7 @@ class GenerationService:
             separate_reasoning=bool(options.separate_reasoning) and self._thinks,
             continues=bool(options.echo),
             timed=options.timed or self._recorder is not None,
+            client=options.client,
             cache_salt=options.cache_salt,
         )
         seeds = (derived_seed(options.params.seed, index) for index in range(1, options.best_of))
