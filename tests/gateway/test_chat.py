@@ -157,6 +157,7 @@ def test_an_answer_that_one_choice_is_missing_of_is_an_error(gateway: Gateway) -
 def test_options_reach_the_server(gateway: Gateway, body: dict[str, Any], wanted: dict[str, Any]) -> None:
     request = sent(gateway, **body)
     request.pop("messages")
+    assert request.pop("split_special_tokens") is True
     assert request == wanted
 
 

@@ -70,6 +70,8 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
                   openai=True, client=True),
         Elsewhere("continue_final_message", "BOOL", "the last of `messages` is open: the answer goes on with it",
                   openai=True, client=True),
+        Elsewhere("split_special_tokens", "BOOL", "true: what `messages` spell of special tokens is text",
+                  openai=True, client=True),
         Elsewhere("chat_template_kwargs", "STRING", "what else the model's template is told, as a JSON object", openai=True),
         _sampled("thinking_budget", "INT32", _COUNT, None, "most tokens of thinking; then it is closed. 0: answer at once"),
     ),

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from ..allocator import return_free_memory
 from ..errors import ManifestError
 from ..manifest import EngineManifest, ReasoningMarkers
+from .literal import LiteralText
 from .tools import format_of
 from .vocabulary import TokenBytes, token_bytes
 
@@ -25,6 +26,7 @@ class TextTokenizer:
         """
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
+        self.literal = LiteralText(tokenizer)
         self._shown = (*(() if markers is None else (markers.start, markers.end)), *format_of(chat_template).markers)
 
     @classmethod
