@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import time
@@ -135,7 +136,7 @@ class Front:
             await error_response(refusal, scope["path"])(scope, receive, send)
         else:
             pass_on(scope, {**passed_on(scope), CLIENT: self._keys.client(scope, access)})
-            await self._app(scope, _limited(receive, self._settings.max_body_bytes), send)
+            await self._app(scope, _limited(receive, self._settings), send)
 
     def _count(self, access: Access) -> None:
         endpoint = next((known for known in self._endpoints if access.path.startswith(known)), "other")
@@ -163,16 +164,23 @@ class Front:
         return None
 
 
-def _limited(receive: Receive, most: int) -> Receive:
-    """`receive`, refusing a body that turns out longer than `most` bytes: its length may not have been said, or be a lie."""
-    received = 0
+def _limited(receive: Receive, settings: Settings) -> Receive:
+    """`receive`, refusing a body that takes too long, or turns out too long: its length may not have been said, or be a lie."""
+    received, most = 0, settings.max_body_bytes
+    until: float | None = asyncio.get_running_loop().time() + settings.body_timeout_s
 
     async def limited() -> Message:
-        nonlocal received
-        message = await receive()
+        nonlocal received, until
+        try:
+            async with asyncio.timeout_at(until):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the request's body did not come within {settings.body_timeout_s:g} s.") from None
         received += len(message.get("body", b""))
         if received > most:
             raise HTTPException(413, _too_large(most))
+        if not message.get("more_body", False):
+            until = None  # what follows is that the client leaves
         return message
 
     return limited

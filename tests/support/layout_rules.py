@@ -137,7 +137,7 @@ ADAPTERS: dict[str, set[str]] = {
     "tritonclient": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.gpu.clients"},
     "grpc": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.gpu.clients"},
     "fastapi": {"triune_gateway"},
-    "uvicorn": {"triune_gateway.__main__", "triune_gateway.running"},
+    "uvicorn": {"triune_gateway.connections", "triune_gateway.running"},
     "opentelemetry": {"triune_gateway.tracing", "triune_runtime.serving.tracing"},
     "torch": {"r1_nano", "bench.gpu.shapes"},
     "transformers": set(),
