@@ -117,9 +117,10 @@ async def measure(args: argparse.Namespace) -> dict[str, object]:
         for name in ("openai", "grpc")
         if (found := [one.seconds for one in refused if one.protocol == name])
     }
+    found = Counter(f"{one.protocol} {one.status}" for one in outcomes)
     return {
         "capacity_requests_per_s": round(able, 2), "times": args.times, "goodput_requests_per_s": round(able_after, 2),
-        "goodput_of_capacity": round(able_after / able, 3), "outcomes": dict(Counter(f"{o.protocol} {o.status}" for o in outcomes)),
+        "goodput_of_capacity": round(able_after / able, 3), "outcomes": dict(found),
         "refusal_median_ms": waits, "refusals_with_retry_after": all(one.retry_after for one in refused),
     }  # fmt: skip
 

@@ -49,6 +49,11 @@ class Worker:
         """Whether requests are being served."""
         return self._accepting and self._stepper.is_alive() and self._sender.is_alive()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is being served."""
+        return not len(self._outbox)
+
     def submit(self, request: Request, sink: Sink, *, leased: bool = False) -> None:
         """Serve `request`: see `submit_group`."""
         self.submit_group([(request, sink)], leased=leased)

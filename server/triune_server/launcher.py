@@ -84,6 +84,7 @@ def environment(binaries: Binaries, options: ServerOptions, around: Surroundings
         "OMP_NUM_THREADS": "1",
         "TRIUNE_PREFIX_CACHING": options.prefix_caching,  # the models read it, and what follows
         "TRIUNE_FAIR_SHARE": options.fair_share,
+        "TRIUNE_MAX_MEMORY": str(options.max_memory),
         **around.environment(options),
     }
 

@@ -58,6 +58,7 @@ class ServerOptions:
     otlp: str | None = field(default=None, metadata=about("Collector for traces: http://HOST:4318."))
     triton_spans: str = field(default="off", metadata=about("on: Triton's own spans, too."))
     prefix_caching: str = field(default="on", metadata=about("Share prefixes: on, off."))
+    max_memory: int = field(default=0, metadata=about("MB of the engine's process; over it requests are refused.", 0))
     fair_share: str = field(default="off", metadata=about("Clients share slots: off, on, NUMBER of each."))
 
     def __post_init__(self) -> None:

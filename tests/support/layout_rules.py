@@ -134,8 +134,10 @@ ADAPTERS: dict[str, set[str]] = {
         "triune_runtime.text", "triune_builder.checkpoint.gguf_tokenizer", "triune_builder.reasoning",
         "triune_builder.verify.texts", "triune_builder.text_trial", "r1_nano", "bench.big_build", "bench.gpu.shapes",
     },
-    "tritonclient": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.gpu.clients"},
-    "grpc": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.gpu.clients"},
+    "tritonclient": {
+        "triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.overload", "bench.gpu.clients",
+    },
+    "grpc": {"triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.overload", "bench.gpu.clients"},
     "fastapi": {"triune_gateway"},
     "uvicorn": {"triune_gateway.connections", "triune_gateway.running"},
     "opentelemetry": {"triune_gateway.tracing", "triune_runtime.serving.tracing"},

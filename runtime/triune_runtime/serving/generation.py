@@ -29,6 +29,7 @@ from ..text.tokenizer import load_token_bytes
 from ..worker import Worker
 from .acknowledgements import AcknowledgementReceiver
 from .draining import Draining
+from .memory import MemoryLimit
 from .metrics_bridge import MetricFamilies, MetricsBridge
 from .records import Record, Recorder
 from .request_log import RequestLog
@@ -88,6 +89,7 @@ class GenerationService:
         usage = partial(this_process, folders(folder))
         self._metrics = MetricsBridge(generator.metrics, families, manifest.model, usage)
         self._draining = draining or Draining()
+        self._memory = MemoryLimit.of_environment()
         self._closed = threading.Event()
         self._on_failure = on_failure
         keep_loaded()
@@ -113,7 +115,7 @@ class GenerationService:
 
         Raises:
             RequestError: the options cannot be read.
-            Overloaded: the server is about to stop, or the worker has failed.
+            Overloaded: the server is about to stop, the worker has failed, or the process has as much memory as it may.
         """
         rows = [Options.from_json(text) for text in options_json]
         if not rows:
@@ -144,6 +146,7 @@ class GenerationService:
     ) -> None:
         if self._draining.begun:
             raise Overloaded("the server is stopping", "send it again, to another server or later", code="stopping")
+        self._memory.check(idle=self._worker.idle)
         responses = Responses(self._token_bytes, reply, self._worker.abort)
         groups = []
         for row, (prompt, options) in enumerate(zip(_split(input_ids, rows), rows, strict=True)):
