@@ -3,7 +3,7 @@
     python -m bench.overload --openai http://127.0.0.1:8003 --grpc 127.0.0.1:8001
 
 First as many clients as there are slots ask one request after the other: that is its capacity. Then requests come at TIMES that
-rate, half of them over each protocol, whatever becomes of those before.
+rate, in turn over each protocol, whatever becomes of those before.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ class Outcome:
 class Asker:
     """Asks one server over both protocols."""
 
-    def __init__(self, openai: str, grpc_url: str, tokens: int) -> None:
-        self._openai, self._tokens = openai, tokens
+    def __init__(self, openai: str, grpc_url: str, tokens: int, protocols: list[str]) -> None:
+        self._openai, self._tokens, self._protocols = openai, tokens, protocols
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
         self._http = httpx.AsyncClient(timeout=600, limits=limits, trust_env=False)
         self._channel = grpc.aio.insecure_channel(grpc_url)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
-    async def ask(self, protocol: str, number: int) -> Outcome:
+    async def ask(self, number: int) -> Outcome:
+        protocol = self._protocols[number % len(self._protocols)]
         began = time.monotonic()
         status, retry = await (self._ask_openai(number) if protocol == "openai" else self._ask_grpc(number))
         now = time.monotonic()
@@ -85,7 +86,7 @@ async def capacity(asker: Asker, clients: int, seconds: float) -> float:
     async def client(number: int) -> None:
         nonlocal done
         while time.monotonic() < end:
-            outcome = await asker.ask("openai" if number % 2 else "grpc", number)
+            outcome = await asker.ask(number)
             assert outcome.status in ("200", "OK"), outcome
             done += 1
 
@@ -99,12 +100,12 @@ async def overload(asker: Asker, rate: float, seconds: float) -> list[Outcome]:
     began, tasks = time.monotonic(), []
     for number in range(int(rate * seconds)):
         await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
-        tasks.append(asyncio.create_task(asker.ask("openai" if number % 2 else "grpc", number)))
+        tasks.append(asyncio.create_task(asker.ask(number)))
     return await asyncio.gather(*tasks)
 
 
 async def measure(args: argparse.Namespace) -> dict[str, object]:
-    asker = Asker(args.openai, args.grpc, args.tokens)
+    asker = Asker(args.openai, args.grpc, args.tokens, args.protocols)
     await capacity(asker, args.slots, 3)
     able = await capacity(asker, args.slots, args.seconds)
     began = time.monotonic()
@@ -129,6 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--openai", default="http://127.0.0.1:8003")
     parser.add_argument("--grpc", default="127.0.0.1:8001")
+    parser.add_argument("--protocols", nargs="+", choices=("openai", "grpc"), default=["openai", "grpc"], help="asked in turn")
     parser.add_argument("--slots", type=int, default=16, help="of the engine (default 16)")
     parser.add_argument("--tokens", type=int, default=400, help="of each answer (default 400)")
     parser.add_argument("--times", type=float, default=20.0, help="what is asked, in capacities (default 20)")
