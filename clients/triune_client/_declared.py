@@ -5,6 +5,7 @@ SCALARS = {  # option -> datatype
     "enable_thinking": "BOOL",
     "add_generation_prompt": "BOOL",
     "continue_final_message": "BOOL",
+    "split_special_tokens": "BOOL",
     "thinking_budget": "INT32",
     "max_tokens": "INT32",
     "min_tokens": "INT32",

@@ -117,10 +117,11 @@ _NAMED = re.compile(
     r"(?: \[(?P<code>[a-z_]+)(?: (?P<param>[A-Za-z0-9_.\[\]-]+))?\](?=: ))?:? *"
 )
 # What Triton itself says where it gives no status, or the same one for everything.
-_SAYINGS: tuple[tuple[re.Pattern[str], type[StatusError]], ...] = (
+_SAYINGS: tuple[tuple[re.Pattern[str], type[TriuneError]], ...] = (
     (re.compile(r"unknown model", re.IGNORECASE), NotFound),
     (re.compile(r"maximum queue size", re.IGNORECASE), Overloaded),
-    (re.compile(r"stub process|failed to process the request", re.IGNORECASE), ServerError),
+    (re.compile(r"stub process", re.IGNORECASE), StreamBroken),  # the process of a model has ended
+    (re.compile(r"failed to process the request", re.IGNORECASE), ServerError),
 )
 
 

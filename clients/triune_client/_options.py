@@ -49,6 +49,7 @@ class OptionParams(TypedDict, total=False):
     add_special_tokens: bool | None
     add_generation_prompt: bool | None
     continue_final_message: bool | None
+    split_special_tokens: bool | None
     chat_template_kwargs: Mapping[str, Any] | None
     thinking_budget: int | None
     separate_reasoning: bool | None
@@ -107,6 +108,7 @@ class Options:
     add_special_tokens: bool | None = None  # whether the tokenizer puts what it has before a text; by default not in chats
     add_generation_prompt: bool | None = None  # False: a chat without the beginning of the assistant's next turn
     continue_final_message: bool | None = None  # the last message of a chat is open: the answer goes on with it
+    split_special_tokens: bool | None = None  # True: what a chat's messages spell of special tokens is text
     chat_template_kwargs: Mapping[str, Any] | None = None  # what else the model's template is told
     thinking_budget: int | None = None  # most tokens of thinking; then the model must answer
     separate_reasoning: bool | None = None  # thinking apart from the answer; by default in chats, not after raw prompts

@@ -40,6 +40,7 @@ _CHANNEL: tuple[tuple[str, int], ...] = (
 )
 _NO_CONNECTION = re.compile(r"failed to connect|connection refused|name resolution|resolution failed|dns", re.I)
 _BROKEN = re.compile(r"socket closed|connection reset|broken pipe|goaway|stream removed|keepalive|transport", re.I)
+_RESET = re.compile(r"rst_stream|stream removed", re.I)
 
 
 class GrpcClient(SyncClient):
@@ -282,7 +283,7 @@ def _error(url: str, error: Any, flow: Flow | None) -> TriuneError:
     details = error.details() or code
     if code == "UNAVAILABLE" and _NO_CONNECTION.search(details):
         return ConnectError(f"nothing answers at {url}: {details}", status=code)
-    if code == "UNAVAILABLE" and _BROKEN.search(details):
+    if (code == "UNAVAILABLE" and _BROKEN.search(details)) or (code in ("INTERNAL", "UNKNOWN") and _RESET.search(details)):
         return StreamBroken(f"the connection to {url} broke: {details}", status=code)
     kind = class_of_grpc(code)
     if kind is TimeoutError_:

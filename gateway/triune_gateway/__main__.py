@@ -14,11 +14,10 @@ from .keys import KEYS_FILE_VARIABLE, KEYS_VARIABLE, read_keys
 from .settings import Settings
 
 try:
-    import uvicorn
-
     from triune_client.grpc import AsyncGrpcClient
 
     from .app import create_app
+    from .connections import configured
     from .running import Server
 except ImportError as missing:
     raise SystemExit(f'error: the gateway cannot start: {missing}\n\nhint: pip install "triune[gateway]"') from missing
@@ -59,11 +58,7 @@ def _server(settings: Settings) -> Server:
         return AsyncGrpcClient(settings.grpc_url, model=settings.model, timeout_s=settings.timeout_s, max_retries=0)
 
     app = create_app(settings, connect)
-    config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, log_level="warning", access_log=False,
-        server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=3,
-    )  # fmt: skip
-    return Server(config, app.state.serving.intake, settings.drain_s)
+    return Server(configured(app, settings), app.state.serving.intake, settings.drain_s)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,9 +98,19 @@ def _parser() -> argparse.ArgumentParser:
         "--api-keys-file", type=Path, metavar="FILE",
         help=f"one key a line (default: the file that {KEYS_FILE_VARIABLE} names; or keys in {KEYS_VARIABLE}, split by commas)",
     )  # fmt: skip
+    for name, what in (
+        ("head_timeout_s", "to say what is asked, and between two requests"),
+        ("body_timeout_s", "for the body of a request"),
+        ("write_timeout_s", "that a client may read nothing of an answer that is there"),
+    ):
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(
+            option, type=float, default=getattr(default, name), metavar="S", help=f"seconds {what} (default %(default)s)"
+        )
     for name, metavar, what in (
         ("max_body_bytes", "BYTES", "longest body of a request"),
         ("max_requests", "N", "requests served at once"),
+        ("max_connections", "N", "open connections"),
         ("max_choices", "N", "answers to one request"),
         ("max_responses", "N", "answers of /v1/responses that are kept to go on from; 0: none"),
         ("max_responses_bytes", "BYTES", "most that they take"),

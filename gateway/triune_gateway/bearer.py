@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
+from urllib.parse import quote
 
-from .keys import split_name
+from .keys import UNNAMED, split_name
 
 
 class Keys:
@@ -32,6 +33,16 @@ class Keys:
         if not self._tenants:
             return ""
         return found[0] if found and scheme.lower() == b"bearer" else None
+
+    def client(self, headers: Mapping[bytes, bytes], tenant: str | None, address: str | None) -> str:
+        """Whose share of the server a request takes: its tenant's, or its key's where that has no name; without keys, all that
+        come from its address. ASCII."""
+        if not self._tenants:
+            return quote(address or "")
+        if tenant == UNNAMED:
+            key = sent_key(headers).partition(b" ")[2].strip()
+            return f"key-{_digest(key).hex()[:16]}"
+        return quote(tenant or "")
 
 
 def sent_key(headers: Mapping[bytes, bytes]) -> bytes:

@@ -9,7 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from triune_client import BadRequest, ConnectError, NotFound, Overloaded, StatusError, TimeoutError_, TriuneError
+from triune_client import (
+    BadRequest,
+    Cancelled,
+    ConnectError,
+    NotFound,
+    Overloaded,
+    StatusError,
+    StreamBroken,
+    TimeoutError_,
+    TriuneError,
+)
 
 ErrorType = Literal["invalid_request_error", "authentication_error", "rate_limit_error", "server_error"]
 _LONGEST_VALUE = 80
@@ -63,6 +73,11 @@ def not_supported(param: str, message: str) -> ApiError:
     return ApiError(400, message, param=param, code="unsupported_parameter")
 
 
+def interrupted(message: str) -> ApiError:
+    """The server ended before the answer did: the same request may succeed later."""
+    return ApiError(_LOST.status, message, kind=_LOST.kind, code=_LOST.code, retry_after_s=RETRY_AFTER_S)
+
+
 def shown(value: object) -> str:
     """A value as JSON has it, and at most 80 characters of it."""
     try:
@@ -85,6 +100,7 @@ class Meaning:
 _WRONG = Meaning(400, "invalid_request_error")
 _FULL = Meaning(503, "server_error", "overloaded", retry=True)
 _NOT_READY = Meaning(503, "server_error", "not_ready", retry=True)  # it starts, or starts again
+_LOST = Meaning(503, "server_error", "interrupted", retry=True)  # it ended, or lost a process, while it answered
 _SILENT = Meaning(504, "server_error", "timeout")
 _FAULT = Meaning(500, "server_error")
 # The server's codes; docs/openai.md has them all with what they mean.
@@ -110,6 +126,8 @@ _BY_CLASS: tuple[tuple[type[TriuneError], Meaning], ...] = (
     (ConnectError, _NOT_READY),
     (NotFound, _NOT_READY),
     (TimeoutError_, _SILENT),
+    (StreamBroken, _LOST),
+    (Cancelled, _LOST),  # by nobody here
     (TriuneError, _FAULT),
 )
 
@@ -120,12 +138,7 @@ def of_server(error: TriuneError, fields: Mapping[str, str]) -> ApiError:
     Args:
         fields: what the server calls an input -> the field that the client sent.
     """
-    meaning = MEANINGS.get(error.code or "")
-    # An answer that broke off in the middle is a failure, unless the request itself is why: its grammar cannot go on.
-    if meaning is not None and meaning.status != 400 and not isinstance(error, StatusError):
-        meaning = None
-    if meaning is None:
-        meaning = next(found for kind, found in _BY_CLASS if isinstance(error, kind))
+    meaning = _meaning(error)
     message = f"the server behind this one is not ready: {error.message}" if meaning is _NOT_READY else error.message
     asked_s = error.retry_after_s if isinstance(error, Overloaded) else None
     return ApiError(
@@ -136,6 +149,17 @@ def of_server(error: TriuneError, fields: Mapping[str, str]) -> ApiError:
         code=meaning.code,
         retry_after_s=(RETRY_AFTER_S if asked_s is None else asked_s) if meaning.retry else None,
     )
+
+
+def _meaning(error: TriuneError) -> Meaning:
+    if isinstance(error, StreamBroken) and isinstance(error.__cause__, StatusError):
+        said = _meaning(error.__cause__)
+        return said if said.status >= 500 else _FAULT  # what is wrong with a request is said before its answer begins
+    found = MEANINGS.get(error.code or "")
+    # An answer that broke off in the middle is a failure, unless the request itself is why: its grammar cannot go on.
+    if found is not None and found.status != 400 and not isinstance(error, StatusError):
+        found = None
+    return found or next(meaning for kind, meaning in _BY_CLASS if isinstance(error, kind))
 
 
 def _field(param: str | None, fields: Mapping[str, str]) -> str | None:

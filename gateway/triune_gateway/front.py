@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -18,8 +19,9 @@ from .metrics import LEFT, Metrics, trace_of
 from .origins import foreign
 from .sending import error_response
 from .settings import Settings
-from .tracing import Tracer, pass_on, sent_headers
+from .tracing import Tracer, pass_on, passed_on, sent_headers
 
+CLIENT = "x-triune-client"  # the header that tells the server behind whose request it is; it heeds it where clients share
 GUARDED = ("/v1/", "/tokenize", "/detokenize")
 
 
@@ -81,10 +83,14 @@ class Front:
             self._count(access)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (refusal := self._refusal(scope, access_log.of(scope))) is not None:
+        access = access_log.of(scope)
+        if (refusal := self._refusal(scope, access)) is not None:
             await error_response(refusal, scope["path"])(scope, receive, send)
         else:
-            await self._app(scope, _limited(receive, self._settings.max_body_bytes), send)
+            pass_on(
+                scope, {**passed_on(scope), CLIENT: self._keys.client(dict(scope["headers"]), access.tenant, access.client)}
+            )
+            await self._app(scope, _limited(receive, self._settings), send)
 
     def _count(self, access: Access) -> None:
         endpoint = next((known for known in self._endpoints if access.path.startswith(known)), "other")
@@ -114,16 +120,23 @@ class Front:
         return None
 
 
-def _limited(receive: Receive, most: int) -> Receive:
-    """`receive`, refusing a body that turns out longer than `most` bytes: its length may not have been said, or be a lie."""
-    received = 0
+def _limited(receive: Receive, settings: Settings) -> Receive:
+    """`receive`, refusing a body that takes too long, or turns out too long: its length may not have been said, or be a lie."""
+    received, most = 0, settings.max_body_bytes
+    until: float | None = asyncio.get_running_loop().time() + settings.body_timeout_s
 
     async def limited() -> Message:
-        nonlocal received
-        message = await receive()
+        nonlocal received, until
+        try:
+            async with asyncio.timeout_at(until):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the request's body did not come within {settings.body_timeout_s:g} s.") from None
         received += len(message.get("body", b""))
         if received > most:
             raise HTTPException(413, _too_large(most))
+        if not message.get("more_body", False):
+            until = None  # what follows is that the client leaves
         return message
 
     return limited

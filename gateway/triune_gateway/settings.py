@@ -16,6 +16,10 @@ class Settings:
         timeout_s: longest silence of the server behind, the wait for a free slot included.
         access_log: the file that gets a JSON line for every request, "-" for the standard output, None for none.
         draining_file: while it is there, new requests are refused: the server behind is about to stop.
+        max_connections: open at once; more are answered with status 503 and closed.
+        head_timeout_s: seconds that a connection has to say what it asks, at its beginning and after an answer.
+        body_timeout_s: seconds that the body of a request may take to come.
+        write_timeout_s: seconds that a client may read nothing of an answer that is there.
         drain_s: seconds that requests under way get to end when this is told to stop.
         max_responses: answers of /v1/responses that are kept, for clients to go on from; 0: none.
         responses_file: the SQLite database that they are kept in; by default memory, gone with the process.
@@ -34,6 +38,10 @@ class Settings:
     api_keys: tuple[str, ...] = ()
     max_body_bytes: int = 4_000_000
     max_requests: int = 1024  # served at once; more are refused with status 429
+    max_connections: int = 4096
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    write_timeout_s: float = 60.0
     max_choices: int = 32  # answers of one request: prompts times `n`
     access_log: str | None = None
     max_responses: int = 1000

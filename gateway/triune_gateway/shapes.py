@@ -12,7 +12,7 @@ from typing import Any
 
 from triune_client import Chunk, ToolCall
 
-from .errors import ApiError
+from .errors import ApiError, interrupted
 from .schemas import StreamOptions
 from .usage import Counts
 
@@ -33,6 +33,8 @@ def finish_reason(chunk: Chunk) -> str | None:
         return reason
     if chunk.finish_reason == "deadline":
         raise ApiError(504, "the answer did not end before its deadline.", kind="server_error", code="timeout")
+    if chunk.finish_reason == "cancelled":  # not by its client, who would not be here: the server behind is stopping
+        raise interrupted("the server ended the answer before it was whole; send the request again.")
     raise ApiError(500, f"the answer ended early: {chunk.finish_reason}.", kind="server_error", code=chunk.finish_reason)
 
 

@@ -27,6 +27,8 @@ class TemplateFields(Protocol):
     @property
     def continue_final_message(self) -> bool | None: ...
     @property
+    def split_special_tokens(self) -> bool | None: ...
+    @property
     def documents(self) -> list[dict[str, Any]] | None: ...
     @property
     def chat_template_kwargs(self) -> TemplateArguments | None: ...
@@ -48,5 +50,6 @@ def template_options(request: TemplateFields) -> dict[str, Any]:
     return {
         "add_generation_prompt": request.add_generation_prompt,
         "continue_final_message": request.continue_final_message,
+        "split_special_tokens": request.split_special_tokens is not False,
         "chat_template_kwargs": variables or None,
     }

@@ -57,6 +57,7 @@ class Request:
     separate_reasoning: bool = False  # thinking is kept apart from the answer
     continues: bool = False  # its text goes on with the prompt's, which comes back with it
     timed: bool = False  # chunks say when things happened
+    client: str = ""  # whose share of the server it takes; "": all who are not told apart
     cache_salt: str = ""  # of its prompt in KV memory: with another one nothing is shared
 
     @cached_property

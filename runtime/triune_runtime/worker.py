@@ -62,6 +62,11 @@ class Worker:
         """As `steps`, of the sending thread."""
         return None if self._resting else self._sent
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is being served."""
+        return not len(self._outbox)
+
     def submit(self, request: Request, sink: Sink, *, leased: bool = False) -> None:
         """Serve `request`: see `submit_group`."""
         self.submit_group([(request, sink)], leased=leased)

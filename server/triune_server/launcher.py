@@ -26,7 +26,8 @@ from .telling import log_lines, log_size
 
 STUB = "triton_python_backend_stub"
 _CAUSE = re.compile(r"\|.*\| UNAVAILABLE: (?:Internal: )?(.*?) *\|$")  # a row of the server's table of models
-_TRACE_HEADERS = "(?i)^(traceparent|tracestate)$"
+_TRACE_HEADERS = "(?i:traceparent|tracestate)"
+_CLIENT_HEADER = "x-triune-client"  # whose request it is, as whoever lets clients in says
 _NUMBERS = itertools.count(1)  # of the servers of this process
 _STUBS_END_S = 1.0  # for stubs to end after the server
 
@@ -56,9 +57,16 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Ins
         "--pinned-memory-pool-byte-size=0",
         "--metrics-interval-ms=1000",
         "--exit-timeout-secs=5",
-        *(f"--{protocol}-header-forward-pattern={_TRACE_HEADERS}" for protocol in ("http", "grpc") if options.otlp),
+        *_forwarded(options),
         *(f"--trace-config={one}" for one in _traces(options)),
     ]
+
+
+def _forwarded(options: ServerOptions) -> list[str]:
+    """The request headers that Triton makes parameters of."""
+    known = {_TRACE_HEADERS: bool(options.otlp), _CLIENT_HEADER: options.fair_share != "off"}
+    found = [name for name, wanted in known.items() if wanted]
+    return [f"--{one}-header-forward-pattern=^({'|'.join(found)})$" for one in ("http", "grpc") if found]
 
 
 def _traces(options: ServerOptions) -> list[str]:
@@ -78,6 +86,8 @@ def environment(binaries: Binaries, options: ServerOptions, around: Surroundings
         "PYTHONDONTWRITEBYTECODE": "1",  # the repository stays as it was built
         "OMP_NUM_THREADS": "1",
         "TRIUNE_PREFIX_CACHING": options.prefix_caching,  # the models read it, and what follows
+        "TRIUNE_FAIR_SHARE": options.fair_share,
+        "TRIUNE_MAX_MEMORY": str(options.max_memory),
         **around.environment(options),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,16 +64,21 @@ class ServerOptions:
     otlp: str | None = field(default=None, metadata=about("Collector for traces: http://HOST:4318."))
     triton_spans: str = field(default="off", metadata=about("on: Triton's own spans, too."))
     prefix_caching: str = field(default="on", metadata=about("Share prefixes: on, off."))
+    max_memory: int = field(default=0, metadata=about("MB of the engine's process; over it requests are refused.", 0))
+    fair_share: str = field(default="off", metadata=about("Clients share slots: off, on, NUMBER of each."))
 
     def __post_init__(self) -> None:
         """
         Raises:
-            ServerError: a choice is none of its values, or `otlp` is no URL.
+            ServerError: a choice is none of its values, `fair_share` neither that nor a number, or `otlp` is no URL.
         """
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 said = f"{name} is {value!r}; it can be {' or '.join(choices)}"
                 raise ServerError(said, f"choose another {name.upper()}")
+        if not re.fullmatch(r"on|off|[1-9][0-9]{0,3}", self.fair_share):
+            said = f"fair_share is {self.fair_share!r}; it can be on, off, or how many slots one client may have"
+            raise ServerError(said, "choose another FAIR_SHARE, e.g. 12")
         if self.otlp is not None and not self.otlp.startswith(("http://", "https://")):
             raise ServerError(f"otlp is {self.otlp!r}; the URL of a collector is expected", "e.g. OTLP=http://127.0.0.1:4318")
 

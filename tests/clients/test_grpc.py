@@ -102,7 +102,7 @@ def test_an_error_with_a_status_names_what_is_wrong_too(grpc_generate: Generate,
         ("UNAVAILABLE: queue is full", Overloaded, "queue is full"),
         ("in ensemble 'triune', [INTERNAL] it broke", ServerError, "it broke"),
         ("Request for unknown model: 'x' is not found", NotFound, "Request for unknown model: 'x' is not found"),
-        ("Stub process 'generate_0' is not healthy.", ServerError, "Stub process 'generate_0' is not healthy."),
+        ("Stub process 'generate_0' is not healthy.", StreamBroken, "Stub process 'generate_0' is not healthy."),
         ("unexpected inference input 'x'", BadRequest, "unexpected inference input 'x'"),
     ],
 )

@@ -62,3 +62,30 @@ def own_server_fails(server: RealServer) -> bool:
         return server.generate(text_input="The capital of France is", max_tokens=2).status_code != 200
     except httpx.HTTPError:
         return True
+
+
+def test_clients_of_the_openai_api_are_told_to_ask_again(own_server: RealServer) -> None:
+    """Whole answers get 503 with Retry-After, streams that have begun an error event; nobody waits for a timeout."""
+    got: dict[bool, httpx.Response] = {}
+
+    def ask(stream: bool) -> None:
+        body = {"model": "triune", "prompt": "Once", "max_tokens": 1500, "ignore_eos": True, "stream": stream}
+        got[stream] = httpx.post(f"{own_server.options.openai_url}/v1/completions", json=body, timeout=60)
+
+    threads = [threading.Thread(target=ask, args=(stream,)) for stream in (False, True)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 30
+    while own_server.metric("vllm:num_requests_running") < 2:
+        assert time.monotonic() < end, "they are not served"
+        time.sleep(0.1)
+    (stub,) = own_server.stubs("generate")
+    stub.kill()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "a client hangs"
+    whole, streamed = got[False], got[True]
+    assert (whole.status_code, whole.headers.get("retry-after")) == (503, "1"), whole.text
+    assert whole.json()["error"]["code"] in ("interrupted", "not_ready")
+    assert streamed.status_code == 200 and '"code":"interrupted"' in streamed.text.split("\n\n")[-3], streamed.text[-500:]
+    wait_ready(own_server, timeout_s=30)

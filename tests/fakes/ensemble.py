@@ -52,6 +52,7 @@ class Ensemble:
         self.reply: Reply = lambda request: answer("Hel", "lo")
         self.requests: list[Json] = []
         self.asked: list[str] = []  # which model, of each of these
+        self.headers: list[httpx.Headers] = []  # of each of these
         self.cancelled: list[str] = []
         self.tokenized: list[Json] = []  # what its tokenizer was asked
         self.tokens: Callable[[Json], httpx.Response] = bytes_as_tokens
@@ -71,6 +72,7 @@ class Ensemble:
             self.tokenized.append(body)
             return self.tokens(body)
         self.requests.append(body)
+        self.headers.append(request.headers)
         self.asked.append(request.url.path.split("/")[3])
         replies = [self.reply(one) for one in _sequences(body)]
         for reply in replies:

@@ -125,7 +125,7 @@ def test_choices_end_by_themselves_and_are_all_counted(gateway: Gateway) -> None
 
 def test_an_answer_that_one_choice_is_missing_of_is_an_error(gateway: Gateway) -> None:
     gateway.ensemble.reply = lambda request: answer("a") if request["seed"] == 1 else [piece("a")]
-    assert "closed the stream" in gateway.error("chat/completions", CHAT | {"n": 2, "seed": 1}, 500)["message"]
+    assert "closed the stream" in gateway.error("chat/completions", CHAT | {"n": 2, "seed": 1}, 503)["message"]
 
 
 @pytest.mark.parametrize(
@@ -157,6 +157,7 @@ def test_an_answer_that_one_choice_is_missing_of_is_an_error(gateway: Gateway) -
 def test_options_reach_the_server(gateway: Gateway, body: dict[str, Any], wanted: dict[str, Any]) -> None:
     request = sent(gateway, **body)
     request.pop("messages")
+    assert request.pop("split_special_tokens") is True
     assert request == wanted
 
 

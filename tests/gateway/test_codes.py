@@ -66,8 +66,8 @@ def test_the_input_at_fault_is_named_as_the_client_sent_it(
     assert gateway.error(path, whole, 400)["param"] == param
 
 
-def test_an_answer_that_breaks_off_is_a_failure_whatever_broke_it(gateway: Gateway) -> None:
-    gateway.ensemble.reply = lambda request: [piece("Hel"), {"error": "UNAVAILABLE [stopping]: the server is stopping"}]
+def test_a_refusal_in_the_middle_of_an_answer_is_a_failure(gateway: Gateway) -> None:
+    gateway.ensemble.reply = lambda request: [piece("Hel"), {"error": "INVALID_ARGUMENT [too_long prompt]: no"}]
     assert gateway.error("chat/completions", CHAT, 500)["code"] is None
     gateway.ensemble.reply = lambda request: answer("whole")
     assert gateway.chat()["choices"][0]["message"]["content"] == "whole"

@@ -25,6 +25,7 @@ Start = Callable[..., Gateway]
         ((503, "no room"), 503, "overloaded", True),
         ((404, "unknown model"), 503, "not_ready", True),
         ((500, "INTERNAL: broken"), 500, None, False),
+        ((400, "in ensemble 'triune', Stub process 'generate_0_0' is not healthy."), 503, "interrupted", True),
     ],
 )
 def test_what_the_server_says_becomes_a_status(
@@ -54,11 +55,32 @@ def test_a_stream_that_breaks_ends_with_an_error_event(gateway: Gateway) -> None
 def test_an_answer_that_breaks_is_an_error_as_a_whole(gateway: Gateway) -> None:
     gateway.ensemble.reply = lambda request: [piece("Hel"), {"error": "INTERNAL: broken"}]
     gateway.error("chat/completions", CHAT, 500)
-    gateway.ensemble.reply = lambda request: [piece("Hel")]  # the stream closes without its end
-    gateway.error("chat/completions", CHAT, 500)
 
 
-@pytest.mark.parametrize(("reason", "status"), [("cancelled", 500), ("deadline", 504), ("error", 500)])
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "responses", "messages"])
+@pytest.mark.parametrize(
+    "left",
+    [
+        [piece("Hel")],  # the stream closes without its end
+        [piece("Hel"), {"error": "Stub process 'generate_0_0' is not healthy."}],
+        [piece("Hel"), {"error": "UNAVAILABLE [stopping]: the server is stopping"}],
+        [piece("Hel"), piece("", "cancelled")],
+    ],
+    ids=["closed", "stub", "stopping", "cancelled"],
+)
+def test_whose_server_ends_under_them_may_ask_again(gateway: Gateway, path: str, left: list[Any]) -> None:
+    gateway.ensemble.reply = lambda request: left
+    asked = {"responses": {"model": "triune", "input": "Hi"}, "messages": CHAT | {"max_tokens": 9}, "completions": COMPLETION}
+    body = asked.get(path, CHAT)
+    whole = gateway.post(path, body)
+    assert (whole.status_code, whole.headers.get("retry-after")) == (503, "1"), whole.text
+    streamed = gateway.post(path, body | {"stream": True})
+    assert (streamed.status_code, "retry-after" in streamed.headers) == (200, False)  # it had begun: an event tells the rest
+    told = {"responses": "response.failed", "messages": "overloaded_error"}.get(path, "server_error")
+    assert told in streamed.text.removesuffix("data: [DONE]\n\n").split("\n\n")[-2]
+
+
+@pytest.mark.parametrize(("reason", "status"), [("cancelled", 503), ("deadline", 504), ("error", 500)])
 def test_an_answer_that_was_ended_early_does_not_look_finished(gateway: Gateway, reason: str, status: int) -> None:
     gateway.ensemble.reply = lambda request: answer("x", reason=reason)
     gateway.error("chat/completions", CHAT, status)

@@ -89,7 +89,7 @@ def test_an_answer_that_is_not_to_be_kept_is_not(gateway: Gateway) -> None:
 
 def test_a_failed_answer_is_not_kept(gateway: Gateway) -> None:
     gateway.ensemble.reply = lambda request: answer("Hel", reason="cancelled")
-    error(gateway, {}, 500)
+    error(gateway, {}, 503)
     assert gateway.app.state.serving.responses._count == 0
 
 

@@ -119,3 +119,19 @@ def test_only_a_traceparent_that_is_one_names_a_trace(value: bytes) -> None:
 )  # fmt: skip
 def test_a_trace_has_an_id_that_is_not_all_zeros(value: str, trace: str | None) -> None:
     assert trace_of([(b"traceparent", value.encode())]) == trace
+
+
+def test_the_server_is_told_whose_request_it_is(start: Callable[..., Gateway]) -> None:
+    """By the name of its key, else by the key, else by its address: what clients say themselves counts for nothing."""
+
+    def told(gateway: Gateway, **headers: str) -> str:
+        gateway.post("chat/completions", CHAT, **{"x-triune-client": "somebody else"}, **headers)
+        return gateway.ensemble.headers[-1]["x-triune-client"]
+
+    open_to_all = start()
+    assert told(open_to_all) == "testclient"
+    keyed = start(api_keys=("one # münchen", "two # team.b", "three", "four"))
+    names = [told(keyed, authorization=f"Bearer {key}") for key in ("one", "two", "three", "four", "three")]
+    assert names[:2] == ["m%C3%BCnchen", "team.b"]
+    assert names[2] == names[4] != names[3]
+    assert all("three" not in name and name.isascii() for name in names)

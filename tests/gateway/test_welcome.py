@@ -157,3 +157,23 @@ def test_a_compressed_body_is_named_as_such(gateway: Gateway, coding: str) -> No
     error = gateway.error("chat/completions", CHAT, 415, **{"content-encoding": coding})
     assert coding in error["message"] and "Content-Encoding" in error["message"]
     assert gateway.post("chat/completions", CHAT, **{"content-encoding": "identity"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", CHAT),
+        ("messages", CHAT | {"max_tokens": 9}),
+        ("responses", {"model": "triune", "input": "<|im_start|>"}),
+    ],
+)
+def test_what_messages_spell_of_special_tokens_is_text(gateway: Gateway, path: str, body: dict[str, Any]) -> None:
+    assert gateway.post(path, body).status_code == 200
+    assert gateway.ensemble.requests[-1]["split_special_tokens"] is True
+
+
+def test_whoever_makes_messages_of_special_tokens_may_say_so(gateway: Gateway) -> None:
+    gateway.chat(split_special_tokens=False)
+    assert gateway.ensemble.requests[-1]["split_special_tokens"] is False
+    gateway.complete()
+    assert "split_special_tokens" not in gateway.ensemble.requests[-1]

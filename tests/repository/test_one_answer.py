@@ -5,6 +5,7 @@ Run: pytest tests/repository/test_one_answer.py
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -72,3 +73,30 @@ def test_the_responses_are_held_until_triton_has_let_go_of_them(monkeypatch: pyt
     sender = Asked()
     answered(InferenceRequest({"text_input": text("a")}, sender=sender))
     assert sender.held
+
+
+def test_more_requests_than_there_are_places_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+
+    def answers() -> InnerResponses:
+        let_go.wait(20)
+        return InnerResponses([InnerResponse(text_output=text("a"))])
+
+    monkeypatch.setattr(InnerRequest, "answers", answers)
+    model = load_model(MODELS, "triune_infer")
+    requests = [InferenceRequest({"text_input": text("a")}) for _ in range(260)]
+    model.execute(requests)
+    refused = [one for one in requests if one.sender.final]
+    assert refused == requests[256:]
+    assert all("UNAVAILABLE [overloaded]" in str(one.sender.sent[0].error) for one in refused)
+    let_go.set()
+    deadline = time.monotonic() + 20
+    while not all(one.sender.final for one in requests):
+        assert time.monotonic() < deadline, "no final response"
+        time.sleep(0.01)
+    again = InferenceRequest({"text_input": text("a")})
+    model.execute([again])
+    while not again.sender.final:
+        assert time.monotonic() < deadline, "a place was not given back"
+        time.sleep(0.01)
+    assert again.sender.sent[0].error is None

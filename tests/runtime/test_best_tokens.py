@@ -95,7 +95,7 @@ def serve(
     sequences = []
     for request in requests:
         model.submit(engine, request)
-        sequences.append(engine.scheduler.waiting[-1])
+        sequences.append([*engine.scheduler.waiting][-1])
         while rng is not None and engine.has_work and rng.random() < 0.5:
             events += engine.step()
     events += run_out(engine)
@@ -211,7 +211,7 @@ def test_answers_to_one_prompt_share_a_row_that_some_read(model: Model) -> None:
     alone = [serve(model, HashRunner.of(model.manifest, highest), [member])[member.key] for member in members]
     engine = step_loop(model.manifest, HashRunner.of(model.manifest, highest).runner, model.table)
     engine.submit_group(members)
-    sequences = engine.scheduler.waiting[-1].members
+    sequences = [*engine.scheduler.waiting][-1].members
     run_out(engine)
     assert [s.tokens[len(prompt) :] for s in sequences] == [served.tokens for served in alone]
     assert alone[0].tokens == by_hand(members[0], model.manifest.vocab_size, highest)[len(prompt) :]

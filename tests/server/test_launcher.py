@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from fakes.server import options
 from support.real_server import free_port
+from triune_gateway import front as gateway_front
+from triune_runtime.options import declared
 from triune_server.binaries import Binaries
 from triune_server.errors import ServerError
 from triune_server.given import given
@@ -159,3 +162,30 @@ def test_no_secret_reaches_the_stubs_and_what_they_need_does(monkeypatch: pytest
     assert "secret" not in found.values()
     assert sum(value == "needed" for value in found.values()) == 6
     assert {"TRIUNE_API_KEYS", "TRIUNE_API_KEYS_FILE"} <= given(os.environ, keys=True).keys(), "who asks for keys knows them"
+
+
+@pytest.mark.parametrize(
+    ("given", "forwarded"),
+    [
+        ({}, ()),
+        ({"fair_share": "12"}, ("x-triune-client",)),
+        ({"otlp": "http://c:4318"}, ("traceparent", "TraceState")),
+        ({"fair_share": "on", "otlp": "http://c:4318"}, ("traceparent", "TraceState", "x-triune-client")),
+    ],
+)
+def test_headers_become_parameters_only_where_somebody_reads_them(given: dict[str, str], forwarded: tuple[str, ...]) -> None:
+    asked = arguments(dataclasses.replace(ServerOptions(repository=Path("none")), **given))
+    for protocol in ("http", "grpc"):
+        pattern = asked.get(f"{protocol}-header-forward-pattern", "(?!)")
+        sent = ("traceparent", "TraceState", "x-triune-client", "X-Triune-Client", "authorization")
+        assert tuple(name for name in sent if re.search(pattern, name)) == forwarded
+    assert {gateway_front.CLIENT, declared.CLIENT} == {"x-triune-client"}
+
+
+def test_the_engine_is_told_how_clients_share() -> None:
+    on = environment(BINARIES, ServerOptions(repository=Path("none"), fair_share="3"))
+    assert on["TRIUNE_FAIR_SHARE"] == "3"
+    assert environment(BINARIES, ServerOptions(repository=Path("none")))["TRIUNE_FAIR_SHARE"] == "off"
+    for wrong in ("0", "-1", "some", ""):
+        with pytest.raises(ServerError, match="how many slots"):
+            ServerOptions(repository=Path("none"), fair_share=wrong)

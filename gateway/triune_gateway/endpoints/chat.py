@@ -82,6 +82,7 @@ class ChatRequest(Generation):
     # how the prompt is made
     add_generation_prompt: bool | None = Field(None, description="an extension; false: not the beginning of the next turn")
     continue_final_message: bool | None = Field(None, description="an extension: the answer goes on with the last message")
+    split_special_tokens: bool | None = Field(None, description="an extension; false: messages may spell special tokens")
     documents: list[dict[str, Any]] | None = Field(None, description="an extension: for templates that read them")
     # no effect on the answer
     metadata: dict[str, Any] | None = Field(None, description="no effect")

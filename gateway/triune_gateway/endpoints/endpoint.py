@@ -17,6 +17,7 @@ ERRORS: Responses = {
     400: {"description": "the request is wrong, or asks for what is not supported"},
     401: {"description": "no API key, or a wrong one"},
     404: {"description": "no such model"},
+    408: {"description": "the body did not come in time"},
     415: {"description": "the body is compressed"},
     413: {"description": "the body is too large"},
     429: {"description": "too many requests at once"},

@@ -37,6 +37,7 @@ class TokenizeRequest(Strict):
     return_token_strs: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    split_special_tokens: bool | None = None
     documents: list[dict[str, Any]] | None = None
     chat_template_kwargs: TemplateArguments | None = None
     tools: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None

@@ -21,9 +21,14 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         prefix_caching = os.environ.get("TRIUNE_PREFIX_CACHING", "on") != "off"
+        shares = os.environ.get("TRIUNE_FAIR_SHARE", "off")
         folder = engine_folder(args["model_repository"])
         self._service = GenerationService(
-            folder, pb_utils.MetricFamily, prefix_caching=prefix_caching, draining=Draining.of_environment()
+            folder,
+            pb_utils.MetricFamily,
+            prefix_caching=prefix_caching,
+            client_sequences=None if shares == "off" else 0 if shares == "on" else int(shares),
+            draining=Draining.of_environment(),
         )
 
     def execute(self, requests: list[Any]) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from triune_runtime.errors import TriuneError
+from triune_runtime.errors import Overloaded, TriuneError
 from triune_runtime.serving import pulse
 from triune_runtime.serving.combining import PLACES, combined
 from triune_runtime.serving.tensors import request_parameters, triton_error, triton_error_again, without_floats
 
+MOST = 256  # requests at once, each with a thread: Triton's stub hands some 32 of them on, the others wait here
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -22,6 +23,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         self._target = args["model_name"].removesuffix("_infer")
         self._work = pulse.begin()
+        self._places = threading.BoundedSemaphore(MOST)
 
     def execute(self, requests: list[Any]) -> None:
         with self._work:
@@ -30,6 +32,10 @@ class TritonPythonModel:
     def _hand_on(self, requests: list[Any]) -> None:
         for request in requests:  # all that is needed of it must be taken here: it is gone when this returns
             sender = request.get_response_sender()
+            if not self._places.acquire(blocking=False):
+                full = Overloaded(f"{MOST} requests are here already", "send it again later")
+                sender.send(_failed(triton_error(full, pb_utils.TritonError)), flags=FINAL)
+                continue
             try:
                 inner = pb_utils.InferenceRequest(
                     request_id=request.request_id(),
@@ -40,6 +46,7 @@ class TritonPythonModel:
                     timeout=request.timeout(),
                 )
             except TriuneError as error:
+                self._places.release()
                 sender.send(_failed(triton_error(error, pb_utils.TritonError)), flags=FINAL)
                 continue
             threading.Thread(target=self._answer, args=(inner, sender), daemon=True).start()
@@ -54,6 +61,7 @@ class TritonPythonModel:
             answer = _whole(responses)
         except Exception as error:  # whatever Triton raises: without an answer its client would wait for ever
             answer = _failed(triton_error(TriuneError(str(error)), pb_utils.TritonError))
+        self._places.release()
         sender.send(answer, flags=FINAL)
 
 

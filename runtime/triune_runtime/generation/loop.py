@@ -23,6 +23,7 @@ from .scoring import check_scored
 from .sequence import Sequence
 from .step import Step
 from .stepping import Drafts, Launched, NoDrafts, Stepper
+from .waiting import FairShare
 
 LOG = logging.getLogger(__name__)
 _NONE: list[TokenLogprob] = []
@@ -41,16 +42,19 @@ class StepLoop:
         store: KvStore,
         sampler: Sampler,
         drafts: Drafts | None = None,
+        fair: FairShare | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             store: of the runner's KV memory.
             drafts: None: nothing is guessed.
+            fair: see `Scheduler`.
         """
         self.manifest = manifest
         self.runner = runner
-        self.scheduler = Scheduler(manifest.limits, store, most_scored=max(1, _SCORED_LOGITS // manifest.vocab_size))
+        most_scored = max(1, _SCORED_LOGITS // manifest.vocab_size)
+        self.scheduler = Scheduler(manifest.limits, store, most_scored=most_scored, fair=fair)
         self.metrics = Metrics(self.snapshot())
         self.answers = Answers(manifest, token_bytes, self.metrics, clock)
         self.sampler = sampler

@@ -15,7 +15,6 @@ that it does not know if it may (`Sequence.overlaps`), else with the step after 
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Items
 
@@ -26,6 +25,7 @@ from ..request import KvCounts, Request
 from .cutting import Cutting
 from .sequence import Sequence, answer_length
 from .step import Slice, Step
+from .waiting import FairShare, Waiting
 
 _MOST_CHUNKS = 4  # of prompts between two steps in which the decoding sequences go on
 _NO_DRAFTS: Mapping[int, tuple[int, ...]] = {}
@@ -34,15 +34,18 @@ _NO_DRAFTS: Mapping[int, tuple[int, ...]] = {}
 class Scheduler:
     """Waiting, prefilling and decoding sequences, and the KV memory they hold."""
 
-    def __init__(self, limits: Limits, store: KvStore, *, most_scored: int | None = None) -> None:
+    def __init__(
+        self, limits: Limits, store: KvStore, *, most_scored: int | None = None, fair: FairShare | None = None
+    ) -> None:
         """
         Args:
             most_scored: tokens of scored prompts in one step; None: as many as of others.
+            fair: how clients share the slots; None: who comes first is served first.
         """
         self.limits = limits
         self._cutting = Cutting(limits, most_scored)
         self.store = store
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = Waiting(fair)
         self.prefilling: list[Sequence] = []
         self.decoding: list[Sequence] = []
         self._numbers = itertools.count()
@@ -83,7 +86,7 @@ class Scheduler:
 
         Raises:
             TooLong: prompt and max_tokens do not fit the engine, or the prompt does not with so many siblings.
-            Overloaded: `max_queue` sequences are waiting already.
+            Overloaded: `max_queue` sequences are waiting already, or as many of this client as may.
         """
         longest = min(self.limits.max_length, self.store.longest)
         sequence, *others = (
@@ -145,16 +148,14 @@ class Scheduler:
             sequence.leader.siblings.remove(sequence)
             sequence.leader = None
         self._arranged = False
-        group: list[Sequence] | deque[Sequence]
-        for group in (self.decoding, self.prefilling, self.waiting):
+        for group in (self.decoding, self.prefilling):
             if sequence in group:
                 at = group.index(sequence)
-                if sequence.siblings:
-                    group[at] = sequence.hand_over()
-                else:
-                    del group[at]
+                group[at : at + 1] = [sequence.hand_over()] if sequence.siblings else []
+        self.waiting.leave(sequence)
         if sequence.slot is not None:
             self._release(sequence, keep=keep)
+            self.waiting.released(sequence, ended=True)
             sequence.slot = None
 
     def check(self) -> None:
@@ -168,10 +169,8 @@ class Scheduler:
     @property
     def _has_room(self) -> bool:
         """Whether somebody waits, and there is room for the first of them and its siblings."""
-        if not self.waiting:
-            return False
-        first = self.waiting[0]
-        return self.store.admits(first.prompt, len(first.members)) is not None
+        first = self.waiting.first
+        return first is not None and self.store.admits(first.prompt, len(first.members)) is not None
 
     @property
     def _has_gaps(self) -> bool:
@@ -207,17 +206,16 @@ class Scheduler:
     def _prompt_slices(self) -> list[Slice]:
         """The next part of every prompt that runs now; takes those in that fit."""
         budget, prompts = self.limits.step_tokens, list[Slice]()
-        for sequence in self.prefilling:
-            prompts.append(self._prompt_slice(sequence, self._cutting.length(sequence.computed, sequence, budget)))
+        for begun in self.prefilling:
+            prompts.append(self._prompt_slice(begun, self._cutting.length(begun.computed, begun, budget)))
             budget -= self._cost(prompts[-1])
-        while self.waiting and not (prompts and prompts[-1].scored and not prompts[-1].samples):
-            sequence = self.waiting[0]
+        while (sequence := self.waiting.first) and not (prompts and prompts[-1].scored and not prompts[-1].samples):
             cached = self.store.admits(sequence.prompt, len(sequence.members))
             if cached is None or not (length := self._cutting.length(cached, sequence, budget)):
                 break  # those behind it wait as well: nobody overtakes
             if prompts and self.store.comes(sequence.prompt):
                 break  # what it begins with runs in this step: it need not be computed twice
-            self._admit(self.waiting.popleft())
+            self._admit(self.waiting.take())
             self.prefilling.append(sequence)
             prompts.append(self._prompt_slice(sequence, length))
             budget -= self._cost(prompts[-1])
@@ -276,8 +274,9 @@ class Scheduler:
         self._arranged = False
         for member in sequence.members:
             self._release(member, keep=True)
+            self.waiting.released(member, ended=False)
             member.lose_slot()
-        self.waiting.appendleft(sequence)
+        self.waiting.put_back(sequence)
 
     def _release(self, sequence: Sequence, *, keep: bool) -> None:
         """Give back the slot of one that runs; others, or itself when it comes back, may find its KV there."""

@@ -39,9 +39,10 @@ CLIENT_NAMES = {VLLM_PROMPT: "text_input", "stop_request": "stop"}  # what clien
 # Sent with prompts as token ids, which only a request to stop another may carry: nobody reads them there.
 TOKEN_INPUTS = frozenset({"input_ids", "input_lengths", "request_output_len"})
 # The server's own request parameters; see Triton's generate extension.
+CLIENT = "x-triune-client"  # whose request it is, as whoever lets clients in says: a header that Triton makes a parameter
 RESERVED = frozenset({
     "id", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output",
-    "traceparent", "tracestate",
+    "traceparent", "tracestate", CLIENT,
 })  # fmt: skip
 _COUNT = Whole(0, BIG)
 _PENALTY = Real(-100, 100)
@@ -68,6 +69,8 @@ SECTIONS: Mapping[str, tuple[Name, ...]] = {
         Elsewhere("add_generation_prompt", "BOOL", "false: `messages` without the beginning of the assistant's next turn",
                   openai=True, client=True),
         Elsewhere("continue_final_message", "BOOL", "the last of `messages` is open: the answer goes on with it",
+                  openai=True, client=True),
+        Elsewhere("split_special_tokens", "BOOL", "true: what `messages` spell of special tokens is text",
                   openai=True, client=True),
         Elsewhere("chat_template_kwargs", "STRING", "what else the model's template is told, as a JSON object", openai=True),
         _sampled("thinking_budget", "INT32", _COUNT, None, "most tokens of thinking; then it is closed. 0: answer at once"),
@@ -190,6 +193,7 @@ FIELDS: Mapping[str, Field] = {
         Field("vllm", FLAG, False, "log probabilities, finish reasons and several answers as vLLM gives them"),
         Field("prompt_tokens", _COUNT, None, "of the prompts behind each other in one tensor, this one's; None: it has all"),
         Field("request_id", Text(), "", "where the client could only send it as a parameter (HTTP's generate)"),
+        Field("client", Text(1024), "", "where clients get fair shares: whose request it is"),
         Field("trace", Many(Text(1024), 2), (), "where requests are traced: the caller's traceparent and tracestate"),
         Field("tokenized_ns", Many(Whole(0, UINT64), 2), (), "there: when tokenize began and ended, since the epoch"),
         Field("chat", FLAG, False, "there: the prompt was `messages`"),

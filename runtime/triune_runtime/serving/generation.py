@@ -30,6 +30,7 @@ from ..worker import Worker
 from . import pulse
 from .acknowledgements import AcknowledgementReceiver
 from .draining import Draining
+from .memory import MemoryLimit
 from .metrics_bridge import MetricFamilies, MetricsBridge
 from .pulse import REQUEST_BEATS, STEP_BEATS, Watched
 from .records import Record, Recorder
@@ -62,12 +63,13 @@ class GenerationService:
         on_failure: Callable[[], None] = _end_process,
         *,
         prefix_caching: bool = True,
+        client_sequences: int | None = None,
         draining: Draining | None = None,
     ) -> None:
         """Load the engine in `folder` and start to serve it.
 
         Args:
-            prefix_caching: see `step_loop`.
+            prefix_caching, client_sequences: see `step_loop`.
             draining: once it has begun, new requests are refused, and at its end the others are ended.
             on_failure: called once if the engine fails for good. By default the process ends: whoever watches the server
                 then starts it again, where one that only refuses would look healthy for ever.
@@ -78,7 +80,9 @@ class GenerationService:
         manifest = EngineManifest.load(folder)
         self._token_bytes = load_token_bytes(folder, manifest)
         runner = make_runner(manifest, folder)
-        generator = step_loop(manifest, runner, self._token_bytes, prefix_caching=prefix_caching)
+        generator = step_loop(
+            manifest, runner, self._token_bytes, prefix_caching=prefix_caching, client_sequences=client_sequences
+        )
         self._thinks = manifest.reasoning is not None
         self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
@@ -92,6 +96,7 @@ class GenerationService:
         usage = partial(this_process, folders(folder))
         self._metrics = MetricsBridge(generator.metrics, families, manifest.model, usage)
         self._draining = draining or Draining()
+        self._memory = MemoryLimit.of_environment()
         self._closed = threading.Event()
         self._on_failure = on_failure
         keep_loaded()
@@ -118,7 +123,7 @@ class GenerationService:
 
         Raises:
             RequestError: the options cannot be read.
-            Overloaded: the server is about to stop, or the worker has failed.
+            Overloaded: the server is about to stop, the worker has failed, or the process has as much memory as it may.
         """
         rows = [Options.from_json(text) for text in options_json]
         if not rows:
@@ -149,6 +154,7 @@ class GenerationService:
     ) -> None:
         if self._draining.begun:
             raise Overloaded("the server is stopping", "send it again, to another server or later", code="stopping")
+        self._memory.check(idle=self._worker.idle)
         responses = Responses(self._token_bytes, reply, self._worker.abort)
         groups = []
         for row, (prompt, options) in enumerate(zip(_split(input_ids, rows), rows, strict=True)):
@@ -179,6 +185,7 @@ class GenerationService:
             separate_reasoning=bool(options.separate_reasoning) and self._thinks,
             continues=bool(options.echo),
             timed=options.timed or self._recorder is not None,
+            client=options.client,
             cache_salt=options.cache_salt,
         )
         seeds = (derived_seed(options.params.seed, index) for index in range(1, options.best_of))

@@ -18,14 +18,14 @@ from ..allocator import return_free_memory
 from ..constraints.tools import with_tools
 from ..errors import RequestCode, RequestError, TooLong
 from ..manifest import EngineManifest
-from ..options.declared import CLIENT_NAMES, VLLM_PROMPT
+from ..options.declared import CLIENT, CLIENT_NAMES, VLLM_PROMPT
 from ..options.parsing import json_object, parse
-from ..options.values import FLAG, Real, text
+from ..options.values import FLAG, Real, Text, text
 from ..options.wire import Options
 from ..text.chat import ChatTemplate, Ending, Message, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
 from ..text.tokenizer import TextTokenizer
-from ..text.tools import ToolUse, read_tools
+from ..text.tools import Tool, ToolUse, read_tools
 from .request_log import RequestLog
 from .tensors import Arrays, Tensors, flat, strings
 from .tracing import ENDPOINT
@@ -129,6 +129,8 @@ class PromptService:
         if "timeout" in parameters:  # over HTTP, Triton hands its own deadline on as a parameter
             timeout_s = Real(0, 86_400e6).read("parameter timeout", parameters["timeout"]) / 1e6
             options = dataclasses.replace(options, timeout_s=min(filter(None, (timeout_s, options.timeout_s)), default=None))
+        if CLIENT in parameters:
+            options = dataclasses.replace(options, client=Text(1024).read(f"parameter {CLIENT}", parameters[CLIENT]))
         if options.cancel:
             return np.zeros(1, np.int32), options
         use = _tool_use(inputs)
@@ -159,7 +161,7 @@ class PromptService:
         if thinking is not None and not inputs.get("messages"):
             said = "enable_thinking is given without messages; other prompts are sent to the model as they are"
             raise RequestError(said, "send messages, or omit it", code="conflict", param="enable_thinking")
-        for name in ("continue_final_message", "chat_template_kwargs"):
+        for name in ("continue_final_message", "chat_template_kwargs", "split_special_tokens"):
             if inputs.get(name) and inputs[name][0] and not inputs.get("messages"):
                 said = f"{name} is given without messages; other prompts are sent to the model as they are"
                 raise RequestError(said, "send messages, or omit it", code="conflict", param=name)
@@ -172,14 +174,15 @@ class PromptService:
         if len(values) != 1:
             said = f"{name} holds {len(values)} strings; one is expected"
             raise RequestError(said, _ONE_PROMPT, code="invalid_value", param=name)
-        content = text(name, values[0])
+        content, mark = text(name, values[0]), ""
         if name == "messages":
             self._check_size(name, content, self._max_bytes * _JSON_OVERHEAD)
             messages = parse_messages(content)
             if len(messages) > (most := self._manifest.limits.max_length):  # each is a token at least
                 said = f"messages has {len(messages):,} entries, but this engine holds {most:,} tokens"
                 raise TooLong(said, "send fewer messages", param=name)
-            content = text(name, self._rendered(messages, inputs, thinking, use))
+            mark, content = self._rendered(messages, inputs, thinking, use)
+            content = text(name, content)
             if markers is not None and thinking is False:
                 content = without_thinking(content, markers)
         self._check_size(name, content, self._max_bytes)
@@ -187,18 +190,27 @@ class PromptService:
             FLAG.read("add_special_tokens", given[0]) if (given := inputs.get("add_special_tokens")) else name != "messages"
         )
         encode = self._tokenizer.encode if special else self._tokenizer.encode_rendered
-        return encode(content), markers is not None and ends_in_thinking(content, markers)
+        ids = [*encode(""), *self._tokenizer.literal.encode(content, mark)] if mark else encode(content)
+        return ids, markers is not None and ends_in_thinking(content, markers)
 
     def _rendered(
         self, messages: list[Message], inputs: Mapping[str, list[Any]], thinking: bool | None, use: ToolUse | None
-    ) -> str:
-        variables = dict(json_object("chat_template_kwargs", inputs))
+    ) -> tuple[str, str]:
+        """The prompt of a chat, and the mark inside what of it spells special tokens and is text."""
+        variables, mark = dict(json_object("chat_template_kwargs", inputs)), ""
         for name in ("enable_thinking", "thinking"):  # the template is told of these by `thinking`
             if variables.get(name) is not None and variables[name] != thinking:
                 said = f"chat_template_kwargs.{name} is {variables[name]}, which enable_thinking does not say"
                 raise RequestError(said, "send enable_thinking", code="conflict", param="chat_template_kwargs")
             variables.pop(name, None)
-        return self._template.render(messages, thinking=thinking, tools=use, ending=_ending(inputs), variables=variables)
+        if (split := inputs.get("split_special_tokens")) and FLAG.read("split_special_tokens", split[0]):
+            markers = self._manifest.reasoning
+            answers = (*((markers.start, markers.end) if markers else ()), *self._template.tool_format.markers)
+            listed = [tool.raw for tool in use.tools] if use else []
+            mark, messages, (variables, listed) = self._tokenizer.literal.marked(messages, variables, listed, answers=answers)
+            use = use and dataclasses.replace(use, tools=tuple(map(_with_raw, use.tools, listed)))
+        ending = _ending(inputs)
+        return mark, self._template.render(messages, thinking=thinking, tools=use, ending=ending, variables=variables)
 
     def _checked(self, ids: list[Any]) -> list[int]:
         """Token ids of a prompt, which must be the vocabulary's."""
@@ -219,6 +231,10 @@ class PromptService:
                 "shorten the prompt",
                 param=name,
             )
+
+
+def _with_raw(tool: Tool, raw: dict[str, Any]) -> Tool:
+    return dataclasses.replace(tool, raw=raw)
 
 
 def _trace(parameters: Mapping[str, Any]) -> tuple[str, ...]:

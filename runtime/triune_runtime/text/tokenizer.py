@@ -11,6 +11,7 @@ from ..allocator import return_free_memory
 from ..errors import ManifestError, RequestError
 from ..manifest import EngineManifest, ReasoningMarkers
 from .growth import check_growth
+from .literal import LiteralText
 from .tools import format_of
 from .vocabulary import TokenBytes, token_bytes
 
@@ -33,6 +34,7 @@ class TextTokenizer:
         check_growth(tokenizer)
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
+        self.literal = LiteralText(tokenizer)
         self._shown = (*(() if markers is None else (markers.start, markers.end)), *format_of(chat_template).markers)
 
     @classmethod

@@ -1,0 +1,110 @@
+"""How long a connection may take for what: to say what it asks, to be idle, to read its answer; and how many there may be.
+
+What ends here is closed without an answer: who is that slow would not read one either. A body that comes slowly is `front`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .errors import RETRY_AFTER_S
+from .settings import Settings
+
+_OTHER_FILES = 64  # that the process has open besides its connections
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: %d\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\n\r\n%s"
+)
+_TOO_MANY = b'{"error": {"message": "too many connections", "type": "server_error", "param": null, "code": "overloaded"}}'
+
+
+class BoundedProtocol(H11Protocol):
+    """uvicorn's protocol of one connection, with limits. Settings of its own are attributes of a subclass: see `bounded`."""
+
+    most = 0
+    head_s = 0.0
+    write_s = 0.0
+
+    def __init__(self, *args: Any, **more: Any) -> None:  # uvicorn's business
+        super().__init__(*args, **more)
+        self._head: asyncio.TimerHandle | None = None
+        self._write: asyncio.TimerHandle | None = None
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if len(self.connections) >= self.most:
+            self._refused = True
+            transport.write(_FULL % (RETRY_AFTER_S, len(_TOO_MANY), _TOO_MANY))
+            transport.close()
+            return
+        super().connection_made(transport)
+        self._head = self.loop.call_later(self.head_s, self._too_slow)
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        super().data_received(data)
+        if self._answering:
+            _stop(self._head)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and not self._answering:
+            _stop(self._head)
+            self._head = self.loop.call_later(self.head_s, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._refused:
+            _stop(self._head)
+            _stop(self._write)
+            super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        if not self._refused:
+            super().pause_writing()
+            self._write = self.loop.call_later(self.write_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if not self._refused:
+            _stop(self._write)
+            super().resume_writing()
+
+    @property
+    def _answering(self) -> bool:
+        """Whether the head of a request has come, and its answer has not ended."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _too_slow(self) -> None:
+        if not self._answering:
+            self.transport.close()
+
+
+def bounded(settings: Settings) -> type[BoundedProtocol]:
+    """The protocol with these settings; connections also stay below what the system lets this process open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = settings.max_connections if soft == resource.RLIM_INFINITY else max(1, soft - _OTHER_FILES)
+
+    class Protocol(BoundedProtocol):
+        most = min(settings.max_connections, room)
+        head_s = settings.head_timeout_s
+        write_s = settings.write_timeout_s
+
+    return Protocol
+
+
+def configured(app: Any, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves `app`."""
+    return uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_level="warning", access_log=False,
+        server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=3, http=bounded(settings),
+    )  # fmt: skip
+
+
+def _stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
