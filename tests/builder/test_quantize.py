@@ -145,6 +145,15 @@ def test_quantizing_needs_a_calibration_where_it_smooths() -> None:
         quantize(bundle, find_precision("w8a8"))
 
 
+def test_inputs_that_are_no_numbers_are_refused_by_name() -> None:
+    checkpoint = tiny_checkpoint(head_dim=16, hidden_size=64, intermediate_size=96)
+    maxima = made_up_maxima(checkpoint)
+    name = next(iter(maxima[MAXIMA]))
+    maxima[MAXIMA][name][0] = np.nan
+    with pytest.raises(BuildError, match=f"no number, such as the input of {name}"):
+        quantize(export(checkpoint, max_length=16), find_precision("w8a8"), maxima)
+
+
 def test_columns_that_no_block_divides_are_refused() -> None:
     bundle = export(tiny_checkpoint(intermediate_size=48), max_length=16)  # type: ignore[arg-type]
     with pytest.raises(BuildError, match="has 48 columns"):

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..errors import BuildError
 from ..graph.export import GraphBundle
 from ..graph.rewrite import Rewriter
@@ -35,12 +37,18 @@ def quantize(bundle: GraphBundle, precision: Precision, statistics: Mapping[Stat
         statistics: what `needs(precision)` names.
 
     Raises:
-        BuildError: a statistic is missing, or a weight that a scheme cannot hold.
+        BuildError: a statistic is missing or not finite, or a weight that a scheme cannot hold.
     """
     if missing := needs(precision) - statistics.keys():
         raise BuildError(
             f"precision {precision.name} needs {', '.join(s.name for s in missing)} and was given no calibration",
             "pass what `gather` finds",
+        )
+    wrong = sorted({name for found in statistics.values() for name, array in found.items() if not np.isfinite(array).all()})
+    if wrong:
+        raise BuildError(
+            f"the model computes what is no number, such as the input of {wrong[0]}: no scale can be chosen",
+            "fetch the weights again: some of them are not finite, or far too large",
         )
     smoothed = []
     if MAXIMA in needs(precision):

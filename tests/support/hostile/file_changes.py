@@ -109,7 +109,7 @@ def _misled(files: dict[str, Content], dice: random.Random) -> str:
         names = sorted(places)
     except (KeyError, ValueError, TypeError, RecursionError):
         return "nothing"
-    if not names:
+    if not names or not isinstance(places, dict):
         return "nothing"
     place = dice.choice(
         ["../../x.safetensors", "/etc/passwd", "", ".", "\x1b.safetensors", *shards, *(f"./{n}" for n in shards), 5, None]
