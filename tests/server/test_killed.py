@@ -79,8 +79,8 @@ def up(triune: Triune) -> psutil.Process:
 def test_a_killed_supervisor_takes_all_its_processes_along_and_another_can_start_at_once(triune: Triune) -> None:
     supervisor = up(triune)
     family = supervisor.children(recursive=True)
-    assert len(family) == 2  # the server, and its stub
-    family[1].suspend()
+    assert len(family) == 3  # the front, the server and its stub
+    family[-1].suspend()
     supervisor.kill()
     wait_ended(family)
     assert triune("status", exit_code=NOT_RUNNING).stdout.startswith("no server is running; start one")
@@ -156,13 +156,14 @@ def test_a_server_that_can_write_nothing_is_started_again(triune: Triune) -> Non
     """No file can grow, as on a full disk, and stdout and stderr are full, too."""
     with Path("/dev/full").open("wb") as full, triune.serve(stdout=full, stderr=full) as process:
         try:
-            wait_until(lambda: state(triune).get("pid") == process.pid and len(psutil.Process(process.pid).children(True)) == 2)
+            wait_until(lambda: state(triune).get("pid") == process.pid and len(psutil.Process(process.pid).children(True)) == 3)
             wait_until(lambda: triune("status").stdout.startswith("ready: "))
             psutil.Process(process.pid).rlimit(resource.RLIMIT_FSIZE, (0, 0))
-            (server, _) = family = psutil.Process(process.pid).children(recursive=True)
+            (server,) = [p for p in psutil.Process(process.pid).children() if p.name() == "tritonserver"]
+            family = [server, *server.children()]
             server.kill()
             psutil.wait_procs(family, 10)
-            wait_until(lambda: len(psutil.Process(process.pid).children(True)) == 2)
+            wait_until(lambda: len(psutil.Process(process.pid).children(True)) == 3)
             wait_until(lambda: triune("status").stdout.startswith("ready: "))
             process.terminate()
             assert process.wait(30) == 0

@@ -19,7 +19,8 @@ from fakes.server import fake_server, options
 from support.real_server import free_port
 from triune_server import launcher, leftovers, restarts
 from triune_server.errors import ServerError
-from triune_server.launcher import Server
+from triune_server.inside import Inside
+from triune_server.launcher import Server, is_ready
 from triune_server.leftovers import mark_of
 from triune_server.options import ServerOptions
 from triune_server.state import find_running
@@ -190,11 +191,13 @@ def test_a_server_that_often_fails_to_come_up_is_started_on_and_says_why(
 
 def test_a_server_that_does_not_end_when_asked_to_is_ended(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
     binaries = fake_server(tmp_path, shared_memory, deaf=True)
-    server = Server(binaries, where, tmp_path / "log", around=Surroundings(mark=mark_of(tmp_path)))
+    around, inside = Surroundings(mark=mark_of(tmp_path)), Inside(tmp_path / "inside")
+    inside.folder.mkdir()
+    server = Server(binaries, where, tmp_path / "log", around=around, inside=inside)
     server.wait_ready(PATIENCE_S)
     server.stop(timeout_s=0.2)
     assert family(tmp_path) == []
-    assert not answers(where)
+    assert not is_ready(where, inside)
 
 
 @pytest.mark.parametrize("which", ["stub", "server"])
