@@ -14,16 +14,18 @@ from typing import Annotated
 
 import typer
 
-from triune_runtime.command_line import errors_told
+from triune_runtime.command_line import errors_told, in_place
 from triune_runtime.manifest import EngineManifest
 
 from . import logs as own_log
 from .background import look, stop_running
 from .binaries import find_binaries
 from .configuration import configured
+from .containers import DOCKER, HERE, ContainerStart, check_where
 from .errors import ServerError
 from .settings import MODELS, Setting, Values, server_settings, suggest, with_settings
 from .several import add_model, remove_model
+from .stack import find_stack, find_state
 from .starting import Builder, Start
 from .state import begin_log, find_running, log_file
 from .supervisor import Supervisor, stop_on_signals
@@ -33,7 +35,8 @@ from .view import ENGINE_FOLDER, View
 NOT_RUNNING = 3  # exit code of `status`, as of service managers
 SERVER = server_settings()
 
-Switch = Annotated[bool, typer.Option("--switch", help="Stop a server that runs, once all is ready for this one.")]
+Switch = Annotated[bool, typer.Option("--switch", help="Replace a server that runs, when ready.")]
+Where = Annotated[str, typer.Option("--where", help=f"{HERE}; {DOCKER}: in containers.", show_default=False)]
 Build = Annotated[bool, typer.Option("--build", help="Build the model first, if need be.")]
 
 
@@ -51,6 +54,7 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
     def serve(values: Values, switch: Switch = False, build: Build = False) -> None:
         """Serve in the foreground until ctrl-C; a server that dies is started again."""
         with files_told():
+            _check_no_stack(values["run_folder"])
             command = Start(each=_each_model(values), builder=builder, build=build, switch=switch).foreground()
             sys.stdout.flush()
             os.execv(command[0], command)
@@ -69,10 +73,16 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
             stop_on_signals(supervisor)
             supervisor.run(lambda: print(where(options), file=sys.stderr, flush=True))
 
-    def up(values: Values, switch: Switch = False, build: Build = False) -> None:
+    def up(values: Values, switch: Switch = False, build: Build = False, where: Where = HERE) -> None:
         """Serve in the background; returns when the server is ready."""
         with files_told():
-            print(Start(each=_each_model(values), builder=builder, build=build, switch=switch).up())
+            check_where(where)
+            each = _each_model(values)
+            if where == DOCKER:
+                print(ContainerStart(each=each, builder=builder, build=build, switch=switch).up())
+                return
+            _check_no_stack(values["run_folder"])
+            print(Start(each=each, builder=builder, build=build, switch=switch).up())
 
     def add(values: Values, build: Build = False) -> None:
         """Serve one more model with the server that runs; nothing of the others is touched."""
@@ -91,18 +101,25 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
     ) -> None:  # fmt: skip
         """Stop the server that runs in the background, when what it is asked is answered: at most --drain-s later."""
         folder = values["run_folder"]
-        if (running := find_running(folder)) is None:
+        running = find_running(folder)
+        if running is not None:
+            stop_running(running, folder, now=now)
+            print(f"stopped (pid {running.pid})")
+        with files_told():
+            stack = find_stack(folder)
+            if stack is not None:
+                stack.stop(folder, now=now)
+                print(f"stopped the containers of {stack.project}")
+        if running is None and stack is None:
             print("no server is running")
-            return
-        stop_running(running, folder, now=now)
-        print(f"stopped (pid {running.pid})")
 
     def status(
         values: Values,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
     ) -> None:  # fmt: skip
         """What is running, where, and how it is doing; exit code 3 if nothing is."""
-        _status(values["run_folder"], as_json)
+        with files_told():
+            _status(values["run_folder"], as_json)
 
     def logs(
         values: Values,
@@ -111,6 +128,8 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
     ) -> None:  # fmt: skip
         """Print the server's log."""
         with files_told():
+            if find_running(values["run_folder"]) is None and (stack := find_stack(values["run_folder"])) is not None:
+                raise typer.Exit(stack.logs(lines, follow))
             _logs(log_file(values["run_folder"]), follow, lines)
 
     app.command("serve")(with_settings(serve, table, config) if builder else with_settings(supervise, SERVER))
@@ -161,10 +180,21 @@ def _one_model(values: Values) -> Values:
     return values.one_of("model", "repository") if "model" in values.settings else values
 
 
+def _check_no_stack(folder: Path) -> None:
+    """Make sure that none was started by this run folder: two servers at a time need one each."""
+    if find_state(folder) is not None and (stack := find_stack(folder)) is not None and stack.state is not None:
+        raise ServerError(
+            f"{stack.state.model} is being served in containers ({stack.project})", "stop them first: `make down`"
+        )
+
+
 def _status(folder: Path, as_json: bool) -> None:
     running = find_running(folder)
+    if running is None and (stack := find_stack(folder)) is not None:
+        print(stack.told(as_json))
+        raise typer.Exit(0 if stack.of("server") else NOT_RUNNING)
     if running is None:
-        print(json.dumps({"running": False}) if as_json else "no server is running; start one with `make up`")
+        print(json.dumps({"running": False}) if as_json else in_place("no server is running; start one with `make up`"))
         raise typer.Exit(NOT_RUNNING)
     health = look(running)
     if as_json:

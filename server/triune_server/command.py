@@ -21,11 +21,12 @@ from .building import Building
 from .cli import SERVER, commands, config_option, files_told, for_models
 from .configuration import configured
 from .errors import ServerError
-from .gateway import gateway_alone
+from .gateway import check_key_file, gateway_alone
 from .health import main as check_health
 from .options import ServerOptions
 from .settings import ENVIRONMENT, Values, with_settings
-from .state import RunningServer, find_running
+from .stack import find_stack
+from .state import find_running
 from .surroundings import NOTHING
 
 _BUILDING = Building()
@@ -89,6 +90,12 @@ def _show_settings(
     Console().print(table)
 
 
+def _of_stack(values: Values) -> ServerOptions | None:
+    """Where the containers that run here listen, if there are some."""
+    stack = find_stack(values["run_folder"])
+    return stack.options if stack else None
+
+
 def _show_repository(
     values: Values,
     build: Annotated[bool, typer.Option("--build", help="Build it first, if it is not current.")] = False,
@@ -96,8 +103,8 @@ def _show_repository(
     """Where the model's repository lies: the one that is asked for, or else of what runs."""
     with files_told():
         running = find_running(values["run_folder"])
-        if running is not None and not values.asked((*_NAMING, "models")):
-            print(running.options.repository)
+        if not values.asked((*_NAMING, "models")) and (options := running.options if running else _of_stack(values)):
+            print(options.repository)
         elif build:
             print(_BUILDING.build(values))
         else:
@@ -108,11 +115,12 @@ app.command("config")(with_settings(_show_settings, SETTINGS, _CONFIG))
 app.command("repository")(with_settings(_show_repository, SETTINGS, _CONFIG))
 
 
-def _running(values: Values) -> RunningServer:
+def _running(values: Values) -> ServerOptions:
     running = find_running(values["run_folder"])
-    if running is None:
+    options = running.options if running else _of_stack(values)
+    if options is None:
         raise ServerError("no server is running", "start one with `make up`")
-    return running
+    return options
 
 
 def _chat(context: typer.Context, values: Values) -> None:
@@ -121,7 +129,7 @@ def _chat(context: typer.Context, values: Values) -> None:
 
     arguments: Sequence[str] = context.args
     with files_told():
-        options = _running(values).options
+        options = _running(values)
     url = options.grpc_url if "--grpc" in arguments else options.http_url
     raise typer.Exit(client(["chat", f"--url={url}", *arguments]))
 
@@ -139,7 +147,14 @@ def _gateway(
     options["repository"] = options["repository"] or Path(os.devnull)  # none: the model has no further name
     with files_told():
         chosen = ServerOptions(**options)
+        if chosen.api_key_file is not None:
+            check_key_file(chosen.api_key_file, private=False)
         command = gateway_alone(chosen, grpc_url, context.args)
+    if chosen.log_format == "text":
+        print(
+            f"serving {chosen.openai_url}/v1 for the server at {grpc_url}; until that is ready, answers say 503",
+            file=sys.stderr,
+        )
     os.execve(command[0], command, {**os.environ, **NOTHING.environment(chosen)})
 
 
