@@ -71,14 +71,34 @@ def test_settings_reach_the_services(tools: Path) -> None:
         "TRIUNE_OPENAI_PORTS": "8003-8005",
         "TRIUNE_API_KEY_FILE": "/keys",
         "TRIUNE_HTTP_PORT": "9000",
+        "TRIUNE_GRPC_CONNECTION_S": "60",
     }
     found = compose(tools, **said)
     gateway = found["services"]["gateway"]
     assert gateway["deploy"]["replicas"] == 3 and gateway["ports"][0]["published"] == "8003-8005"
     assert gateway["environment"]["TRIUNE_API_KEY_FILE"] == "/run/secrets/api_keys"
+    assert found["services"]["server"]["environment"]["TRIUNE_GRPC_CONNECTION_S"] == "60"
     assert found["secrets"]["api_keys"]["file"] == "/keys"
     assert {port["published"] for port in found["services"]["server"]["ports"]} == {"9000", "8001", "8002"}
     assert "TRIUNE_API_KEY_FILE" not in found["services"]["server"]["environment"], "its own port is not a gateway's"
+
+
+def test_answers_are_kept_where_a_folder_is_named_and_else_nowhere(tools: Path) -> None:
+    kept = compose(tools, TRIUNE_RESPONSES_FOLDER="/data", TRIUNE_RESPONSES_NAME="of.db")["services"]["gateway"]
+    assert kept["environment"]["TRIUNE_RESPONSES_FILE"] == "/responses/of.db"
+    assert [one["source"] for one in kept["volumes"] if one["target"] == "/responses"] == ["/data"]
+    assert not compose(tools)["services"]["gateway"]["environment"]["TRIUNE_RESPONSES_FILE"], "empty: as if nothing were said"
+
+
+def test_no_image_is_pulled_or_built_by_compose(tools: Path) -> None:
+    for service in compose(tools, DOCKER / "compose.gpu.yaml")["services"].values():
+        assert service["pull_policy"] == "never" and "build" not in service
+
+
+def test_variables_that_are_empty_are_as_if_they_were_not_said(tools: Path) -> None:
+    texts = "".join(file.read_text("utf-8") for file in DOCKER.glob("compose*.yaml"))
+    optional = set(re.findall(r"\$\{(TRIUNE_\w+):-", texts))
+    assert compose(tools, *OVERRIDES, **dict.fromkeys(optional, "")) == compose(tools, *OVERRIDES)
 
 
 def test_without_a_repository_compose_says_so(tools: Path) -> None:
