@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fakes.docker import FakeDocker
 from support.real_server import ROOT
 
 DOCKER = ROOT / "docker"
@@ -120,3 +121,22 @@ def test_images_are_built_by_any_builder_and_run_by_a_number(file: Path) -> None
     bases = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
     stages = re.findall(r"^FROM \S+ AS (\S+)", text, re.MULTILINE)
     assert all(base in stages or base == "scratch" or base.startswith("${") for base in bases), "bases can be named otherwise"
+
+
+@pytest.mark.parametrize(
+    ("played", "arguments", "said"),
+    [
+        ({}, [], "usage: docker/build DOCKERFILE TAG"),
+        ({}, ["Dockerfile.none", "a:1"], "there is no docker/Dockerfile.none"),
+        ({"buildx": False}, ["Dockerfile.cpu", "a:1"], "docker has no plugin buildx"),
+        ({"daemon": None}, ["Dockerfile.cpu", "a:1"], "docker's daemon does not answer: Cannot connect"),
+    ],
+)
+def test_what_no_image_can_be_built_without_is_said_first(
+    tmp_path: Path, played: dict[str, Any], arguments: list[str], said: str
+) -> None:
+    docker = FakeDocker(tmp_path)
+    docker.play(**played)
+    environment = os.environ | {"PATH": f"{docker.bin}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run([DOCKER / "build", *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode and said in done.stderr and not docker.calls("build")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = """#!{python} -I
-import json, os, sys
+import json, os, sys, time
 from pathlib import Path
 
 folder, arguments = Path({folder!r}), sys.argv[1:]
@@ -49,6 +49,9 @@ def container(service, number, ports):
 
 
 def up():
+    if play["up"] == "ctrl-C":
+        os.kill(os.getppid(), 2)
+        time.sleep(5)
     ports = said.get("TRIUNE_OPENAI_PORTS") or said.get("TRIUNE_OPENAI_PORT") or "0"
     first = int(ports.partition("-")[0])
     number = 0 if "--scale=gateway=0" in arguments else int(said.get("TRIUNE_GATEWAYS") or 1)
@@ -90,7 +93,7 @@ elif arguments[0] == "events":
 elif arguments[0] == "logs":
     end(out=play["logs"].get(arguments[-1], ""))
 elif arguments[0] in ("version", "buildx", "build"):
-    end()
+    end(0 if play["buildx"] or arguments[0] != "buildx" else 1)
 end(1, err="docker: " + arguments[0] + " is not played")
 """
 
@@ -105,7 +108,8 @@ class FakeDocker:
         program.write_text(PROGRAM.format(python=sys.executable, folder=str(folder)), "utf-8")
         program.chmod(0o755)
         self._play: dict[str, Any] = {
-            "compose": "2.30.1", "daemon": "26.1.5", "security": [], "images": ["triune-cpu:0.1.0"], "up": 0, "said": "",
+            "compose": "2.30.1", "buildx": True, "daemon": "26.1.5", "security": [], "images": ["triune-cpu:0.1.0"],
+            "up": 0, "said": "",
             "states": {}, "events": [], "logs": {},
         }  # fmt: skip
         self.play()

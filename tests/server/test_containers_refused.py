@@ -202,6 +202,12 @@ def test_what_docker_itself_cannot_do_is_its_last_line(checkout: Checkout) -> No
     assert said.startswith("error: docker could not start the containers: some other reason\n")
 
 
+def test_ctrl_c_leaves_nothing_half_started(checkout: Checkout) -> None:
+    checkout.docker.play(up="ctrl-C")
+    checkout(*checkout.asked(), exit_code=130)
+    assert checkout.docker.calls("down") and not (checkout.folder / "build" / "run" / "stack.json").exists()
+
+
 def test_a_stack_that_served_the_same_is_not_taken_down_by_a_second_up_that_fails(checkout: Checkout) -> None:
     checkout.up()
     before = checkout.docker.containers
