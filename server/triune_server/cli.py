@@ -107,7 +107,7 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
             print(f"stopped (pid {running.pid})")
         with files_told():
             stack = find_stack(folder)
-            if stack is not None:
+            if stack is not None and (running is None or stack.state is not None):
                 stack.stop(folder, now=now)
                 print(f"stopped the containers of {stack.project}")
         if running is None and stack is None:

@@ -35,7 +35,7 @@ from .container_checks import (
 from .errors import ServerError
 from .options import ServerOptions
 from .settings import Values
-from .stack import COMPOSE_FILE, Stack, State, find_stack, forget, project_name
+from .stack import COMPOSE_FILE, SERVICES, Stack, State, find_stack, forget, project_name
 from .starting import Builder
 from .state import find_running
 from .state import forget as forget_native
@@ -133,11 +133,11 @@ class ContainerStart:
         return "\n".join([*lines, *more])
 
     def _stack(self, folder: Path) -> Stack | None:
-        """What runs of this checkout; what runs of another by the same name is not touched."""
+        """What runs of this folder; what runs of another by the same name is not touched."""
         stack = find_stack(folder)
         project = stack.project if stack else project_name()
-        others = [one for one in docker_cli.containers(project) if str(COMPOSE_FILE) not in one.files]
-        if others and stack is None:
+        others = [] if stack else [one for one in docker_cli.containers(project) if one.service in SERVICES]
+        if others:
             raise ServerError(
                 f"the compose project {project} runs already, from {others[0].files[0]}",
                 f"stop it there, or choose another name: COMPOSE_PROJECT_NAME={project}-2 make up WHERE=docker ...",

@@ -1,7 +1,7 @@
 """The stack of containers that a run folder has started: found, looked at, stopped. What it is made of stands in `containers`.
 
-Its state file says what was chosen; docker says what runs. A stack that compose alone started has no state and is found, too,
-by the compose file of this checkout.
+Its state file says what was chosen; docker says what runs. A stack that compose alone started has no state: the run folder that
+is the default takes it for its own, by the compose file of this checkout.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from .errors import ServerError
 from .gateway import is_gateway_ready
 from .launcher import is_ready
 from .options import ServerOptions
+from .state import RUN_FOLDER
 from .telling import where
 
 COMPOSE_FILE = Path(__file__).parents[2] / "docker" / "compose.yaml"
+SERVICES = ("server", "gateway")
 REPOSITORY = "/models"  # where containers have it
 _NAME = "stack.json"
 _PATHS = ("repository", "api_key_file", "access_log", "responses_file")
@@ -157,7 +159,7 @@ def find_stack(folder: Path) -> Stack | None:
     """
     state = find_state(folder)
     project = state.project if state else project_name()
-    if state is None and not docker_cli.is_installed():
+    if state is None and (folder.absolute() != RUN_FOLDER.absolute() or not docker_cli.is_installed()):
         return None
     try:
         found = docker_cli.containers(project)
@@ -165,5 +167,5 @@ def find_stack(folder: Path) -> Stack | None:
         if state is None:
             return None  # a docker that does not work has started nothing
         raise
-    ours = tuple(one for one in found if one.service in ("server", "gateway") and str(COMPOSE_FILE) in one.files)
+    ours = tuple(one for one in found if one.service in SERVICES and str(COMPOSE_FILE) in one.files)
     return Stack(project=project, containers=ours, state=state) if ours else None

@@ -56,7 +56,8 @@ def test_a_stack_of_triune_toml_answers_those_with_a_key_and_is_known_to_the_oth
             for key in ([], ["-H", "Authorization: Bearer sk-up"])
         ]
         assert [code.stdout for code in codes] == ["401", "200"]
-        assert "tritonserver" in here("logs") or "Started" in here("logs")
+        logs = here("logs")
+        assert "server-1" in logs and "smollm2-135m, w8a8 for cpu" in logs and '"path": "/v1/models"' in logs
         here("load", "--running", "--protocol=kserve-grpc", "--streams=1", "--requests=2")
     finally:
         assert "stopped the containers of triune-up" in here("down")

@@ -170,6 +170,14 @@ def test_a_stack_of_another_checkout_is_left_alone(checkout: Checkout) -> None:
     assert "--project-name=triune-2" in checkout.docker.calls("up")[-1][0]
 
 
+def test_a_stack_of_another_run_folder_is_left_alone(checkout: Checkout) -> None:
+    checkout.up()
+    assert "the compose project triune runs already" in checkout.refuses("--run-folder=other")
+    assert checkout("status", "--run-folder=other", exit_code=3).stdout.startswith("no server is running")
+    assert checkout("down", "--run-folder=other").stdout == "no server is running\n"
+    assert checkout.docker.containers
+
+
 @pytest.fixture
 def served(checkout: Checkout) -> Callable[[str], str]:
     """What a command prints while a stack runs."""
