@@ -26,15 +26,20 @@ _PROCESSES = 256 << 20  # bytes of a server's processes without an engine
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", re.IGNORECASE)
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _DEFAULTS = {"TRIUNE_MEMORY": "16g", "TRIUNE_SHM": "1g"}  # of compose.yaml
+_KEYS = ("TRIUNE_API_KEYS", "TRIUNE_API_KEYS_FILE")  # of the gateway's own
 _PRIVILEGED = 1024  # ports below are docker's to open, not this user's to try
 
 
-def check_carried(options: ServerOptions) -> None:
-    """Make sure that containers can have what was chosen.
+def check_carried(options: ServerOptions, environment: Mapping[str, str]) -> None:
+    """Make sure that containers can have what was chosen, and what a gateway here would read of the environment.
 
     Raises:
         ServerError: names what they cannot.
     """
+    for name in _KEYS:
+        if environment.get(name) and options.api_key_file is None:
+            said = f"{name} is set; containers have API keys by API_KEY_FILE alone"
+            raise ServerError(said, f"say API_KEY_FILE=FILE, or unset {name}")
     if options.access_log is not None and str(options.access_log) != "-":
         raise ServerError(
             f"ACCESS_LOG is {options.access_log}; containers write no file, and their log has these lines anyway",

@@ -94,7 +94,7 @@ class ContainerStart:
             )
         stack = self._stack(folder)
         options, own = self._options(stack), self._own(stack)
-        check_carried(options)
+        check_carried(options, os.environ)
         options = dataclasses.replace(options, host=_address(options.host))
         gateways = gateways_of(options, own)
         build = self.build and self.builder is not None and values["repository"] is None

@@ -102,6 +102,11 @@ def test_keys_that_the_containers_user_cannot_read_or_others_can_have_a_remedy_t
     assert checkout.up("--api-key-file=my keys")["TRIUNE_API_KEY_FILE"] == str(file)
 
 
+@pytest.mark.parametrize("variable", ["TRIUNE_API_KEYS", "TRIUNE_API_KEYS_FILE"])
+def test_keys_that_only_the_environment_has_are_not_lost_silently(checkout: Checkout, variable: str) -> None:
+    assert f"{variable} is set" in checkout.refuses(**{variable: "sk-1"})
+
+
 def test_where_users_have_other_numbers_inside_only_others_matter(checkout: Checkout) -> None:
     checkout.docker.play(security=["name=seccomp,profile=builtin", "name=rootless"])
     file = checkout.folder / "keys"
