@@ -1,4 +1,4 @@
-"""`triune up --where docker` with a real engine: started, asked, looked at, stopped.
+"""`triune up --where docker` with a real engine: started, asked, looked at, stopped, and told why it does not start.
 
 Run: make test-containers
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -61,4 +62,13 @@ def test_a_stack_of_triune_toml_answers_those_with_a_key_and_is_known_to_the_oth
         here("load", "--running", "--protocol=kserve-grpc", "--streams=1", "--requests=2")
     finally:
         assert "stopped the containers of triune-up" in here("down")
+    assert "no server is running" in here("status", exit_code=3)
+
+
+def test_a_server_that_cannot_start_says_why_and_nothing_is_left(here: Here, repository: Path) -> None:
+    broken = here.folder / "broken"
+    shutil.copytree(repository, broken)
+    (broken / "generate" / "1" / "model.onnx").write_text("no graph")
+    said = here("up", "--where=docker", f"--repository={broken}", exit_code=1)
+    assert "error: triune-up-server-1 " in said and "stack.log" in said
     assert "no server is running" in here("status", exit_code=3)
