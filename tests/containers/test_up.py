@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -64,10 +65,10 @@ def test_a_stack_of_triune_toml_answers_those_with_a_key_and_is_known_to_the_oth
     assert "no server is running" in here("status", exit_code=3)
 
 
-def test_a_server_with_too_little_memory_is_told_so_and_nothing_is_left(here: Here) -> None:
-    (here.folder / "small").mkdir()
-    said = Here(here.folder, here.environment | {"TRIUNE_MEMORY": "445m", "TRIUNE_CPUS": "1", "TRIUNE_OPENAI_PORT": "0"})(
-        "up", "--where=docker", exit_code=1
-    )
-    assert "killed (137)" in said and "TRIUNE_MEMORY=" in said
+def test_a_server_that_cannot_start_says_why_and_nothing_is_left(here: Here, repository: Path) -> None:
+    broken = here.folder / "broken"
+    shutil.copytree(repository, broken)
+    (broken / "generate" / "1" / "model.onnx").write_text("no graph")
+    said = here("up", "--where=docker", f"--repository={broken}", exit_code=1)
+    assert "error: triune-up-server-1 " in said and "stack.log" in said
     assert "no server is running" in here("status", exit_code=3)
