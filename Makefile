@@ -5,6 +5,8 @@ SETTINGS := MODEL MODELS NAME TARGET PRECISION COMPUTE_CAPABILITY WEIGHT_STREAMI
             SPECULATION REPOSITORY HOST HTTP_PORT GRPC_PORT METRICS_PORT OPENAI_PORT API_KEY_FILE CORS ACCESS_LOG \
             RESPONSES_FILE DRAIN_S GRPC_CONNECTION_S LOG_FORMAT LOG_TEXT OTLP TRITON_SPANS PREFIX_CACHING FRONT INSECURE \
             FAIR_SHARE MAX_MEMORY RUN_FOLDER CONFIG
+# Of the images' builds, as their Dockerfiles declare them.
+IMAGE_ARGUMENTS := DEBIAN_IMAGE PYTORCH_IMAGE TRITON_IMAGE NVIDIA_RELEASE TARGETS
 ifneq ($(filter environment%,$(origin HOST)),)
 HOST := # shells and compilers set it for themselves
 endif
@@ -19,8 +21,8 @@ define NEWLINE
 
 
 endef
-$(foreach name,$(SETTINGS) LOAD_PROFILE,$(if $(findstring $(NEWLINE),$(value $(name))),$(error $(name) has a line break in it; say \
-  it without, or rename the file or folder)))
+$(foreach name,$(SETTINGS) LOAD_PROFILE WHERE $(IMAGE_ARGUMENTS),$(if $(findstring $(NEWLINE),$(value $(name))),$(error $(name) has \
+  a line break in it; say it without, or rename the file or folder)))
 # As of a shell's variable that is not set: the default would be built and served in its place.
 $(foreach name,MODEL MODELS,$(if $(value $(name)),,$(if $(filter command,$(origin $(name))),$(error $(name) is empty; say which model, or \
   leave it out))))
@@ -49,7 +51,8 @@ RUN_WITH   := $(if $(wildcard /dev/nvidiactl),cuda) # targets that are built wit
 INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE) $(RUN_WITH)) $(if $(OTLP),tracing))
 INSTALLED  += $(if $(filter $(TARGET),$(RUN_WITH)),.kernels)
 VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-COMPOSE     = docker compose $(if $(filter-out cpu,$(TARGET)),-f docker/compose.yaml -f docker/compose.gpu.yaml,-f docker/compose.yaml)
+PLACED      = $(if $(value WHERE),--where=$(call QUOTED,WHERE))
+ARGUED      = $(foreach name,$1,$(if $(filter-out undefined,$(origin $(name))),--build-arg=$(name)=$(call QUOTED,$(name))))
 SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
@@ -91,25 +94,20 @@ verify: $(INSTALLED) ## run the built engine on this machine: numbers against th
 	@$(TRIUNE) verify
 
 up: $(INSTALLED) ## build if needed, then serve in the background; SWITCH=1: in place of what runs; WHERE=docker: in containers
-ifeq ($(WHERE),docker)
-	@repository="$$($(TRIUNE) repository --build)" && $(SAID) TRIUNE_REPOSITORY="$$(realpath -- "$$repository")" $(COMPOSE) up --wait
-else
-	@$(TRIUNE) up --build $(SWITCHED)
-endif
+	@$(TRIUNE) up --build $(SWITCHED) $(PLACED)
 
 # Each with a list of what is in it, in build/images.
-image: ## the image for GPUs, from NVIDIA's PyTorch and Triton images; its tag is the version
-	@docker/build Dockerfile triune:$(VERSION)
+image: ## the image for GPUs, from NVIDIA's (PYTORCH_IMAGE=, TRITON_IMAGE=); its tag is the version
+	@docker/build Dockerfile triune:$(VERSION) $(call ARGUED,NVIDIA_RELEASE PYTORCH_IMAGE TRITON_IMAGE TARGETS)
 
-image-cpu: ## the image for machines without a GPU
-	@docker/build Dockerfile.cpu triune-cpu:$(VERSION)
+image-cpu: ## the image for machines without a GPU, from Debian's (DEBIAN_IMAGE=)
+	@docker/build Dockerfile.cpu triune-cpu:$(VERSION) $(call ARGUED,DEBIAN_IMAGE)
 
 serve: $(INSTALLED) ## build if needed, then serve in the foreground
-	@$(TRIUNE) serve --build $(SWITCHED)
+	@$(if $(filter-out here,$(value WHERE)),echo "error: make serve serves here; WHERE is of make up" >&2; exit 1;) $(TRIUNE) serve --build $(SWITCHED)
 
 down: .venv/installed ## stop the server that `make up` started, in containers or not
-	@if command -v docker > /dev/null && [ -n "$$(docker ps -aq --filter label=com.docker.compose.project=triune 2> /dev/null)" ]; \
-	then docker compose -p triune down && { ! $(TRIUNE) status > /dev/null 2>&1 || $(TRIUNE) down; }; else $(TRIUNE) down; fi
+	@$(TRIUNE) down
 
 status: .venv/installed ## what is running, where, and how it is doing
 	@$(TRIUNE) status

@@ -86,19 +86,20 @@ def _target(args: argparse.Namespace, environment: Mapping[str, str]) -> Target:
 
 
 def _running(folder: Path, protocol: str, metrics: str, pids: tuple[int, ...]) -> tuple[str, str, tuple[int, ...]]:
-    """URL, metrics and process of the server whose state lies in `folder`."""
+    """URL, metrics and process of the server whose state lies in `folder`; of one in containers no process."""
+    own, in_containers = folder / "triune.json", folder / "stack.json"
     try:
-        state = json.loads((folder / "triune.json").read_text("utf-8"))
-        options, pid = state["options"], int(state["pid"])
+        state = json.loads((own if own.exists() or not in_containers.exists() else in_containers).read_text("utf-8"))
+        options, pid = state["options"], int(state.get("pid", 0))
         host = "127.0.0.1" if options["host"] in ("0.0.0.0", "::") else options["host"]
         port = options[PROTOCOLS[protocol].port.lower()]
         metrics = metrics or f"http://{host}:{options['metrics_port']}/metrics"
     except (OSError, ValueError, KeyError, TypeError):
         raise LoadError(f"no server is running by {folder}", "start one with `make up`, or give its --url") from None
-    if not psutil.pid_exists(pid):
+    if pid and not psutil.pid_exists(pid):
         raise LoadError(f"the server of {folder} is gone (pid {pid})", "start one with `make up`")
     scheme = "" if PROTOCOLS[protocol].adapter is None else "http://"
-    return f"{scheme}{host}:{port}", metrics, pids or (pid,)
+    return f"{scheme}{host}:{port}", metrics, pids or ((pid,) if pid else ())
 
 
 def _loads(args: argparse.Namespace, trace: list[Row]) -> tuple[Load, ...]:

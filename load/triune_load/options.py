@@ -35,7 +35,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--url", help="where it is: http://127.0.0.1:8003, or 127.0.0.1:8001 for gRPC")
     group.add_argument(
         "--running", nargs="?", const="build/run", metavar="FOLDER",
-        help="the server that `make up` started: its ports, metrics and processes are found by themselves",
+        help="what `make up` started, in containers or not: its ports, metrics and processes are found by themselves",
     )  # fmt: skip
     kinds = "; ".join(f"{name}: {info.about}" for name, info in PROTOCOLS.items())
     group.add_argument(

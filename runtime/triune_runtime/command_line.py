@@ -13,11 +13,19 @@ from pathlib import Path
 
 from .errors import TriuneError
 
+IMAGE_VARIABLE = "TRIUNE_IN_IMAGE"  # in the environment of a process in one of the project's images: its name
 FAILED = 1  # exit code of an error that was told
 CRASHED = 70  # of one that nobody foresaw, as sysexits.h has it
 _PIPE_CLOSED = 128 + 13  # of a command whose output nobody reads any more, as if the signal had ended it
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # what NumPy says of a full disk
 _OF_THE_COMMAND_LINE = ("click.", "typer.")  # packages whose exceptions end a command in order
+
+# How hints name make's verbs and variables. In an image there is no make.
+_MAKE = re.compile(r"`?\bmake (engine|verify|up|serve|config|down|logs|status)\b((?: [A-Z_]+=(?:'[^']*'|[^\s`,;)]+))*)`?")
+_VARIABLE = re.compile(r"(?:\bmake )?(?<![\w-])(?!(?:TRIUNE|CUDA|NVIDIA|LD|OMP|PYTHON)_)([A-Z][A-Z_]+)=(?=\S)")
+_SAID = re.compile(r"([A-Z_]+)=('[^']*'|\S+)")
+_VERBS = {"engine": "build", "up": "serve"}
+_OF_DOCKER = {"down": "docker stop CONTAINER", "logs": "docker logs CONTAINER", "status": "docker ps"}
 
 # What the system says -> what it means to the user, and the remedy.
 _FULL = (
@@ -81,8 +89,26 @@ def errors_told(*, passing: tuple[type[BaseException], ...] = (ModuleNotFoundErr
 
 def tell(problem: str, hint: str | None = None) -> None:
     """Print an error and its remedy on stderr. Characters that steer a terminal are shown, not sent: names may hold them."""
-    text = f"error: {problem}" + (f"\n\nhint: {hint}" if hint else "")
+    text = f"error: {problem}" + (f"\n\nhint: {in_place(hint)}" if hint else "")
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def image() -> str:
+    """The image that this process runs in; empty: none of the project's."""
+    return os.environ.get(IMAGE_VARIABLE, "")
+
+
+def in_place(hint: str) -> str:
+    """A hint by what can be done here: in an image, docker's words for make's."""
+    if not (name := image()):
+        return hint
+
+    def of_docker(found: re.Match[str]) -> str:
+        verb = found[1]
+        options = "".join(f" --{said.lower().replace('_', '-')}={value}" for said, value in _SAID.findall(found[2]))
+        return f"`{_OF_DOCKER.get(verb) or f'docker run ... {name} {_VERBS.get(verb, verb)}{options}'}`"
+
+    return _VARIABLE.sub(r"-e TRIUNE_\1=", _MAKE.sub(of_docker, hint))
 
 
 def printable(text: str) -> str:

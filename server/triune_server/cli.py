@@ -14,17 +14,19 @@ from typing import Annotated, Any
 
 import typer
 
-from triune_runtime.command_line import errors_told
+from triune_runtime.command_line import errors_told, in_place
 from triune_runtime.manifest import EngineManifest
 
 from . import logs as own_log
 from .background import look, stop_running, stop_supervisor
 from .binaries import find_binaries
 from .configuration import configured
+from .containers import DOCKER, HERE, ContainerStart, check_where
 from .errors import ServerError
 from .lock import leftovers, lock_for_life, supervisor, tidy
 from .settings import MODELS, Setting, Values, server_settings, suggest, with_settings
 from .several import add_model, remove_model
+from .stack import find_stack, find_state
 from .starting import Builder, Start
 from .state import begin_log, find_running, log_file
 from .supervisor import Supervisor, stop_on_signals
@@ -34,7 +36,8 @@ from .view import ENGINE_FOLDER, View
 NOT_RUNNING = 3  # exit code of `status`, as of service managers
 SERVER = server_settings()
 
-Switch = Annotated[bool, typer.Option("--switch", help="Stop a server that runs, once all is ready for this one.")]
+Switch = Annotated[bool, typer.Option("--switch", help="Replace a server that runs, when ready.")]
+Where = Annotated[str, typer.Option("--where", help=f"{HERE}; {DOCKER}: in containers.", show_default=False)]
 Build = Annotated[bool, typer.Option("--build", help="Build the model first, if need be.")]
 
 
@@ -52,6 +55,7 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
     def serve(values: Values, switch: Switch = False, build: Build = False) -> None:
         """Serve in the foreground until ctrl-C; a server that dies is started again."""
         with files_told():
+            _check_no_stack(values["run_folder"])
             command = Start(each=_each_model(values), builder=builder, build=build, switch=switch).foreground()
             with suppress(OSError, AttributeError):  # closed, or a full disk
                 sys.stdout.flush()
@@ -77,10 +81,16 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
             stop_on_signals(serving)
             serving.run(lambda: tell(where(options)))
 
-    def up(values: Values, switch: Switch = False, build: Build = False) -> None:
+    def up(values: Values, switch: Switch = False, build: Build = False, where: Where = HERE) -> None:
         """Serve in the background; returns when the server is ready."""
         with files_told():
-            print(Start(each=_each_model(values), builder=builder, build=build, switch=switch).up())
+            check_where(where)
+            each = _each_model(values)
+            if where == DOCKER:
+                print(ContainerStart(each=each, builder=builder, build=build, switch=switch).up())
+                return
+            _check_no_stack(values["run_folder"])
+            print(Start(each=each, builder=builder, build=build, switch=switch).up())
 
     def add(values: Values, build: Build = False) -> None:
         """Serve one more model with the server that runs; nothing of the others is touched."""
@@ -100,14 +110,21 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
         """Stop the server that runs in the background, when what it is asked is answered: at most --drain-s later."""
         folder = values["run_folder"]
         with files_told():
-            print(_down(folder, now=now))
+            stack = find_stack(folder)
+            running = find_running(folder) is not None
+            if stack is None or running or supervisor(folder) is not None:
+                print(_down(folder, now=now))
+            if stack is not None and (not running or stack.state is not None):
+                stack.stop(folder, now=now)
+                print(f"stopped the containers of {stack.project}")
 
     def status(
         values: Values,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
     ) -> None:  # fmt: skip
         """What is running, where, and how it is doing; exit code 3 if nothing is."""
-        _status(values["run_folder"], as_json)
+        with files_told():
+            _status(values["run_folder"], as_json)
 
     def logs(
         values: Values,
@@ -116,6 +133,8 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], builder: Builder
     ) -> None:  # fmt: skip
         """Print the server's log."""
         with files_told():
+            if find_running(values["run_folder"]) is None and (stack := find_stack(values["run_folder"])) is not None:
+                raise typer.Exit(stack.logs(lines, follow))
             _logs(log_file(values["run_folder"]), follow, lines)
 
     app.command("serve")(with_settings(serve, table, config) if builder else with_settings(supervise, SERVER))
@@ -190,11 +209,22 @@ def _not_running(folder: Path) -> tuple[dict[str, Any], str]:
     return {"running": False}, "no server is running; start one with `make up`"
 
 
+def _check_no_stack(folder: Path) -> None:
+    """Make sure that none was started by this run folder: two servers at a time need one each."""
+    if find_state(folder) is not None and (stack := find_stack(folder)) is not None and stack.state is not None:
+        raise ServerError(
+            f"{stack.state.model} is being served in containers ({stack.project})", "stop them first: `make down`"
+        )
+
+
 def _status(folder: Path, as_json: bool) -> None:
     running = find_running(folder)
+    if running is None and (stack := find_stack(folder)) is not None:
+        print(stack.told(as_json))
+        raise typer.Exit(0 if stack.of("server") else NOT_RUNNING)
     if running is None:
         raw, said = _not_running(folder)
-        print(json.dumps(raw) if as_json else said)
+        print(json.dumps(raw) if as_json else in_place(said))
         raise typer.Exit(NOT_RUNNING)
     health = look(running)
     if as_json:

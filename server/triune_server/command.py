@@ -22,11 +22,12 @@ from .cli import SERVER, commands, config_option, files_told, for_models
 from .configuration import configured
 from .errors import ServerError
 from .exposure import check_exposed, own_key
-from .gateway import gateway_alone
+from .gateway import check_key_file, gateway_alone
 from .health import main as check_health
 from .options import ServerOptions
 from .settings import ENVIRONMENT, Values, with_settings
-from .state import RunningServer, find_running
+from .stack import find_stack
+from .state import find_running
 from .surroundings import NOTHING
 
 _BUILDING = Building()
@@ -90,6 +91,12 @@ def _show_settings(
     Console().print(table)
 
 
+def _of_stack(values: Values) -> ServerOptions | None:
+    """Where the containers that run here listen, if there are some."""
+    stack = find_stack(values["run_folder"])
+    return stack.options if stack else None
+
+
 def _show_repository(
     values: Values,
     build: Annotated[bool, typer.Option("--build", help="Build it first, if it is not current.")] = False,
@@ -97,8 +104,8 @@ def _show_repository(
     """Where the model's repository lies: the one that is asked for, or else of what runs."""
     with files_told():
         running = find_running(values["run_folder"])
-        if running is not None and not values.asked((*_NAMING, "models")):
-            print(running.options.repository)
+        if not values.asked((*_NAMING, "models")) and (options := running.options if running else _of_stack(values)):
+            print(options.repository)
         elif build:
             print(_BUILDING.build(values))
         else:
@@ -109,11 +116,12 @@ app.command("config")(with_settings(_show_settings, SETTINGS, _CONFIG))
 app.command("repository")(with_settings(_show_repository, SETTINGS, _CONFIG))
 
 
-def _running(values: Values) -> RunningServer:
+def _running(values: Values) -> ServerOptions:
     running = find_running(values["run_folder"])
-    if running is None:
+    options = running.options if running else _of_stack(values)
+    if options is None:
         raise ServerError("no server is running", "start one with `make up`")
-    return running
+    return options
 
 
 def _chat(context: typer.Context, values: Values) -> None:
@@ -122,7 +130,7 @@ def _chat(context: typer.Context, values: Values) -> None:
 
     arguments: Sequence[str] = context.args
     with files_told():
-        options = _running(values).options
+        options = _running(values)
     url = options.grpc_url if "--grpc" in arguments else options.http_url
     if key := own_key(options):
         os.environ.setdefault("TRIUNE_API_KEY", key["authorization"].removeprefix("Bearer "))
@@ -143,7 +151,14 @@ def _gateway(
     with files_told():
         chosen = ServerOptions(**options)
         check_exposed(chosen)
+        if chosen.api_key_file is not None:
+            check_key_file(chosen.api_key_file, private=False)
         command = gateway_alone(chosen, grpc_url, context.args)
+    if chosen.log_format == "text":
+        print(
+            f"serving {chosen.openai_url}/v1 for the server at {grpc_url}; until that is ready, answers say 503",
+            file=sys.stderr,
+        )
     os.execve(command[0], command, {**os.environ, **NOTHING.environment(chosen)})
 
 

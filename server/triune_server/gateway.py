@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from triune_runtime.command_line import image
 from triune_runtime.manifest import EngineManifest
 
 from .errors import ServerError
@@ -135,22 +136,34 @@ class Gateway:
         return "\n".join(f"  {line[:300]}" for line in log_lines(self.log, self._log_start)[-4:])
 
 
-def check_key_file(file: Path) -> None:
+def check_key_file(file: Path, *, private: bool = True) -> None:
     """Make sure that a file of API keys can be read, by this user alone.
 
+    Args:
+        private: whether it matters that others can read it, too: not of a secret that is mounted for a container alone.
+
     Raises:
-        ServerError: it cannot, or others can read it, too.
+        ServerError: it cannot, or others can.
     """
+    remedy = f"chmod 600 {shlex.quote(str(file))}"
+    if image():
+        remedy = f"on the machine outside, with the file there: chown {os.geteuid()} FILE && chmod 600 FILE"
     try:
         mode, text = file.stat().st_mode, file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         said = getattr(error, "strerror", None) or error
-        raise ServerError(f"the API keys in {file} cannot be read: {said}", "name a file of yours: API_KEY_FILE=FILE") from None
-    if mode & 0o077:
+        hint = remedy if image() and isinstance(error, PermissionError) else "name a file of yours: API_KEY_FILE=FILE"
+        raise ServerError(f"the API keys in {file} cannot be read: {said}", hint) from None
+    if private and mode & 0o077:
         said = f"the API keys in {file} can be read by others (its mode is {stat.filemode(mode)})"
-        raise ServerError(said, f"chmod 600 {shlex.quote(str(file))}")
-    if not any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines()):
+        raise ServerError(said, remedy)
+    if not holds_a_key(text):
         raise ServerError(f"{file} holds no API key", "write one a line, or leave API_KEY_FILE out")
+
+
+def holds_a_key(text: str) -> bool:
+    """Whether a file of API keys with this text has one."""
+    return any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines())
 
 
 def is_gateway_ready(options: ServerOptions) -> bool:

@@ -128,7 +128,8 @@ class Setting:
         kind: Any = list[str] if self.kind is tuple else self.kind
         default = None if self.kind is tuple else self.default
         kind = kind | None if default is None else kind
-        info = typer.Option(self.option, help=self.help, min=self.least, max=self.most)
+        # readable: whoever reads a file says what is wrong with it, and what to do.
+        info = typer.Option(self.option, help=self.help, min=self.least, max=self.most, readable=False)
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 

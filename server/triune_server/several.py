@@ -16,6 +16,7 @@ from triune_runtime.targets import check_runnable
 from .errors import ServerError
 from .exposure import own_key
 from .settings import Values
+from .stack import find_stack
 from .starting import Builder
 from .state import RunningServer, find_running, log_file
 from .view import ENGINE_FOLDER, View, name_for
@@ -97,6 +98,10 @@ def _let_go(log: Path, begin: int, models: list[str]) -> bool:
 
 def _running(folder: Path) -> RunningServer:
     running = find_running(folder)
+    if running is None and find_stack(folder) is not None:
+        raise ServerError(
+            "what runs is in containers, which serve one model", "serve without containers: `make down`, then `make up`"
+        )
     if running is None:
         raise ServerError("no server is running", "start one with `make up`")
     return running

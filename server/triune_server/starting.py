@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from triune_runtime.command_line import image
 from triune_runtime.errors import TriuneError
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets import check_runnable
@@ -27,6 +28,7 @@ from .launcher import check_ports
 from .lock import tidy
 from .options import ServerOptions
 from .settings import Setting, Values
+from .shared_memory import check_shared_memory
 from .state import RunningServer, find_running
 from .switching import built_otherwise, check_same, plain
 from .view import ENGINE_FOLDER, name_for
@@ -142,6 +144,7 @@ class Start:
             self._check_engine(options)
         self._folder.mkdir(parents=True, exist_ok=True)
         find_binaries(self._folder)
+        check_shared_memory()
         check_ports(options, running.options.ports.values() if running else ())
         if build and self.builder is not None:
             for values in self.each:
@@ -153,6 +156,8 @@ class Start:
         for repository in (options.repository, *self._others()):
             if not repository.is_dir():
                 raise ServerError(f"no model repository at {repository}", self._way_to_build())
+            if not (repository / ENGINE_FOLDER).is_dir():
+                raise ServerError(f"there is no model repository in {repository}", self._way_to_build())
             check_runnable(EngineManifest.load(repository / ENGINE_FOLDER), repository / ENGINE_FOLDER)
 
     def _check_names(self) -> None:
@@ -226,6 +231,9 @@ class Start:
 
     def _way_to_build(self) -> str:
         if self.builder is None or self.values["repository"] is not None:
+            if image():
+                mount = f"docker run -v FOLDER:{self.values['repository']}:ro ... {image()}"
+                return f"mount one there: {mount}; FOLDER is what a build makes, e.g. $PWD/build/smollm2-135m/cpu/repository"
             return "build one with `make engine`"
         model = self.values.settings["model"].said(self.values["model"])
         return f"build it first: `make up {model}`, with `triune up` --build"

@@ -107,3 +107,24 @@ def test_the_host_that_a_shell_or_a_compiler_sets_is_not_taken(checkout: Checkou
 
 def test_the_older_name_of_the_compute_capability_still_works(checkout: Checkout) -> None:
     assert checkout.make("engine", "CAPABILITY=8.9 12.0")[0][1] == {"TRIUNE_COMPUTE_CAPABILITY": "8.9 12.0"}
+
+
+def test_where_it_serves_goes_to_the_command_as_it_is(checkout: Checkout) -> None:
+    for where in ("docker", "Docker", "pod man"):
+        assert checkout.make("up", f"WHERE={where}")[0][0][-2:] == ["--build", f"--where={where}"]
+    with pytest.raises(AssertionError, match="WHERE is of make up"):
+        checkout.make("serve", "WHERE=docker")
+
+
+def test_what_an_image_is_made_of_can_be_named(checkout: Checkout) -> None:
+    (checkout.folder / "docker").mkdir()
+    build = checkout.folder / "docker" / "build"
+    build.write_text(
+        f'#!{sys.executable}\nimport json, sys\nprint(json.dumps([sys.argv[1:], {{}}]), file=open("calls", "a"))\n'
+    )
+    build.chmod(0o755)
+    shutil.copy2(ROOT / "pyproject.toml", checkout.folder)
+    assert checkout.make("image-cpu")[0][0] == ["Dockerfile.cpu", "triune-cpu:0.1.0"]
+    assert checkout.make("image-cpu", "DEBIAN_IMAGE=mine:1")[0][0][2:] == ["--build-arg=DEBIAN_IMAGE=mine:1"]
+    said = checkout.make("image", "PYTORCH_IMAGE=a", "TRITON_IMAGE=b", "TARGETS=")[0][0]
+    assert said[2:] == ["--build-arg=PYTORCH_IMAGE=a", "--build-arg=TRITON_IMAGE=b", "--build-arg=TARGETS="]

@@ -182,10 +182,9 @@ class PromptService:
                 said = f"messages has {len(messages):,} entries, but this engine holds {most:,} tokens"
                 raise TooLong(said, "send fewer messages", param=name)
             mark, content = self._rendered(messages, inputs, thinking, use)
-            content = text(name, content)
             if markers is not None and thinking is False:
                 content = without_thinking(content, markers)
-        self._check_size(name, content, self._max_bytes)
+        self._check_size(name, text(name, content), self._max_bytes)
         special = (
             FLAG.read("add_special_tokens", given[0]) if (given := inputs.get("add_special_tokens")) else name != "messages"
         )
