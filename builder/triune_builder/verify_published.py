@@ -143,7 +143,7 @@ def _check_writable(folder: Path) -> None:
     if folder.is_dir() and not os.access(folder, os.W_OK):
         raise BuildError(
             f"the report of a proof goes to {folder}, which this user, {os.getuid()}, may not write to",
-            'run as its owner: in a container with --user "$(id -u):$(id -g)"',
+            'run as its owner: in a container with `docker run -u "$(id -u):$(id -g)"`',
         )
 
 

@@ -154,11 +154,9 @@ def of_server(error: TriuneError, fields: Mapping[str, str]) -> ApiError:
 def _meaning(error: TriuneError) -> Meaning:
     if isinstance(error, StreamBroken) and isinstance(error.__cause__, StatusError):
         said = _meaning(error.__cause__)
-        return said if said.status >= 500 else _FAULT  # what is wrong with a request is said before its answer begins
-    found = MEANINGS.get(error.code or "")
-    # An answer that broke off in the middle is a failure, unless the request itself is why: its grammar cannot go on.
-    if found is not None and found.status != 400 and not isinstance(error, StatusError):
-        found = None
+        # What is wrong with a request is said before its answer begins, but that its own grammar cannot go on.
+        return said if said.status >= 500 or error.__cause__.code == "unsupported" else _FAULT
+    found = MEANINGS.get(error.code or "") if isinstance(error, StatusError) else None
     return found or next(meaning for kind, meaning in _BY_CLASS if isinstance(error, kind))
 
 

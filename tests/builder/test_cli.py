@@ -86,7 +86,7 @@ def test_flags_of_targets_are_shown_and_given_to_the_plan(model: Path, monkeypat
     shown = " ".join(invoke("build", "--help").stdout.split())
     assert (
         "--compute-capability" in shown
-        and "may be repeated" in shown
+        and "repeatable" in shown
         and "--weight-streaming" in shown
         and "--no-weight-streaming" not in shown
     )

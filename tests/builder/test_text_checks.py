@@ -61,7 +61,7 @@ def inexact() -> Tokenizer:
         (inexact, "Metaspace comes after ByteFallback"),
         (lambda: normalizing("o", "o" * 1000, 40), "they take too much memory"),
         (lambda: normalizing("", "a" * 1000, 12), "they take too much memory|tokenizer.json cannot be read"),
-        (lambda: normalizing("l", "l" * 100, 2), "the tokenizer makes [0-9,]+ tokens of the"),
+        (lambda: normalizing("l", "l" * 100, 2), "normalizer may make 10,000 characters of one"),
         (lambda: "{}", "tokenizer.json cannot be read"),
         (lambda: '{"model": ' * 200_000, "tokenizer.json cannot be read"),
     ],

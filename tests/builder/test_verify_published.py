@@ -59,7 +59,7 @@ def test_a_folder_that_no_report_can_be_written_to_is_said_before_any_work(
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(SystemExit):
         main("smollm2-135m", "cpu", tmp_path, False)
-    assert "may not write to" in (said := capsys.readouterr().err) and "--user" in said
+    assert "may not write to" in (said := capsys.readouterr().err) and "docker run -u" in said
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ def in_background(call: Callable[[RealServer], str], server: RealServer, said: l
     return thread
 
 
-@pytest.mark.parametrize(("drain_s", "expected"), [(30, {"length"}), (0, {"cancelled", "stopping", "overloaded"})])
+@pytest.mark.parametrize(
+    ("drain_s", "expected"), [(30, {"length"}), (0, {"cancelled", "interrupted", "stopping", "overloaded"})]
+)
 def test_sigterm_under_load_cuts_nothing_without_a_word(tmp_path: Path, drain_s: int, expected: set[str]) -> None:
     server = start(tmp_path, REPOSITORY, f"--drain-s={drain_s}")
     try:

@@ -22,7 +22,10 @@ from triune_gateway.settings import Settings
 
 PATIENCE_S = 20.0
 BODY = b'{"model": "triune", "prompt": "Once"}'
-HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(BODY)
+HEAD = (
+    b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    % len(BODY)
+)
 
 
 @contextmanager

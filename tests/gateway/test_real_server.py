@@ -231,7 +231,7 @@ def test_the_page_and_the_description_are_served(server: RealServer) -> None:
 def test_a_gateway_that_dies_is_started_again_and_its_server_is_not(own_server: RealServer) -> None:
     def gateways() -> list[Any]:
         children = psutil.Process(own_server.process.pid).children()
-        return [p for p in children if "triune_gateway" in " ".join(p.cmdline())]
+        return [p for p in children if p.cmdline()[1:3] == ["-m", "triune_gateway"]]
 
     stubs = {p.pid for p in own_server.stubs("generate")}
     (first,) = gateways()

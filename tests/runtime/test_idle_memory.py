@@ -11,6 +11,7 @@ from fakes.prefixes import PROMPT, make, request, serve
 from fakes.runtime import chunks_of, make_engine
 from triune_runtime import worker as workers
 from triune_runtime.generation.loop import StepLoop
+from triune_runtime.kv.names import Prompt
 from triune_runtime.kv.slots import Sharing, SlotStore
 from triune_runtime.targets.cpu.session import release, untouched
 from triune_runtime.targets.fake.runner import FakeRunner
@@ -52,31 +53,31 @@ def test_buffers_that_share_a_page_keep_what_is_not_theirs() -> None:
 def test_what_prompts_can_find_is_kept_for_minutes_and_what_they_cannot_for_a_moment() -> None:
     store = SlotStore(2, 64, Sharing(unit=8, chunk=16))
     prompt = tuple(range(20))
-    (slot,) = store.admit(prompt, 1).slots
+    (slot,) = store.admit(Prompt(prompt), 1).slots
     store.settle(slot, prompt, 16, together=True)
     assert store.idle(0.0) == [] and store.idle(1000.0) == [(1 - slot, 0)]  # in use; the other one is not
     store.release(slot)
     assert store.idle(2000.0) == []
     assert store.idle(2010.0) == [(slot, 16)] and store.idle(2020.0) == []
-    assert store.admits(prompt, 1) == 16
+    assert store.admits(Prompt(prompt), 1) == 16
     assert store.idle(2299.0) == [] and store.idle(2301.0) == [(slot, 0)] and store.idle(9999.0) == []
-    assert store.admits(prompt, 1) == 0
+    assert store.admits(Prompt(prompt), 1) == 0
     store.check([])
 
 
 def test_a_prefix_that_is_found_is_kept_for_longer() -> None:
     store = SlotStore(3, 64, Sharing(unit=8, chunk=16))
     prompt = tuple(range(40))
-    (slot,) = store.admit(prompt, 1).slots
+    (slot,) = store.admit(Prompt(prompt), 1).slots
     for end in (16, 32, 40):
         store.settle(slot, prompt, end, together=True)
     store.release(slot)
     store.idle(0.0)
     other = (*prompt[:16], *range(100, 110))
-    (target,) = store.admit(other, 1).slots
+    (target,) = store.admit(Prompt(other), 1).slots
     assert target != slot and store.idle(1000.0) == []  # a copy is still to be made
     assert store.orders()
-    assert (slot, 0) not in store.idle(1000.0) and store.admits(prompt, 1) == 32
+    assert (slot, 0) not in store.idle(1000.0) and store.admits(Prompt(prompt), 1) == 32
     store.release(target)
     store.idle(1001.0)
     assert (slot, 0) in store.idle(1400.0)
