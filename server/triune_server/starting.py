@@ -233,7 +233,7 @@ class Start:
         if self.builder is None or self.values["repository"] is not None:
             if image():
                 mount = f"docker run -v FOLDER:{self.values['repository']}:ro ... {image()}"
-                return f"mount one there: {mount}; FOLDER is what a build makes, e.g. $PWD/build/smollm2-135m/cpu/repository"
+                return f"mount one there: {mount}; FOLDER is what a build makes, e.g. $PWD/build/MODEL/TARGET/repository"
             return "build one with `make engine`"
         model = self.values.settings["model"].said(self.values["model"])
         return f"build it first: `make up {model}`, with `triune up` --build"
