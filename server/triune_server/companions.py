@@ -2,36 +2,104 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
+import psutil
+
+from .errors import ServerError
+from .given import given
+from .lifeline import Child
+from .options import ServerOptions
 from .restarts import Restarts
+from .surroundings import Surroundings
+from .telling import log_lines, log_size
 from .watchdog import Watchdog
 
+_LOOK_S = 0.05
 
-class Process(Protocol):
-    """See `Gateway`, `Front`."""
+
+class CompanionProcess:
+    """A running one. Its clients are told to try again while the server behind it starts."""
+
+    def __init__(
+        self, command: Sequence[str], what: str, ready: Callable[[], bool], options: ServerOptions, log: Path,
+        around: Surroundings, *, becomes: str = "ready",
+    ) -> None:  # fmt: skip
+        """Start it; its output goes to the end of `log`.
+
+        Args:
+            what: it is, in words.
+            ready: whether it serves.
+            becomes: what it is then, in a word.
+        """
+        self.log, self._log_start = log, log_size(log)
+        self._what, self._ready, self._becomes = what, ready, becomes
+        self._child = Child(
+            command, env=given(os.environ, keys=True) | {"PYTHONUNBUFFERED": "1", **around.environment(options)}, log=log,
+            mark=around.mark, descriptors=around.descriptors,
+        )  # fmt: skip
+        self.process = self._child.process
+
+    def wait_ready(self, timeout_s: float, given_up: Callable[[], bool] = lambda: False) -> None:
+        """Wait until it serves, or until `given_up`.
+
+        Raises:
+            ServerError: it ended or was not ready in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if given_up():
+                return
+            if (problem := self.problem()) is not None:
+                raise ServerError(f"{problem} while starting:\n{self.reasons()}", f"the whole log is {self.log}")
+            if self._ready():
+                return
+            time.sleep(_LOOK_S)
+        raise ServerError(f"{self._what} was not {self._becomes} after {timeout_s:.0f} s", f"the whole log is {self.log}")
+
+    def problem(self) -> str | None:
+        """What is wrong with it, or None: it has ended."""
+        if self.process.poll() is None:
+            return None
+        return f"{self._what} ended with code {self.process.returncode}"
 
     @property
-    def watched(self) -> dict[int, str]: ...
-    def wait_ready(self, timeout_s: float, given_up: Callable[[], bool]) -> None: ...
-    def problem(self) -> str | None: ...
-    def stop(self) -> None: ...
-    def kill(self) -> None: ...
+    def watched(self) -> dict[int, str]:
+        """See `Server.watched`."""
+        return {self.process.pid: self._what}
+
+    def stop(self, timeout_s: float = 6.0) -> None:
+        """End it; answers under way get a moment to."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with suppress(psutil.TimeoutExpired):
+                self.process.wait(timeout_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._child.kill()
+
+    def reasons(self) -> str:
+        """Its last words."""
+        return "\n".join(f"  {line[:300]}" for line in log_lines(self.log, self._log_start)[-4:])
 
 
 class Companion:
     """One of them; nobody until `start`."""
 
-    def __init__(self, make: Callable[[], Process], watchdog: Watchdog, note: Callable[[str, float], None]) -> None:
+    def __init__(self, make: Callable[[], CompanionProcess], watchdog: Watchdog, note: Callable[[str, float], None]) -> None:
         """
         Args:
             make: starts one.
             note: is told why one is started again, and in how many seconds.
         """
         self._make, self._watchdog, self._note = make, watchdog, note
-        self._process: Process | None = None
+        self._process: CompanionProcess | None = None
         self._since = self._at = 0.0
         self.restarts = Restarts()
 

@@ -6,24 +6,20 @@ import os
 import shlex
 import stat
 import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import httpx
-import psutil
 
 from triune_runtime.command_line import image
 from triune_runtime.manifest import EngineManifest
 
+from .companions import CompanionProcess
 from .errors import ServerError
-from .given import given
 from .inside import Inside
-from .lifeline import Child
 from .options import ServerOptions
 from .surroundings import NOTHING, Surroundings
-from .telling import log_lines, log_size
 
 _DRAIN_S = 2  # for what it is still sending when the server behind has ended all
 
@@ -69,8 +65,8 @@ def _engines(repository: Path) -> list[str]:
     return [EngineManifest.load(folder).model] if folder.is_dir() else []
 
 
-class Gateway:
-    """A running gateway. It outlives restarts of the server behind it: its clients are told to try again meanwhile."""
+class Gateway(CompanionProcess):
+    """A running gateway: it is ready when the server behind it is, too."""
 
     def __init__(
         self, options: ServerOptions, log: Path, models_file: Path | None = None, around: Surroundings = NOTHING,
@@ -81,59 +77,8 @@ class Gateway:
         Args:
             models_file: what is served, see `view.View`; None: the one model that `options` name.
         """
-        self._options = options
-        self.log = log
-        self._log_start = log_size(log)
-        self._child = Child(
-            gateway_command(options, models_file, around, inside),
-            env=given(os.environ, keys=True) | {"PYTHONUNBUFFERED": "1", **around.environment(options)},
-            log=log, mark=around.mark, descriptors=around.descriptors,
-        )  # fmt: skip
-        self.process = self._child.process
-
-    def wait_ready(self, timeout_s: float, given_up: Callable[[], bool] = lambda: False) -> None:
-        """Wait until it serves, with the server behind it, or until `given_up`.
-
-        Raises:
-            ServerError: it ended or was not ready in time.
-        """
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if given_up():
-                return
-            if (problem := self.problem()) is not None:
-                raise ServerError(f"{problem} while starting:\n{self.reasons()}", f"the whole log is {self.log}")
-            if is_gateway_ready(self._options):
-                return
-            time.sleep(0.1)
-        raise ServerError(f"the OpenAI-compatible API was not ready after {timeout_s:.0f} s", f"the whole log is {self.log}")
-
-    def problem(self) -> str | None:
-        """What is wrong with it, or None: it has ended."""
-        if self.process.poll() is None:
-            return None
-        return f"the OpenAI-compatible API ended with code {self.process.returncode}"
-
-    @property
-    def watched(self) -> dict[int, str]:
-        """See `Server.watched`."""
-        return {self.process.pid: "the OpenAI-compatible API"}
-
-    def stop(self, timeout_s: float = 6.0) -> None:
-        """End it; answers under way get a moment to."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            with suppress(psutil.TimeoutExpired):
-                self.process.wait(timeout_s)
-        self.kill()
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._child.kill()
-
-    def reasons(self) -> str:
-        """Its last words."""
-        return "\n".join(f"  {line[:300]}" for line in log_lines(self.log, self._log_start)[-4:])
+        command = gateway_command(options, models_file, around, inside)
+        super().__init__(command, "the OpenAI-compatible API", partial(is_gateway_ready, options), options, log, around)
 
 
 def check_key_file(file: Path, *, private: bool = True) -> None:
