@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -27,13 +27,12 @@ _LEFT = 499
 class GrpcFront:
     """Listens for gRPC and passes calls on."""
 
-    def __init__(self, shared: Shared, upstream: str, credentials: grpc.ServerCredentials | None = None) -> None:
+    def __init__(self, shared: Shared, upstream: str) -> None:
         """
         Args:
             upstream: Triton's gRPC, as a channel's target.
-            credentials: for TLS.
         """
-        self._shared, self._credentials = shared, credentials
+        self._shared = shared
         most = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         self._channel = grpc.aio.insecure_channel(upstream, options=most)
         limits = shared.limits
@@ -57,10 +56,7 @@ class GrpcFront:
         """
         where = f"[{self._shared.host}]:{port}" if ":" in self._shared.host else f"{self._shared.host}:{port}"
         try:
-            if self._credentials is None:
-                self._server.add_insecure_port(where)
-            else:
-                self._server.add_secure_port(where, self._credentials)
+            self._server.add_insecure_port(where)
         except RuntimeError as error:
             raise OSError(f"gRPC cannot listen on {where}: {error}") from None
         await self._server.start()
@@ -129,9 +125,3 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
                 yield message
 
         return grpc.stream_stream_rpc_method_handler(behave)
-
-
-def server_credentials(certificate: bytes, key: bytes) -> grpc.ServerCredentials:
-    """For TLS, from PEM."""
-    pairs: Sequence[tuple[bytes, bytes]] = [(key, certificate)]
-    return grpc.ssl_server_credentials(pairs)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
-import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from ..beating import Beats
@@ -43,9 +43,8 @@ class GrpcListener:
 
 
 async def serve(
-    shared: Shared, listeners: Sequence[Listener], drain_s: float, grpc: Callable[[], GrpcListener] | None = None,
-    tls: ssl.SSLContext | None = None,
-) -> None:  # fmt: skip
+    shared: Shared, listeners: Sequence[Listener], drain_s: float, grpc: Callable[[], GrpcListener] | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
@@ -60,12 +59,9 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     servers = [
-        await loop.create_server(
-            lambda site=one.site: Connection(shared, site), shared.host, one.port, backlog=1024, ssl=tls,
-            ssl_handshake_timeout=shared.limits.head_s if tls else None,
-        )
+        await loop.create_server(partial(Connection, shared, one.site), shared.host, one.port, backlog=1024)
         for one in listeners
-    ]  # fmt: skip
+    ]
     over_grpc = grpc() if grpc is not None else None
     if over_grpc is not None:
         await over_grpc.front.start(over_grpc.port)
