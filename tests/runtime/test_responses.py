@@ -75,6 +75,20 @@ def test_an_error_of_one_sequence_is_the_whole_request_s_and_nothing_follows_it(
     assert watched.watched == []  # Triton must not be asked about a request that has its final response
 
 
+def test_a_request_that_is_not_streamed_is_answered_whole_or_with_an_error() -> None:
+    watched, failed = Watched(), Watched()
+    for sink in watched.sinks[:3]:
+        sink(chunk(0, "stop"))
+    assert watched.sent == []
+    watched.sinks[3](chunk(0, "stop"))
+    assert [last for _, last in watched.sent] == [False] * 3 + [True]
+    for sink in failed.sinks[:2]:
+        sink(chunk(0, "stop"))
+    failed.sinks[2](TriuneError("broken"))
+    failed.sinks[3](chunk(0, "cancelled"))
+    assert [(type(answer), last) for answer, last in failed.sent] == [(TriuneError, True)]
+
+
 def test_a_row_that_cannot_be_taken_ends_those_before_it() -> None:
     watched = Watched()
     watched.responses.fail(Overloaded("full"))

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
 from triune_runtime.errors import Overloaded, TriuneError
 from triune_runtime.serving import pulse
@@ -41,7 +43,7 @@ class TritonPythonModel:
                     request_id=request.request_id(),
                     model_name=self._target,
                     requested_output_names=[*(PLACES | set(request.requested_output_names()))],
-                    inputs=[pb_utils.Tensor(tensor.name(), tensor.as_numpy().copy()) for tensor in request.inputs()],
+                    inputs=[pb_utils.Tensor(tensor.name(), _unstreamed(tensor)) for tensor in request.inputs()],
                     parameters=without_floats(request_parameters(request.parameters)),
                     timeout=request.timeout(),
                 )
@@ -63,6 +65,16 @@ class TritonPythonModel:
             answer = _failed(triton_error(TriuneError(str(error)), pb_utils.TritonError))
         self._places.release()
         sender.send(answer, flags=FINAL)
+
+
+def _unstreamed(tensor: Any) -> NDArray[Any]:
+    """A copy of an input, but nothing is to be streamed: all comes at once.
+
+    Of a request that streams, an error may follow a response; and such an error Triton 24.10 does not bring to whom called the
+    model by `exec`, who would wait for it for ever.
+    """
+    array: NDArray[Any] = tensor.as_numpy()
+    return np.zeros_like(array) if tensor.name() == "stream" else array.copy()
 
 
 def _whole(responses: Iterable[Any]) -> Any:
