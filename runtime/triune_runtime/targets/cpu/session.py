@@ -64,9 +64,7 @@ def load(path: Path, threads: int) -> onnxruntime.InferenceSession:
     # Threads spin between the ops of a run, where waking them would cost more than the op, and sleep between runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if not has_vnni():
-        # Sums of products of uint8 and int8 would saturate there. Where they do not, exact products are only slower.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+    ask_for_exact_products(options)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many types, all of them meaning that the file is unusable
@@ -75,6 +73,12 @@ def load(path: Path, threads: int) -> onnxruntime.InferenceSession:
         ) from error
     return_free_memory()
     return session
+
+
+def ask_for_exact_products(options: onnxruntime.SessionOptions) -> None:
+    """Have sums of products of uint8 and int8 not saturate, on processors where they would; elsewhere that is only slower."""
+    if not has_vnni():
+        options.add_session_config_entry("session.x64quantprecision", "1")
 
 
 @functools.cache
