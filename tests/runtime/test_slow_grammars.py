@@ -111,12 +111,13 @@ def test_who_waits_longer_than_a_grammar_may_take_is_refused(
 ) -> None:
     monkeypatch.setattr(grammar, limit, 0.05)
     engine = engine_of(model)
-    model.submit(engine, model.request(1, WORDS))
+    model.submit(engine, dataclasses.replace(model.request(1, WORDS), guide_input="response_format"))
     engine.submit(model.request(2, max_tokens=40, ignore_eos=True))
     gate.shut = True
     last = {event.key: event.item for event in until_ended(engine, 1, 2) if event.last}
     refused = last[1]
     assert isinstance(refused, RequestError) and "takes too long" in str(refused) and refused.hint
+    assert refused.param == "response_format"
     assert isinstance(last[2], Chunk)
     assert not engine.has_work
 
@@ -171,9 +172,10 @@ def test_a_guide_is_compiled_beside_others_that_take_long_and_those_are_refused(
     wait_for(lambda: quick)
     assert not isinstance(quick[6], Exception) and not found
     monkeypatch.setattr(compiling, "_SECONDS", 0.2)
-    late = answers(compiler, model.request(7, ("regex", "slow")))
+    late = answers(compiler, dataclasses.replace(model.request(7, ("regex", "slow")), guide_input="guided_decoding"))
     wait_for(lambda: late)
-    assert isinstance(late[7], RequestError) and late[7].code == "too_large" and "takes more than" in str(late[7])
+    assert isinstance(late[7], RequestError) and "takes more than" in str(late[7])
+    assert (late[7].code, late[7].param) == ("too_large", "guided_decoding")
     go_on.set()
     wait_for(lambda: len(found) == 5)
     compiler.close()
