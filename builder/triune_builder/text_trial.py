@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from triune_runtime.errors import ManifestError, RequestError, TriuneError
 from triune_runtime.text.chat import ChatTemplate, Message
 from triune_runtime.text.cutter import TextCutter, render
+from triune_runtime.text.renderer import TemplateFailed
 from triune_runtime.text.tokenizer import TextTokenizer
 from triune_runtime.text.tools import ToolUse, read_tools
 from triune_runtime.text.vocabulary import TokenBytes
@@ -125,7 +126,8 @@ def _try_templates(source: str, special_tokens: dict[str, str], tool_source: str
         why = "its text is empty"
         if refusals:
             said = str(refusals[0].args[0]).removeprefix("the model's chat template refuses these messages: ")
-            line = _template_line(refusals[0])
+            cause = refusals[0].__cause__
+            line = cause.line if isinstance(cause, TemplateFailed) else None
             why = said if line is None else f"line {line}: {said}"
         raise BuildError(
             f"the chat template renders none of {len(list(_chats()))} usual chats: {why}",
@@ -149,17 +151,6 @@ def _chats() -> Iterator[tuple[list[Message], ToolUse | None, bool | None]]:
     for messages in with_tools:
         yield messages, tools, None
     yield [user, *called, result], None, None
-
-
-def _template_line(error: BaseException) -> int | None:
-    """The line of a template that an error comes from."""
-    traceback = error.__cause__.__traceback__ if error.__cause__ else None
-    line = None
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == "<template>":
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
-    return line
 
 
 def _line(error: BaseException) -> str:

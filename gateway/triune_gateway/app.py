@@ -45,6 +45,7 @@ def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints:
     app = FastAPI(
         title="Triune", version=__version__, lifespan=lifespan,
         docs_url=None, redoc_url=None,  # those pages load scripts from elsewhere
+        redirect_slashes=False,  # they name this server as it knows itself, not as a proxy before it is known
         exception_handlers={
             ApiError: _on_api_error, RequestValidationError: _on_invalid, HTTPException: _on_http_error, Exception: _on_failure,
         },

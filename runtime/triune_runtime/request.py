@@ -58,6 +58,7 @@ class Request:
     continues: bool = False  # its text goes on with the prompt's, which comes back with it
     timed: bool = False  # chunks say when things happened
     client: str = ""  # whose share of the server it takes; "": all who are not told apart
+    guide_input: str = ""  # what the client says in what the answer must look like
     cache_salt: str = ""  # of its prompt in KV memory: with another one nothing is shared
 
     @cached_property

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import httpx
 import jsonschema
 import openai
 import pydantic
@@ -205,6 +206,34 @@ HI = '[{"role": "user", "content": "Hi"}]'
 def test_what_cannot_be_served_is_refused_by_name(server: RealServer, body: dict[str, str], message: str) -> None:
     response = server.generate(**body)
     assert response.status_code == 400 and message in response.json()["error"]
+
+
+EMPTY = {"type": "object", "properties": {"a": {"pattern": "[^\\s\\S]", "type": "string"}}, "required": ["a"]}  # has no answer
+SCHEMA = {"name": "x", "schema": EMPTY, "strict": True}
+PROMPT, CHAT = {"prompt": "a"}, {"messages": ASK}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("completions", PROMPT | {"response_format": {"type": "json_schema", "json_schema": SCHEMA}}, "response_format"),
+        ("completions", PROMPT | {"structured_outputs": {"regex": "[^\\s\\S]"}}, "structured_outputs"),
+        ("chat/completions", CHAT | {"guided_json": EMPTY}, "guided_json"),
+        ("chat/completions", CHAT | {"guided_grammar": "start: start"}, "guided_grammar"),
+        ("chat/completions", CHAT | {"tools": [{"type": "function", "function": {"name": "f", "parameters": EMPTY}}],
+                                     "tool_choice": "required"}, "tools"),
+        ("responses", {"input": "a", "text": {"format": {"type": "json_schema", **SCHEMA}}}, "text.format"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_the_field_whose_form_no_answer_has_is_named_as_it_was_sent(
+    server: RealServer, path: str, body: dict[str, Any], param: str, stream: bool
+) -> None:
+    url = f"{server.options.openai_url}/v1/{path}"
+    response = httpx.post(url, json={"model": "triune", "stream": stream} | body, timeout=60)
+    error = response.json()["error"]
+    assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
 
 
 def test_a_cancelled_answer_under_a_constraint_is_freed(server: RealServer) -> None:

@@ -92,3 +92,11 @@ def test_every_file_of_an_endpoint_has_its_row() -> None:
     assert {row.answer.__module__.rpartition(".")[2] for row in ENDPOINTS} == files
     rows = [row for name in files for row in vars(importlib.import_module(f"{package.__name__}.{name}")).values()]
     assert sorted(row.path for row in rows if isinstance(row, Endpoint)) == sorted(row.path for row in ENDPOINTS)
+
+
+@pytest.mark.parametrize("one", ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
+def test_a_slash_more_makes_another_path_which_leads_nowhere(http: TestClient, one: Endpoint) -> None:
+    """A redirect would name this server as it knows itself, which behind a proxy is wrong."""
+    response = http.request(one.method, f"{one.path}/", follow_redirects=False)
+    assert response.status_code == 404 and "location" not in response.headers
+    assert response.json()["error"]["message"]

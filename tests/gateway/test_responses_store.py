@@ -59,6 +59,15 @@ def test_items_are_found_by_their_ids(gateway: Gateway) -> None:
     assert error(gateway, {"input": [{"id": "msg_none"}]}, 404)["param"] == "input"
 
 
+@pytest.mark.parametrize(
+    ("reference", "code"),
+    [({}, "missing_required_parameter"), ({"id": None}, "missing_required_parameter"), ({"id": 3}, "invalid_type")],
+)
+def test_a_reference_to_no_item_is_refused_by_name(gateway: Gateway, reference: Json, code: str) -> None:
+    found = error(gateway, {"input": [{"role": "user", "content": "One"}, {"type": "item_reference", **reference}]})
+    assert (found["param"], found["code"]) == ("input[1].id", code)
+
+
 def test_input_items_are_all_that_an_answer_was_made_from(gateway: Gateway) -> None:
     first = respond(gateway, "One")
     second = respond(gateway, "Two", previous_response_id=first["id"])

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 from fakes.constrained import Model
 from fakes.runtime import run_out
 from fakes.schemas import draw
+from triune_runtime.constraints import grammar
 from triune_runtime.constraints.compiling import ConstraintCompiler
+from triune_runtime.constraints.grammar import GrammarCompiler
 from triune_runtime.constraints.guide import Guide, json_schema
 from triune_runtime.errors import Overloaded, RequestError
 from triune_runtime.request import Chunk, Request
@@ -147,3 +150,22 @@ def test_one_guide_serves_many_requests_each_from_its_beginning(model: Model) ->
     generator = np.random.default_rng(0)
     answers = [draw(made, model.table, model.manifest.vocab_size, generator, 50) for made in (first, second)]
     assert all(answer is not None and re.fullmatch(DATE[1], answer.decode()) for answer in answers)
+
+
+def test_answers_are_the_same_wherever_their_tokens_are_taken_in(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    guides: list[Guide] = [("regex", "([a-z]{1,4} ){6}"), json_schema("x", {"type": "array", "items": {"type": "integer"}})]
+    requests = [model.request(key, guide, max_tokens=40) for key, guide in enumerate(guides, 1)]
+    expected = [chunk.cut.token_ids for chunk in model.answers(*requests)]
+    monkeypatch.setattr(grammar, "_HEAVY_COMPILE_S", -1.0)  # all are taken in beside
+    monkeypatch.setattr(model, "compiler", ConstraintCompiler(model.manifest, model.table))
+    assert [chunk.cut.token_ids for chunk in model.answers(*requests)] == expected
+
+
+def test_a_token_of_a_large_grammar_is_taken_in_where_others_can_run_meanwhile(model: Model) -> None:
+    """Not on the thread that asks: the library lets nobody run on that."""
+    kinds = [{"type": "object", "properties": {"a": {"pattern": f"^[a-z]*{i}$", "type": "string"}}} for i in range(300)]
+    compiled = GrammarCompiler(model.table).compile(json_schema("x", {"anyOf": kinds}))
+    before, own = time.process_time(), time.thread_time()
+    compiled.consume(compiled.matcher, model.table.index(b"{"))
+    own, everywhere = time.thread_time() - own, time.process_time() - before
+    assert own < everywhere / 4

@@ -16,7 +16,7 @@ from triune_runtime.options.wire import Options
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 
-def guide(**inputs: Any) -> tuple[str, str] | None:
+def read(**inputs: Any) -> Options:
     options = parse(
         {name: [value] for name, value in inputs.items()},
         defaults=SamplingDefaults(),
@@ -24,7 +24,11 @@ def guide(**inputs: Any) -> tuple[str, str] | None:
         fallback_seed=1,
     )
     assert Options.from_json(options.to_json()) == options  # as it travels to generate
-    return options.params.guide
+    return options
+
+
+def guide(**inputs: Any) -> tuple[str, str] | None:
+    return read(**inputs).params.guide
 
 
 def vllm(name: str = "guided_decoding", **values: Any) -> dict[str, str]:
@@ -111,6 +115,22 @@ def test_every_other_form_becomes_a_guide(inputs: dict[str, Any], expected: tupl
 def test_a_wrong_guide_is_refused_by_name(inputs: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         guide(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "name"),
+    [
+        (tensorrt_llm("json"), "guided_decoding_guide"),
+        (tensorrt_llm("regex", "a"), "guided_decoding_guide"),
+        (vllm(regex="a"), "guided_decoding"),
+        (vllm("structured_outputs", json=SCHEMA), "structured_outputs"),
+        (openai(type="json_object"), "response_format"),
+        (openai(type="text"), ""),
+        ({}, ""),
+    ],
+)
+def test_the_input_that_a_guide_came_in_travels_with_it(inputs: dict[str, Any], name: str) -> None:
+    assert read(**inputs).guide_input == name
 
 
 @pytest.mark.parametrize("wrong", ['["xml","a"]', '["regex"]', '"regex"', '["regex",""]', '["regex",1]', "3"])

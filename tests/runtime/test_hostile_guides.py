@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import threading
@@ -73,7 +74,7 @@ def served(model: Model, guide: Guide) -> Chunk | TriuneError:
     """What a client gets: as the server does it, on the compiler's thread."""
     found: list[Constraint | TriuneError | None] = []
     came = threading.Event()
-    request = model.request(1, guide, max_tokens=20)
+    request = dataclasses.replace(model.request(1, guide, max_tokens=20), guide_input="response_format")
     model.compiler.submit(guide, request, lambda made: (found.append(made), came.set())[1])
     assert came.wait(60)
     (made,) = found
@@ -87,7 +88,7 @@ def served(model: Model, guide: Guide) -> Chunk | TriuneError:
 
 def check(refusal: object) -> None:
     assert isinstance(refusal, RequestError), refusal
-    assert refusal.hint and refusal.status == "INVALID_ARGUMENT"
+    assert refusal.hint and (refusal.status, refusal.param) == ("INVALID_ARGUMENT", "response_format")
     assert not any(word in str(refusal) for word in PRIVATE), refusal
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import os
 import threading
 import time
 import weakref
@@ -15,6 +16,7 @@ import pytest
 from fakes.constrained import Model
 from fakes.runtime import chunks_of, run_out
 from triune_runtime.constraints import compiling, grammar
+from triune_runtime.constraints import pool as pool_module
 from triune_runtime.constraints.compiling import ConstraintCompiler
 from triune_runtime.constraints.grammar import Found
 from triune_runtime.constraints.guide import Guide
@@ -111,12 +113,13 @@ def test_who_waits_longer_than_a_grammar_may_take_is_refused(
 ) -> None:
     monkeypatch.setattr(grammar, limit, 0.05)
     engine = engine_of(model)
-    model.submit(engine, model.request(1, WORDS))
+    model.submit(engine, dataclasses.replace(model.request(1, WORDS), guide_input="response_format"))
     engine.submit(model.request(2, max_tokens=40, ignore_eos=True))
     gate.shut = True
     last = {event.key: event.item for event in until_ended(engine, 1, 2) if event.last}
     refused = last[1]
     assert isinstance(refused, RequestError) and "takes too long" in str(refused) and refused.hint
+    assert refused.param == "response_format"
     assert isinstance(last[2], Chunk)
     assert not engine.has_work
 
@@ -171,9 +174,10 @@ def test_a_guide_is_compiled_beside_others_that_take_long_and_those_are_refused(
     wait_for(lambda: quick)
     assert not isinstance(quick[6], Exception) and not found
     monkeypatch.setattr(compiling, "_SECONDS", 0.2)
-    late = answers(compiler, model.request(7, ("regex", "slow")))
+    late = answers(compiler, dataclasses.replace(model.request(7, ("regex", "slow")), guide_input="guided_decoding"))
     wait_for(lambda: late)
-    assert isinstance(late[7], RequestError) and late[7].code == "too_large" and "takes more than" in str(late[7])
+    assert isinstance(late[7], RequestError) and "takes more than" in str(late[7])
+    assert (late[7].code, late[7].param) == ("too_large", "guided_decoding")
     go_on.set()
     wait_for(lambda: len(found) == 5)
     compiler.close()
@@ -228,4 +232,39 @@ def test_jobs_of_a_lane_are_done_in_order_and_one_that_gives_way_holds_up_no_oth
     failed = pool.put(lane, failing)
     wait_for(lambda: failed.done)
     assert isinstance(failed.error, ValueError)
+    pool.close()
+
+
+def nice(thread: int | None = None) -> int:
+    """How little of the processor a thread gets; by default this one."""
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id() if thread is None else thread)
+
+
+def test_however_many_take_long_each_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_MOST_SLOW", 1)
+    pool, go_on = Pool("test", threads=3), threading.Event()
+    jobs = [pool.put(Lane(), lambda: go_on.wait(60) and None) for _ in range(3)]
+    wait_for(lambda: all(job.thread for job in jobs))
+    for job in jobs:
+        pool.give_way(job)
+    assert all(nice(job.thread) > nice() for job in jobs)
+    waiting = [pool.put(Lane(), lambda: None) for _ in range(3)]  # one thread was replaced
+    wait_for(lambda: all(job.done for job in waiting))
+    go_on.set()
+    wait_for(lambda: all(job.done for job in jobs))
+    pool.close()
+
+
+def test_who_follows_one_that_gave_way_has_as_much_of_the_processor_as_ever() -> None:
+    """A new thread gets what the one has that starts it."""
+    pool, found = Pool("test", threads=1), list[int]()
+    for _ in range(3):
+        go_on, lane = threading.Event(), Lane()
+        slow = pool.put(lane, lambda go_on=go_on: go_on.wait(60) and None)  # type: ignore[misc]
+        wait_for(lambda slow=slow: slow.thread)  # type: ignore[misc]
+        behind = pool.put(lane, lambda: found.append(nice()))
+        pool.give_way(slow)
+        go_on.set()
+        wait_for(lambda behind=behind: behind.done)  # type: ignore[misc]
+    assert found == [nice()] * 3
     pool.close()

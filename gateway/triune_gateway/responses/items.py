@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, ValidationError
@@ -18,6 +18,7 @@ from ..parts import new_id
 from ..schemas import Strict
 
 Json = dict[str, Any]
+Sent = TypeVar("Sent", bound=Strict)
 Status = Literal["in_progress", "completed", "incomplete"]
 _TEXTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 _MARK = "triune1."  # begins thinking that a client carries unread
@@ -33,6 +34,11 @@ class _Message(_Item):
     role: Literal["user", "assistant", "system", "developer"]
     content: str | list[dict[str, Any]]
     phase: str | None = Field(None, description="no effect")
+
+
+class _Reference(Strict):
+    type: Literal["item_reference"] = "item_reference"
+    id: str
 
 
 class _Text(Strict):
@@ -90,16 +96,12 @@ def _read(where: str, place: int, sent: Json, find: Callable[[str], Json | None]
     item = {name: value for name, value in sent.items() if value is not None}
     kind = item.get("type", "item_reference" if set(item) == {"id"} else "message")
     if kind == "item_reference":
-        return _referred(item, find)
+        return _referred(_checked(_Reference, place, item).id, find)
     if not isinstance(kind, str) or kind not in _KINDS:
         served = ", ".join((*_KINDS, "item_reference"))
         raise not_supported(f"{where}.type", f"{where} is of the type {kind!r:.60}, which is not served; {served} are.")
     model, prefix = _KINDS[kind]
-    try:
-        checked = model.model_validate(item)
-    except ValidationError as error:
-        found = [one | {"loc": ("body", "input", place, *one["loc"])} for one in error.errors()]
-        raise RequestValidationError(found) from None
+    checked = _checked(model, place, item)
     read = {"id": item.get("id") or new_id(prefix), "type": kind, **item}
     if isinstance(checked, _Message):
         own = "output_text" if checked.role == "assistant" else "input_text"
@@ -113,9 +115,16 @@ def _read(where: str, place: int, sent: Json, find: Callable[[str], Json | None]
     return read
 
 
-def _referred(item: Json, find: Callable[[str], Json | None]) -> Json:
-    name = item.get("id")
-    found = find(name) if isinstance(name, str) else None
+def _checked(model: type[Sent], place: int, item: Json) -> Sent:
+    try:
+        return model.model_validate(item)
+    except ValidationError as error:
+        found = [one | {"loc": ("body", "input", place, *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(found) from None
+
+
+def _referred(name: str, find: Callable[[str], Json | None]) -> Json:
+    found = find(name)
     if found is None:
         message = (
             f"Item with id {name!r:.80} not found: it was never stored, was deleted, or made room for others. Send it whole."

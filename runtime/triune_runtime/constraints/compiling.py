@@ -169,6 +169,8 @@ class ConstraintCompiler:
             if wanted not in self._wanted:
                 return
             del self._wanted[wanted]
+        if isinstance(result, RequestError) and result.param is None:
+            result.param = wanted.request.guide_input or None
         try:
             wanted.done(result)
         except BaseException:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +19,15 @@ from ..errors import RequestError
 from ..text.vocabulary import TokenBytes
 from .bits import Bits, places, words
 from .guide import Guide
-from .pool import Job, Lane, Pool
+from .pool import STACK_BYTES, THREADS, Job, Lane, Pool, lower
 
 LOG = logging.getLogger(__name__)
 TOKEN_SECONDS, ANSWER_SECONDS = 5.0, 20.0  # what an answer may wait for its grammar: once, and in all
 _USUAL_SECONDS = 0.02  # of each wait, what does not count for the sum
 _FAILED = "the grammar library failed"
+# Of a grammar: beyond these its tokens are taken in beside. That costs 20 us a token; otherwise one may keep others for 130 ms.
+_HEAVY_COMPILE_S, _HEAVY_TOKEN_S = 0.02, 0.001
+_STACK_VARIABLE = "RUST_MIN_STACK"
 # The library's own measures of work: a grammar compiles within a second or two, and a mask of most takes 15 ms at the most.
 # Some take seconds all the same.
 _LIMITS = llguidance.LLParserLimits(
@@ -73,14 +78,61 @@ class Found:
         return cls(bits, matcher.is_accepting(), matcher.is_stopped(), "")
 
 
+class Beside:
+    """Threads of the library's own. What it does there lets others run; a token that it takes in on ours lets nobody."""
+
+    def __init__(self, tokenizer: llguidance.LLTokenizer, end: int) -> None:
+        """
+        Args:
+            end: the library's one token that ends a text.
+        """
+        starting = threading.Thread(target=self._start, name="triune-beside")
+        starting.start()
+        starting.join()
+        self._over = llguidance.LLMatcher(tokenizer, "nothing", log_level=0)  # takes in its end, and does nothing for it
+        self._end = end
+
+    def _start(self) -> None:
+        """On a thread that has given way, as then those have that it starts."""
+        lower(threading.get_native_id())
+        before = os.environ.get(_STACK_VARIABLE)
+        os.environ[_STACK_VARIABLE] = str(STACK_BYTES)  # the library reads it when it starts its first thread
+        try:
+            self._executor = llguidance.LLExecutor(THREADS)
+        finally:
+            os.environ.pop(_STACK_VARIABLE)
+            if before is not None:
+                os.environ[_STACK_VARIABLE] = before
+
+    def consume(self, matcher: llguidance.LLMatcher, token_id: int) -> None:
+        """Have a matcher take in a token."""
+        # A single one would be taken in on this thread.
+        self._executor.consume_token_par([(matcher, token_id), (self._over.deep_copy(), self._end)])
+
+
 class Compiled:
     """A guide, compiled."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, vocabulary: _Vocabulary) -> None:
+    def __init__(self, matcher: llguidance.LLMatcher, vocabulary: _Vocabulary, beside: Beside, began: float) -> None:
+        """
+        Args:
+            began: when its compiling did, on the clock of this thread's processor time.
+        """
         self.matcher, self.beginnings, self.size = matcher, vocabulary.beginnings, len(vocabulary.tokens)
         self.lane = Lane()  # of all that is made of it
         self.failed = False  # an answer could not go on: it is at one of the limits
         self.first = Found.of(matcher, self.size)
+        self._beside = beside
+        self._heavy = time.thread_time() - began > _HEAVY_COMPILE_S
+
+    def consume(self, matcher: llguidance.LLMatcher, token_id: int) -> None:
+        """Have a matcher that is made of it take in a token, where others can run meanwhile if that may take long."""
+        if self._heavy:
+            self._beside.consume(matcher, token_id)
+            return
+        began = time.thread_time()
+        matcher.consume_token(token_id)
+        self._heavy = time.thread_time() - began > _HEAVY_TOKEN_S
 
 
 class GrammarCompiler:
@@ -93,6 +145,7 @@ class GrammarCompiler:
         """
         self._vocabulary = _Vocabulary(token_bytes, hidden)
         self._tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self._vocabulary))
+        self._beside = Beside(self._tokenizer, self._vocabulary.eos_token_id)
 
     def compile(self, guide: Guide) -> Compiled:
         """A guide whose first tokens are known.
@@ -100,10 +153,11 @@ class GrammarCompiler:
         Raises:
             RequestError: the guide is wrong, not supported or too large, or has no answer; says what of it.
         """
+        began = time.thread_time()
         matcher = llguidance.LLMatcher(self._tokenizer, _lark(guide), log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise _refusal(guide[0], matcher.get_error())
-        compiled = Compiled(matcher, self._vocabulary)
+        compiled = Compiled(matcher, self._vocabulary, self._beside, began)
         if compiled.first.error:
             raise _refusal(guide[0], compiled.first.error)
         return compiled
@@ -191,7 +245,7 @@ class GrammarConstraint:
 
     def _advance(self, token_id: int) -> None:
         """On a thread of the pool."""
-        self._matcher.consume_token(token_id)
+        self._compiled.consume(self._matcher, token_id)
         self._found = Found.of(self._matcher, self._compiled.size)
         self._compiled.failed |= bool(self._found.error)
 

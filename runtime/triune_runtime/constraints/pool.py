@@ -2,7 +2,8 @@
 
 Jobs of one lane are done in their order, one at a time: copies of a matcher share a lexer behind a lock of the library's own,
 and who waits for that lock lets nobody run. A job that takes long gives way: its thread goes on with less of the processor,
-and another thread takes its place.
+and another thread takes its place. Threads are started by one that never gives way: a new one has no more of the processor than
+the one that starts it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-_STACK_BYTES = 64 << 20  # the library works by recursion
+STACK_BYTES = 64 << 20  # the library works by recursion
+THREADS = 2
+_AGAIN_S = 0.1  # until a thread is asked for again that the system does not give
 _MOST_SLOW = 4  # threads that have given way and are not done yet
 _NICER = 5  # how much less of the processor they get: a third. With far less, others would wait for them to let go of the GIL
 
@@ -27,6 +30,7 @@ class Job:
         self.error: BaseException | None = None  # what `work` raised
         self.thread: int | None = None  # while one is at it
         self.slow = False  # it has given way
+        self.replaced = False  # and another thread has its place
         self.over = threading.Event()
 
     @property
@@ -49,17 +53,23 @@ class Lane:
 class Pool:
     """See the module. May be used from any thread."""
 
-    def __init__(self, name: str, threads: int = 2) -> None:
+    def __init__(self, name: str, threads: int = THREADS) -> None:
         self._name, self._wanted = name, threads
-        self._changed = threading.Condition()  # guards all below, and lanes and jobs
+        lock = threading.Lock()  # guards all below, and lanes and jobs
+        self._changed = threading.Condition(lock)
+        self._short = threading.Condition(lock)  # of threads
         self._lanes: deque[Lane] = deque()  # with a job that can be done now
-        self._threads = self._free = self._slow = 0  # those that have given way count as slow alone
+        self._threads = self._free = self._slow = 0  # those that are replaced count as slow alone
+        self._keeper: threading.Thread | None = None
         self._closed = False
 
     def put(self, lane: Lane, work: Callable[[], None]) -> Job:
         """Have `work` done when what is in its lane already is."""
         job = Job(work)
         with self._changed:
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep, name=f"{self._name}-keep", daemon=True)
+                self._keeper.start()
             lane.waiting.append(job)
             if not lane.busy:
                 lane.busy = True
@@ -70,39 +80,49 @@ class Pool:
     def give_way(self, job: Job) -> None:
         """Let others have the place of a job that takes long, if a thread is at it."""
         with self._changed:
-            if job.thread is None or job.slow or self._slow >= _MOST_SLOW:
+            if job.thread is None or job.slow:
                 return
             job.slow = True
-            self._slow += 1
-            self._threads -= 1
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, job.thread, os.getpriority(os.PRIO_PROCESS, job.thread) + _NICER)
-            if self._lanes:
-                self._wake()
+            lower(job.thread)
+            if self._slow < _MOST_SLOW:
+                job.replaced = True
+                self._slow += 1
+                self._threads -= 1
+                if self._lanes:
+                    self._wake()
 
     def close(self) -> None:
         """Let the threads end when there is nothing left to do."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._short.notify_all()
 
     def _wake(self) -> None:
         if self._free:
             self._free -= 1
             self._changed.notify()
         elif self._threads < self._wanted:
-            self._start()
+            self._short.notify()
 
-    def _start(self) -> None:
-        before = threading.stack_size(_STACK_BYTES)
-        try:
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
-            self._threads += 1
-        except RuntimeError:  # the system gives no more: those that there are will do it
-            if not self._threads and not self._slow:
-                raise
-        finally:
-            threading.stack_size(before)
+    def _keep(self) -> None:
+        """Start threads where there are too few."""
+        while True:
+            with self._changed:
+                while not self._lanes or self._threads >= self._wanted:
+                    if self._closed:
+                        return
+                    self._short.wait()
+                self._threads += 1
+            before = threading.stack_size(STACK_BYTES)
+            try:
+                threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            except RuntimeError:  # the system gives no more just now
+                with self._changed:
+                    self._threads -= 1
+                time.sleep(_AGAIN_S)
+            finally:
+                threading.stack_size(before)
 
     def _work(self) -> None:
         while (taken := self._next()) is not None:
@@ -118,13 +138,13 @@ class Pool:
                     self._lanes.append(lane)
                 else:
                     lane.busy = False
-                ends = job.slow  # a thread cannot be given back what it has of the processor
-                if ends:
-                    self._slow -= 1
+                if job.slow:
+                    self._slow -= job.replaced
+                    self._threads -= not job.replaced
                     if self._lanes:
                         self._wake()
             job.over.set()
-            if ends:
+            if job.slow:  # a thread cannot be given back what it has of the processor
                 return
 
     def _next(self) -> tuple[Lane, Job] | None:
@@ -139,6 +159,16 @@ class Pool:
             job = lane.waiting.popleft()
             job.thread = threading.get_native_id()
             return lane, job
+
+
+def lower(thread: int) -> None:
+    """Give a thread less of the processor, for good.
+
+    Args:
+        thread: as `threading.get_native_id` has it.
+    """
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICER)
 
 
 def _nothing() -> None: ...

@@ -63,7 +63,7 @@ class Holding:
         """Wait a moment for one of them, because there is nothing else to do."""
         self._sampler.settle(list(self._held)[:1], time.monotonic() + PATIENCE_S)
 
-    def refusal(self, key: int) -> RequestError | None:
+    def refusal(self, sequence: Sequence) -> RequestError | None:
         """Why no token of a sequence can be chosen any more, if its grammar is why."""
-        said = self._sampler.error(key)
-        return RequestError(said, _HINT, code="unsupported") if said else None
+        said = self._sampler.error(sequence.key)
+        return RequestError(said, _HINT, code="unsupported", param=sequence.request.guide_input or None) if said else None

@@ -213,7 +213,9 @@ class StepLoop:
             return self._failed(step, error, None if flying is None or flying is launched else flying.step)
         events = list[Event]()
         for key in chosen.failed:
-            events += self._fail([key], self._holding.refusal(key) or _engine_failed("its logits are not numbers"))
+            events += self._fail(
+                [key], self._holding.refusal(self._sequences[key]) or _engine_failed("its logits are not numbers")
+            )
         for part in launched.drafted:
             if part.sequence.key in chosen.tokens:
                 answers.drafted(part.sequence.key, len(part.drafts), len(chosen.tokens[part.sequence.key]) - 1)
@@ -244,7 +246,7 @@ class StepLoop:
         """Let those go on who have waited for their grammar. The last events of answers that are over with that."""
         events = list[Event]()
         for taken in self._holding.over():
-            refusal = self._holding.refusal(taken.sequence.key)
+            refusal = self._holding.refusal(taken.sequence)
             events += self._fail([taken.sequence.key], refusal) if refusal else self._take_in(taken, self._clock())
         return events
 

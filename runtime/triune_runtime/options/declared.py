@@ -188,6 +188,7 @@ FIELDS: Mapping[str, Field] = {
     for field in (
         *_SET,
         Field("guide", GUIDE, None, "what the answer must look like: see `constraints/guide.py`", sampling=True),
+        Field("guide_input", Text(64), "", "the input that said so, for errors about it"),
         Field("echo", FLAG, False, "the prompt comes before the answer"),
         Field("batched", FLAG, False, "the client's tensors have a batch dimension, and so must the indices it gets"),
         Field("vllm", FLAG, False, "log probabilities, finish reasons and several answers as vLLM gives them"),

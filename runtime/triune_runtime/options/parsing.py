@@ -153,6 +153,7 @@ class _Given:
         self, defaults: SamplingDefaults, encode_word: Callable[[str], list[int]], seed: int, vocab_size: int
     ) -> Options:
         get = self.values.get
+        guide_input, guide = self._guide()
         params = SamplingParams(**self._fields(sampling=True) | {
             "temperature": self._temperature(defaults),
             "top_k": max(get("top_k", defaults.top_k or 0), 0),
@@ -166,12 +167,13 @@ class _Given:
             "seed": get("seed", seed),
             "logprobs": get("top_logprobs", 0 if get("return_log_probs") else None),
             "max_drafts": self._max_drafts(),
-            "guide": self._guide(),
+            "guide": guide,
         })  # fmt: skip
         if params.max_tokens is not None and params.min_tokens > params.max_tokens:
             expected = f"at most max_tokens, which is {params.max_tokens}, is expected"
             raise refuse(self.names["min_tokens"], params.min_tokens, expected)
-        options = Options(params=params, vllm=self.vllm, batched=self.batched, **self._fields(sampling=False))
+        fields = self._fields(sampling=False)
+        options = Options(params=params, guide_input=guide_input, vllm=self.vllm, batched=self.batched, **fields)
         best_of = get("best_of", options.n)
         if best_of < options.n or (options.stream and best_of > options.n):
             more = best_of > options.n
@@ -223,17 +225,18 @@ class _Given:
             raise refuse("num_draft_tokens", most, f"speculation is {str(wanted).lower()}; the two must agree", "conflict")
         return most if most is not None or wanted is None else wanted * MOST_DRAFTS
 
-    def _guide(self) -> Guide | None:
+    def _guide(self) -> tuple[str, Guide | None]:
+        """What says what the answer must look like, and what that is."""
         kind, source = (self.values.get(name) for name in GUIDE_PAIR)
         if kind is not None:
-            self.guides[GUIDE_PAIR[0]] = of_tensorrt_llm(kind, source)
+            self.guides[GUIDE_PAIR[1]] = of_tensorrt_llm(kind, source)
         elif source is not None:
             said = f"{GUIDE_PAIR[1]} is given without {GUIDE_PAIR[0]}"
             raise RequestError(said, "send both", code="missing_value", param=GUIDE_PAIR[0])
         if len(self.guides) > 1:
             said = f"{' and '.join(self.guides)} all prescribe what the answer looks like"
             raise RequestError(said, "send one of them", code="conflict", param=next(iter(self.guides)))
-        return next(iter(self.guides.values()), None)
+        return next(iter(self.guides.items()), ("", None))
 
     def _temperature(self, defaults: SamplingDefaults) -> float:
         get = self.values.get

@@ -30,6 +30,7 @@ class Options:
     stream: bool = False  # the answer piece by piece
     separate_reasoning: bool | None = None  # thinking apart from the answer; absent: with `messages` only
     timed: bool = False  # say when things happened
+    guide_input: str = ""  # the input that said so, for errors about it
     echo: bool = False  # the prompt comes before the answer
     batched: bool = False  # the client's tensors have a batch dimension, and so must the indices it gets
     vllm: bool = False  # log probabilities, finish reasons and several answers as vLLM gives them

@@ -186,6 +186,7 @@ class GenerationService:
             continues=bool(options.echo),
             timed=options.timed or self._recorder is not None,
             client=options.client,
+            guide_input=options.guide_input,
             cache_salt=options.cache_salt,
         )
         seeds = (derived_seed(options.params.seed, index) for index in range(1, options.best_of))

@@ -135,12 +135,9 @@ class PromptService:
             return np.zeros(1, np.int32), options
         use = _tool_use(inputs)
         if use is not None:
-            guide = with_tools(use, self._template.tool_format, options.params.guide)
-            options = dataclasses.replace(
-                options,
-                params=dataclasses.replace(options.params, guide=guide),
-                tool_format=self._template.tool_format.name,
-            )
+            form, said_by = self._template.tool_format, "tools" if use.required else options.guide_input
+            params = dataclasses.replace(options.params, guide=with_tools(use, form, options.params.guide))
+            options = dataclasses.replace(options, params=params, guide_input=said_by, tool_format=form.name)
         ids, opened = self._ids(inputs, options.enable_thinking, use)
         apart = options.separate_reasoning
         if apart is None:  # whoever sends text_input gets the whole text, as from other servers of this contract

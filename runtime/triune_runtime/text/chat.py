@@ -7,19 +7,14 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-import jinja2
-import jinja2.meta
-
 from ..errors import ManifestError, RequestCode, RequestError
-from .limits import Limits, OverLimit
-from .sandbox import TemplateEnvironment
+from . import renderer
+from .renderer import OverLimit, Renderer, TemplateFailed
 from .tools import ToolFormat, ToolText, ToolUse, check_calls
 
 Message = dict[str, Any]
 _NOTHING: Mapping[str, Any] = {}
 _HINT = 'send messages as JSON: [{"role": "user", "content": "..."}]'
-_SECONDS, _MEMORY = 2.0, 256 << 20  # what rendering one chat may take: some hundred times what the longest ones take
-_SHOWN = 300  # letters of what a template says
 _REASONINGS = ("reasoning_content", "thinking", "reasoning")  # names of a message's thinking; templates read the first
 _REASONING = frozenset(_REASONINGS)
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
@@ -36,17 +31,25 @@ class Ending(Enum):
 class ChatTemplate:
     """A model's chat templates, compiled once: one for all chats, or one for those with tools besides."""
 
-    def __init__(self, source: str | None, special_tokens: Mapping[str, str], tool_source: str | None = None) -> None:
+    def __init__(
+        self,
+        source: str | None,
+        special_tokens: Mapping[str, str],
+        tool_source: str | None = None,
+        *,
+        where: Renderer | None = None,
+    ) -> None:
         """
         Args:
             special_tokens: name -> text, as variables of the template.
             tool_source: used in place of `source` where there are tools.
+            where: it is rendered; by default in this process's own.
 
         Raises:
             ManifestError: a template does not compile; names the line.
         """
         self._special_tokens = dict(special_tokens)
-        self._limits = Limits(_SECONDS, _MEMORY)
+        self._renderer = where or renderer.shared()
         self._plain = self._compile("chat template", source)
         self._with_tools = self._compile("chat template tool_use", tool_source) if tool_source else self._plain
 
@@ -77,9 +80,10 @@ class ChatTemplate:
         Raises:
             RequestError: the model has no template, its template refuses these messages or takes too much, or the last of
                 them cannot be continued.
+            Overloaded: there is no process that renders.
         """
-        template, tool_text, read = self._plain if tools is None else self._with_tools
-        if template is None:
+        source, tool_text, read = self._plain if tools is None else self._with_tools
+        if source is None:
             hint = "send the whole prompt as text_input"
             raise RequestError("this model has no chat template", hint, code="unsupported", param="messages")
         self._check_variables(variables, read)
@@ -90,7 +94,7 @@ class ChatTemplate:
         messages = [message if _REASONING.isdisjoint(message) else _with_reasoning(message) for message in messages]
         known |= {"messages": messages, "tools": listed, "add_generation_prompt": ending is Ending.NEXT_TURN}
         if ending is not Ending.SAME_TURN:
-            return self._rendered(template, known)
+            return self._rendered(source, known)
         final = messages[-1].get("content")
         if not isinstance(final, str) or not final.strip():
             said = "continue_final_message is true, but the last message has no text"
@@ -98,7 +102,7 @@ class ChatTemplate:
                 said, "send a last message that has a text", code="invalid_value", param="continue_final_message"
             )
         tagged = [*messages[:-1], messages[-1] | {"content": final + _TAG}]
-        return _up_to_tag(self._rendered(template, known | {"messages": tagged}), final)
+        return _up_to_tag(self._rendered(source, known | {"messages": tagged}), final)
 
     def _check_variables(self, variables: Mapping[str, Any], read: frozenset[str]) -> None:
         if taken := sorted(variables.keys() & {"messages", "tools", "add_generation_prompt", *self._special_tokens}):
@@ -108,32 +112,25 @@ class ChatTemplate:
             said = "documents are given, but this model's chat template does not read them"
             raise RequestError(said, "put them into a message", code="unsupported", param="documents")
 
-    def _rendered(self, template: jinja2.Template, known: dict[str, Any]) -> str:
+    def _rendered(self, source: str, known: dict[str, Any]) -> str:
         try:
-            return self._limits.run(lambda: template.render(known))
+            return self._renderer.render(source, known)
         except OverLimit as error:
             said = f"the model's chat template {error} for these messages"
             raise RequestError(said, "send fewer or shorter messages", code="too_large", param="messages") from None
-        except Exception as error:  # whatever a template does, it is these messages that it does not take
-            raise _refusal(f"the model's chat template refuses these messages: {_said(error)}") from error
+        except TemplateFailed as error:  # whatever it does, it is these messages that it does not take
+            raise _refusal(f"the model's chat template refuses these messages: {error}") from error
 
-    def _compile(self, name: str, source: str | None) -> tuple[jinja2.Template | None, ToolText, frozenset[str]]:
-        environment = TemplateEnvironment()
+    def _compile(self, name: str, source: str | None) -> tuple[str | None, ToolText, frozenset[str]]:
         if source is None:
             return None, ToolText("", frozenset()), frozenset()
-
-        def work() -> tuple[jinja2.Template, set[str]]:
-            return environment.from_string(source), jinja2.meta.find_undeclared_variables(environment.parse(source))
-
         try:
-            template, variables = self._limits.run(work)
-        except jinja2.TemplateSyntaxError as error:
-            said = f"the {name} does not compile: line {error.lineno}: {_said(error)}"
+            variables = self._renderer.compile(source)
+        except (TemplateFailed, OverLimit) as error:
+            line = f"line {error.line}: " if isinstance(error, TemplateFailed) and error.line is not None else ""
+            said = f"the {name} does not compile: {line}{error}"
             raise ManifestError(said, "correct the template, or take the model's newest one") from error
-        except Exception as error:
-            said = f"the {name} does not compile: {_said(error)}"
-            raise ManifestError(said, "correct the template, or take the model's newest one") from error
-        return template, ToolText(source, frozenset(variables)), frozenset(variables)
+        return source, ToolText(source, variables), variables
 
 
 def _with_reasoning(message: Message) -> Message:
@@ -149,14 +146,6 @@ def _up_to_tag(text: str, final: str) -> str:
         raise RequestError(said, "send the prompt as text_input", code="unsupported", param="continue_final_message")
     at = text.rindex(_TAG.strip())
     return text[:at] if text.startswith(_TAG, at) else text[:at].rstrip()  # else the template trims messages
-
-
-def _said(error: Exception) -> str:
-    """What went wrong in a template, in one line."""
-    words = " ".join(str(error)[: 10 * _SHOWN].split())
-    if not isinstance(error, jinja2.TemplateError):
-        words = f"{type(error).__name__} {words}".strip()
-    return words if len(words) <= _SHOWN else words[: _SHOWN - 3] + "..."
 
 
 def parse_messages(text: str) -> list[Message]:

@@ -1,10 +1,8 @@
-"""Jinja as transformers sets it up for chat templates, in a sandbox with limits: a template comes with the model, unread."""
+"""Jinja as transformers sets it up for chat templates, in a sandbox: a template comes with the model, unread."""
 
 from __future__ import annotations
 
 import json
-import operator
-from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,17 +10,10 @@ import jinja2
 import jinja2.nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
-from jinja2.filters import FILTERS, make_attrgetter
-from jinja2.nodes import EvalContext
 from jinja2.parser import Parser
-from jinja2.runtime import Context, Macro
+from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace, pass_environment, pass_eval_context
-
-_MOST_BITS = 1 << 16  # of a whole number that is multiplied or divided
-_MOST_DIGITS = 1000  # to round to
-_MOST_LINKED = 10_000  # letters in which links are looked for
-_BOUNDED = {"*": operator.mul, "**": operator.pow, "%": operator.mod, "//": operator.floordiv, "/": operator.truediv}
+from jinja2.utils import Namespace
 
 
 class GenerationTag(Extension):
@@ -64,23 +55,14 @@ class TemplateDict:
 
 
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
-    """What a template runs in. Its operations take no longer than their operands are long."""
-
-    intercepted_binops = frozenset(_BOUNDED)
+    """What a template runs in. It has no bounds of its own: see `Renderer`."""
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
-        self.filters |= {"tojson": to_json, "round": _round, "urlize": _urlize, "sum": _sum}
+        self.filters["tojson"] = to_json
         self.globals |= {
             "raise_exception": _raise, "strftime_now": _strftime_now, "dict": TemplateDict(), "namespace": TemplateNamespace,
         }  # fmt: skip
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if isinstance(left, int) and isinstance(right, int):
-            bits = left.bit_length() * abs(right) if operator == "**" else left.bit_length() + right.bit_length()
-            if bits > _MOST_BITS:
-                raise OverflowError(f"the operands of {operator} are too large")
-        return _BOUNDED[operator](left, right)
 
 
 def to_json(
@@ -105,31 +87,3 @@ def _strftime_now(format: str) -> str:  # a template may name its argument, and 
 def _check_name(name: object) -> None:
     if isinstance(name, str) and name.startswith("_"):
         raise SecurityError(f"a namespace has no {name!r}: names in it do not begin with an underscore")
-
-
-def _round(value: float, precision: int = 0, method: Any = "common") -> Any:
-    if abs(precision) > _MOST_DIGITS:
-        raise OverflowError(f"a number is rounded to {precision} digits")
-    return _FILTERS["round"](value, precision, method)
-
-
-@pass_eval_context
-def _urlize(
-    context: EvalContext, value: str, trim_url_limit: int | None = None, nofollow: bool = False, target: str | None = None,
-    rel: str | None = None, extra_schemes: list[str] | None = None,
-) -> Any:  # fmt: skip
-    if len(value) > _MOST_LINKED:
-        raise OverflowError(f"links are looked for in more than {_MOST_LINKED:,} letters")
-    return _FILTERS["urlize"](context, value, trim_url_limit, nofollow, target, rel, extra_schemes)
-
-
-@pass_environment
-def _sum(environment: jinja2.Environment, iterable: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
-    """One by one: a sum of many lists takes as long as all before it together, and Python's own lets nobody end it."""
-    total = start
-    for value in iterable if attribute is None else map(make_attrgetter(environment, attribute), iterable):
-        total = total + value
-    return total
-
-
-_FILTERS: Mapping[str, Callable[..., Any]] = FILTERS
