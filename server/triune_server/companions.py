@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,17 +44,25 @@ class CompanionProcess:
         )  # fmt: skip
         self.process = self._child.process
 
-    def wait_ready(self, timeout_s: float, given_up: Callable[[], bool] = lambda: False) -> None:
+    def wait_ready(
+        self,
+        timeout_s: float,
+        given_up: Callable[[], bool] = lambda: False,
+        hangs: Callable[[Mapping[int, str]], str | None] = lambda watched: None,
+    ) -> None:
         """Wait until it serves, or until `given_up`.
 
+        Args:
+            hangs: see `Server.wait_ready`.
+
         Raises:
-            ServerError: it ended or was not ready in time.
+            ServerError: it ended or hangs, or was not ready in time.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if given_up():
                 return
-            if (problem := self.problem()) is not None:
+            if (problem := self.problem() or hangs(self.watched)) is not None:
                 raise ServerError(f"{problem} while starting:\n{self.reasons()}", f"the whole log is {self.log}")
             if self._ready():
                 return
@@ -110,10 +118,10 @@ class Companion:
         """Wait until it serves, or until `given_up`.
 
         Raises:
-            ServerError: it ended or was not ready in time.
+            ServerError: it ended or hangs, or was not ready in time.
         """
         if self._process is not None:
-            self._process.wait_ready(timeout_s, given_up)
+            self._process.wait_ready(timeout_s, given_up, self._watchdog.problem)
 
     def look(self) -> None:
         """End it where it does not get on, and start it again when it is time."""

@@ -155,13 +155,14 @@ class Supervisor:
         server = Server(*places, log_file(self._folder), self._view.is_served, self._around, inside)
         try:
             try:
-                server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
+                server.wait_ready(self._ready_timeout_s, self._waits_no_more, self._watchdog.problem)
                 for one in () if self._served else self._beside:
                     one.wait_ready(self._ready_timeout_s, self._stopping.is_set)
             except ServerError as error:
                 if not self._served:  # what never worked is not made to work by trying again
                     raise
                 server.kill()
+                self._watchdog.forget(*server.watched)
                 self._start_later(str(error.args[0]).partition(":\n")[0], 0.0)
                 return
             if self._stopping.is_set():
@@ -187,14 +188,21 @@ class Supervisor:
         try:
             while not self._stopping.wait(self._watch_s):
                 if (now := self._view.served()) != served:
-                    served = now
+                    served, before = now, server.watched
                     server.look_again()
+                    self._watchdog.forget(*(before.keys() - server.watched.keys()))
                 if (problem := server.problem() or self._watchdog.problem(server.watched)) is not None:
                     return problem
                 self._look_beside()
             return None
         finally:
             probe.end()
+
+    def _waits_no_more(self) -> bool:
+        """Whether to stop while the server starts. Those beside it are looked after meanwhile, once all have been ready."""
+        if self._served:
+            self._look_beside()
+        return self._stopping.is_set()
 
     def _look_beside(self) -> None:
         for one in self._beside:
