@@ -18,7 +18,7 @@ from .binaries import Binaries
 from .errors import ServerError
 from .given import given
 from .inside import Inside, listening
-from .leftovers import SHARED_MEMORY, free_shared_memory, memory_prefix, wait_gone
+from .leftovers import SHARED_MEMORY, free_shared_memory, name_prefix, wait_gone
 from .lifeline import Child
 from .options import ServerOptions
 from .stubs import Stubs
@@ -169,7 +169,7 @@ class Server:
             inside.clear()
         self.log = log
         self._log_start = log_size(log)
-        self._prefix = f"{memory_prefix(around.mark)}{next(_NUMBERS)}_"
+        self._prefix = f"{name_prefix(around.mark)}{next(_NUMBERS)}_"
         self._child = Child(
             command(binaries, options, self._prefix, inside), env=environment(binaries, options, around), log=log,
             mark=around.mark, descriptors=around.descriptors,

@@ -116,8 +116,8 @@ class Supervisor:
         try:
             self._drain.clear()
             self._view.begin(self._repositories())
-            served = dataclasses.replace(self._options, repository=self._view.models)
-            with opened() as inside, mounted(self._binaries, served) as places:
+            served, mark = dataclasses.replace(self._options, repository=self._view.models), self._around.mark
+            with opened(mark) as inside, mounted(self._binaries, served, mark) as places:
                 behind = inside if self._options.front == "on" else None
                 self._start_beside(behind)
                 while not self._stopping.is_set():

@@ -21,7 +21,7 @@ import pytest
 
 from fakes.command import Triune
 from triune_server.cli import NOT_RUNNING
-from triune_server.leftovers import SHARED_MEMORY, mark_of, memory_prefix
+from triune_server.leftovers import SHARED_MEMORY, mark_of, name_prefix
 
 PATIENCE_S = 30.0
 LISTENER = 'import socket, time; s = socket.create_server(("127.0.0.1", {port})); print(flush=True); time.sleep(600)'
@@ -107,7 +107,7 @@ def test_orphans_are_found_by_their_mark_and_ended_and_nobody_else_is(
 
 def test_what_a_killed_run_shared_is_swept_and_nothing_of_others(triune: Triune) -> None:
     triune.run_folder.mkdir()
-    region = SHARED_MEMORY / f"{memory_prefix(mark_of(triune.run_folder))}7_of_a_killed_run"
+    region = SHARED_MEMORY / f"{name_prefix(mark_of(triune.run_folder))}7_of_a_killed_run"
     other = SHARED_MEMORY / f"triune{os.getpid()}_of_another_run"
     try:
         for file in (region, other):
@@ -123,6 +123,21 @@ def test_what_a_killed_run_shared_is_swept_and_nothing_of_others(triune: Triune)
     finally:
         region.unlink(missing_ok=True)
         other.unlink(missing_ok=True)
+
+
+def test_the_folder_of_a_killed_run_s_sockets_is_swept_and_nothing_of_others(triune: Triune, tmp_path: Path) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    triune.temporary = place
+    supervisor = up(triune)
+    (sockets,) = place.iterdir()
+    other = place / f"{name_prefix('another')}x"
+    other.mkdir()
+    supervisor.kill()
+    wait_until(lambda: not is_alive(supervisor))
+    assert sockets.exists()
+    triune("down")
+    assert list(place.iterdir()) == [other]
 
 
 def test_of_two_that_start_at_once_one_serves_and_the_other_says_so(triune: Triune) -> None:
