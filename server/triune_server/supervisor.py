@@ -31,6 +31,7 @@ from .lock import RunLock, lock_for_life
 from .mounting import mounted
 from .options import ServerOptions
 from .restarts import Restarts
+from .stalled import Stalled
 from .state import RunningServer, forget, log_file
 from .stopping import StopRequest
 from .surroundings import Surroundings
@@ -68,10 +69,13 @@ class Supervisor:
         self._settings, self._engine = dict(settings or {}), engine
         self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
         self._stopping, self._hurrying = StopRequest(), StopRequest()
-        self._drain = Drain(folder)
+        self._drain, self._stalled = Drain(folder), Stalled(folder)
         log = os.dup(1) if options.log_format == "json" else None
         self._watchdog = Watchdog(silence_s)
-        self._around = Surroundings(draining=self._drain.file, log=log, mark=mark_of(folder), pulse=self._watchdog.descriptor)
+        self._around = Surroundings(
+            draining=self._drain.file, stalled=self._stalled.file, log=log, mark=mark_of(folder),
+            pulse=self._watchdog.descriptor,
+        )  # fmt: skip
         self._lock = lock
         self._state: RunningServer | None = None
         self._restarts = Restarts()
@@ -115,6 +119,7 @@ class Supervisor:
     def _serve(self, on_ready: Callable[[], None]) -> None:
         try:
             self._drain.clear()
+            self._stalled.clear()
             self._view.begin(self._repositories())
             served, mark = dataclasses.replace(self._options, repository=self._view.models), self._around.mark
             with opened(mark) as inside, mounted(self._binaries, served, mark) as places:
@@ -193,10 +198,12 @@ class Supervisor:
                     self._watchdog.forget(*(before.keys() - server.watched.keys()))
                 if (problem := server.problem() or self._watchdog.problem(server.watched)) is not None:
                     return problem
+                self._stalled.tell(self._watchdog.stalled(server.watched))
                 self._look_beside()
             return None
         finally:
             probe.end()
+            self._stalled.clear()
 
     def _waits_no_more(self) -> bool:
         """Whether to stop while the server starts. Those beside it are looked after meanwhile, once all have been ready."""

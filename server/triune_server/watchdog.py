@@ -54,6 +54,12 @@ class Watchdog:
                 return f"{what} has given no sign of life for {self.silence_s:.0f} s (pid {pid})"
         return None
 
+    def stalled(self, watched: Mapping[int, str]) -> str | None:
+        """Which of these has said nothing for so long that the server should be sent nothing: a third of `silence_s`."""
+        enough_s = self.silence_s / 3
+        late = (what for pid, what in watched.items() if self._silent.get(pid, 0.0) > enough_s)
+        return next((f"{what} has given no sign of life for {enough_s:.0f} s" for what in late), None)
+
     def forget(self, *pids: int) -> None:
         """These processes have ended; others may get their ids."""
         self._look()

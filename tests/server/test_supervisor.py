@@ -13,6 +13,7 @@ import pytest
 
 from fakes.server import fake_server
 from support.supervising import PATIENCE_S, answers, family, fronts, running, stubs, wait_until
+from triune_server.draining_file import stalled_file
 from triune_server.errors import ServerError
 from triune_server.inside import Inside
 from triune_server.launcher import Server, is_ready
@@ -97,10 +98,13 @@ def test_a_process_that_is_stopped_is_noticed_and_the_server_started_again(
         assert stopped is not None
         time.sleep(0.5)  # it has been heard of
         stopped.suspend()
+        wait_until(stalled_file(tmp_path).exists)  # who asks for readiness is told long before
+        assert run.ready == 1
         wait_until(lambda: run.ready == 2 and answers(where))
         found = find_running(tmp_path)
         assert found is not None and "has given no sign of life for 3 s" in found.reason
         assert f"(pid {stopped.pid})" in found.reason
+        assert not stalled_file(tmp_path).exists()
     assert family(tmp_path) == []
 
 

@@ -55,6 +55,14 @@ def test_silence_is_a_problem_and_words_are_none(watchdog: Watchdog, clock: Cloc
     assert passes(watchdog, clock, 2, b"7 0\n") == "two has given no sign of life for 30 s (pid 8)"
 
 
+def test_a_third_of_that_silence_is_told_until_the_next_word(watchdog: Watchdog, clock: Clock) -> None:
+    assert passes(watchdog, clock, 1, b"7 0\n8 0\n") is None
+    assert passes(watchdog, clock, 10, b"7 0\n") is None and watchdog.stalled(WATCHED) is None
+    assert passes(watchdog, clock, 1, b"7 0\n") is None
+    assert watchdog.stalled(WATCHED) == "two has given no sign of life for 10 s"
+    assert passes(watchdog, clock, 1, b"7 0\n8 0\n") is None and watchdog.stalled(WATCHED) is None
+
+
 def test_who_was_never_heard_of_is_not_waited_for(watchdog: Watchdog, clock: Clock) -> None:
     assert passes(watchdog, clock, 1_000, b"7 0\n9 0\n") is None
 
