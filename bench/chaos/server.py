@@ -57,10 +57,11 @@ class Server:
         self.texts: Texts = {}
         self._memory, self._usual, self._said = Memory(), frozenset[str](), 0
         self.process: subprocess.Popen[bytes] | None = None
+        self.deaths = 0  # that faults may have caused since it was started
 
     def begin(self, environment: Mapping[str, str] | None = None) -> None:
         """Start it, and wait for nothing."""
-        self._memory = Memory(usual=self._usual)
+        self._memory, self.deaths = Memory(usual=self._usual), 0
         self._said = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(

@@ -29,13 +29,16 @@ FAULTS: tuple[Fault, ...] = (
     # killed under load
     Fault("kill-supervisor", signals.kill("supervisor"), BROKEN, GONE, _AT_ONCE_S, swept_later=True),
     Fault("kill-supervisor-and-up", commands.start_after_kill, BROKEN),
-    *(Fault(f"kill-{role}", signals.kill(role), BROKEN) for role in ("tritonserver", "gateway", *STEPS)),
+    *(Fault(f"kill-{role}", signals.kill(role), BROKEN) for role in ("tritonserver", "gateway", "front", *STEPS)),
     Fault("kill-another-stub", signals.kill_any_stub, BROKEN),
     Fault("kill-all-stubs", signals.kill_all_stubs, BROKEN),
-    Fault("kill-again-and-again", signals.kill_again_and_again, BROKEN, well_s=90.0),
+    Fault("kill-again-and-again", signals.kill_again_and_again, BROKEN, well_s=90.0, deaths=5),
     # alive, but not moving
-    *(Fault(f"stall-{role}", signals.stall(role), BROKEN, well_s=_WATCHDOG_S) for role in ("tritonserver", "gateway", *STEPS)),
-    *(Fault(f"pause-{role}", signals.pause(role)) for role in ("supervisor", "tritonserver", "gateway")),
+    *(
+        Fault(f"stall-{role}", signals.stall(role), BROKEN, well_s=_WATCHDOG_S)
+        for role in ("tritonserver", "gateway", "front", *STEPS)
+    ),
+    *(Fault(f"pause-{role}", signals.pause(role)) for role in ("supervisor", "tritonserver", "gateway", "front")),
     # Triton takes a model's process that does not move for a second or so for dead.
     *(Fault(f"pause-{role}", signals.pause(role), BROKEN) for role in STEPS),
     Fault("status-of-paused-supervisor", signals.ask_status_of_a_paused_supervisor),
@@ -45,16 +48,24 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *(
         _starting(f"kill-{role}-at-start", signals.during_start(role, "kill"), EITHER, 60.0)
-        for role in ("tritonserver", "gateway", "generate")
+        for role in ("tritonserver", "gateway", "front", "generate")
     ),
-    _starting("stall-generate-at-start", signals.during_start("generate", "stall"), EITHER, 130.0),
+    *(
+        _starting(f"stall-{role}-at-start", signals.during_start(role, "stall"), EITHER, _WATCHDOG_S)
+        for role in ("tritonserver", "generate")
+    ),
+    *(
+        Fault(f"kill-{role}-at-restart", signals.during_restart(role, "kill"), BROKEN, well_s=60.0)
+        for role in ("tokenize", "generate", "front")
+    ),
+    Fault("stall-generate-at-restart", signals.during_restart("generate", "stall"), BROKEN, well_s=_WATCHDOG_S),
     Fault("stop", signals.end(SIGTERM), BROKEN, GONE, END_S),
     Fault("interrupt", signals.end(SIGINT), BROKEN, GONE, END_S),
     *(
         Fault(f"{how}-{role}-at-stop", signals.during_stop(role, how), BROKEN, GONE, END_S, swept_later=role == "supervisor")
         for how, role in (
-            ("kill", "supervisor"), ("kill", "tritonserver"), ("kill", "generate"), ("kill", "gateway"),
-            ("stall", "tritonserver"), ("stall", "generate"), ("stall", "gateway"),
+            ("kill", "supervisor"), ("kill", "tritonserver"), ("kill", "generate"), ("kill", "gateway"), ("kill", "front"),
+            ("stall", "tritonserver"), ("stall", "generate"), ("stall", "gateway"), ("stall", "front"),
         )
     ),
     # clients
@@ -79,13 +90,13 @@ FAULTS: tuple[Fault, ...] = (
     _starting("full-disk-at-start", limits.full_disk_at_start, EITHER, 60.0, limits.lacks_disk),
     *(
         Fault(f"no-descriptors-{role}", limits.no_descriptors(role), BROKEN)
-        for role in ("tritonserver", "gateway", "supervisor")
+        for role in ("tritonserver", "gateway", "front", "supervisor")
     ),
-    *(Fault(f"no-memory-{role}", limits.no_memory(role), BROKEN, well_s=60.0) for role in ("gateway", *STEPS)),
-    *(Fault(f"no-files-{role}", limits.no_files(role), NOTHING) for role in ("supervisor", "tritonserver", "gateway")),
+    *(Fault(f"no-memory-{role}", limits.no_memory(role), BROKEN, well_s=60.0) for role in ("gateway", "front", *STEPS)),
+    *(Fault(f"no-files-{role}", limits.no_files(role), NOTHING) for role in ("supervisor", "tritonserver", "gateway", "front")),
     *(
         Fault(f"no-threads-{role}", limits.no_threads(role), BROKEN, lacks=limits.lacks_pids)
-        for role in ("supervisor", "tritonserver", "gateway", "generate")
+        for role in ("supervisor", "tritonserver", "gateway", "front", "generate")
     ),
     # files
     Fault("damage-under-a-server", files.damage_under_a_server, BROKEN, EITHER, 90.0),

@@ -18,6 +18,7 @@ from ..scene import Scene
 _LIMIT_S = 30.0  # for an answer of any kind
 _TIMES = 20  # as many at once as there are slots
 _SLOTS = 16
+_DATAGRAM = "0002"  # in /proc/net/unix
 _GENERATE = "/v2/models/triune/generate"
 _CHAT = "/v1/chat/completions"
 
@@ -121,18 +122,30 @@ def heavy_grammar(scene: Scene) -> None:
 
 def odd_datagrams(scene: Scene) -> None:
     """Messages that are none, to every local socket of the server that takes datagrams."""
-    names = [words[-1] for line in Path("/proc/net/unix").read_text("utf-8").splitlines() if len(words := line.split()) == 8]
-    pids = {process.pid for process in scene.server.family()}
-    ours = [name for name in names if "triune" in name and any(str(pid) in name for pid in pids)]
-    for name in ours:
+    taken = 0
+    for name in _datagram_sockets(scene):
         address = "\0" + name[1:] if name.startswith("@") else name
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.settimeout(1)
             for message in (b"", b"x", b"\xff" * 8, b"\0" * 10, scene.chance.randbytes(4000)):
                 with suppress(OSError):
-                    sender.sendto(message, address)
-    scene.note(f"{len(ours)} sockets")
+                    taken += sender.sendto(message, address) == len(message)
+    scene.note(f"{taken} messages")
+    if not taken:
+        scene.problems.append("nothing met: no socket of the server takes datagrams")
     scene.wait(1.0)
+
+
+def _datagram_sockets(scene: Scene) -> list[str]:
+    """The names of the server's, by what its processes have open."""
+    held = set()
+    for process in scene.server.family():
+        with suppress(OSError):
+            for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+                with suppress(OSError):
+                    held.add(descriptor.readlink().name)
+    rows = [line.split() for line in Path("/proc/net/unix").read_text("utf-8").splitlines()[1:]]
+    return sorted({row[7] for row in rows if len(row) == 8 and row[4] == _DATAGRAM and f"socket:[{row[6]}]" in held})
 
 
 def _post(scene: Scene, port: int, path: str, body: bytes) -> None:
