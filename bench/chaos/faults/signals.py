@@ -14,6 +14,7 @@ from ..scene import Scene
 from ..server import DRAIN_S
 
 _PAUSE_S = 2.0
+_TOLD_S = 25.0  # until readiness says that a process hangs, before it is ended for that
 _BACK_S = 75.0  # between two restarts, at the most
 
 
@@ -60,7 +61,20 @@ def kill_again_and_again(scene: Scene) -> None:
 
 def stall(role: str) -> Callable[[Scene], None]:
     """Stop the process of a role, and never let it go on: alive to the system, dead to everyone else."""
-    return lambda scene: _halt(scene, find(scene, role))
+
+    def do(scene: Scene) -> None:
+        _halt(scene, find(scene, role))
+        if role in (GATEWAY, FRONT):  # who asks elsewhere is answered
+            return
+        began = time.monotonic()
+        while scene.server.says_ready():
+            scene.wait(0.2)
+            if time.monotonic() - began > _TOLD_S:
+                scene.problems.append(f"false: it says that it is ready {_TOLD_S:.0f} s after {role} was stopped")
+                return
+        scene.note(f"not ready after {time.monotonic() - began:.0f} s")
+
+    return do
 
 
 def pause(role: str) -> Callable[[Scene], None]:
