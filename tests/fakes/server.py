@@ -34,18 +34,22 @@ if fate := behaviour["stub_fates"].get(str(number)):
     stub.send_signal(fate)
     signal.pause()  # waits for what it says, and never asks whether it lives
 
+answered = threading.Event()
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200 if self.path.endswith(("/ready", "/live")) else 404)
         self.send_header("content-length", "0")
         self.end_headers()
+        answered.set()
     def log_message(self, *a):
         pass
 
 def beat():  # for the stub, which cannot itself, while it is not stopped
     while True:
         if pathlib.Path(f"/proc/{{stub.pid}}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-            os.write(int(os.environ["TRIUNE_PULSE_FD"]), f"{{stub.pid}} {{behaviour['late_s']}}\\n".encode())
+            late_s = behaviour["late_s"] if answered.is_set() else 0
+            os.write(int(os.environ["TRIUNE_PULSE_FD"]), f"{{stub.pid}} {{late_s}}\\n".encode())
         time.sleep(0.1)
 
 threading.Thread(target=beat, daemon=True).start()
@@ -87,7 +91,7 @@ def fake_server(
         dies_starting: its starts with these numbers do not come up.
         stub_fates: what its stub gets in its starts with these numbers, which then wait for it for ever.
         deaf: it does not end when asked to.
-        late_s: for how long its stub says that its work stands still.
+        late_s: for how long its stub says that its work stands still, once the server has answered somebody.
     """
     stub = folder / "triton_python_backend_stub"
     shutil.copy2("/bin/sleep", stub)
