@@ -111,6 +111,6 @@ FAULTS: tuple[Fault, ...] = (
 )  # fmt: skip
 BY_NAME = {fault.name: fault for fault in FAULTS}
 SMOKE = (
-    "kill-generate", "kill-gateway", "pause-tritonserver", "disconnect-storm-http", "slow-readers-grpc", "stop",
+    "kill-generate", "kill-gateway", "kill-front", "pause-tritonserver", "disconnect-storm-http", "slow-readers-grpc", "stop",
     "damage-before-start", "overload-20x",
 )  # fmt: skip
