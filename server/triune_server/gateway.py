@@ -116,5 +116,5 @@ def is_gateway_ready(options: ServerOptions) -> bool:
     """Whether it answers, and the server behind it."""
     try:
         return httpx.get(f"{options.openai_url}/health", timeout=2.0, trust_env=False).status_code == 200
-    except httpx.HTTPError:
+    except (httpx.HTTPError, OSError):
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -18,7 +19,7 @@ from .binaries import Binaries
 from .errors import ServerError
 from .given import given
 from .inside import Inside, listening
-from .leftovers import SHARED_MEMORY, free_shared_memory, name_prefix, wait_gone
+from .leftovers import free_shared_memory, name_prefix, shared_memory, wait_gone
 from .lifeline import Child
 from .options import ServerOptions
 from .stubs import Stubs
@@ -30,6 +31,7 @@ _TRACE_HEADERS = "(?i:traceparent|tracestate)"
 _CLIENT_HEADER = "x-triune-client"  # whose request it is, as whoever lets clients in says
 _NUMBERS = itertools.count(1)  # of the servers of this process
 _STUBS_END_S = 1.0  # for stubs to end after the server
+_STOP_S = 8.0  # for it to end in order: its grace for requests, and its models' ends
 _LOOK_S = 0.5  # between looks at stubs that start
 
 
@@ -57,7 +59,7 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Ins
         f"--allow-gpu-metrics={'true' if binaries.gpu_metrics else 'false'}",
         "--pinned-memory-pool-byte-size=0",
         "--metrics-interval-ms=1000",
-        "--exit-timeout-secs=5",
+        "--exit-timeout-secs=5",  # less than `_STOP_S`
         *_forwarded(options),
         *(f"--trace-config={one}" for one in _traces(options)),
     ]
@@ -214,7 +216,7 @@ class Server:
 
     def look_again(self) -> None:
         """Watch the processes of the models that are served now, and close what they share to other users."""
-        for region in SHARED_MEMORY.glob(f"{self._prefix}*"):
+        for region in shared_memory(self._prefix):
             with suppress(OSError):
                 region.chmod(0o600)  # its maker sets the mode, whatever the umask
         self._stubs.look()
@@ -230,12 +232,11 @@ class Server:
         """Its processes that must get on, by their ids, and what each is."""
         return {self.process.pid: "tritonserver", **self._stubs.watched}
 
-    def stop(self, timeout_s: float = 10.0) -> None:
+    def stop(self, timeout_s: float = _STOP_S) -> None:
         """Stop the server and everything it started; in order, if that takes no longer."""
         if self.process.poll() is None:
-            self.process.terminate()
-            with suppress(psutil.TimeoutExpired):
-                self.process.wait(timeout_s)
+            self._child.send(signal.SIGTERM)
+            if self._child.wait(timeout_s):
                 wait_gone(self._child.family(), _STUBS_END_S)
         self.kill()
 
@@ -275,5 +276,5 @@ def _says(options: ServerOptions, inside: Inside | None, what: str, timeout_s: f
         # trust_env: a proxy of the environment is for the network, not for this machine
         with httpx.Client(transport=transport, timeout=timeout_s, trust_env=False) as client:
             return client.get(f"{options.http_url}/v2/health/{what}").status_code == 200
-    except httpx.HTTPError:
+    except (httpx.HTTPError, OSError):
         return False

@@ -38,7 +38,10 @@ def name_prefix(mark: str) -> str:
 def marked(mark: str) -> Iterator[psutil.Process]:
     """Every live process with a mark."""
     entry = f"{VARIABLE}={mark}".encode("utf-8", "surrogateescape")
-    for process in psutil.process_iter():
+    processes: list[psutil.Process] = []
+    with suppress(OSError):  # no descriptor is left
+        processes += psutil.process_iter()
+    for process in processes:
         try:
             environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
         except OSError:
@@ -86,14 +89,24 @@ def _is_gone(process: psutil.Process) -> bool:
             os.waitpid(process.pid, os.WNOHANG)
     except psutil.NoSuchProcess:
         pass
+    except OSError:  # it cannot be seen
+        return False
     return True
 
 
 def free_shared_memory(prefix: str) -> None:
     """Remove what processes shared that are gone: Triton, if it is killed, leaves it behind."""
-    for region in SHARED_MEMORY.glob(f"{prefix}*"):
+    for region in shared_memory(prefix):
         with suppress(OSError):  # another user's
             region.unlink()
+
+
+def shared_memory(prefix: str) -> list[Path]:
+    """What is shared under names that begin so, as far as it can be seen."""
+    found: list[Path] = []
+    with suppress(OSError):  # no descriptor is left
+        found += SHARED_MEMORY.glob(f"{prefix}*")
+    return found
 
 
 @contextmanager

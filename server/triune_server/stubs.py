@@ -1,4 +1,7 @@
-"""The processes of a server's models, which Triton starts: who they are, and whether one has died."""
+"""The processes of a server's models, which Triton starts: who they are, and whether one has died.
+
+Where nothing can be seen for want of descriptors, nothing has changed.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,15 @@ class Stubs:
 
     def look(self) -> None:
         """Know those that run now, and those that have died and that nobody has asked for their exit code."""
-        self._models = {stub: self._models.get(stub) or _model_of(stub) for stub in self._children() if _is_stub(stub)}
+        if (children := self._children()) is not None:
+            self._models = {stub: self._models.get(stub) or _model_of(stub) for stub in children if _is_stub(stub)}
 
     def lost(self) -> str | None:
         """Which one has died while the server starts: Triton then waits for its answer, for ever.
 
         If a model could not be loaded, Triton has seen its process end: that is no child any more, and Triton itself says why.
         """
-        now, children = time.monotonic(), self._children()
+        now, children = time.monotonic(), self._children() or []
         self._dead = {child: self._dead.get(child, now) for child in children if has_ended(child)}
         for child, since in self._dead.items():
             if now - since >= _UNASKED_S:
@@ -51,12 +55,14 @@ class Stubs:
         """Those that must get on, by their ids, and what each is."""
         return {stub.pid: _process_of(model) for stub, model in self._models.items() if self._wanted(model)}
 
-    def _children(self) -> list[psutil.Process]:
-        """Without those of children: Triton tries a stub's program in a shell before it starts it."""
+    def _children(self) -> list[psutil.Process] | None:
+        """Without those of children: Triton tries a program in a shell before it starts it. None: they cannot be seen."""
         try:
             return self._server.children()
         except psutil.NoSuchProcess:
             return []
+        except OSError:
+            return None
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -65,6 +71,8 @@ def has_ended(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:  # just now
         return True
+    except OSError:
+        return False
 
 
 def _process_of(model: str) -> str:
@@ -74,7 +82,7 @@ def _process_of(model: str) -> str:
 def _is_stub(process: psutil.Process) -> bool:
     try:
         return bool(process.name().startswith(STUB[:15]))
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, OSError):
         return False
 
 
@@ -82,5 +90,5 @@ def _model_of(stub: psutil.Process) -> str:
     """The folder's name of the model that a stub runs; empty if that cannot be seen."""
     try:
         return next((Path(one).parents[1].name for one in stub.cmdline() if one.endswith("/1/model.py")), "")
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return ""

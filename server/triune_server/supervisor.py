@@ -19,7 +19,7 @@ import psutil
 from triune_runtime.manifest import EngineManifest
 
 from .binaries import Binaries
-from .companions import Companion
+from .companions import Companion, stop_all
 from .draining import Drain, wait_drained
 from .errors import ServerError
 from .front import Front
@@ -128,8 +128,7 @@ class Supervisor:
                 while not self._stopping.is_set():
                     self._serve_once(places, behind, on_ready)
         finally:
-            for one in self._beside:
-                one.stop()
+            stop_all(self._beside)
             with suppress(OSError):  # the folder is gone, for one
                 self._view.end()
                 self._drain.clear()
@@ -157,7 +156,13 @@ class Supervisor:
             companion(lambda: Gateway(self._options, log, self._view.list, self._around, inside))
 
     def _serve_once(self, places: tuple[Binaries, ServerOptions], inside: Inside | None, on_ready: Callable[[], None]) -> None:
-        server = Server(*places, log_file(self._folder), self._view.is_served, self._around, inside)
+        try:
+            server = Server(*places, log_file(self._folder), self._view.is_served, self._around, inside)
+        except OSError as error:  # no descriptor, process or memory is left
+            if not self._served:
+                raise
+            self._start_later(f"no process can be started: {error.strerror}", 0.0)
+            return
         try:
             try:
                 server.wait_ready(self._ready_timeout_s, self._waits_no_more, self._watchdog.problem)

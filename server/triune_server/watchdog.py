@@ -93,7 +93,7 @@ def _is_stopped(pid: int) -> bool:
     """Whether a process was stopped, and goes on only if somebody has it go on."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return False
 
 
@@ -108,7 +108,8 @@ class Probe:
         self._line = f"{pid} 0\n".encode("ascii")
         self._ask, self._watchdog = ask, watchdog
         self._ended = threading.Event()
-        threading.Thread(target=self._run, name="probe", daemon=True).start()
+        with suppress(RuntimeError):  # no thread can be had; who is not heard of is not waited for
+            threading.Thread(target=self._run, name="probe", daemon=True).start()
 
     def end(self) -> None:
         """Ask no more."""

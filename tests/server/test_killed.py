@@ -5,6 +5,7 @@ Run: pytest tests/server/test_killed.py
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -194,6 +195,22 @@ def test_a_server_that_can_write_nothing_is_started_again(triune: Triune) -> Non
             assert process.wait(30) == 0
         finally:
             process.kill()
+
+
+def test_a_supervisor_that_can_open_nothing_goes_on(triune: Triune) -> None:
+    supervisor = up(triune)
+    (server,) = [p for p in supervisor.children() if p.name() == "tritonserver"]
+    before, used = (
+        supervisor.rlimit(resource.RLIMIT_NOFILE),
+        {int(file.name) for file in Path(f"/proc/{supervisor.pid}/fd").iterdir()},
+    )
+    supervisor.rlimit(resource.RLIMIT_NOFILE, (next(n for n in itertools.count() if n not in used), before[1]))
+    server.kill()
+    wait_until(
+        lambda: "no process can be started: Too many open files" in (triune.run_folder / "server.log").read_text("utf-8")
+    )
+    supervisor.rlimit(resource.RLIMIT_NOFILE, before)
+    wait_until(lambda: triune("status").stdout.startswith(f"ready: {triune.repository} (pid {supervisor.pid})"))
 
 
 def test_serve_ends_for_no_closed_stream(triune: Triune) -> None:
