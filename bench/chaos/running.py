@@ -76,7 +76,9 @@ def run_one(server: Server, fault: Fault, number: int, seed: int) -> Result:
     with ExitStack() as undo:
         scene = Scene(server, number, random.Random(f"{seed}/{number}"), undo)
         if fault.crowd:
-            scene.crowd = Crowd(server.where, server.texts, size=fault.crowd, seed=f"{seed}/{number}").begin()
+            scene.crowd = Crowd(
+                server.where, server.texts, size=fault.crowd, seed=f"{seed}/{number}", patience_s=fault.patience_s
+            ).begin()
             scene.wait(scene.chance.uniform(0.3, 1.5))
         try:
             fault.do(scene)

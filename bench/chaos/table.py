@@ -9,12 +9,12 @@ from signal import SIGINT, SIGTERM
 from .answers import REFUSED
 from .faults import clock, commands, connections, files, limits, requests, signals
 from .scene import BROKEN, EITHER, GONE, NOTHING, WELL, Fault, Scene
-from .server import DRAIN_S, Server
+from .server import DRAIN_S, START_S, Server
 
 STEPS = ("generate", "tokenize", "detokenize")
 END_S = DRAIN_S + 15.0  # what docs/operations.md promises of a server that is told to stop
 _AT_ONCE_S = 5.0  # for the children of a supervisor that was killed
-_WATCHDOG_S = 60.0  # to see that a process does not move, and to start again
+_WATCHDOG_S = 30.0 + START_S  # to see that a process does not move, and to start again
 _REFUSED = frozenset({REFUSED})
 
 
@@ -28,10 +28,13 @@ def _starting(
 FAULTS: tuple[Fault, ...] = (
     # killed under load
     Fault("kill-supervisor", signals.kill("supervisor"), BROKEN, GONE, _AT_ONCE_S, swept_later=True),
-    Fault("kill-supervisor-and-up", commands.start_after_kill, BROKEN),
-    *(Fault(f"kill-{role}", signals.kill(role), BROKEN) for role in ("tritonserver", "gateway", "front", *STEPS)),
-    Fault("kill-another-stub", signals.kill_any_stub, BROKEN),
-    Fault("kill-all-stubs", signals.kill_all_stubs, BROKEN),
+    Fault("kill-supervisor-and-up", commands.start_after_kill, BROKEN, well_s=START_S),
+    *(
+        Fault(f"kill-{role}", signals.kill(role), BROKEN, well_s=START_S)
+        for role in ("tritonserver", "gateway", "front", *STEPS)
+    ),
+    Fault("kill-another-stub", signals.kill_any_stub, BROKEN, well_s=START_S),
+    Fault("kill-all-stubs", signals.kill_all_stubs, BROKEN, well_s=START_S),
     Fault("kill-again-and-again", signals.kill_again_and_again, BROKEN, well_s=90.0, deaths=5),
     # alive, but not moving
     *(
@@ -40,7 +43,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     *(Fault(f"pause-{role}", signals.pause(role)) for role in ("supervisor", "tritonserver", "gateway", "front")),
     # Triton takes a model's process that does not move for a second or so for dead.
-    *(Fault(f"pause-{role}", signals.pause(role), BROKEN) for role in STEPS),
+    *(Fault(f"pause-{role}", signals.pause(role), BROKEN, well_s=START_S) for role in STEPS),
     Fault("status-of-paused-supervisor", signals.ask_status_of_a_paused_supervisor),
     # at the start and at the end
     replace(
@@ -75,7 +78,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("slow-readers-http", connections.slow_readers_http),
     Fault("slow-readers-grpc", connections.slow_readers_grpc),
     Fault("slow-writers", connections.slow_writers),
-    Fault("overload-20x", requests.overload, _REFUSED, well_s=60.0),
+    Fault("overload-20x", requests.overload, _REFUSED, well_s=60.0, patience_s=requests.QUEUE_S),
     # requests that are meant to do harm
     Fault("deep-json", requests.deep_json),
     Fault("many-chunks", requests.many_chunks),
@@ -89,13 +92,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault("full-disk-kill-tritonserver", limits.full_disk("tritonserver"), BROKEN, well_s=60.0, lacks=limits.lacks_disk),
     _starting("full-disk-at-start", limits.full_disk_at_start, EITHER, 60.0, limits.lacks_disk),
     *(
-        Fault(f"no-descriptors-{role}", limits.no_descriptors(role), BROKEN)
+        Fault(f"no-descriptors-{role}", limits.no_descriptors(role), BROKEN, well_s=START_S)
         for role in ("tritonserver", "gateway", "front", "supervisor")
     ),
     *(Fault(f"no-memory-{role}", limits.no_memory(role), BROKEN, well_s=60.0) for role in ("gateway", "front", *STEPS)),
     *(Fault(f"no-files-{role}", limits.no_files(role), NOTHING) for role in ("supervisor", "tritonserver", "gateway", "front")),
     *(
-        Fault(f"no-threads-{role}", limits.no_threads(role), BROKEN, lacks=limits.lacks_pids)
+        Fault(f"no-threads-{role}", limits.no_threads(role), BROKEN, well_s=START_S, lacks=limits.lacks_pids)
         for role in ("supervisor", "tritonserver", "gateway", "front", "generate")
     ),
     # files

@@ -16,6 +16,7 @@ from ..answers import ANSWERED, CHAT, GENERATE, QUESTIONS, REFUSED, ask, post
 from ..scene import Scene
 
 _LIMIT_S = 30.0  # for an answer of any kind
+QUEUE_S = 120.0  # for one of 256 that wait for their turn: on a machine that others use they take more than a minute
 _TIMES = 20  # as many at once as there are slots
 _SLOTS = 16
 _DATAGRAM = "0002"  # in /proc/net/unix
@@ -28,7 +29,7 @@ def overload(scene: Scene) -> None:
     server = scene.server
     asked = [((GENERATE, CHAT)[n % 2], scene.chance.choice(QUESTIONS[:4])) for n in range(_TIMES * _SLOTS)]
     with ThreadPoolExecutor(len(asked)) as pool:
-        outcomes = list(pool.map(lambda one: ask(server.where, one[0], one[1], server.texts, 60.0), asked))
+        outcomes = list(pool.map(lambda one: ask(server.where, one[0], one[1], server.texts, QUEUE_S), asked))
     kinds = [outcome.kind for outcome in outcomes]
     scene.note(", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))))
     for outcome in outcomes:
