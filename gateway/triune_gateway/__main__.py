@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds that requests under way get to end when this is told to stop (default %(default)s)",
     )  # fmt: skip
     parser.add_argument("--draining-file", type=Path, metavar="FILE", help="while it is there, new requests are refused")
+    parser.add_argument("--stalled-file", type=Path, metavar="FILE", help="while it is there, this is not ready")
     parser.add_argument(
         "--timeout-s",
         type=float,

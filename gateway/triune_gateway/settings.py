@@ -16,6 +16,7 @@ class Settings:
         timeout_s: longest silence of the server behind, the wait for a free slot included.
         access_log: the file that gets a JSON line for every request, "-" for the standard output, None for none.
         draining_file: while it is there, new requests are refused: the server behind is about to stop.
+        stalled_file: while it is there, this is not ready: a process of the server behind hangs.
         max_connections: open at once; more are answered with status 503 and closed.
         head_timeout_s: seconds that a connection has to say what it asks, at its beginning and after an answer.
         body_timeout_s: seconds that the body of a request may take to come.
@@ -34,6 +35,7 @@ class Settings:
     models_file: Path | None = None
     timeout_s: float = 120.0
     draining_file: Path | None = None
+    stalled_file: Path | None = None
     drain_s: float = 20.0
     api_keys: tuple[str, ...] = ()
     max_body_bytes: int = 4_000_000

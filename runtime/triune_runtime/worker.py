@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from .constraints import Constraint
-from .errors import Overloaded, TriuneError
+from .errors import Overloaded, RequestError, TriuneError
 from .generation.generator import Generator
 from .outbox import DEFAULT_PACE, Delivery, Outbox, Pace, Sink
 from .request import Event, FinishReason, Request
@@ -82,23 +82,38 @@ class Worker:
                 after a first acknowledgement.
 
         Raises:
+            RequestError, Overloaded: see `check_room`.
+        """
+        with self._changed:
+            self.check_room(len(group))
+            for request, sink in group:
+                self._outbox.open(request.key, sink, leased=leased)
+            self._inbox.put(lambda: self._submit([request for request, _ in group], constraints))
+
+    def check_room(self, count: int) -> None:
+        """Check that so many requests can be taken now. Who has several groups asks before the first: all come in, or none.
+
+        Raises:
+            RequestError: so many never can.
             Overloaded: too many requests are here already, or the worker is closed or has failed.
         """
         limits = self._generator.limits
+        most = limits.max_sequences + limits.max_queue
         with self._changed:
             if not self.alive:
                 what, hint = "the server is stopping, or its engine has failed", "send it again, to another server or later"
                 raise Overloaded(what, hint, code="stopping")
-            if len(self._outbox) + len(group) > limits.max_sequences + limits.max_queue:
+            if count > most:
+                self._generator.metrics.refused("invalid")
+                what = f"{count:,} answers are asked for at once; at most {most:,} are served and waited for"
+                raise RequestError(what, "send them in several requests", code="too_many_sequences")
+            if len(self._outbox) + count > most:
                 self._generator.metrics.refused("overloaded")
                 raise Overloaded(
                     f"{len(self._outbox):,} requests are here already, the limit is {limits.max_sequences:,} being served "
                     f"and {limits.max_queue:,} waiting",
                     "send it again later",
                 )
-            for request, sink in group:
-                self._outbox.open(request.key, sink, leased=leased)
-            self._inbox.put(lambda: self._submit([request for request, _ in group], constraints))
 
     def abort(self, key: int, reason: FinishReason = "cancelled") -> None:
         """End a request; its sink still gets its last item."""

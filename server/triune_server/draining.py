@@ -52,7 +52,7 @@ def under_way(options: ServerOptions) -> dict[str, int]:
         for family in text_string_to_metric_families(text):
             if family.name in _GAUGES:  # of each engine that is served
                 found[_GAUGES[family.name]] = int(sum(sample.value for sample in family.samples))
-    except (httpx.HTTPError, ValueError):
+    except (httpx.HTTPError, OSError, ValueError):
         return {}
     return found
 

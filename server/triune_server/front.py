@@ -49,6 +49,6 @@ def is_there(options: ServerOptions) -> bool:
     """Whether anything answers at the HTTP port."""
     try:
         httpx.get(f"{options.http_url}/v2/health/live", timeout=2.0, trust_env=False)
-    except httpx.HTTPError:
+    except (httpx.HTTPError, OSError):
         return False
     return True

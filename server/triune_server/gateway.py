@@ -34,6 +34,7 @@ def gateway_command(
         sys.executable, "-m", "triune_gateway", f"--host={options.host}", f"--port={options.openai_port}",
         f"--grpc-url={behind}", *(f"--alias={alias}" for alias in aliases),
         *([f"--models-file={models_file}"] if models_file else []),
+        *([f"--stalled-file={around.stalled}"] if around.stalled else []),
         *([f"--draining-file={around.draining}", f"--drain-s={_DRAIN_S}"] if around.draining else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
         *(f"--allow-origin={page}" for page in options.cors),
@@ -115,5 +116,5 @@ def is_gateway_ready(options: ServerOptions) -> bool:
     """Whether it answers, and the server behind it."""
     try:
         return httpx.get(f"{options.openai_url}/health", timeout=2.0, trust_env=False).status_code == 200
-    except httpx.HTTPError:
+    except (httpx.HTTPError, OSError):
         return False

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .configuration import CONFIG_VARIABLE, FILE
-from .draining_file import draining_file
+from .draining_file import draining_file, stalled_file
 from .exposure import own_key
 from .options import ServerOptions
 from .state import RUN_FOLDER, find_running
@@ -39,6 +39,8 @@ def check(options: ServerOptions, run_folder: Path, depth: str, timeout_s: float
     live = depth == LIVE
     if not live and draining_file(run_folder).exists():
         raise Unhealthy("stopping: it takes no new requests")
+    if depth == READY and (stalled := stalled_file(run_folder)).exists():
+        raise Unhealthy(f"it hangs: {stalled.read_text('utf-8').strip() or 'a process gives no sign of life'}")
     _get(options.http_url, "/v2/health/live" if live else "/v2/health/ready", timeout_s)
     if not live:
         _get(options.http_url, "/v2/models/triune/ready", timeout_s)

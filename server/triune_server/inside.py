@@ -6,6 +6,7 @@ of the next one, which Triton does not remove: `clear` does.
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .leftovers import temporary_folder
 from .options import ServerOptions
 
+_LONGEST_PLACE = 60  # bytes of a path; that of a socket has 107 at most
 _CLOSED = "model-repository,shared-memory,trace,logging"
 
 
@@ -70,7 +73,11 @@ def listening(options: ServerOptions, inside: Inside | None) -> list[str]:
 
 
 @contextmanager
-def opened() -> Iterator[Inside]:
-    """A folder for as long as the `with` block. Not in the run folder: the path of a socket has 107 bytes at most."""
-    with tempfile.TemporaryDirectory(prefix="triune-", ignore_cleanup_errors=True) as name:
-        yield Inside(Path(name))
+def opened(mark: str) -> Iterator[Inside]:
+    """A folder for as long as the `with` block. Not in the run folder, whose path may be too long for a socket.
+
+    Args:
+        mark: see `leftovers.mark_of`.
+    """
+    with temporary_folder(mark, plain=len(os.fsencode(tempfile.gettempdir())) > _LONGEST_PLACE) as folder:
+        yield Inside(folder)

@@ -15,13 +15,14 @@ class Surroundings:
     """Of every process of a server.
 
     Attributes:
-        draining: the file of a `Drain`.
+        draining, stalled: the files of a `Drain` and a `Stalled`.
         mark: what they are known by, see `leftovers.mark_of`.
         pulse: a descriptor that they say in that they live, see `watchdog`; None: nobody listens.
         log: a descriptor of this process's that gets the lines of requests; None: the process's own output does.
     """
 
     draining: Path | None = None
+    stalled: Path | None = None
     mark: str = ""
     pulse: int | None = None
     log: int | None = None

@@ -71,6 +71,9 @@ def delta(text: str, finish: str | None = None) -> Event:
     [
         (GENERATE, 200, [tensor(RIGHT, "length")], ANSWERED),
         (GENERATE, 200, [tensor("Because of him.", "length")], WRONG),
+        (GENERATE, 200, [tensor("Because", "length")], WRONG),  # said to be whole
+        (GENERATE, 200, [tensor("Because")], WRONG),
+        (GENERATE, 200, [tensor("Because", "cancelled")], CUT),
         (GENERATE, 503, [{"error": "full"}], REFUSED),
         (GENERATE, 400, [{"error": "UNAVAILABLE [overloaded]: full"}], REFUSED),
         (GENERATE, 400, [{"error": "no such input"}], ERROR),

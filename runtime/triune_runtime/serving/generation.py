@@ -155,6 +155,7 @@ class GenerationService:
         if self._draining.begun:
             raise Overloaded("the server is stopping", "send it again, to another server or later", code="stopping")
         self._memory.check(idle=self._worker.idle)
+        self._worker.check_room(sum(options.best_of for options in rows))
         responses = Responses(self._token_bytes, reply, self._worker.abort)
         groups = []
         for row, (prompt, options) in enumerate(zip(_split(input_ids, rows), rows, strict=True)):
