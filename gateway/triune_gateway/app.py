@@ -62,7 +62,8 @@ def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints:
     log = AccessLog(settings.access_log)
     app.add_middleware(
         Front, settings=settings, metrics=serving.metrics, log=log, intake=serving.intake, tracer=serving.tracer,
-        endpoints=sorted(labels),
+        endpoints=sorted(labels), gates=serving.gates, routes=serving.routes,
+        generating={one.path for one in endpoints if one.generates},
     )  # fmt: skip
     if settings.allowed_origins:
         app.add_middleware(

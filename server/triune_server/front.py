@@ -24,6 +24,7 @@ def front_command(options: ServerOptions, inside: Inside) -> list[str]:
         f"--metrics-port={options.metrics_port}", f"--metrics-upstream={inside.metrics}", f"--drain-s={_DRAIN_S}",
         *([f"--grpc-port={options.grpc_port}", f"--grpc-upstream={inside.grpc}"] if options.keyed else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
+        *(["--fair-share"] if options.fair_share != "off" else []),
         *(f"--allow-origin={page}" for page in options.cors),
         *([f"--access-log={log}"] if (log := _access_log(options)) else []),
     ]  # fmt: skip

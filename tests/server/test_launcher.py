@@ -14,7 +14,7 @@ import pytest
 
 from fakes.server import options
 from support.real_server import free_port
-from triune_gateway import front as gateway_front
+from triune_gateway import bearer
 from triune_runtime.options import declared
 from triune_server.binaries import Binaries
 from triune_server.errors import ServerError
@@ -179,7 +179,7 @@ def test_headers_become_parameters_only_where_somebody_reads_them(given: dict[st
         pattern = asked.get(f"{protocol}-header-forward-pattern", "(?!)")
         sent = ("traceparent", "TraceState", "x-triune-client", "X-Triune-Client", "authorization")
         assert tuple(name for name in sent if re.search(pattern, name)) == forwarded
-    assert {gateway_front.CLIENT, declared.CLIENT} == {"x-triune-client"}
+    assert {bearer.CLIENT, declared.CLIENT} == {"x-triune-client"}
 
 
 def test_the_engine_is_told_how_clients_share() -> None:

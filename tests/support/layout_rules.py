@@ -138,10 +138,10 @@ ADAPTERS: dict[str, set[str]] = {
         "triune_builder.verify.texts", "triune_builder.text_trial", "r1_nano", "bench.big_build", "bench.gpu.shapes",
     },
     "tritonclient": {
-        "triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.overload", "bench.gpu.clients",
+        "triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.asking", "bench.gpu.clients",
     },
     "grpc": {
-        "triune_client.grpc", "triune_gateway.kserve.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.overload",
+        "triune_client.grpc", "triune_gateway.kserve.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.asking",
         "bench.gpu.clients",
     },
     "fastapi": {"triune_gateway"},

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger().handlers[0].setFormatter(JsonFormatter())
     try:
         keys = Keys(read_keys(os.environ, args.api_keys_file))
-        shared = Shared(Limits(), args.host, keys, AccessLog(args.access_log, source="kserve"), args.origins)
+        shared = Shared(Limits(), args.host, keys, AccessLog(args.access_log, source="kserve"), args.origins, args.fair_share)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-origin", dest="origins", action="append", default=[], metavar="URL",
         help="a web page elsewhere that may call this; may be repeated",
     )  # fmt: skip
+    parser.add_argument("--fair-share", action="store_true", help="tell the server behind whose each request is")
     parser.add_argument("--access-log", metavar="FILE", help="gets a JSON line for every request; -: the standard output")
     return parser
 

@@ -10,7 +10,10 @@ import grpc
 import grpc.aio
 
 from ..access_log import HEADER, Access, request_id
-from ..bearer import sent_key
+from ..bearer import CLIENT, sent_key
+from ..gates import Sent
+from . import messages
+from .errors import FULL, words_of
 from .shared import Shared
 
 _SERVICE = "/inference.GRPCInferenceService/"
@@ -19,6 +22,7 @@ _GUARDED = {
     f"{_SERVICE}{name}"
     for name in ("ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics", "ModelInfer", "ModelStreamInfer")
 }
+_INFER, _STREAM = f"{_SERVICE}ModelInfer", f"{_SERVICE}ModelStreamInfer"
 _PASSED = ("traceparent", "tracestate")
 _STATUS = {grpc.StatusCode.OK: 200, grpc.StatusCode.UNAVAILABLE: 503, grpc.StatusCode.INVALID_ARGUMENT: 400}
 _LEFT = 499
@@ -78,27 +82,50 @@ class GrpcFront:
         )
         try:
             await self._check(method, sent, access, context)
+            client = self._shared.keys.client(_bytes(sent), access.tenant, peer)
             metadata = [(name, sent[name]) for name in _PASSED if name in sent]
+            # Triton makes a parameter of it, after those that a message has: the last one counts.
+            metadata += [(CLIENT, client)] if self._shared.fair_share else []
+            place: Sent | None = None
+            async for message in calls if method in (_INFER, _STREAM) else _none():
+                passes, place = self._enter(message, client)
+                if passes:
+                    calls = _again(message, calls)
+                    break
+                access.status = 503
+                if method == _INFER:
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, FULL)
+                yield messages.stream_error(FULL)
             call = self._channel.stream_stream(method)(calls, metadata=metadata)
             try:
                 async for message in call:
                     if access.first_chunk_s is None:
                         access.first_chunk_s = time.monotonic() - began
+                        _tell(place, messages.first_text(message))
                     yield message
                 access.status = 200
             except grpc.aio.AioRpcError as error:
                 access.status = _STATUS.get(error.code(), 500)
+                _tell(place, error.details() or "")
                 await context.abort(error.code(), error.details() or "")
             finally:
                 call.cancel()
+                if place is not None:
+                    place.ended()
         finally:
             self._shared.ended(access, began)
+
+    def _enter(self, message: bytes, client: str) -> tuple[bool, Sent | None]:
+        """Whether the first message of a call passes, and its place if the gates count it."""
+        if messages.ends_another(message):
+            return True, None
+        place = self._shared.gates.enter(messages.first_text(message), client, messages.places(message))
+        return place is not None, place
 
     async def _check(
         self, method: str, sent: dict[str, str], access: Access, context: grpc.aio.ServicerContext[bytes, bytes]
     ) -> None:
-        headers = {name.encode(): value.encode("utf-8", "replace") for name, value in sent.items()}
-        access.tenant = self._shared.keys.tenant(sent_key(headers))
+        access.tenant = self._shared.keys.tenant(sent_key(_bytes(sent)))
         if method in _OPEN:
             return
         if access.tenant is None:
@@ -109,6 +136,28 @@ class GrpcFront:
             access.status = 403
             said = f"{method} is closed: models, shared memory, traces and logs are controlled by this server alone"
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, said)
+
+
+def _tell(place: Sent | None, said: str) -> None:
+    """Tell a place what the server said first: a model's name, or why it failed."""
+    if place is not None:
+        place.failed(*words_of(said))
+
+
+def _bytes(headers: dict[str, str]) -> dict[bytes, bytes]:
+    return {name.encode(): value.encode("utf-8", "replace") for name, value in headers.items()}
+
+
+async def _again(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Messages of which one has been taken already."""
+    yield first
+    async for message in others:
+        yield message
+
+
+async def _none() -> AsyncIterator[bytes]:
+    return
+    yield b""
 
 
 class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]

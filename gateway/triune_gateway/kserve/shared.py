@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ..access_log import Access, AccessLog
 from ..bearer import Keys
+from ..gates import Gates
 from .limits import Limits
 from .routes import Route
 
@@ -40,6 +41,7 @@ class Shared:
 
     Attributes:
         host: what the ports listen on.
+        fair_share: whether the server behind shares itself among its clients, and is to be told whose a request is.
         held_bytes: of bodies that are being read or answered.
     """
 
@@ -48,6 +50,8 @@ class Shared:
     keys: Keys
     log: AccessLog
     allowed_origins: Collection[str] = ()
+    fair_share: bool = False
+    gates: Gates = field(default_factory=Gates)
     connections: set[Held] = field(default_factory=set)
     held_bytes: int = 0
     closing: bool = False

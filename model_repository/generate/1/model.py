@@ -53,6 +53,7 @@ class TritonPythonModel:
                 timeout_us=request.timeout(),
                 left=sender.is_cancelled,
                 reply=reply,
+                parameters=request.parameters,
             )
         except TriuneError as error:
             reply(error, True)

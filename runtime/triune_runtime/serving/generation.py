@@ -37,6 +37,7 @@ from .records import Record, Recorder
 from .request_log import RequestLog
 from .responses import Reply, Responses
 from .sequence_tensors import chunk_arrays
+from .tensors import client_of, request_parameters
 from .tracing import Tracer
 from .usage import folders, this_process
 
@@ -83,7 +84,7 @@ class GenerationService:
         generator = step_loop(
             manifest, runner, self._token_bytes, prefix_caching=prefix_caching, client_sequences=client_sequences
         )
-        self._thinks = manifest.reasoning is not None
+        self._thinks, self._shares = manifest.reasoning is not None, client_sequences is not None
         self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._compiler.load()  # now, when nobody waits for a token
@@ -112,6 +113,7 @@ class GenerationService:
         timeout_us: int,
         left: Callable[[], bool],
         reply: Reply,
+        parameters: Callable[[], str] = str,
     ) -> None:
         """Serve one request; `reply` is called on another thread, the last time with True.
 
@@ -120,9 +122,10 @@ class GenerationService:
             options_json: one text for each prompt.
             timeout_us: Triton's own deadline for the request, 0 for none.
             left: whether the client is known to have left; asked now and then while the answer is sent.
+            parameters: of Triton's request, as JSON; asked where clients share.
 
         Raises:
-            RequestError: the options cannot be read.
+            RequestError: the options or the parameters cannot be read.
             Overloaded: the server is about to stop, the worker has failed, or the process has as much memory as it may.
         """
         rows = [Options.from_json(text) for text in options_json]
@@ -132,12 +135,13 @@ class GenerationService:
         if rows[0].cancel:
             self._cancel(request_id, reply)
             return
+        client = client_of(request_parameters(parameters)) if self._shares else ""
         if self._recorder is None:
-            self._answer(input_ids, rows, request_id, timeout_us, left, reply, None)
+            self._answer(input_ids, rows, request_id, timeout_us, client, left, reply, None)
             return
         record = self._recorder.begin(request_id, rows[0], tuple(input_ids.tolist()))
         try:
-            self._answer(input_ids, rows, request_id, timeout_us, left, self._recorder.reply(record, reply), record)
+            self._answer(input_ids, rows, request_id, timeout_us, client, left, self._recorder.reply(record, reply), record)
         except TriuneError as error:
             self._recorder.end(record, error)
             raise
@@ -148,6 +152,7 @@ class GenerationService:
         rows: Sequence[Options],
         request_id: str,
         timeout_us: int,
+        client: str,
         left: Callable[[], bool],
         reply: Reply,
         record: Record | None,
@@ -159,7 +164,7 @@ class GenerationService:
         responses = Responses(self._token_bytes, reply, self._worker.abort)
         groups = []
         for row, (prompt, options) in enumerate(zip(_split(input_ids, rows), rows, strict=True)):
-            requests = self._requests(prompt, options, request_id, timeout_us)
+            requests = self._requests(prompt, options, request_id, timeout_us, client)
             watches = [self._watch(request.key, left) for request in requests]
             group = list(zip(requests, responses.expect(requests, options, row, watches), strict=True))
             if self._recorder is not None and record is not None:
@@ -172,7 +177,9 @@ class GenerationService:
                 responses.fail(error)
                 return
 
-    def _requests(self, prompt: tuple[int, ...], options: Options, request_id: str, timeout_us: int) -> list[Request]:
+    def _requests(
+        self, prompt: tuple[int, ...], options: Options, request_id: str, timeout_us: int, client: str
+    ) -> list[Request]:
         """One request for each sequence that a row asks for."""
         timeout_s = min((t for t in (options.timeout_s, timeout_us / 1e6) if t), default=None)
         first = Request(
@@ -186,7 +193,7 @@ class GenerationService:
             separate_reasoning=bool(options.separate_reasoning) and self._thinks,
             continues=bool(options.echo),
             timed=options.timed or self._recorder is not None,
-            client=options.client,
+            client=client,
             guide_input=options.guide_input,
             cache_salt=options.cache_salt,
         )

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from ..contracts.outputs import OUTPUTS, Output
 from ..errors import RequestError, Status, TriuneError
 from ..manifest import ENGINE_ELSEWHERE
+from ..options.declared import CLIENT
+from ..options.values import Text
 
 Tensors = Mapping[str, NDArray[Any]]  # as they come in
 Arrays = dict[str, NDArray[Any]]  # as they go out
@@ -51,6 +53,15 @@ def request_parameters(raw: Callable[[], str]) -> dict[str, Any]:
         said = f"a parameter or the id is not valid UTF-8: {error}"
         raise RequestError(said, "send UTF-8 text", code="invalid_value") from None
     return parameters
+
+
+def client_of(parameters: Mapping[str, Any]) -> str:
+    """Whose request it is, as whoever lets clients in has Triton say; "": nobody's in particular.
+
+    Raises:
+        RequestError: that is no name.
+    """
+    return Text(1024).read(f"parameter {CLIENT}", parameters[CLIENT]) if CLIENT in parameters else ""
 
 
 def without_floats(parameters: Mapping[str, Any]) -> dict[str, str | int | bool]:
