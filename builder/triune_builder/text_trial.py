@@ -73,7 +73,8 @@ def _tokenizer(source: str) -> Tokenizer:
 
 
 def _try_encoding(tokenizer: Tokenizer) -> None:
-    """A text must become tokens, and not very many."""
+    """Some text must become tokens, and none very many."""
+    total = 0
     for sample in _SAMPLES:
         try:
             count = len(tokenizer.encode(sample).ids)
@@ -81,6 +82,9 @@ def _try_encoding(tokenizer: Tokenizer) -> None:
             raise BuildError(f"the tokenizer cannot encode {sample!r}: {_line(error)}", _FETCH) from error
         if count > _MOST_TOKENS * len(sample.encode()):
             raise BuildError(f"the tokenizer makes {count:,} tokens of the {len(sample)} letters of {sample!r}", _FETCH)
+        total += count
+    if not total:
+        raise BuildError(f"the tokenizer makes no token of usual texts, such as {_SAMPLES[0]!r}", _FETCH)
 
 
 def _try_decoding(tokenizer: Tokenizer, table: TokenBytes) -> None:
