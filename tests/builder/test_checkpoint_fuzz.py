@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from support.hostile import guarding, memory, trying
@@ -107,6 +108,10 @@ def too_much_for_a_while(display: Display) -> None:
         pass
 
 
+def warns(display: Display) -> None:
+    np.float32(1) / np.float32(0)
+
+
 def no_end(display: Display) -> None:
     threading.Event().wait()
 
@@ -120,6 +125,7 @@ def refused(display: Display) -> None:
     [
         (not_foreseen, "KeyError: 'rms_norm_eps'"), (no_sentence, "cannot be printed"), (no_remedy, "no hint"),
         (colours, "shows '\\x1b'"), (too_long, "ended by SIGXCPU"), (dead, "ended by SIGKILL"), (refused, "though sound"),
+        (warns, "warns: divide by zero encountered"),
         (too_much, "MB, allowed are"), (too_much_for_a_while, "MB, allowed are"), (no_end, "no end within 3 s"),
     ],
 )  # fmt: skip

@@ -7,6 +7,7 @@ import io
 import re
 import resource
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -79,14 +80,18 @@ class Trier:
         checkpoint = case.write(empty(self._folder / "case"))
         self._new = {}
         began = spent()
-        with patch.object(triune_builder.progress, "_reset_peak", lambda: None):  # else the peak is that of the last stage
-            kind, said = self._try(case, checkpoint, with_build)
+        with (
+            patch.object(triune_builder.progress, "_reset_peak", lambda: None),  # else the peak is that of the last stage
+            warnings.catch_warnings(record=True) as warned,
+        ):
+            warnings.simplefilter("always", RuntimeWarning)
+            kind, said = self._try(case, checkpoint, with_build, warned)
         outcome = Outcome(kind=kind, said=said, seconds=spent() - began, megabytes=(_held("VmHWM") - self._held) / 1e6)
         self._known |= self._new
         self.worn |= kind == FAILED or self._keeps_much()
         return outcome, self._new
 
-    def _try(self, case: Case, checkpoint: Path, with_build: bool) -> tuple[str, str]:
+    def _try(self, case: Case, checkpoint: Path, with_build: bool, warned: list[warnings.WarningMessage]) -> tuple[str, str]:
         allowed = MEMORY + _disk_bytes(checkpoint)
         _limit_memory(self._data + 2 * allowed)  # past that, the machine would suffer
         began = spent()
@@ -97,7 +102,7 @@ class Trier:
         kind, said = FAILED, ""
         try:
             kind, said = _planned(partial(self._plan, case, checkpoint, display))
-            _check(case, kind, said, console.getvalue())
+            _check(case, kind, said, console.getvalue(), warned)
             taken = _held("VmHWM") - self._held
             if taken > allowed:
                 raise Violation(f"takes {taken >> 20} MB, allowed are {allowed >> 20}")
@@ -107,7 +112,7 @@ class Trier:
                 self.worn = True  # it leaves threads
                 _limit_seconds(BUILD_SECONDS)
                 kind, said = self._build_and_ask(case, checkpoint, display)
-                _check(case, kind, said, console.getvalue())
+                _check(case, kind, said, console.getvalue(), warned)
         except (Violation, BrokenTrial) as violation:
             return FAILED, f"{violation}; it was {kind}: {said}"
         except BaseException as error:
@@ -157,8 +162,10 @@ def _planned(plan: Callable[[], None]) -> tuple[str, str]:
     return PLANNED, ""
 
 
-def _check(case: Case, kind: str, said: str, shown: str) -> None:
-    """One sentence, of which a terminal obeys no letter; and what is sound is not refused."""
+def _check(case: Case, kind: str, said: str, shown: str, warned: list[warnings.WarningMessage]) -> None:
+    """One sentence, of which a terminal obeys no letter, and no library's besides; and what is sound is not refused."""
+    if warning := next((one for one in warned if issubclass(one.category, RuntimeWarning)), None):
+        raise Violation(f"warns: {warning.message} ({warning.filename}:{warning.lineno})")
     if kind == REFUSED and (not said.isprintable() or len(said) > _MESSAGE):
         raise Violation("says what cannot be printed, or too much")
     if found := _SAID.search(_FORM.sub("", shown)):
