@@ -22,8 +22,19 @@ def untouched(shape: tuple[int, ...], dtype: str) -> NDArray[np.generic]:
 
     NumPy asks for huge pages, of which the first token of every head would take a whole one: 1.5 GB at once instead of as
     sequences grow.
+
+    Raises:
+        ManifestError: the system reserves no room for so many.
     """
-    pages = mmap.mmap(-1, math.prod(shape) * np.dtype(dtype).itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise ManifestError(
+            f"the system reserves no {size / 1e9:,.3g} GB for one tensor of the KV cache, which {shape[0]} sequences of "
+            f"{shape[2]:,} tokens need: {error}",
+            "free memory, or build with a smaller --max-length or --max-sequences",
+        ) from error
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         pages.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(pages, dtype).reshape(shape)
