@@ -1,8 +1,8 @@
 """Refuses at once what the server behind would refuse: it has just said that it is full. Of one event loop; knows no server.
 
 A word of the server, that it is full or any other, tells how things were when it got the request. So words count in the order
-in which their requests were sent, not in that in which they came; the one about the latest holds. While that is that the server
-is full, it is still asked
+in which their requests were sent, not in that in which they came; the one about the latest holds, for a second. While that is
+that the server is full, it is still asked
 - for as many answers as it has ended for others here since: each leaves a place;
 - for one request every `PROBE_S` seconds: whoever else asks the same server leaves places, too;
 - for fewer answers at once than it refused.
@@ -22,6 +22,7 @@ from .bearer import CLIENT
 PROBE_S = 0.1
 PATIENCE_S = 0.25  # for a refusal to come; or, if that is longer,
 _TIMES = 4.0  # what the last one took, so many times
+OLD_S = 1.0  # a word that no other has followed for so long: nobody knows
 _MOST = 1000  # places that are known: every client that has been refused by itself is one
 
 
@@ -31,6 +32,7 @@ class _Gate:
     def __init__(self) -> None:
         self._full = False
         self._heard = 0  # number of the request that it was said of
+        self._said_at = 0.0  # when it was said that it is full
         self._least = 0  # answers of the smallest request that was refused; since it is full, as all that follows
         self._room = 0  # places that have been left
         self._probe_at = 0.0
@@ -40,9 +42,9 @@ class _Gate:
     def refuses(self, now: float, places: int) -> bool:
         if not self._full:
             return False
-        number, sent = next(iter(self._silent.items()), (0, now))
-        if now - sent > self._patience_s:
-            self.hear(number)
+        number, sent = next(iter(self._silent.items()), (self._heard, now))
+        if now - sent > self._patience_s or now - self._said_at > OLD_S:
+            self._open(number)
             return False
         return places >= self._least and self._room <= 0 and now < self._probe_at
 
@@ -58,7 +60,7 @@ class _Gate:
     def hear(self, number: int) -> None:
         """Something else than that it is full."""
         if number > self._heard:
-            self._heard, self._full, self._silent = number, False, {}
+            self._open(number)
         self.forget(number)
 
     def refused(self, number: int, places: int, sent: float, now: float) -> None:
@@ -67,9 +69,12 @@ class _Gate:
             return
         if not self._full:
             self._full, self._least, self._room, self._probe_at = True, places, 0, now + PROBE_S
-        self._heard, self._least = number, min(self._least, places)
+        self._heard, self._said_at, self._least = number, now, min(self._least, places)
         self._patience_s = max(PATIENCE_S, _TIMES * (now - sent))
         self._silent = {one: since for one, since in self._silent.items() if one > number}
+
+    def _open(self, number: int) -> None:
+        self._heard, self._full, self._silent = number, False, {}
 
     def forget(self, number: int) -> None:
         """Nothing more will be said of a request."""

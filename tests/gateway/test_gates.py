@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triune_gateway.bearer import CLIENT
-from triune_gateway.gates import PATIENCE_S, PROBE_S, Gates, Sent
+from triune_gateway.gates import OLD_S, PATIENCE_S, PROBE_S, Gates, Sent
 
 FULL = ("overloaded", None)
 STEP_S = 0.02
@@ -49,17 +49,18 @@ def entered(gates: Gates, client: str = "a", places: int = 1) -> Sent:
 @given(st.lists(st.tuples(st.sampled_from(["come", "full", "taken", "end", "wait"]), st.integers(0, 5)), max_size=80))
 def test_the_word_about_the_latest_request_holds(does: list[tuple[str, int]]) -> None:
     """Whatever comes in whatever order: after a good word nobody is refused; while it is full, who waits for a probe's time is
-    not, nor as many as have ended since; and all others are."""
+    not, nor as many as have ended since; and all others are, while the word is no second old."""
     clock = Clock()
     gates = Gates(clock)
     silent: list[Sent] = []
     spoken: list[Sent] = []
-    heard, full, room, probe_at = 0, False, 0, 0.0
+    heard, full, room, probe_at, said_at = 0, False, 0, 0.0, 0.0
     for what, which in does:
         if what == "wait":
             if not full or not any(one.number > heard for one in silent):  # else its silence would tell something
                 clock.now += (which + 1) * STEP_S
         elif what == "come":
+            full = full and clock.now - said_at <= OLD_S
             expected = full and room <= 0 and clock.now < probe_at
             assert gates.refuses("m", "a") == expected, "asking tells what would become of it"
             sent = gates.enter("m", "a")
@@ -86,6 +87,7 @@ def test_the_word_about_the_latest_request_holds(does: list[tuple[str, int]]) ->
                 if what == "full" and not full:
                     room, probe_at = 0, clock.now + PROBE_S
                 heard, full = sent.number, what == "full"
+                said_at = clock.now if full else said_at
 
 
 def test_a_request_that_is_silent_for_longer_than_a_refusal_takes_was_taken(gates: Gates, clock: Clock) -> None:
@@ -108,6 +110,14 @@ def test_the_slower_a_server_refuses_the_longer_its_silence_means_nothing(gates:
     clock.now += PATIENCE_S + STEP_S
     entered(gates)  # a probe
     assert gates.refuses("m", "a")
+
+
+def test_an_old_word_is_none(gates: Gates, clock: Clock) -> None:
+    """Who made the server full may have asked past this gateway, and left."""
+    entered(gates).failed(*FULL)
+    clock.now += OLD_S + STEP_S
+    for _ in range(20):
+        entered(gates)
 
 
 def test_who_leaves_before_anything_is_said_says_nothing(gates: Gates, clock: Clock) -> None:
