@@ -63,10 +63,13 @@ def check_texts(checkpoint: Checkpoint, known: Known, new: Known) -> None:
 def write_once(
     plan: BuildPlan, why: str, settings: Settings, checkpoint: Checkpoint, display: Display, *, known: Known, new: Known
 ) -> None:
-    """What a dry run does once all is checked, the float graph above all; of the checkpoint it reads what makes the name."""
+    """What a dry run does once all is checked, the float graph above all; of the checkpoint it reads what makes the name.
+
+    That the estimate is of one precision or another matters little: whether each can be made is told before.
+    """
     _, cfg = settled_config(checkpoint.config, checkpoint.weights.keys())
     weights = [(name, type(tensor).__name__, tensor.dtype, tensor.shape) for name, tensor in checkpoint.weights.items()]
-    name = _name(asdict(plan) | {"model": ""}, why, str(checkpoint.config.get("model_type")), repr(cfg), weights)
+    name = _name(asdict(plan.limits), why, str(checkpoint.config.get("model_type")), repr(cfg), weights)
     if name not in known:
         _write(plan, why, settings, checkpoint, display)
         new[name] = {}
