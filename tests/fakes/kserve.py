@@ -60,7 +60,7 @@ async def front(reply: Reply = say_ok, *, keys: tuple[str, ...] = (), log: Path 
                 there: bool = True, **bounds: float) -> AsyncIterator[Front]:  # fmt: skip
     """A front with other bounds than usual before one that replies so, or before nobody."""
     limits = dataclasses.replace(Limits(), **bounds)
-    shared = Shared(limits, host, Keys(keys), AccessLog(str(log) if log else None, "kserve"))
+    shared = Shared(limits, Keys(keys), AccessLog(str(log) if log else None, "kserve"))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -79,7 +79,7 @@ async def front(reply: Reply = say_ok, *, keys: tuple[str, ...] = (), log: Path 
         socket = f"{folder}/http"
         behind = await asyncio.start_unix_server(serve, socket if there else f"{folder}/elsewhere")
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Connection(shared, Site(API, socket)), "127.0.0.1", 0)
+        server = await loop.create_server(lambda: Connection(shared, Site(API, socket, host)), "127.0.0.1", 0)
         watching = loop.create_task(shared.watch(0.02))
         running = Front(server.sockets[0].getsockname()[1], shared)
         try:

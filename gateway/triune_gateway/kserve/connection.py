@@ -116,7 +116,7 @@ class Connection(asyncio.Protocol):
         access, shared = self._access, self._shared
         access.request_id = request_id(request.headers.get(HEADER, b""))
         access.method, access.path = request.method, request.path
-        if (why := foreign(request.headers, shared.host, shared.allowed_origins)) is not None:
+        if (why := foreign(request.headers, self._site.host, shared.allowed_origins)) is not None:
             raise Refusal(403, why)
         route = find(self._site.routes, request.method, request.path)
         access.tenant = shared.keys.tenant(sent_key(request.headers))
