@@ -67,9 +67,7 @@ def _server(settings: Settings, tls: Tls | None) -> Server:
             ca_file=settings.grpc_ca_file, server_name=settings.grpc_server_name,
         )  # fmt: skip
 
-    app = create_app(settings, connect)
-    if tls is not None:
-        app.state.serving.metrics.of_certificate(lambda: tls.loaded.certificate.not_after)
+    app = create_app(settings, connect, tls=tls)
     return Server(configured(app, settings, tls), app.state.serving.intake, settings.drain_s, tls)
 
 

@@ -134,7 +134,7 @@ def _chat(context: typer.Context, values: Values) -> None:
     url = options.grpc_url if "--grpc" in arguments else options.http_url
     if key := own_key(options):
         os.environ.setdefault("TRIUNE_API_KEY", key["authorization"].removeprefix("Bearer "))
-    raise typer.Exit(client(["chat", f"--url={url}", *trust(options), *arguments]))
+    raise typer.Exit(client(["chat", f"--url={url}", *trust(options, url), *arguments]))
 
 
 app.command("chat", context_settings=_ARGUMENTS)(with_settings(_chat, _RUN_FOLDER, _CONFIG))
@@ -184,7 +184,7 @@ def load(context: typer.Context) -> None:
     arguments = [f"--running={folder}" if argument == "--running" else argument for argument in context.args]
     asked = next((one.partition("=")[2] for one in arguments if one.startswith("--running=")), None)
     if asked is not None and (options := _options_of(Path(asked))) is not None:
-        arguments += trust(options)
+        arguments += trust(options, options.openai_url)
     raise typer.Exit(run_load(arguments, prog="triune load"))
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from triune_runtime.manifest import EngineManifest
 
 from .options import ServerOptions, local
-from .tls import called, trust
+from .tls import called, is_secure, trust
 
 
 def tell(text: str) -> None:
@@ -80,19 +80,19 @@ def where(options: ServerOptions) -> str:
             *([f"  OpenAI   {openai}/v1  (chat page: {openai}/)"] if options.openai_port else []),
             "try it:",
             f"  curl -s {_trusting(options)}{http}/v2/models/triune/generate -d '{message}'",
-            f"  {' '.join([_python(), '-m triune_client chat --url', options.http_url, *map(shlex.quote, trust(options))])}",
+            f"  {' '.join([_python(), '-m triune_client chat --url', options.http_url, *map(shlex.quote, trust(options, options.http_url))])}",
         ]
     )
 
 
 def _named(url: str, options: ServerOptions, name: str) -> str:
     """The URL of a port by a name that its certificate has, if it can be called so."""
-    return url.replace(local(options.address(name)), called(options, name)[0], 1) if options.tls_cert is not None else url
+    return url.replace(local(options.address(name)), called(options, name)[0], 1) if is_secure(url) else url
 
 
 def _trusting(options: ServerOptions) -> str:
     """The option by which curl trusts it."""
-    if options.tls_cert is None:
+    if not is_secure(options.http_url):
         return ""
     return f"--cacert {shlex.quote(str(options.tls_cert))} " if called(options, "http")[1] else "-k "
 

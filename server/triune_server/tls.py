@@ -44,9 +44,14 @@ def check_tls(options: ServerOptions) -> list[str]:
     return notes
 
 
-def trust(options: ServerOptions) -> list[str]:
-    """The arguments by which our clients trust that server, whatever they call it; none without TLS."""
-    if options.tls_cert is None:
+def is_secure(url: str) -> bool:
+    """Whether what listens there speaks TLS."""
+    return url.startswith(("https://", "grpcs://"))
+
+
+def trust(options: ServerOptions, url: str) -> list[str]:
+    """The arguments by which our clients trust that server at one of its URLs; none where it speaks no TLS there."""
+    if not is_secure(url):
         return []
     return [f"--ca-file={options.tls_cert}", *(f"--server-name={name.replace('*', 'any', 1)}" for name in _names(options)[:1])]
 
