@@ -1,6 +1,6 @@
 """What the front before Triton's HTTP costs: first token and tokens/s over it and past it, turn by turn, of one server.
 
-Past it goes over the Unix socket that the front itself uses. With a certificate a second front before the same socket speaks TLS.
+Past it goes over the Unix socket that the front itself uses. With a certificate a second front before that socket speaks TLS.
 Run: python -m bench.front REPOSITORY [--streams 16] [--rounds 8] [--tls-cert FILE --tls-key FILE]
 """
 
@@ -96,20 +96,15 @@ def front_of(pid: int) -> tuple[psutil.Process, str]:
 def over_tls(upstream: str, certificate: Path, key: Path) -> Iterator[Way]:
     """A front before the same socket that speaks TLS."""
     port = free_port()
-    places = [
-        f"--http-port={port}",
-        f"--http-upstream={upstream}",
-        f"--metrics-port={free_port()}",
-        f"--metrics-upstream={upstream}",
-    ]
-    process = psutil.Popen(
-        [sys.executable, "-m", "triune_gateway.kserve", *places, f"--tls-cert={certificate}", f"--tls-key={key}"]
-    )
+    upstreams = [f"--http-upstream={upstream}", f"--metrics-upstream={upstream}"]
+    ports = [f"--http-port={port}", f"--metrics-port={free_port()}"]
+    files = [f"--tls-cert={certificate}", f"--tls-key={key}"]
+    process = psutil.Popen([sys.executable, "-m", "triune_gateway.kserve", *ports, *upstreams, *files])
     trusted = ssl.create_default_context(cafile=certificate)
     trusted.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     trusted.check_hostname = False
     try:
-        while process.is_running() and all(one.laddr.port != port for one in process.net_connections("tcp")):
+        while process.poll() is None and all(one.laddr.port != port for one in process.net_connections("tcp")):
             time.sleep(0.1)
         yield Way("tls", port, None, trusted, process)
     finally:
@@ -140,9 +135,7 @@ def main() -> None:
         asyncio.run(measure(ways, args.streams, args.tokens, args.rounds))
     for way in ways:
         first_ms, rate, used_us = (statistics.median(found) for found in (way.first_ms, way.rates, way.processor_us))
-        print(
-            f"{way.name:<7} first token {first_ms:6.2f} ms   {rate:8.1f} tokens/s   {used_us:5.1f} us of processor time a token"
-        )
+        print(f"{way.name:<7} first token {first_ms:6.2f} ms   {rate:8.1f} tokens/s   {used_us:5.1f} us of processor a token")
     front, direct, *secured = ways
     compare(front, direct)
     for one in secured:

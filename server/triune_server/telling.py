@@ -80,7 +80,7 @@ def where(options: ServerOptions) -> str:
             *([f"  OpenAI   {openai}/v1  (chat page: {openai}/)"] if options.openai_port else []),
             "try it:",
             f"  curl -s {_trusting(options)}{http}/v2/models/triune/generate -d '{message}'",
-            f"  {' '.join([_python(), '-m triune_client chat --url', options.http_url, *map(shlex.quote, trust(options, options.http_url))])}",
+            f"  {_python()} -m triune_client chat --url {shlex.join([options.http_url, *trust(options, options.http_url)])}",
         ]
     )
 
