@@ -24,6 +24,9 @@ from .ports import free_port
 from .serving import Serving
 
 
+_ALONE = 20  # requests of a round, one after the other
+
+
 @dataclass
 class Way:
     """One way to the server, and what was measured of it."""
@@ -35,7 +38,8 @@ class Way:
     process: psutil.Process | None = None  # whose processor time is counted
     first_ms: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)  # tokens/s of a round
-    processor_us: list[float] = field(default_factory=list)  # of a round, for each token
+    token_us: list[float] = field(default_factory=list)  # of processor time, for each token of a round
+    request_ms: list[float] = field(default_factory=list)  # and for each lone request, its connection included
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self.socket is not None:
@@ -73,14 +77,17 @@ async def stream(way: Way, tokens: int) -> tuple[float, int]:
 async def measure(ways: Sequence[Way], streams: int, tokens: int, rounds: int) -> None:
     for turn in range(rounds + 1):
         for way in ways if turn % 2 else reversed(ways):
-            alone = [(await stream(way, 1))[0] for _ in range(12)]
+            used_s = way.used_s()
+            alone = [(await stream(way, 1))[0] for _ in range(_ALONE)]
+            request_ms = 1e3 * (way.used_s() - used_s) / _ALONE
             began, used_s = time.perf_counter(), way.used_s()
             done = await asyncio.gather(*(stream(way, tokens) for _ in range(streams)))
             if turn:  # the first one warms up
                 count = sum(count for _, count in done)
                 way.first_ms += alone
                 way.rates.append(count / (time.perf_counter() - began))
-                way.processor_us.append(1e6 * (way.used_s() - used_s) / count)
+                way.token_us.append(1e6 * (way.used_s() - used_s) / count)
+                way.request_ms.append(request_ms)
 
 
 def front_of(pid: int) -> tuple[psutil.Process, str]:
@@ -134,8 +141,9 @@ def main() -> None:
             ways.append(stack.enter_context(over_tls(upstream, args.tls_cert, args.tls_key)))
         asyncio.run(measure(ways, args.streams, args.tokens, args.rounds))
     for way in ways:
-        first_ms, rate, used_us = (statistics.median(found) for found in (way.first_ms, way.rates, way.processor_us))
-        print(f"{way.name:<7} first token {first_ms:6.2f} ms   {rate:8.1f} tokens/s   {used_us:5.1f} us of processor a token")
+        first_ms, rate = statistics.median(way.first_ms), statistics.median(way.rates)
+        used = f"{statistics.median(way.token_us):5.1f} us a token, {statistics.median(way.request_ms):.2f} ms a request"
+        print(f"{way.name:<7} first token {first_ms:6.2f} ms   {rate:8.1f} tokens/s   of processor {used}")
     front, direct, *secured = ways
     compare(front, direct)
     for one in secured:
