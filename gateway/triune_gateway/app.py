@@ -22,18 +22,24 @@ from .refused_bodies import of_unreadable, of_validation
 from .sending import error_response
 from .serving import Serving
 from .settings import Settings
+from .tls import Tls
 
 
-def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints: Sequence[Endpoint] = ENDPOINTS) -> FastAPI:
+def create_app(
+    settings: Settings, connect: Callable[[], TextClient], endpoints: Sequence[Endpoint] = ENDPOINTS, tls: Tls | None = None
+) -> FastAPI:
     """The application.
 
     Args:
         connect: makes the client of the server behind; called once, in the event loop that serves.
+        tls: what it is served over, for its metrics.
 
     Raises:
         OSError: the access log cannot be written.
     """
     serving = Serving(settings)
+    if tls is not None:
+        serving.metrics.of_certificate(lambda: tls.loaded.certificate.not_after)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

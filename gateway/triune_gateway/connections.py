@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .errors import RETRY_AFTER_S
 from .settings import Settings
+from .tls import Handshake, Tls
 
 _OTHER_FILES = 64  # that the process has open besides its connections
 _CHUNKS = 10_000  # that a body of unknown length may come in
@@ -136,11 +138,30 @@ def bounded(settings: Settings) -> type[BoundedProtocol]:
     return Protocol
 
 
-def configured(app: Any, settings: Settings) -> uvicorn.Config:
+def over_tls(protocol: type[BoundedProtocol], tls: Tls) -> type[asyncio.Protocol]:
+    """What makes a connection of `protocol` that begins with a handshake: for uvicorn, which calls it, a class."""
+
+    def begin(*, server_state: Any, **more: Any) -> Handshake:
+        connections: set[Any] = server_state.connections
+
+        def admit(handshake: Handshake) -> bool:
+            room = len(connections) < protocol.most
+            if room:
+                connections.add(handshake)
+            return room
+
+        return Handshake(tls, protocol.head_s, partial(protocol, server_state=server_state, **more), connections, admit)
+
+    return cast(type[asyncio.Protocol], begin)
+
+
+def configured(app: Any, settings: Settings, tls: Tls | None = None) -> uvicorn.Config:
     """How uvicorn serves `app`."""
+    protocol = bounded(settings)
     return uvicorn.Config(
         app, host=settings.host, port=settings.port, log_level="warning", access_log=False,
-        server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=3, http=bounded(settings),
+        server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=3,
+        http=protocol if tls is None else over_tls(protocol, tls),
     )  # fmt: skip
 
 

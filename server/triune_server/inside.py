@@ -62,14 +62,15 @@ def listening(options: ServerOptions, inside: Inside | None) -> list[str]:
     secret = Inside(Path()) if inside is None else inside
     closed = [f"--http-restricted-api={secret.closed.removeprefix('model-repository,')}"]
     closed.append(f"--grpc-restricted-protocol={secret.closed}")
-    if inside is not None and options.keyed:
+    if inside is not None and options.own_grpc:
         closed += [f"--grpc-address={inside.grpc.removesuffix(':1')}", "--grpc-port=1"]
     else:
-        closed += [f"--grpc-address={options.host}", f"--grpc-port={options.grpc_port}"]
+        closed += [f"--grpc-address={options.address('grpc')}", f"--grpc-port={options.grpc_port}"]
     if inside is not None:
         return [f"--http-address=unix:{inside.http}", f"--metrics-address=unix:{inside.metrics}", *closed]
     ports = [f"--http-port={options.http_port}", f"--metrics-port={options.metrics_port}"]
-    return [f"--http-address={options.host}", f"--metrics-address={options.host}", *ports, *closed]
+    hosts = [f"--http-address={options.address('http')}", f"--metrics-address={options.address('metrics')}"]
+    return [*hosts, *ports, *closed]
 
 
 @contextmanager

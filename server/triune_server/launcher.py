@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from .asking import ask
 from .binaries import Binaries
 from .errors import ServerError
 from .given import given
@@ -106,6 +107,8 @@ def check_ports(options: ServerOptions, held: Collection[int] = ()) -> None:
     """
     variables: dict[int, str] = {}
     for variable, port in options.ports.items():
+        name = variable.removesuffix("_PORT").lower()
+        host, said_by = options.address(name), options.address_variable(name)
         if (other := variables.setdefault(port, variable)) != variable:
             raise ServerError(f"{other} and {variable} are both {port}", f"choose another port, {_choice(variable, port)}")
         if port in held:
@@ -113,15 +116,16 @@ def check_ports(options: ServerOptions, held: Collection[int] = ()) -> None:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((options.host, port))
+                probe.bind((host, port))
             except socket.gaierror as error:
+                option = f"--{said_by.lower().replace('_', '-')}"
                 raise ServerError(
-                    f"{options.host} is no IPv4 address of this machine: {error.strerror}",
-                    "choose another address, with `triune` --host, with make HOST=127.0.0.1, or 0.0.0.0 for all",
+                    f"{host} is no IPv4 address of this machine: {error.strerror}",
+                    f"choose another address, with `triune` {option}, with make {said_by}=127.0.0.1, or 0.0.0.0 for all",
                 ) from None
             except OSError as error:
                 raise ServerError(
-                    f"port {port} on {options.host} cannot be used{_holder(port)}: {error.strerror}",
+                    f"port {port} on {host} cannot be used{_holder(port)}: {error.strerror}",
                     f"stop that program, or choose another port, {_choice(variable, port)}",
                 ) from None
 
@@ -270,11 +274,8 @@ def is_live(options: ServerOptions, inside: Inside | None = None) -> bool:
 
 
 def _says(options: ServerOptions, inside: Inside | None, what: str, timeout_s: float) -> bool:
-    # verify: nothing here is encrypted, and to read all certificates takes longer than the answer
-    transport = httpx.HTTPTransport(uds=None if inside is None else str(inside.http), verify=False)
+    url, socket = (options.http_url, None) if inside is None else ("http://localhost", inside.http)
     try:
-        # trust_env: a proxy of the environment is for the network, not for this machine
-        with httpx.Client(transport=transport, timeout=timeout_s, trust_env=False) as client:
-            return client.get(f"{options.http_url}/v2/health/{what}").status_code == 200
+        return ask(f"{url}/v2/health/{what}", timeout_s=timeout_s, socket=socket).status_code == 200
     except (httpx.HTTPError, OSError):
         return False

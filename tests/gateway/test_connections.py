@@ -4,48 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import suppress
 
 import httpx
 import pytest
 
 from fakes.ensemble import CHAT, Ensemble, answer, piece
-from support.real_server import free_port
-from triune_gateway.app import create_app
-from triune_gateway.connections import configured
-from triune_gateway.running import Server
-from triune_gateway.settings import Settings
+from fakes.gateways import PATIENCE_S, running
 
-PATIENCE_S = 20.0
 BODY = b'{"model": "triune", "prompt": "Once"}'
 HEAD = (
     b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     % len(BODY)
 )
-
-
-@contextmanager
-def running(ensemble: Ensemble, **limits: Any) -> Iterator[int]:
-    """The port of a gateway with these settings."""
-    settings = Settings(port=free_port(), **limits)
-    app = create_app(settings, ensemble.client)
-    server = Server(configured(app, settings), app.state.serving.intake, 0.0)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    end = time.monotonic() + PATIENCE_S
-    while not server.started:
-        assert time.monotonic() < end, "it does not start"
-        time.sleep(0.01)
-    try:
-        yield settings.port
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(PATIENCE_S)
-    assert not thread.is_alive()
 
 
 def connect(port: int) -> socket.socket:

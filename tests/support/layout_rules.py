@@ -33,6 +33,8 @@ ALLOWED: dict[str, set[str]] = {
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets",
         "triune_runtime.command_line", "triune_runtime.interruption",
     },
+    # Of the gateway's, what it says of the files of a certificate: a start is refused for what it would be refused for.
+    "triune_server.tls": {"triune_server", "triune_gateway.certificate"},
     "triune_server.command": {
         "triune_server", "triune_builder.cli", "triune_builder.verify_published", "triune_load.__main__",
         "triune_client.__main__", "triune_runtime.command_line",

@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
         self._deadline: float | None = None
         self._peer: str | None = None
         self._begin(self._limits.head_s)
-        self._closing = False
+        self._closing = self._lingers = False
         self._ahead = b""
 
     def _begin(self, patience_s: float) -> None:
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         access, shared = self._access, self._shared
         access.request_id = request_id(request.headers.get(HEADER, b""))
         access.method, access.path = request.method, request.path
-        if (why := foreign(request.headers, shared.host, shared.allowed_origins)) is not None:
+        if (why := foreign(request.headers, self._site.host, shared.allowed_origins)) is not None:
             raise Refusal(403, why)
         route = find(self._site.routes, request.method, request.path)
         access.tenant = shared.keys.tenant(sent_key(request.headers))
@@ -222,13 +222,13 @@ class Connection(asyncio.Protocol):
         self._access.status, self._access.error = refusal.status, HTTPStatus(refusal.status).phrase
         self._transport.write(refusal.render(self._access.request_id, close=True))
         self._end_request()
+        self._closing = True
+        self._deadline = time.monotonic() + _LINGER_S
         if self._transport.can_write_eof():
-            self._closing = True
-            self._deadline = time.monotonic() + _LINGER_S
             self._transport.write_eof()
-            self._shared.connections.add(self)
-        else:
-            self._close()
+        else:  # TLS has no half of an end: who still sends when it comes would lose the answer
+            self._lingers = True
+        self._shared.connections.add(self)
 
     def _close(self) -> None:
         self._closing = True
@@ -243,7 +243,10 @@ class Connection(asyncio.Protocol):
         """End what has taken longer than it may."""
         if self._deadline is None or now < self._deadline:
             return
-        if self._closing or self._request is not None:
+        if self._lingers:
+            self._lingers = False
+            self._close()
+        elif self._closing or self._request is not None:
             self.abort()
         else:
             self.give_way()

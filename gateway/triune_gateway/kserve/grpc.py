@@ -1,4 +1,4 @@
-"""KServe over gRPC where API keys are asked for: calls pass as bytes, once their key has been seen."""
+"""KServe over gRPC where API keys or TLS are asked for: calls pass as bytes, once their key has been seen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import grpc.aio
 from ..access_log import HEADER, Access, request_id
 from ..bearer import CLIENT, sent_key
 from ..gates import Sent
+from ..tls import Tls
 from . import messages
 from .errors import FULL, words_of
 from .shared import Shared
@@ -31,12 +32,14 @@ _LEFT = 499
 class GrpcFront:
     """Listens for gRPC and passes calls on."""
 
-    def __init__(self, shared: Shared, upstream: str) -> None:
+    def __init__(self, shared: Shared, upstream: str, tls: Tls | None = None, connection_s: int = 0) -> None:
         """
         Args:
             upstream: Triton's gRPC, as a channel's target.
+            tls: None: it speaks plainly.
+            connection_s: seconds after which a connection is replaced; what is under way on it ends there. 0: never.
         """
-        self._shared = shared
+        self._shared, self._tls = shared, tls
         most = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         self._channel = grpc.aio.insecure_channel(upstream, options=most)
         limits = shared.limits
@@ -49,18 +52,24 @@ class GrpcFront:
                 ("grpc.max_metadata_size", limits.head_bytes),
                 ("grpc.max_connection_idle_ms", int(1000 * limits.idle_s)),
                 ("grpc.so_reuseport", 0),
+                ("grpc.server_handshake_timeout_ms", int(1000 * limits.head_s)),
+                ("grpc.max_allowed_incoming_connections", limits.connections),
+                *([("grpc.max_connection_age_ms", 1000 * connection_s)] if connection_s else []),
             ],
         )
 
-    async def start(self, port: int) -> None:
+    async def start(self, host: str, port: int) -> None:
         """Listen.
 
         Raises:
             OSError: the port cannot be used.
         """
-        where = f"[{self._shared.host}]:{port}" if ":" in self._shared.host else f"{self._shared.host}:{port}"
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self._server.add_insecure_port(where)
+            if self._tls is None:
+                self._server.add_insecure_port(where)
+            else:
+                self._server.add_secure_port(where, _credentials(self._tls))
         except RuntimeError as error:
             raise OSError(f"gRPC cannot listen on {where}: {error}") from None
         await self._server.start()
@@ -174,3 +183,17 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
                 yield message
 
         return grpc.stream_stream_rpc_method_handler(behave)
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    """The certificate that is the newest when a client comes."""
+    used = tls.loaded
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal used
+        if used is tls.loaded:
+            return None
+        used = tls.loaded
+        return grpc.ssl_server_certificate_configuration([used.pair])
+
+    return grpc.dynamic_ssl_server_credentials(grpc.ssl_server_certificate_configuration([used.pair]), renewed)

@@ -19,10 +19,11 @@ _WAITED_S = 1.0  # a client that has not sent a request for so long makes room f
 
 @dataclass(frozen=True)
 class Site:
-    """One port: what it passes on, and to which Unix socket."""
+    """One port: what it passes on, to which Unix socket, and the address it listens on."""
 
     routes: tuple[Route, ...]
     upstream: str
+    host: str = "127.0.0.1"
 
 
 class Held(Protocol):
@@ -40,13 +41,11 @@ class Shared:
     """Of one event loop.
 
     Attributes:
-        host: what the ports listen on.
         fair_share: whether the server behind shares itself among its clients, and is to be told whose a request is.
         held_bytes: of bodies that are being read or answered.
     """
 
     limits: Limits
-    host: str
     keys: Keys
     log: AccessLog
     allowed_origins: Collection[str] = ()
