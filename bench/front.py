@@ -23,7 +23,6 @@ import psutil
 from .ports import free_port
 from .serving import Serving
 
-
 _ALONE = 20  # requests of a round, one after the other
 
 

@@ -146,9 +146,9 @@ async def running() -> AsyncIterator[Running]:
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, behind)
     upstream = f"127.0.0.1:{behind.add_insecure_port('127.0.0.1:0')}"
     await behind.start()
-    shared = Shared(Limits(), "127.0.0.1", Keys(KEYS), AccessLog(None), fair_share=True)
+    shared = Shared(Limits(), Keys(KEYS), AccessLog(None), fair_share=True)
     before, port = GrpcFront(shared, upstream), free_port()
-    await before.start(port)
+    await before.start("127.0.0.1", port)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield Running(triton, service_pb2_grpc.GRPCInferenceServiceStub(channel), shared)
     await before.stop(0)
