@@ -8,15 +8,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .access_log import JsonFormatter
-from .certificate import CertificateError, both
+from .certificate import both
 from .keys import KEYS_FILE_VARIABLE, KEYS_VARIABLE, read_keys
 from .settings import Settings
 from .tls import Tls
 
 try:
-    from triune_client.grpc import AsyncGrpcClient
+    from triune_client.grpc import AsyncGrpcClient, GrpcClient
 
     from .app import create_app
     from .connections import configured
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **args | {"aliases": tuple(args["aliases"]), "allowed_origins": tuple(args["allowed_origins"])},
             api_keys=read_keys(os.environ, keys_file),
         )
+        files = both(settings.tls_cert, settings.tls_key)
+        tls = Tls(*files) if files else None
+        GrpcClient(settings.grpc_url, **_trust(settings)).close()  # says what is wrong with these
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -43,14 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if as_json:
         logging.getLogger().handlers[0].setFormatter(JsonFormatter())
     try:
-        files = both(settings.tls_cert, settings.tls_key)
-        tls = Tls(*files) if files else None
         server = _server(settings, tls)
     except ImportError as missing:
         print(f'error: tracing needs packages: {missing}\n\nhint: pip install "triune[tracing]"', file=sys.stderr)
-        return 2
-    except CertificateError as error:
-        print(f"error: {error}\n\nhint: {error.remedy}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"error: the access log cannot be written: {error}", file=sys.stderr)
@@ -63,12 +62,16 @@ def _server(settings: Settings, tls: Tls | None) -> Server:
     def connect() -> AsyncGrpcClient:
         # Whoever calls this API tries again by itself, as the status tells it; twice would only be slower.
         return AsyncGrpcClient(
-            settings.grpc_url, model=settings.model, timeout_s=settings.timeout_s, max_retries=0,
-            ca_file=settings.grpc_ca_file, server_name=settings.grpc_server_name,
-        )  # fmt: skip
+            settings.grpc_url, model=settings.model, timeout_s=settings.timeout_s, max_retries=0, **_trust(settings)
+        )
 
     app = create_app(settings, connect, tls=tls)
     return Server(configured(app, settings, tls), app.state.serving.intake, settings.drain_s, tls)
+
+
+def _trust(settings: Settings) -> dict[str, Any]:
+    """By what the server behind is trusted."""
+    return {"ca_file": settings.grpc_ca_file, "server_name": settings.grpc_server_name}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -89,6 +89,7 @@ def load(certificate: Path, key: Path) -> Loaded:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION
     try:
         context.load_cert_chain(certificate, key, password=lambda: "")  # never asked for at a terminal
         found = read(chain)

@@ -91,6 +91,8 @@ class Handshake(asyncio.Protocol):
         self._shaking = asyncio.get_running_loop().create_task(self._shake())
 
     async def _shake(self) -> None:
+        if self._lost:
+            return
         try:
             over = await asyncio.get_running_loop().start_tls(
                 self._transport, self, self._tls.loaded.context, server_side=True,

@@ -7,7 +7,9 @@ import json
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
@@ -16,9 +18,11 @@ import tritonclient.grpc as triton_grpc
 
 from fakes.repository import fake_repository
 from support.certificates import LOCAL, PUBLIC, Authority
-from support.real_server import RealServer, start, stop
+from support.real_server import RealServer, free_port, start, stop
 from triune_client import AsyncClient, Client, ConnectError
 from triune_client.grpc import AsyncGrpcClient, GrpcClient
+from triune_server.gateway import is_gateway_ready
+from triune_server.options import ServerOptions
 
 pytestmark = pytest.mark.triton
 PROMPT = "hello to the world"
@@ -158,3 +162,19 @@ def test_a_key_is_asked_for_over_tls(known_elsewhere: RealServer, authority: Aut
     other = Client(known_elsewhere.url, headers=headers, ca_file=authority.file, server_name="other.example", max_retries=0)
     with other, pytest.raises(ConnectError, match=r"other\.example"):
         other.models()
+
+
+def test_a_gateway_alone_trusts_the_server_behind_it(secured: RealServer, authority: Authority, tmp_path: Path) -> None:
+    port, behind = free_port(), secured.options.grpc_url
+    gateway = [sys.executable, "-m", "triune_gateway", f"--port={port}", f"--grpc-url={behind}"]
+    done = subprocess.run([*gateway, f"--grpc-ca-file={tmp_path / 'none'}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("error: ca_file is ")
+    process = subprocess.Popen([*gateway, f"--grpc-ca-file={authority.file}"])
+    try:
+        end = time.monotonic() + 60
+        while not is_gateway_ready(ServerOptions(repository=Path("none"), openai_port=port)):
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.1)
+    finally:
+        process.terminate()
+        process.wait(20)
