@@ -73,6 +73,7 @@ class Upstream(asyncio.Protocol):
         self._framing = Framing()
         self._held: bytes | None = None  # of an answer that is looked at before it is passed on
         self._ended = False
+        self._torn = False  # whether some of an answer was taken in, and not passed on to its end
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -85,10 +86,17 @@ class Upstream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ended:
             return
+        if self._torn:
+            # What was taken in before is lost: memory was short, say, even to close the connection for it. An answer with a
+            # gap in it must not look whole.
+            self._broken("an answer could not be passed on")
+            return
+        self._torn = True
         try:
             self._take(data)
         except BadAnswer:
             self._broken("the server behind sent no HTTP")
+        self._torn = False
 
     def _take(self, data: bytes) -> None:
         framing = self._framing
