@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from triune_runtime.targets.cpu.session import has_vnni
+from triune_runtime.targets.cpu.processor import has_vnni
 
 from ...errors import BuildError, option
 from ...quantize.policy import FLOAT, HEAD, ROUTERS, Precision

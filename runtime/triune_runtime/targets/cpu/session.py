@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...allocator import return_free_memory
 from ...errors import ManifestError
+from .processor import has_vnni
 
 
 def untouched(shape: tuple[int, ...], dtype: str) -> NDArray[np.generic]:
@@ -90,16 +91,6 @@ def ask_for_exact_products(options: onnxruntime.SessionOptions) -> None:
     """Have sums of products of uint8 and int8 not saturate, on processors where they would; elsewhere that is only slower."""
     if not has_vnni():
         options.add_session_config_entry("session.x64quantprecision", "1")
-
-
-@functools.cache
-def has_vnni() -> bool:
-    """Whether this processor adds products of uint8 and int8 in 32 bits; for one that cannot be asked, no."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text("utf-8").partition("\nflags")[2].partition("\n")[0].split()
-    except OSError:
-        return False
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)
 
 
 def bind_input(binding: onnxruntime.IOBinding, name: str, array: NDArray[np.generic]) -> None:
