@@ -147,7 +147,7 @@ ADAPTERS: dict[str, set[str]] = {
         "bench.gpu.clients",
     },
     "fastapi": {"triune_gateway"},
-    "h11": {"triune_gateway.kserve.reading"},
+    "h11": {"triune_gateway.connections", "triune_gateway.kserve.reading"},
     "uvicorn": {"triune_gateway.connections", "triune_gateway.running"},
     "opentelemetry": {"triune_gateway.tracing", "triune_runtime.serving.tracing"},
     "torch": {"r1_nano", "bench.gpu.shapes"},

@@ -227,7 +227,7 @@ class Connection(asyncio.Protocol):
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:  # TLS has no half of an end: who still sends when it comes would lose the answer
-            self._close()
+            self._lingers = True
         self._shared.connections.add(self)
 
     def _close(self) -> None:
