@@ -10,7 +10,7 @@ import pytest
 
 from fakes.runtime import TOKENS, make_engine, run_alone, text_of
 from fakes.sinks import Client, request, working
-from triune_runtime.errors import Overloaded, TriuneError
+from triune_runtime.errors import Overloaded, RequestError, TriuneError
 from triune_runtime.options.wire import Options
 from triune_runtime.request import Chunk, Request, TokenLogprob
 from triune_runtime.serving.combining import combined
@@ -104,7 +104,7 @@ def test_a_group_handed_to_the_worker_is_answered_to_each_or_refused_as_a_whole(
         for client in clients:
             assert isinstance(client.last, Chunk)
         assert text_of(clients[0].chunks) == text_of(run_alone(request(0)))
-        with pytest.raises(Overloaded):
+        with pytest.raises(RequestError, match="4 answers are asked for at once; at most 3"):
             worker.submit_group([(request(key), Client()) for key in range(10, 14)])
         worker.submit(request(20), after := Client())
         assert isinstance(after.last, Chunk)
