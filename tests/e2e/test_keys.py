@@ -55,7 +55,7 @@ def test_http_asks_for_a_key_and_health_does_not(keyed: RealServer) -> None:
 def test_the_one_port_that_a_network_may_reach_is_the_only_one(keyed: RealServer) -> None:
     family = [psutil.Process(keyed.process.pid), *psutil.Process(keyed.process.pid).children(recursive=True)]
     sockets = [one.laddr for process in family for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
-    hosts = {place.port: place.ip for place in sockets}
+    hosts = {place.port: place.ip.removeprefix("::ffff:") for place in sockets}  # gRPC writes IPv4 within IPv6
     assert {name: hosts.get(port) for name, port in keyed.options.ports.items()} == {
         "HTTP_PORT": "127.0.0.1", "GRPC_PORT": "127.0.0.1", "METRICS_PORT": "127.0.0.1", "OPENAI_PORT": "0.0.0.0",
     }  # fmt: skip
