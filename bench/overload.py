@@ -150,6 +150,8 @@ async def _for(seconds: float, tasks: list[asyncio.Task[None]]) -> None:
 async def measure(args: argparse.Namespace) -> dict[str, object]:
     asker = Asker(ways(args))
     able = await capacity(asker, args.slots, args.warm, args.seconds)
+    if not able:
+        raise RuntimeError(f"no request was answered in {args.seconds:g} s: give --seconds more, or --tokens less")
     await asyncio.sleep(args.rest)
     load = os.getloadavg()[0]
     outcomes, spent = await overload(asker, args.times * able, args.warm, args.seconds)

@@ -31,9 +31,15 @@ class Worker:
     Every accepted request gets exactly one last item: a chunk with a finish reason, or an error.
     """
 
-    def __init__(self, generator: Generator, pace: Pace = DEFAULT_PACE) -> None:
+    def __init__(
+        self, generator: Generator, pace: Pace = DEFAULT_PACE, on_count: Callable[[int], None] = lambda count: None
+    ) -> None:
+        """
+        Args:
+            on_count: told, on any thread, how many requests are here whenever that has changed.
+        """
         self._generator = generator
-        self._pace = pace
+        self._pace, self._on_count = pace, on_count
         self._inbox: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()  # None: stop
         self._changed = threading.Condition()  # guards the outbox and the two flags
         self._outbox = Outbox(pace)
@@ -88,6 +94,7 @@ class Worker:
             self.check_room(len(group))
             for request, sink in group:
                 self._outbox.open(request.key, sink, leased=leased)
+            self._on_count(len(self._outbox))
             self._inbox.put(lambda: self._submit([request for request, _ in group], constraints))
 
     def check_room(self, count: int) -> None:
@@ -251,6 +258,7 @@ class Worker:
                     LOG.warning("no acknowledgement of request %d for %s s: aborting it", key, self._pace.ack_timeout_s)
                     self.abort(key)
                 if (delivery := self._outbox.take(now)) is not None:
+                    self._on_count(len(self._outbox))
                     return delivery
                 if not self._sending:
                     return None

@@ -14,7 +14,11 @@ from .refusal import Refusal
 HEADER_LENGTH = b"inference-header-content-length"  # of KServe's binary tensors: how much of a body is JSON
 # A request that is to end another: `cancel`, or `stop` as TensorRT-LLM has it, as a member and as a tensor's name.
 _ENDING = re.compile(rb'"(?:cancel|stop)"\s*:\s*(?:true|1|\[\s*true)|"name"\s*:\s*"(?:cancel|stop)"')
-_SEVERAL = re.compile(rb'"(?:n|best_of|num_return_sequences|sampling_param_best_of)\\?"')
+# More answers than one: to a prompt, or to the rows of a request.
+_SEVERAL = re.compile(
+    rb'"(?:n|best_of|num_return_sequences|sampling_param_best_of)\\?"|"text_input"\s*:\s*\[|'
+    rb'"shape"\s*:\s*\[\s*(?:[2-9]|\d\d+)\s*,\s*1\s*\]'
+)
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # linear in any text; one without an end goes to the end
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _OPENING = b"[{"

@@ -5,12 +5,16 @@ A message is fields: a tag, which is the field's number times 8 and 2 where byte
 
 from __future__ import annotations
 
+import re
+
 _TEXT = b"\n"  # the tag of field 1: of a request its model's name, of an input its name, of a stream's answer its error
 # An input that is true in a request that is to end another: its name, and its type.
 _ENDING = (b"\n\x06cancel\x12\x04BOOL", b"\n\x04stop\x12\x04BOOL")
 _SEVERAL = tuple(
     _TEXT + bytes([len(name)]) + name for name in (b"n", b"best_of", b"num_return_sequences", b"sampling_param_best_of")
 )
+
+_ROWS = re.compile(rb"\n\ntext_input\x12\x05BYTES\x1a\x02[^\x01]\x01", re.DOTALL)  # a shape of several rows
 
 
 def first_text(message: bytes) -> str:
@@ -44,4 +48,4 @@ def ends_another(message: bytes) -> bool:
 
 def places(message: bytes) -> int:
     """As `bodies.places`."""
-    return 2 if any(one in message for one in _SEVERAL) else 1
+    return 2 if any(one in message for one in _SEVERAL) or _ROWS.search(message) else 1

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from triune_runtime.errors import Overloaded, TriuneError
 from triune_runtime.serving import pulse
 from triune_runtime.serving.combining import PLACES, combined
-from triune_runtime.serving.tensors import request_parameters, triton_error, triton_error_again, without_floats
+from triune_runtime.serving.room import RoomReader
+from triune_runtime.serving.tensors import (
+    engine_folder,
+    request_parameters,
+    triton_error,
+    triton_error_again,
+    without_floats,
+)
 
 MOST = 256  # requests at once, each with a thread: Triton's stub hands some 32 of them on, the others wait here
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -24,6 +31,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         self._target = args["model_name"].removesuffix("_infer")
+        self._room = RoomReader(args["model_name"], engine=engine_folder(args["model_repository"]))
         self._work = pulse.begin()
         self._places = threading.BoundedSemaphore(MOST)
 
@@ -34,8 +42,11 @@ class TritonPythonModel:
     def _hand_on(self, requests: list[Any]) -> None:
         for request in requests:  # all that is needed of it must be taken here: it is gone when this returns
             sender = request.get_response_sender()
-            if not self._places.acquire(blocking=False):
-                full = Overloaded(f"{MOST} requests are here already", "send it again later")
+            try:
+                self._room.check(lambda request=request: {one.name(): one.as_numpy() for one in request.inputs()})
+                if not self._places.acquire(blocking=False):
+                    raise Overloaded(f"{MOST} requests are here already", "send it again later")
+            except Overloaded as full:
                 sender.send(_failed(triton_error(full, pb_utils.TritonError)), flags=FINAL)
                 continue
             try:

@@ -36,6 +36,7 @@ from .pulse import REQUEST_BEATS, STEP_BEATS, Watched
 from .records import Record, Recorder
 from .request_log import RequestLog
 from .responses import Reply, Responses
+from .room import RoomWriter
 from .sequence_tensors import chunk_arrays
 from .tensors import client_of, request_parameters
 from .tracing import Tracer
@@ -85,7 +86,8 @@ class GenerationService:
             manifest, runner, self._token_bytes, prefix_caching=prefix_caching, client_sequences=client_sequences
         )
         self._thinks, self._shares = manifest.reasoning is not None, client_sequences is not None
-        self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
+        self._room = RoomWriter(manifest.limits.max_sequences + manifest.limits.max_queue, engine=folder)
+        self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s), self._room.say)
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._compiler.load()  # now, when nobody waits for a token
         self._keys = itertools.count(1)
@@ -95,7 +97,8 @@ class GenerationService:
         self._recorder = Recorder(*listeners) if any(listeners) else None
         self._acknowledgements = AcknowledgementReceiver(self._acknowledge, engine=folder)
         usage = partial(this_process, folders(folder))
-        self._metrics = MetricsBridge(generator.metrics, families, manifest.model, usage)
+        self._counts = generator.metrics
+        self._metrics = MetricsBridge(self._counts, families, manifest.model, usage)
         self._draining = draining or Draining()
         self._memory = MemoryLimit.of_environment()
         self._closed = threading.Event()
@@ -209,6 +212,7 @@ class GenerationService:
         self._compiler.close()
         self._worker.close()
         self._acknowledgements.close()
+        self._room.close()
         self._metrics.close()
         if self._recorder is not None:
             self._recorder.sweep(0.0)
@@ -224,6 +228,8 @@ class GenerationService:
         while not self._closed.wait(_WATCH_S):
             if self._recorder is not None:
                 self._recorder.sweep()
+            if refused := self._room.refused():
+                self._counts.refused("overloaded", refused)
             if self._draining.begun and time.time() >= self._draining.ends_at:
                 LOG.warning("the server is stopping: what is left is ended")
                 self._worker.close()

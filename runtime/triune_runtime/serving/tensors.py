@@ -30,15 +30,19 @@ def engine_folder(model_folder: str) -> Path:
     """The folder of engine.json, seen from any model of the repository: its neighbour `generate`, version 1, or the one that a
     file there names.
 
-    Where several engines are served side by side, the steps of one are called NAME__tokenize, NAME__generate, ...
+    Where several engines are served side by side, the steps of one are called NAME__tokenize, NAME__generate, ..., and what
+    answers with one response NAME_infer.
     """
-    name, separator, _ = Path(model_folder).name.rpartition("__")
-    folder = Path(model_folder).parent / f"{name}{separator}generate" / "1"
+    repository, model = Path(model_folder).parent, Path(model_folder).name
+    name, separator, _ = model.rpartition("__")
+    if (repository / f"{model.removesuffix('_infer')}__generate").exists():
+        name, separator = model.removesuffix("_infer"), "__"
+    folder = repository / f"{name}{separator}generate" / "1"
     elsewhere = folder / ENGINE_ELSEWHERE
     if not elsewhere.exists():
         return folder
     # As it is called, not resolved: what lies behind may have a name that the server's Python cannot say.
-    return Path(os.path.normpath(Path(model_folder).parent / elsewhere.read_text("utf-8")))
+    return Path(os.path.normpath(repository / elsewhere.read_text("utf-8")))
 
 
 def request_parameters(raw: Callable[[], str]) -> dict[str, Any]:

@@ -124,6 +124,8 @@ def test_a_server_that_is_not_there_any_more_is_not_full() -> None:
         (b'{"text_input": "a", "stop": ["x"]}', False, 1), (b'{"text_input": "stop", "max_tokens": 4}', False, 1),
         (b'{"text_input": "a", "cancel": false}', False, 1), (b'{"text_input": "a", "n": 3}', False, 2),
         (b'{"sampling_parameters": "{\\"n\\": 3}"}', False, 2), (b'{"inputs": [{"name": "best_of"}]}', False, 2),
+        (b'{"text_input": ["a", "b"]}', False, 2), (b'{"inputs": [{"name": "messages", "shape": [12, 1]}]}', False, 2),
+        (b'{"inputs": [{"name": "messages", "shape": [1, 1]}]}', False, 1),
         *((body, True, 1) for body in ENDING),
     ],
 )  # fmt: skip

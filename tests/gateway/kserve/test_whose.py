@@ -230,4 +230,9 @@ def test_no_bytes_break_the_reading_of_a_field(data: bytes) -> None:
 
 @pytest.mark.parametrize(("inputs", "count"), [({"n": "INT32"}, 2), ({"best_of": "INT32"}, 2), ({"seed": "UINT64"}, 1)])
 def test_a_message_says_how_many_answers_it_asks_for(inputs: dict[str, str], count: int) -> None:
-    assert messages.places(request(**inputs).SerializeToString()) == count
+    made = request(**inputs)
+    assert messages.places(made.SerializeToString()) == count
+    for rows in (1, 2, 200):
+        del made.inputs[:]
+        made.inputs.add(name="text_input", datatype="BYTES", shape=[rows, 1])
+        assert messages.places(made.SerializeToString()) == (1 if rows == 1 else 2)
