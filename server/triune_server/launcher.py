@@ -232,6 +232,11 @@ class Server:
         return self._stubs.problem()
 
     @property
+    def crashed(self) -> bool:
+        """Whether a signal has ended it: Triton says with an exit code what is wrong with what it was given."""
+        return (self.process.poll() or 0) < 0
+
+    @property
     def watched(self) -> dict[int, str]:
         """Its processes that must get on, by their ids, and what each is."""
         return {self.process.pid: "tritonserver", **self._stubs.watched}

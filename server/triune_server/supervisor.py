@@ -39,6 +39,7 @@ from .view import ENGINE_FOLDER, View, name_for
 from .watchdog import SILENCE_S, Probe, Watchdog
 
 LOG = logging.getLogger(__name__)
+_CRASHES = 2  # of Triton that a first start survives
 
 
 class Supervisor:
@@ -79,6 +80,7 @@ class Supervisor:
         self._lock = lock
         self._state: RunningServer | None = None
         self._restarts = Restarts()
+        self._crashes = 0  # before it was ready for the first time
         self._served = False  # whether it has ever been ready
         self._beside: list[Companion] = []  # what outlives a restart of the server
 
@@ -169,7 +171,7 @@ class Supervisor:
                 for one in () if self._served else self._beside:
                     one.wait_ready(self._ready_timeout_s, self._stopping.is_set)
             except ServerError as error:
-                if not self._served:  # what never worked is not made to work by trying again
+                if not self._served and not self._try_again(server):
                     raise
                 server.kill()
                 self._watchdog.forget(*server.watched)
@@ -209,6 +211,12 @@ class Supervisor:
         finally:
             probe.end()
             self._stalled.clear()
+
+    def _try_again(self, server: Server) -> bool:
+        """Whether a server that has never been ready is started once more. What it was given does not get better by that, but
+        Triton itself, on a machine that has no time for it, sometimes loses a message to a model's process, and aborts."""
+        self._crashes += 1
+        return server.crashed and self._crashes <= _CRASHES
 
     def _waits_no_more(self) -> bool:
         """Whether to stop while the server starts. Those beside it are looked after meanwhile, once all have been ready."""

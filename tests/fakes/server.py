@@ -27,6 +27,8 @@ started.open("a").write("x")
 number = len(started.read_text())
 if number in behaviour["dies_starting"]:
     os._exit(9)
+if number in behaviour["crashes_starting"]:
+    os.abort()
 prefix = next(a.split("shm-region-prefix-name=")[1] for a in sys.argv if "shm-region-prefix-name" in a)
 (pathlib.Path(behaviour["shm"]) / f"{{prefix}}region").touch()
 stub = subprocess.Popen([behaviour["stub"], "600"])
@@ -81,6 +83,7 @@ def fake_server(
     broken: bool = False,
     dies: bool = False,
     dies_starting: Collection[int] = (),
+    crashes_starting: Collection[int] = (),
     stub_fates: Mapping[int, signal.Signals] = MappingProxyType({}),
     deaf: bool = False,
     late_s: int = 0,
@@ -89,6 +92,7 @@ def fake_server(
 
     Args:
         dies_starting: its starts with these numbers do not come up.
+        crashes_starting: in its starts with these numbers it aborts.
         stub_fates: what its stub gets in its starts with these numbers, which then wait for it for ever.
         deaf: it does not end when asked to.
         late_s: for how long its stub says that its work stands still, once the server has answered somebody.
@@ -98,6 +102,7 @@ def fake_server(
     behaviour = "broken" if broken else {
         "stub": str(stub), "dies": dies, "dies_starting": list(dies_starting), "shm": str(shared_memory), "deaf": deaf,
         "late_s": late_s, "stub_fates": dict(stub_fates),
+        "crashes_starting": list(crashes_starting),
     }  # fmt: skip
     (folder / "behaviour.json").write_text(json.dumps(behaviour))
     server = folder / "tritonserver"

@@ -76,6 +76,20 @@ def test_a_stub_that_dies_or_is_stopped_while_the_server_starts_again_is_not_wai
     assert family(tmp_path) == []
 
 
+@pytest.mark.parametrize(("crashes", "ready"), [((1, 2), 1), ((1, 2, 3), 0)])
+def test_a_first_start_survives_two_crashes_of_triton(
+    tmp_path: Path, shared_memory: Path, where: ServerOptions, crashes: tuple[int, ...], ready: int
+) -> None:
+    binaries = fake_server(tmp_path, shared_memory, crashes_starting=crashes)
+    with running(Supervisor(binaries, where, tmp_path, watch_s=0.05)) as run:
+        wait_until(lambda: run.ready or run.error)
+        assert run.ready == ready
+    assert (run.error is None) == bool(ready)
+    assert run.error is None or "tritonserver ended with code -6 while starting" in str(run.error.args[0])
+    assert len((tmp_path / "started").read_text()) == 3
+    assert family(tmp_path) == []
+
+
 def test_a_first_start_whose_stub_dies_says_so(tmp_path: Path, shared_memory: Path, where: ServerOptions) -> None:
     binaries = fake_server(tmp_path, shared_memory, stub_fates={1: signal.SIGKILL})
     with running(Supervisor(binaries, where, tmp_path)) as run:
