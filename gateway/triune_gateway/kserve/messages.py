@@ -14,7 +14,8 @@ _SEVERAL = tuple(
     _TEXT + bytes([len(name)]) + name for name in (b"n", b"best_of", b"num_return_sequences", b"sampling_param_best_of")
 )
 
-_ROWS = re.compile(rb"\n\ntext_input\x12\x05BYTES\x1a\x02[^\x01]\x01", re.DOTALL)  # a shape of several rows
+# A shape of several rows of one text; numbers over 127 take several bytes.
+_ROWS = re.compile(rb"\n(?:\ntext_input|\x08messages)\x12\x05BYTES\x1a(?:\x02[^\x01]|[\x03-\x0b][\x80-\xff]+.)\x01", re.DOTALL)
 
 
 def first_text(message: bytes) -> str:

@@ -14,13 +14,7 @@ from triune_runtime.errors import Overloaded, TriuneError
 from triune_runtime.serving import pulse
 from triune_runtime.serving.combining import PLACES, combined
 from triune_runtime.serving.room import RoomReader
-from triune_runtime.serving.tensors import (
-    engine_folder,
-    request_parameters,
-    triton_error,
-    triton_error_again,
-    without_floats,
-)
+from triune_runtime.serving.tensors import engine_folder, request_parameters, triton_error, triton_error_again, without_floats
 
 MOST = 256  # requests at once, each with a thread: Triton's stub hands some 32 of them on, the others wait here
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL

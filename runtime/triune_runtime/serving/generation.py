@@ -96,8 +96,7 @@ class GenerationService:
         listeners = [log.write] if log else [], [self._tracer.send] if self._tracer else []
         self._recorder = Recorder(*listeners) if any(listeners) else None
         self._acknowledgements = AcknowledgementReceiver(self._acknowledge, engine=folder)
-        usage = partial(this_process, folders(folder))
-        self._counts = generator.metrics
+        usage, self._counts = partial(this_process, folders(folder)), generator.metrics
         self._metrics = MetricsBridge(self._counts, families, manifest.model, usage)
         self._draining = draining or Draining()
         self._memory = MemoryLimit.of_environment()

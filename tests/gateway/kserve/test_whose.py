@@ -6,6 +6,7 @@ Run: pytest tests/gateway/kserve/test_whose.py
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -232,7 +233,7 @@ def test_no_bytes_break_the_reading_of_a_field(data: bytes) -> None:
 def test_a_message_says_how_many_answers_it_asks_for(inputs: dict[str, str], count: int) -> None:
     made = request(**inputs)
     assert messages.places(made.SerializeToString()) == count
-    for rows in (1, 2, 200):
+    for name, rows in itertools.product(("text_input", "messages"), (1, 2, 200, 70_000)):
         del made.inputs[:]
-        made.inputs.add(name="text_input", datatype="BYTES", shape=[rows, 1])
+        made.inputs.add(name=name, datatype="BYTES", shape=[rows, 1])
         assert messages.places(made.SerializeToString()) == (1 if rows == 1 else 2)
