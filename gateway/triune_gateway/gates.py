@@ -1,8 +1,12 @@
-"""Refuses at once what the server behind would refuse: it has just said that it is full. Of one event loop; knows no server.
+"""Refuses at once what the server behind would refuse. Of one event loop; knows no server.
 
-A word of the server, that it is full or any other, tells how things were when it got the request. So words count in the order
-in which their requests were sent, not in that in which they came; the one about the latest holds, for a second. While that is
-that the server is full, it is still asked
+Where the server says how many places it has (`room.py`), a request goes on while there are more than were asked for within the
+last second without a word of it yet: those may be on their way.
+
+Elsewhere what is known is what the server has said of others: it has just refused one, for it is full. A word of the server,
+that it is full or any other, tells how things were when it got the request. So words count in the order in which their requests
+were sent, not in that in which they came; the one about the latest holds, for a second. While that is that the server is full,
+it is still asked
 - for as many answers as it has ended for others here since: each leaves a place;
 - for one request every `PROBE_S` seconds: whoever else asks the same server leaves places, too;
 - for fewer answers at once than it refused.
@@ -18,11 +22,13 @@ import time
 from collections.abc import Callable
 
 from .bearer import CLIENT
+from .room import Room
 
 PROBE_S = 0.1
 PATIENCE_S = 0.25  # for a refusal to come; or, if that is longer,
 _TIMES = 4.0  # what the last one took, so many times
 OLD_S = 1.0  # a word that no other has followed for so long: nobody knows
+_ON_THE_WAY_S = 1.0
 _MOST = 1000  # places that are known: every client that has been refused by itself is one
 
 
@@ -88,15 +94,30 @@ class _Gate:
 class Gates:
     """Of all models and clients."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic, room: Room | None = None) -> None:
+        """
+        Args:
+            room: what the server says of itself.
+        """
+        self._clock, self._room = clock, room or Room()
+        self._sent: dict[str, dict[int, Sent]] = {}  # by model and number: the silent ones, where the server says its room
         self._numbers = itertools.count(1)
         self._gates: dict[tuple[str, str | None], _Gate] = {}  # by model and client; None: of all clients
 
     def refuses(self, model: str, client: str, places: int = 1) -> bool:
         """Whether a request that came now would be refused. Asking changes nothing."""
         now = self._clock()
-        return any(gate.refuses(now, places) for gate in self._passed(model, client))
+        if (free := self._room.free(model)) is None:
+            return any(gate.refuses(now, places) for gate in self._passed(model, client))
+        own = self._gates.get((model, client))
+        return free <= self._on_the_way(model, now) or (own is not None and own.refuses(now, places))
+
+    def _on_the_way(self, model: str, now: float) -> int:
+        """Places that have been asked for, and that the server may not have counted yet."""
+        sent = self._sent.get(model, {})
+        while sent and now - next(iter(sent.values())).at > _ON_THE_WAY_S:
+            del sent[next(iter(sent))]
+        return sum(one.places for one in sent.values())
 
     def enter(self, model: str, client: str, places: int = 1) -> Sent | None:
         """Let a request go on to the server; None: it is refused.
@@ -109,15 +130,22 @@ class Gates:
         sent = Sent(self, model, client, next(self._numbers), self._clock(), places)
         for gate in self._passed(model, client):
             gate.pass_on(sent.number, sent.at, places)
+        if self._room.free(model) is not None:
+            self._sent.setdefault(model, {})[sent.number] = sent
         return sent
+
+    def _arrived(self, sent: Sent) -> None:
+        self._sent.get(sent.model, {}).pop(sent.number, None)
 
     def heard(self, sent: Sent) -> None:
         """The server has said something else of a request than that it is full."""
+        self._arrived(sent)
         for gate in self._passed(sent.model, sent.client):
             gate.hear(sent.number)
 
     def refused(self, sent: Sent, *, for_all: bool) -> None:
         """The server has refused a request for want of room."""
+        self._arrived(sent)
         everyone, own = (self._gates.get((sent.model, client)) for client in (None, sent.client))
         if for_all:
             if own is not None:
@@ -130,6 +158,7 @@ class Gates:
 
     def left(self, sent: Sent) -> None:
         """A request that the server did not refuse is over."""
+        self._arrived(sent)
         for gate in self._passed(sent.model, sent.client):
             gate.forget(sent.number)
             gate.leave(sent.places)

@@ -19,6 +19,7 @@ from .gates import Gates
 from .intake import Intake
 from .metrics import Metrics
 from .responses.store import Store
+from .room import Room
 from .routes import Routes
 from .settings import Settings
 from .shapes import AnswerShape
@@ -39,7 +40,7 @@ class Serving:
         self.metrics = Metrics()
         self.routes = Routes(settings)
         self.intake = Intake(settings.draining_file)
-        self.gates = Gates()
+        self.gates = Gates(room=Room.of_environment())
         self.trial = Trial()
         self.tracer = None if settings.otlp is None else Tracer(settings.otlp)
         self.responses = Store(

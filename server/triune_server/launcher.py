@@ -26,6 +26,7 @@ from .options import ServerOptions
 from .stubs import Stubs
 from .surroundings import NOTHING, Surroundings
 from .telling import log_lines, log_size
+from .threads import threads
 
 _CAUSE = re.compile(r"\|.*\| UNAVAILABLE: (?:Internal: )?(.*?) *\|$")  # a row of the server's table of models
 _TRACE_HEADERS = "(?i:traceparent|tracestate)"
@@ -52,6 +53,7 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Ins
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         # Requests and chunks are small; the default of 64 MB for each model would be most of the server's memory.
         "--backend-config=python,shm-default-byte-size=4194304",
+        f"--backend-config=python,thread-pool-size={threads(options.repository)}",
         "--disable-auto-complete-config",
         *listening(options, inside),
         "--http-thread-count=4",
@@ -92,6 +94,7 @@ def environment(binaries: Binaries, options: ServerOptions, around: Surroundings
         "TRIUNE_PREFIX_CACHING": options.prefix_caching,  # the models read it, and what follows
         "TRIUNE_FAIR_SHARE": options.fair_share,
         "TRIUNE_MAX_MEMORY": str(options.max_memory),
+        "TRIUNE_THREADS": str(threads(options.repository)),
         **around.environment(options),
     }
 

@@ -21,6 +21,7 @@ from triune_runtime.manifest import EngineManifest
 from .binaries import Binaries
 from .companions import Companion, stop_all
 from .draining import Drain, wait_drained
+from .draining_file import forget_room, room_files
 from .errors import ServerError
 from .front import Front
 from .gateway import Gateway
@@ -74,7 +75,7 @@ class Supervisor:
         log = os.dup(1) if options.log_format == "json" else None
         self._watchdog = Watchdog(silence_s)
         self._around = Surroundings(
-            draining=self._drain.file, stalled=self._stalled.file, log=log, mark=mark_of(folder),
+            draining=self._drain.file, stalled=self._stalled.file, room=room_files(folder), log=log, mark=mark_of(folder),
             pulse=self._watchdog.descriptor,
         )  # fmt: skip
         self._lock = lock
@@ -122,6 +123,7 @@ class Supervisor:
         try:
             self._drain.clear()
             self._stalled.clear()
+            forget_room(self._folder)
             self._view.begin(self._repositories())
             served, mark = dataclasses.replace(self._options, repository=self._view.models), self._around.mark
             with opened(mark) as inside, mounted(self._binaries, served, mark) as places:
@@ -134,6 +136,7 @@ class Supervisor:
             with suppress(OSError):  # the folder is gone, for one
                 self._view.end()
                 self._drain.clear()
+                forget_room(self._folder)
 
     def _repositories(self) -> dict[str, Path]:
         """What is served from the start, by name."""

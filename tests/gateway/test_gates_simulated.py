@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triune_gateway.gates import PROBE_S, Gates, Sent
+from triune_gateway.room import Room
 
 FULL = ("overloaded", None)
 
@@ -35,6 +36,7 @@ class World:
     queue: int
     service_s: float
     refusal_s: float
+    way_s: float = 0.0  # until a request is there
     clock: Clock = field(default_factory=Clock)
     served: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)  # by the server itself
@@ -53,7 +55,7 @@ class World:
         """A client that asks at a rate, whatever becomes of it."""
         sent = None if gates is None else gates.enter("m", name)
         if gates is None or sent is not None:
-            self._ask(name, sent)
+            self.after(self.way_s, lambda: self._ask(name, sent))
         else:
             self.turned_away[name] += 1
         if self.clock.now + every_s < until:
@@ -65,8 +67,12 @@ class World:
             do()
         self.clock.now = seconds
 
+    @property
+    def free(self) -> int:
+        return self.slots + self.queue - self._running - len(self._waiting)
+
     def _ask(self, name: str, sent: Sent | None) -> None:
-        if self._running + len(self._waiting) >= self.slots + self.queue:
+        if self.free <= 0:
             self.refused[name] += 1
             if sent is not None:
                 self.after(self.refusal_s, lambda: sent.failed(*FULL))
@@ -90,26 +96,49 @@ class World:
         self._start()
 
 
+class Told(Room):
+    """What the server of a world says of its room."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def free(self, model: str) -> int:
+        return self._world.free
+
+
 SECONDS = 20.0
 
 
 @settings(deadline=None)
 @given(
     slots=st.integers(1, 32), queue=st.integers(2, 64), service_s=st.floats(0.2, 4.0), refusal_s=st.floats(0.001, 0.3),
-    replicas=st.integers(1, 4), beside=st.booleans(), times=st.floats(0.3, 20.0),
+    replicas=st.integers(1, 4), beside=st.booleans(), times=st.floats(0.3, 20.0), way_s=st.sampled_from([0.0, 0.02]),
+    told=st.booleans(),
 )  # fmt: skip
 def test_no_capacity_is_lost_however_many_gateways_ask_one_server(
-    slots: int, queue: int, service_s: float, refusal_s: float, replicas: int, beside: bool, times: float
+    slots: int,
+    queue: int,
+    service_s: float,
+    refusal_s: float,
+    replicas: int,
+    beside: bool,
+    times: float,
+    way_s: float,
+    told: bool,
 ) -> None:
-    """Gateways that know nothing of each other, and clients past them: what is served is what would be without any gate."""
+    """Gateways that know nothing of each other, and clients past them: what is served is what would be without any gate.
+
+    Whether the server tells the gates how much room it has or they learn it of its refusals.
+    """
     able = slots / service_s
     clients = replicas + beside
     every_s = clients / (times * able)
 
     def served(gated: bool) -> World:
-        world = World(slots, queue, service_s, refusal_s)
+        world = World(slots, queue, service_s, refusal_s, way_s)
         for number in range(clients):
-            gates = Gates(world.clock) if gated and number < replicas else None
+            gates = Gates(world.clock, Told(world) if told else None) if gated and number < replicas else None
             world.after(every_s * number / clients, lambda n=str(number), g=gates: world.arrive(n, every_s, g, SECONDS))  # type: ignore[misc]
         world.run(SECONDS)
         return world
@@ -152,3 +181,15 @@ def test_a_gateway_that_is_asked_little_gets_its_answers_beside_one_that_is_aske
     world.arrive("little", 0.5, Gates(world.clock), 120.0)
     world.run(130.0)
     assert world.served["little"] >= 3
+
+
+@settings(deadline=None)
+@given(way_s=st.floats(0.001, 0.3), replicas=st.integers(1, 4))
+def test_a_server_that_tells_its_room_is_asked_for_little_more_than_it_has(way_s: float, replicas: int) -> None:
+    world = World(16, 256, 2.0, 0.3, way_s)
+    for number in range(replicas):
+        world.arrive(str(number), replicas / 160, Gates(world.clock, Told(world)), 30.0)
+    world.run(30.0)
+    taken = world.served.total() + 16 + 256
+    assert world.refused.total() <= (replicas - 1) * taken + 16, "each lets one pass for a place, as none knows of the others"
+    assert world.turned_away.total() > 3000

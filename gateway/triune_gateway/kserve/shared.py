@@ -11,6 +11,7 @@ from typing import Protocol
 from ..access_log import Access, AccessLog
 from ..bearer import Keys
 from ..gates import Gates
+from ..room import Room
 from .limits import Limits
 from .routes import Route
 
@@ -50,7 +51,7 @@ class Shared:
     log: AccessLog
     allowed_origins: Collection[str] = ()
     fair_share: bool = False
-    gates: Gates = field(default_factory=Gates)
+    gates: Gates = field(default_factory=lambda: Gates(room=Room.of_environment()))
     connections: set[Held] = field(default_factory=set)
     held_bytes: int = 0
     closing: bool = False

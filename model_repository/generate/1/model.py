@@ -11,6 +11,7 @@ from triune_runtime.errors import TriuneError
 from triune_runtime.options.values import text
 from triune_runtime.serving.draining import Draining
 from triune_runtime.serving.generation import GenerationService
+from triune_runtime.serving.room import link_of
 from triune_runtime.serving.tensors import Arrays, engine_folder, flat, triton_error
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -29,6 +30,7 @@ class TritonPythonModel:
             prefix_caching=prefix_caching,
             client_sequences=None if shares == "off" else 0 if shares == "on" else int(shares),
             draining=Draining.of_environment(),
+            room=link_of(args["model_name"]),
         )
 
     def execute(self, requests: list[Any]) -> None:

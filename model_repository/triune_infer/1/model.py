@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +17,8 @@ from triune_runtime.serving.combining import PLACES, combined
 from triune_runtime.serving.room import RoomReader
 from triune_runtime.serving.tensors import engine_folder, request_parameters, triton_error, triton_error_again, without_floats
 
-MOST = 256  # requests at once, each with a thread: Triton's stub hands some 32 of them on, the others wait here
+MOST = 256  # requests at once, each with a thread
+TURNS = int(os.environ.get("TRIUNE_THREADS", "32")) - 8  # of Triton's threads for this process; some are left for answers
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -27,7 +29,7 @@ class TritonPythonModel:
         self._target = args["model_name"].removesuffix("_infer")
         self._room = RoomReader(args["model_name"], engine=engine_folder(args["model_repository"]))
         self._work = pulse.begin()
-        self._places = threading.BoundedSemaphore(MOST)
+        self._places, self._turns = threading.BoundedSemaphore(MOST), threading.Semaphore(TURNS)
 
     def execute(self, requests: list[Any]) -> None:
         with self._work:
@@ -60,8 +62,9 @@ class TritonPythonModel:
 
     def _answer(self, inner: Any, sender: Any) -> None:
         try:
-            iterator = inner.exec(decoupled=True)
-            responses = list(iterator)
+            with self._turns:
+                iterator = inner.exec(decoupled=True)
+                responses = list(iterator)
             # Triton's stub lets go of the iterator on a thread that does not hold the GIL. If it were the last to hold it, it
             # would free Python's objects there, and the process would crash. This is answered after that, on the same thread.
             sender.is_cancelled()

@@ -67,12 +67,14 @@ class GenerationService:
         prefix_caching: bool = True,
         client_sequences: int | None = None,
         draining: Draining | None = None,
+        room: bytes | None = None,
     ) -> None:
         """Load the engine in `folder` and start to serve it.
 
         Args:
             prefix_caching, client_sequences: see `step_loop`.
             draining: once it has begun, new requests are refused, and at its end the others are ended.
+            room: a path by which what stands before the server finds how many places there are.
             on_failure: called once if the engine fails for good. By default the process ends: whoever watches the server
                 then starts it again, where one that only refuses would look healthy for ever.
 
@@ -86,7 +88,7 @@ class GenerationService:
             manifest, runner, self._token_bytes, prefix_caching=prefix_caching, client_sequences=client_sequences
         )
         self._thinks, self._shares = manifest.reasoning is not None, client_sequences is not None
-        self._room = RoomWriter(manifest.limits.max_sequences + manifest.limits.max_queue, engine=folder)
+        self._room = RoomWriter(manifest.limits.max_sequences + manifest.limits.max_queue, engine=folder, link=room)
         self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s), self._room.say)
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._compiler.load()  # now, when nobody waits for a token
@@ -98,10 +100,8 @@ class GenerationService:
         self._acknowledgements = AcknowledgementReceiver(self._acknowledge, engine=folder)
         usage, self._counts = partial(this_process, folders(folder)), generator.metrics
         self._metrics = MetricsBridge(self._counts, families, manifest.model, usage)
-        self._draining = draining or Draining()
-        self._memory = MemoryLimit.of_environment()
-        self._closed = threading.Event()
-        self._on_failure = on_failure
+        self._draining, self._memory = draining or Draining(), MemoryLimit.of_environment()
+        self._closed, self._on_failure = threading.Event(), on_failure
         keep_loaded()
         self.work = pulse.begin(Watched(self._worker.steps, STEP_BEATS), Watched(self._worker.sent, REQUEST_BEATS))
         threading.Thread(target=self._watch_worker, name="triune-watch", daemon=True).start()

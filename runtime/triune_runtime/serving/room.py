@@ -4,6 +4,9 @@ It says so in memory that the processes of one server share: a file in a folder 
 acknowledgements is. Where there is no such folder, nothing is said, and generate refuses by itself, as it also does for whoever
 came while this was being said. What it has not said again for some seconds holds no more: its process may have ended.
 
+What stands before the server on the same machine reads it, too: the environment names where a link to the file is made for
+it, by the name of the generate step.
+
 Who refuses counts there what he refused, each process in a cell of its own; generate adds it to its own count.
 """
 
@@ -24,6 +27,7 @@ from numpy.typing import NDArray
 from ..errors import Overloaded
 from .acknowledgements import private_files
 
+VARIABLE = b"TRIUNE_ROOM"  # of the environment: what the links' paths begin with
 _SAID = struct.Struct("<qd")  # places that are free; when that was said, by the clock that all processes of a machine share
 _COUNT = struct.Struct("<q")
 _READERS = ("tokenize", "tokenize_2d", "triune_infer", "ensemble_infer")  # each with a cell behind the others
@@ -36,21 +40,29 @@ _ENDING = ("cancel", "stop_request", "stop")  # true in a request that ends anot
 class RoomWriter:
     """The generate side."""
 
-    def __init__(self, limit: int, server_pid: int | None = None, engine: Path | None = None) -> None:
+    def __init__(
+        self, limit: int, server_pid: int | None = None, engine: Path | None = None, link: bytes | None = None
+    ) -> None:
         """
         Args:
             limit: requests that are served and wait at most.
+            link: a path that leads to the file, too, see `link_of`.
         """
         self._limit, self._here = limit, 0
         self._counted = 0
         self._memory: mmap.mmap | None = None
         self._path: Path | None = None
+        self._link = link
         for path in private_files("room", server_pid or os.getppid(), engine):
             with contextlib.suppress(OSError):
                 _sweep(path.parent)
                 self._memory = _mapped(path, os.O_CREAT)  # as it lies there: readers of before may have it
                 self._counted, self._path = sum(_counts(self._memory)), path
                 break
+        if self._link is not None and self._path is not None:
+            with contextlib.suppress(OSError):
+                _unlink(self._link)
+                os.symlink(os.fsencode(self._path), self._link)  # noqa: PTH211  # bytes
         self.say(0)
 
     def say(self, here: int) -> None:
@@ -72,6 +84,8 @@ class RoomWriter:
         self.say(0)
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+        if self._link is not None:
+            _unlink(self._link)
 
 
 class RoomReader:
@@ -148,3 +162,14 @@ def _sweep(folder: Path) -> None:
         pid = path.name.split("-")[1]
         if not Path(f"/proc/{pid}").exists():
             path.unlink(missing_ok=True)
+
+
+def link_of(step: str) -> bytes | None:
+    """Where the environment wants a link for a generate step; None: nowhere."""
+    beginning = os.environb.get(VARIABLE)
+    return b"%b-%b" % (beginning, os.fsencode(step)) if beginning else None
+
+
+def _unlink(path: bytes) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)  # noqa: PTH108  # bytes
