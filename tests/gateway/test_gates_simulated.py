@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triune_gateway.gates import PROBE_S, Gates, Sent
-from triune_gateway.room import Room
+from triune_gateway.room import Room, Said
 
 FULL = ("overloaded", None)
 
@@ -43,7 +43,7 @@ class World:
     turned_away: Counter[str] = field(default_factory=Counter)  # by a gate
 
     def __post_init__(self) -> None:
-        self._running = 0
+        self._running = self.came = 0
         self._waiting: deque[tuple[str, Sent | None]] = deque()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -77,6 +77,7 @@ class World:
             if sent is not None:
                 self.after(self.refusal_s, lambda: sent.failed(*FULL))
             return
+        self.came += 1
         self._waiting.append((name, sent))
         self._start()
 
@@ -103,8 +104,8 @@ class Told(Room):
         super().__init__()
         self._world = world
 
-    def free(self, model: str) -> int:
-        return self._world.free
+    def said(self, model: str) -> Said:
+        return Said(self._world.free, self._world.came)
 
 
 SECONDS = 20.0
