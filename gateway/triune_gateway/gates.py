@@ -109,10 +109,11 @@ class _Way:
         came, self._came = said.came - self._came, said.came
         if came < 0:  # it was started again
             self.sent.clear()
-        for number, one in tuple(self.sent.items()):
-            if came <= 0 and now - one.at <= _ON_THE_WAY_S:
+        while self.sent:
+            number, first = next(iter(self.sent.items()))
+            if came <= 0 and now - first.at <= _ON_THE_WAY_S:
                 break
-            came -= one.places
+            came -= first.places
             del self.sent[number]
         return sum(one.places for one in self.sent.values())
 
