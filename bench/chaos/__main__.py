@@ -31,8 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     faults = [BY_NAME[name] for name in options.name] or list(FAULTS)
     chosen = list(choose(faults, options.seed, max(options.faults, options.only or 0)))
-    if options.only:
-        chosen = [one for one in chosen if one[0] == options.only]
+    chosen = [(n, fault) for n, fault in chosen if n >= options.first and options.only in (None, n)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # what was started is ended
     folder = Path(tempfile.mkdtemp(prefix="triune-chaos-"))
     server = Server(options.repository.absolute(), folder / "server")
@@ -89,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", type=int, default=len(FAULTS), help="how many (default: each once)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="the fault of that number alone")
+    parser.add_argument("--first", type=int, default=1, metavar="NUMBER", help="begin with the fault of that number")
     parser.add_argument("--name", action="append", default=[], choices=sorted(BY_NAME), help="faults of these names alone")
     parser.add_argument("--minutes", type=float, default=60.0, help="no new fault after so long (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add a line for each fault")

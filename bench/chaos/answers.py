@@ -124,7 +124,12 @@ def ask(where: Addresses, protocol: str, question: Question, texts: Texts, patie
 def _generate(where: Addresses, question: Question, patience_s: float) -> Iterator[str]:
     reply = post(f"{where.http}/v2/models/triune/generate", question.tensors(), patience_s)
     _check_status(reply.status_code, reply.text)
-    yield str(reply.json()["text_output"])
+    answer = reply.json()
+    if answer.get("finish_reason") == "cancelled":
+        raise httpx.RemoteProtocolError("the server has cancelled it")
+    if answer.get("finish_reason") not in ("stop", "length"):
+        raise Wrong(f"a whole answer ends with {answer.get('finish_reason')!r}")
+    yield str(answer["text_output"])
 
 
 def _stream(where: Addresses, question: Question, patience_s: float) -> Iterator[str]:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from .answers import HUNG, PATIENCE_S, PROTOCOLS, QUESTIONS, Addresses, Outcome, Texts, ask
+from .answers import HUNG, PATIENCE_S, PROTOCOLS, QUESTIONS, REFUSED, Addresses, Outcome, Texts, ask
 
-_PAUSE_S = 0.05  # after an answer, so that who is refused does not ask a thousand times a second
+_PAUSE_S = 0.05  # after an answer
+_REFUSED_PAUSE_S = 0.5  # who is refused is told to wait for a second
 _GRACE_S = 10.0  # beyond what a client itself waits
 
 
@@ -72,4 +73,4 @@ class Crowd:
             outcome = ask(self._where, protocol, chance.choice(QUESTIONS), self._texts, self._patience_s)
             with self._lock:
                 self.outcomes.append(outcome)
-            self._over.wait(_PAUSE_S)
+            self._over.wait(_REFUSED_PAUSE_S if outcome.kind == REFUSED else _PAUSE_S)

@@ -15,7 +15,10 @@ import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 STUB = "triton_python"  # a process's name has 15 letters at most
-SUPERVISOR, TRITON, GATEWAY = "supervisor", "tritonserver", "gateway"
+SUPERVISOR, TRITON, GATEWAY, FRONT = "supervisor", "tritonserver", "gateway", "front"
+_FRONT_MODULE = "triune_gateway.kserve"
+RENDERER = "renderer"  # of chats: tokenize and tokenize_2d have one each, from the first chat on
+_RENDERER_MODULE = ".rendering_process import "
 
 
 def adopt_orphans(*, on: bool = True) -> None:
@@ -54,12 +57,15 @@ def role_of(process: psutil.Process) -> str:
     if name.startswith(STUB):
         return next((Path(word).parents[1].name for word in words if word.endswith("/1/model.py")), name)
     if "-m" in words[:-1]:
-        module = words[words.index("-m") + 1].partition(".")[0]
+        module = words[words.index("-m") + 1]
+        if module == _FRONT_MODULE:
+            return FRONT
+        module = module.partition(".")[0]
         verb = words[words.index("-m") + 2 : words.index("-m") + 3]
         if module == "triune_server":
             return SUPERVISOR if verb == ["serve"] else "command"
         return module.removeprefix("triune_")
-    return name
+    return RENDERER if any(_RENDERER_MODULE in word for word in words) else name
 
 
 def wait_gone(timeout_s: float, known: frozenset[int] = frozenset()) -> list[psutil.Process]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from .family import role_of
+from .family import RENDERER, role_of
 
 SHARED_MEMORY = Path("/dev/shm")
 _MIB = 1 << 20
@@ -17,6 +18,8 @@ _MIB = 1 << 20
 DESCRIPTORS = 12
 # What a Python process keeps once it was used. r1-nano's own KV memory is some 20 MiB.
 GROWTH_MIB = 96.0
+_LATER = {RENDERER: 2}  # of a role, as many as may come whenever they are first needed
+_STEM = re.compile("triune[0-9a-f]{16}_")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Footprint:
     """Of a server at a moment.
 
     Attributes:
-        segments: names in /dev/shm that it maps, or that have the id of one of its processes in them.
+        segments: names in /dev/shm that it maps, or that begin as one that it has mapped.
         files: below its temporary folder.
     """
 
@@ -64,7 +67,6 @@ class Footprint:
 class Memory:
     """What was ever seen of a server, so that what is left of dead processes is known for its own."""
 
-    pids: set[int] = field(default_factory=set)
     segments: set[str] = field(default_factory=set)
     usual: frozenset[str] = frozenset()  # files that any server makes in its temporary folder, under one name, and leaves
 
@@ -75,17 +77,19 @@ class Memory:
             with suppress(psutil.Error, OSError):
                 members.append(_member(process))
                 mapped |= segments_of(process.pid)
-        self.pids |= {member.pid for member in members}
         self.segments |= mapped
+        stems = {stem for name in self.segments if (stem := _stem(name))}
         with suppress(OSError):
-            self.segments |= {one.name for one in SHARED_MEMORY.iterdir() if self._is_named(one.name)}
+            self.segments |= {one.name for one in SHARED_MEMORY.iterdir() if _stem(one.name) in stems}
         there = {name for name in self.segments if (SHARED_MEMORY / name).exists()}
         files = {str(path.relative_to(temporary)) for path in temporary.rglob("*")} if temporary.is_dir() else set()
         return Footprint(tuple(members), frozenset(there), frozenset(files) - self.usual)
 
-    def _is_named(self, name: str) -> bool:
-        digits = "".join(letter if letter.isdigit() else " " for letter in name.partition("-")[0]).split()
-        return name.startswith("triune") and any(int(number) in self.pids for number in digits)
+
+def _stem(name: str) -> str:
+    """How all names of one run folder's segments begin; empty if it is none of theirs."""
+    found = _STEM.match(name)
+    return found[0] if found else ""
 
 
 def _member(process: psutil.Process) -> Member:
@@ -124,12 +128,13 @@ def grown(before: Footprint, now: Footprint) -> list[str]:
     found = []
     roles = before.by_role()
     for role, count in now.by_role().items():
-        if role and count > roles.get(role, 0):
+        if role and count > max(roles.get(role, 0), _LATER.get(role, 0)):
             found.append(f"leaked process: {count} of {role}, before {roles.get(role, 0)}")
     segments = len(now.segments) - len(before.segments)
     if segments > 0:
         found.append(f"leaked segment: {segments} more than before in /dev/shm, of {len(now.segments)}")
-    found += [f"leaked file: {name} in its temporary folder" for name in sorted(now.files - before.files)]
+    if len(now.files) > len(before.files):  # one that was started anew has others, of other names
+        found += [f"leaked file: {name} in its temporary folder" for name in sorted(now.files - before.files)]
     most = _most(before)
     for member in now.members:
         if member.role not in most:

@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 
 from .answers import ANSWERED, Outcome
 from .crowd import Crowd
-from .footprint import SHARED_MEMORY, Footprint, grown, left_behind
+from .footprint import Footprint, grown, left_behind
 from .scene import EITHER, GONE, Fault, Scene
 from .server import START_S, NotWell, Server
 
 _ENDS_S = 5.0  # for the last processes of a server that was seen to end
+_DEATHS = 4  # of one server in a row: who dies again and again is started later and later, which is not this fault's doing
 _SETTLE_S = 10.0  # for descriptors of connections that clients have closed
 
 
@@ -75,7 +76,9 @@ def run_one(server: Server, fault: Fault, number: int, seed: int) -> Result:
     with ExitStack() as undo:
         scene = Scene(server, number, random.Random(f"{seed}/{number}"), undo)
         if fault.crowd:
-            scene.crowd = Crowd(server.where, server.texts, size=fault.crowd, seed=f"{seed}/{number}").begin()
+            scene.crowd = Crowd(
+                server.where, server.texts, size=fault.crowd, seed=f"{seed}/{number}", patience_s=fault.patience_s
+            ).begin()
             scene.wait(scene.chance.uniform(0.3, 1.5))
         try:
             fault.do(scene)
@@ -103,8 +106,13 @@ def _prepare(server: Server, fault: Fault) -> Footprint:
             server.destroy()
             raise NotWell(f"{len(left)} processes did not end before it")
         return Footprint()
+    deaths = fault.deaths if fault.may else 0
+    if server.supervised and server.deaths and server.deaths + deaths > _DEATHS and server.stop():
+        server.destroy()
+        raise NotWell("it did not end before it")
     if not server.supervised:
         server.start()
+    server.deaths += deaths
     server.wait_idle()
     return server.look()
 
@@ -143,14 +151,18 @@ def wait_for(holds: Callable[[], bool], timeout_s: float) -> bool:
 def _check_gone(server: Server, swept_later: bool) -> list[str]:
     """That nothing is left of a server whose supervisor has ended, and that it can be started at once."""
     left = server.look()
-    if found := left_behind(replace(left, segments=frozenset()) if swept_later else left):
+    if found := left_behind(replace(left, segments=frozenset(), files=frozenset()) if swept_later else left):
         return found
     try:
         server.start()
     except NotWell as error:
         return [f"cannot be started again within {START_S:.0f} s: {error}"]
-    still = [name for name in sorted(left.segments) if (SHARED_MEMORY / name).exists()]
-    return [f"leaked segment: {len(still)} that the next start has not removed: {', '.join(still)}"] if still else []
+    now = server.look()
+    return [
+        f"leaked {what}: {len(still)} that the next start has not removed: {', '.join(sorted(still))}"
+        for what, still in (("segment", left.segments & now.segments), ("file", left.files & now.files))
+        if still
+    ]
 
 
 def _settle(look: Callable[[], list[str]]) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from .answers import CUT, ERROR, REFUSED
+from .answers import CUT, ERROR, PATIENCE_S, REFUSED
 from .crowd import Crowd
 from .server import Server
 
@@ -62,7 +62,9 @@ class Fault:
         well_s: seconds that this may take, from the end of `do`.
         crowd: bystanders; 0 where `do` brings its own load or starts the server.
         running: whether the server runs when it begins.
-        swept_later: shared memory may stay until the next start: nobody is left who could remove it.
+        swept_later: shared memory and a folder may stay until the next start: nobody is left who could remove them.
+        patience_s: of its bystanders.
+        deaths: how often it has the server start again, at the most.
         lacks: why it cannot be done here; empty if it can.
     """
 
@@ -74,4 +76,6 @@ class Fault:
     crowd: int = 8
     running: bool = True
     swept_later: bool = False
+    deaths: int = 1
+    patience_s: float = PATIENCE_S
     lacks: Callable[[Server], str] = lambda server: ""

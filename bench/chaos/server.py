@@ -57,10 +57,11 @@ class Server:
         self.texts: Texts = {}
         self._memory, self._usual, self._said = Memory(), frozenset[str](), 0
         self.process: subprocess.Popen[bytes] | None = None
+        self.deaths = 0  # that faults may have caused since it was started
 
     def begin(self, environment: Mapping[str, str] | None = None) -> None:
         """Start it, and wait for nothing."""
-        self._memory = Memory(usual=self._usual)
+        self._memory, self.deaths = Memory(usual=self._usual), 0
         self._said = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
@@ -160,14 +161,19 @@ class Server:
 
     def _wait_ready(self, end: float) -> None:
         while True:
-            with suppress(httpx.HTTPError):
-                if httpx.get(f"{self.where.openai}/health", timeout=2, trust_env=False).status_code == 200:
-                    return
+            if self.says_ready():
+                return
             if not self.family():
                 raise NotWell(f"it has ended: {self.last_words()}")
             if time.monotonic() > end:
                 raise NotWell(f"it is not ready: {self.last_words()}")
             time.sleep(0.1)
+
+    def says_ready(self) -> bool:
+        """Whether it says of itself that it can generate now."""
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{self.where.openai}/health", timeout=2, trust_env=False).status_code == 200
+        return False
 
     def stop(self, timeout_s: float = DRAIN_S + 20.0) -> list[psutil.Process]:
         """Stop it politely; who is left after so long."""

@@ -10,7 +10,7 @@ import random
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,20 @@ def trial(job: dict[str, Any]) -> None:
     Raises:
         TriuneError: what could not be served.
     """
+    try_tokenizer(job)
+    try_templates(job)
+
+
+def try_tokenizer(job: dict[str, Any]) -> None:
+    """The part of `trial` that of the templates asks only how calls of tools are written."""
     tokenizer = _tokenizer(job["tokenizer"])
     table = TextTokenizer(tokenizer, job["vocab_size"], None, job["chat_template"]).token_bytes()
     _try_encoding(tokenizer)
     _try_decoding(tokenizer, table)
+
+
+def try_templates(job: dict[str, Any]) -> None:
+    """The part of `trial` that reads no tokenizer."""
     if job["chat_template"] is not None:
         _try_templates(job["chat_template"], job["special_tokens"], job["tool_template"])
 
@@ -64,7 +74,8 @@ def _tokenizer(source: str) -> Tokenizer:
 
 
 def _try_encoding(tokenizer: Tokenizer) -> None:
-    """A text must become tokens, and not very many."""
+    """Some text must become tokens, and none very many."""
+    total = 0
     for sample in _SAMPLES:
         try:
             count = len(tokenizer.encode(sample).ids)
@@ -72,6 +83,9 @@ def _try_encoding(tokenizer: Tokenizer) -> None:
             raise BuildError(f"the tokenizer cannot encode {sample!r}: {_line(error)}", _FETCH) from error
         if count > _MOST_TOKENS * len(sample.encode()):
             raise BuildError(f"the tokenizer makes {count:,} tokens of the {len(sample)} letters of {sample!r}", _FETCH)
+        total += count
+    if not total:
+        raise BuildError(f"the tokenizer makes no token of usual texts, such as {_SAMPLES[0]!r}", _FETCH)
 
 
 def _try_decoding(tokenizer: Tokenizer, table: TokenBytes) -> None:
@@ -170,10 +184,10 @@ def bound(size: int) -> None:
         resource.setrlimit(kind, (inside[0], inside[1]))
 
 
-def findings(job: dict[str, Any]) -> dict[str, str]:
-    """What is wrong with what the job names: a message and a hint, or nothing."""
+def findings(job: dict[str, Any], part: Callable[[dict[str, Any]], None] = trial) -> dict[str, str]:
+    """What is wrong with what the job names, or a part of it: a message and a hint, or nothing."""
     try:
-        trial(job)
+        part(job)
     except (BuildError, ManifestError, RequestError) as error:
         return _said(error)
     except MemoryError:

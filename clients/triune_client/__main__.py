@@ -45,9 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="triune-client", description="Talk to a Triune server")
     commands = parser.add_subparsers(dest="command", required=True)
     server = argparse.ArgumentParser(add_help=False)
-    server.add_argument("--url", help=f"server (default {DEFAULT_URL}; with --grpc {DEFAULT_GRPC_URL})")
+    server.add_argument(
+        "--url", help=f"server (default {DEFAULT_URL}; with --grpc {DEFAULT_GRPC_URL}); with TLS https:// or grpcs://"
+    )
     server.add_argument("--model", default=Settings.model, help="model name (default %(default)s)")
     server.add_argument("--grpc", action="store_true", help="speak gRPC instead of HTTP")
+    server.add_argument("--ca-file", metavar="FILE", help="certificates to trust, in PEM: of a CA, or the server's own")
+    server.add_argument("--server-name", metavar="NAME", help="in its certificate, where that is not the host of --url")
     shared = argparse.ArgumentParser(add_help=False, parents=[server])
     shared.add_argument("--max-tokens", type=int, metavar="N", help="longest answer, in tokens (default: the server's)")
     shared.add_argument("--temperature", type=float, metavar="T", help="0 is greedy (default: the server's)")
@@ -76,13 +80,14 @@ def _client(args: argparse.Namespace) -> SyncClient:
     client: SyncClient
     key = os.environ.get(KEY_VARIABLE)  # not an option: those other users of a machine can read
     headers = {"authorization": f"Bearer {key}"} if key else {}
+    trust = {"ca_file": args.ca_file, "server_name": args.server_name}
     if args.grpc:
         # The one import inside a function: it chooses the adapter, and gRPC is an extra.
         from .grpc import GrpcClient
 
-        client = GrpcClient(args.url or DEFAULT_GRPC_URL, model=args.model, headers=headers)
+        client = GrpcClient(args.url or DEFAULT_GRPC_URL, model=args.model, headers=headers, **trust)
     else:
-        client = Client(args.url or DEFAULT_URL, model=args.model, headers=headers)
+        client = Client(args.url or DEFAULT_URL, model=args.model, headers=headers, **trust)
     if args.command == "models":
         return client
     changes: ClientParams = {"max_tokens": args.max_tokens, "temperature": args.temperature}

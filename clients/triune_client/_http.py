@@ -19,6 +19,7 @@ from ._flow import CONNECT_PATIENCE_S, Flow
 from ._options import Options, Settings
 from ._sse import SseDecoder
 from ._sync import SyncClient
+from ._tls import CaFile, check_tls, trusting, untrusted
 from ._types import Chunk, ModelInfo
 
 DEFAULT_URL = "http://localhost:8000"
@@ -38,6 +39,8 @@ class Client(SyncClient):
         max_retries: of what is safe to try again.
         options: sent when a call names none of its own.
         headers: sent with every request.
+        ca_file: certificates to trust in place of the public ones, in PEM: of a CA, or the server's own.
+        server_name: the name in the server's certificate, where that is not the host of `url`.
         transport: stands in for the network; see `triune_client.testing`.
 
     Raises:
@@ -54,17 +57,20 @@ class Client(SyncClient):
         max_retries: int = Settings.max_retries,
         options: Options | None = None,
         headers: Mapping[str, str] | None = None,
+        ca_file: CaFile = None,
+        server_name: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        super().__init__(
-            url,
-            model=model,
-            timeout_s=timeout_s,
-            deadline_s=deadline_s,
-            max_retries=max_retries,
-            options=options,
-        )
-        self._http = httpx.Client(base_url=_checked(url), headers=headers, transport=transport, limits=_LIMITS)
+        super().__init__(url, model=model, timeout_s=timeout_s, deadline_s=deadline_s, max_retries=max_retries, options=options)
+        check_tls(url, ca_file, server_name, "https")
+
+        def name(request: httpx.Request) -> None:
+            request.extensions |= _named(server_name)
+
+        self._http = httpx.Client(
+            base_url=_checked(url), headers=headers, transport=transport, limits=_LIMITS, verify=trusting(ca_file),
+            event_hooks={"request": [name]},
+        )  # fmt: skip
 
     def ready(self) -> bool:
         try:
@@ -131,17 +137,20 @@ class AsyncClient(AsyncBaseClient):
         max_retries: int = Settings.max_retries,
         options: Options | None = None,
         headers: Mapping[str, str] | None = None,
+        ca_file: CaFile = None,
+        server_name: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(
-            url,
-            model=model,
-            timeout_s=timeout_s,
-            deadline_s=deadline_s,
-            max_retries=max_retries,
-            options=options,
-        )
-        self._http = httpx.AsyncClient(base_url=_checked(url), headers=headers, transport=transport, limits=_LIMITS)
+        super().__init__(url, model=model, timeout_s=timeout_s, deadline_s=deadline_s, max_retries=max_retries, options=options)
+        check_tls(url, ca_file, server_name, "https")
+
+        async def name(request: httpx.Request) -> None:
+            request.extensions |= _named(server_name)
+
+        self._http = httpx.AsyncClient(
+            base_url=_checked(url), headers=headers, transport=transport, limits=_LIMITS, verify=trusting(ca_file),
+            event_hooks={"request": [name]},
+        )  # fmt: skip
 
     async def ready(self) -> bool:
         try:
@@ -199,6 +208,11 @@ def _checked(url: str) -> httpx.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(f"url is {url!r}; expected something like {DEFAULT_URL!r}")
     return parsed
+
+
+def _named(server_name: str | None) -> dict[str, Any]:
+    """What a request says of the name that its connection is verified by."""
+    return {} if server_name is None else {"sni_hostname": server_name}
 
 
 def _generate_path(model: str, method: str) -> str:
@@ -263,7 +277,8 @@ def _translated(url: str, flow: Flow | None = None) -> Iterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise ConnectError(f"nothing answers at {url}: {str(error) or 'no connection in time'}") from error
+        said = untrusted(url, str(error)) or f"nothing answers at {url}: {str(error) or 'no connection in time'}"
+        raise ConnectError(said) from error
     except httpx.TimeoutException as error:
         raise (flow.timed_out() if flow else TimeoutError_(f"no answer from {url} in time")) from error
     except httpx.TransportError as error:

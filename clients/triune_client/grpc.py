@@ -26,6 +26,7 @@ from ._errors import BadRequest, ConnectError, Overloaded, StreamBroken, Timeout
 from ._flow import DEADLINE_GRACE_S, Flow
 from ._options import Options, Settings
 from ._sync import SyncClient
+from ._tls import CaFile, check_tls, roots, untrusted
 from ._types import Chunk, ModelInfo
 from ._watchdog import Watchdog
 
@@ -54,24 +55,20 @@ class GrpcClient(SyncClient):
         max_retries: of what is safe to try again.
         options: sent when a call names none of its own.
         headers: metadata sent with every request; keys in lower case.
+        ca_file, server_name: as of `Client`.
 
     Raises:
         TypeError, ValueError: a setting is wrong.
     """
 
     def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        model: str = Settings.model,
-        timeout_s: float | None = Settings.timeout_s,
-        deadline_s: float | None = Settings.deadline_s,
-        max_retries: int = Settings.max_retries,
-        options: Options | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
+        self, url: str = DEFAULT_URL, *, model: str = Settings.model, timeout_s: float | None = Settings.timeout_s,
+        deadline_s: float | None = Settings.deadline_s, max_retries: int = Settings.max_retries,
+        options: Options | None = None, headers: Mapping[str, str] | None = None, ca_file: CaFile = None,
+        server_name: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(url, model=model, timeout_s=timeout_s, deadline_s=deadline_s, max_retries=max_retries, options=options)
-        self._channel = _channel(grpc, url)
+        self._channel = _channel(grpc, url, ca_file, server_name)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._metadata = tuple((headers or {}).items())
 
@@ -119,18 +116,13 @@ class AsyncGrpcClient(AsyncBaseClient):
     """An asynchronous client over gRPC, for asyncio. Arguments as for `GrpcClient`."""
 
     def __init__(
-        self,
-        url: str = DEFAULT_URL,
-        *,
-        model: str = Settings.model,
-        timeout_s: float | None = Settings.timeout_s,
-        deadline_s: float | None = Settings.deadline_s,
-        max_retries: int = Settings.max_retries,
-        options: Options | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
+        self, url: str = DEFAULT_URL, *, model: str = Settings.model, timeout_s: float | None = Settings.timeout_s,
+        deadline_s: float | None = Settings.deadline_s, max_retries: int = Settings.max_retries,
+        options: Options | None = None, headers: Mapping[str, str] | None = None, ca_file: CaFile = None,
+        server_name: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(url, model=model, timeout_s=timeout_s, deadline_s=deadline_s, max_retries=max_retries, options=options)
-        self._channel = _channel(grpc.aio, url)
+        self._channel = _channel(grpc.aio, url, ca_file, server_name)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._metadata = tuple((headers or {}).items())
 
@@ -195,12 +187,14 @@ def _chunks(stream: Iterable[Any], flow: Flow, watchdog: Watchdog) -> Iterator[C
         watchdog.waiting()
 
 
-def _channel(module: Any, url: str) -> Any:
+def _channel(module: Any, url: str, ca_file: CaFile, server_name: str | None) -> Any:
     scheme, _, address = url.rpartition("://")
     if scheme not in ("", "grpc", "grpcs") or not re.search(r":\d+$", address):
         raise ValueError(f"url is {url!r}; expected something like {DEFAULT_URL!r} or 'grpcs://host:8001'")
+    check_tls(url, ca_file, server_name, "grpcs")
     if scheme == "grpcs":
-        return module.secure_channel(address, grpc.ssl_channel_credentials(), options=_CHANNEL)
+        name = (("grpc.ssl_target_name_override", server_name),) if server_name is not None else ()
+        return module.secure_channel(address, grpc.ssl_channel_credentials(roots(ca_file)), options=(*_CHANNEL, *name))
     return module.insecure_channel(address, options=_CHANNEL)
 
 
@@ -282,7 +276,7 @@ def _error(url: str, error: Any, flow: Flow | None) -> TriuneError:
     code = error.code().name
     details = error.details() or code
     if code == "UNAVAILABLE" and _NO_CONNECTION.search(details):
-        return ConnectError(f"nothing answers at {url}: {details}", status=code)
+        return ConnectError(untrusted(url, details) or f"nothing answers at {url}: {details}", status=code)
     if (code == "UNAVAILABLE" and _BROKEN.search(details)) or (code in ("INTERNAL", "UNKNOWN") and _RESET.search(details)):
         return StreamBroken(f"the connection to {url} broke: {details}", status=code)
     kind = class_of_grpc(code)

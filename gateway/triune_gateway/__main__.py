@@ -8,13 +8,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .access_log import JsonFormatter
+from .certificate import both
 from .keys import KEYS_FILE_VARIABLE, KEYS_VARIABLE, read_keys
 from .settings import Settings
+from .tls import Tls
 
 try:
-    from triune_client.grpc import AsyncGrpcClient
+    from triune_client.grpc import AsyncGrpcClient, GrpcClient
 
     from .app import create_app
     from .connections import configured
@@ -33,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             **args | {"aliases": tuple(args["aliases"]), "allowed_origins": tuple(args["allowed_origins"])},
             api_keys=read_keys(os.environ, keys_file),
         )
+        files = both(settings.tls_cert, settings.tls_key)
+        tls = Tls(*files) if files else None
+        GrpcClient(settings.grpc_url, **_trust(settings)).close()  # says what is wrong with these
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -41,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if as_json:
         logging.getLogger().handlers[0].setFormatter(JsonFormatter())
     try:
-        server = _server(settings)
+        server = _server(settings, tls)
     except ImportError as missing:
         print(f'error: tracing needs packages: {missing}\n\nhint: pip install "triune[tracing]"', file=sys.stderr)
         return 2
@@ -52,13 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if server.started else 1
 
 
-def _server(settings: Settings) -> Server:
+def _server(settings: Settings, tls: Tls | None) -> Server:
     def connect() -> AsyncGrpcClient:
         # Whoever calls this API tries again by itself, as the status tells it; twice would only be slower.
-        return AsyncGrpcClient(settings.grpc_url, model=settings.model, timeout_s=settings.timeout_s, max_retries=0)
+        return AsyncGrpcClient(
+            settings.grpc_url, model=settings.model, timeout_s=settings.timeout_s, max_retries=0, **_trust(settings)
+        )
 
-    app = create_app(settings, connect)
-    return Server(configured(app, settings), app.state.serving.intake, settings.drain_s)
+    app = create_app(settings, connect, tls=tls)
+    return Server(configured(app, settings, tls), app.state.serving.intake, settings.drain_s, tls)
+
+
+def _trust(settings: Settings) -> dict[str, Any]:
+    """By what the server behind is trusted."""
+    return {"ca_file": settings.grpc_ca_file, "server_name": settings.grpc_server_name}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,7 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="triune_gateway", description="Serve the OpenAI-compatible API and its chat page")
     parser.add_argument("--host", default=default.host, help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=default.port, help="port to listen on (default %(default)s)")
-    parser.add_argument("--grpc-url", default=default.grpc_url, help="gRPC port of the server behind (default %(default)s)")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate in PEM, for TLS (default: none)")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
+    parser.add_argument(
+        "--grpc-url", default=default.grpc_url,
+        help="gRPC port of the server behind, grpcs://HOST:PORT where it speaks TLS (default %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--grpc-ca-file", type=Path, metavar="FILE", help="certificates to trust that server by, in PEM")
+    parser.add_argument("--grpc-server-name", metavar="NAME", help="in its certificate, where that is not its host")
     parser.add_argument("--model", default=default.model, help="its ensemble, served by this name (default %(default)s)")
     parser.add_argument(
         "--alias",
@@ -87,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds that requests under way get to end when this is told to stop (default %(default)s)",
     )  # fmt: skip
     parser.add_argument("--draining-file", type=Path, metavar="FILE", help="while it is there, new requests are refused")
+    parser.add_argument("--stalled-file", type=Path, metavar="FILE", help="while it is there, this is not ready")
     parser.add_argument(
         "--timeout-s",
         type=float,

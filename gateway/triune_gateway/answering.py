@@ -22,8 +22,10 @@ from triune_client import AsyncClient, AsyncStream, BadRequest, Chunk, TriuneErr
 from triune_client.grpc import AsyncGrpcClient
 
 from . import access_log
+from .bearer import CLIENT
 from .calls import Call
-from .errors import ApiError, invalid, of_server
+from .errors import ApiError, full, invalid, of_server
+from .gates import Gates
 from .intake import Intake
 from .metrics import Metrics
 from .sending import ClientLeft, EventSender, JsonResponse, error_response, while_connected
@@ -47,6 +49,7 @@ class Answer(Response):
         shape: AnswerShape,
         metrics: Metrics,
         intake: Intake,
+        gates: Gates,
         *,
         stream: bool,
     ) -> None:
@@ -57,7 +60,7 @@ class Answer(Response):
         """
         super().__init__()
         self._client, self._calls, self._shape = client, calls, shape
-        self._counts, self._metrics, self._intake, self._stream = Counts(), metrics, intake, stream
+        self._counts, self._metrics, self._intake, self._gates, self._stream = Counts(), metrics, intake, gates, stream
         self._begun = time.monotonic()
         self._seen: set[int] = set()  # choices that something has come of
 
@@ -110,6 +113,7 @@ class Answer(Response):
     def _count(self, index: int, chunk: Chunk) -> bool:
         """Counts a piece; whether it is the first of its choice."""
         if not self._seen:
+            self._sent.taken()
             self._access.first_chunk_s = round(time.monotonic() - self._begun, 6)
             self._metrics.first_chunk(self._access.first_chunk_s, self._access.trace_id)
         if chunk.finish_reason is not None:
@@ -123,8 +127,19 @@ class Answer(Response):
         """Makes all calls at once; `on_chunk` gets each piece with the number of its choice.
 
         Raises:
-            ApiError: a call failed; the others are cancelled.
+            ApiError: the server is full, or a call failed; the others are cancelled.
         """
+        places = sum(call.choices for call in self._calls)
+        sent = self._gates.enter(self._client.settings.model, self._trace.get(CLIENT, ""), places)
+        if sent is None:
+            raise full()
+        self._sent = sent
+        try:
+            await self._run_calls(on_chunk)
+        finally:
+            sent.ended()
+
+    async def _run_calls(self, on_chunk: OnChunk) -> None:
         streams = [self._open(call) for call in self._calls]
         if not self._calls[0].answers:
             on_chunk = _without_answers(on_chunk)
@@ -137,13 +152,13 @@ class Answer(Response):
                 for first, call, stream in zip(firsts, self._calls, streams, strict=False):  # the last sum is of all
                     group.create_task(self._read(first, call, stream, on_chunk))
         except TriuneError as error:
-            raise of_server(error, self._calls[0].fields) from error
+            raise self._failed(error, self._calls[0]) from error
         except BaseExceptionGroup as group_error:
             cause: BaseException = group_error
             while isinstance(cause, BaseExceptionGroup):
                 cause = cause.exceptions[0]
             if isinstance(cause, TriuneError):
-                cause = of_server(cause, self._calls[0].fields)
+                cause = self._failed(cause, self._calls[0])
             raise cause from group_error
 
     async def _read(self, first: int, call: Call, stream: AsyncStream, on_chunk: OnChunk) -> None:
@@ -155,9 +170,14 @@ class Answer(Response):
             except BadRequest as error:  # which comes before anything is generated
                 easier = without_wish(call, error)
                 if easier is None:
-                    raise of_server(error, call.fields) from error
+                    raise self._failed(error, call) from error
             call = easier
             stream = self._open(call)
+
+    def _failed(self, error: TriuneError, call: Call) -> ApiError:
+        """What a call's failure is to the client. The gates hear of it, too."""
+        self._sent.failed(error.code, error.param)
+        return of_server(error, call.fields)
 
     def _open(self, call: Call) -> AsyncStream:
         return _open(self._client, call, self._request_id(), self._trace)

@@ -22,18 +22,24 @@ from .refused_bodies import of_unreadable, of_validation
 from .sending import error_response
 from .serving import Serving
 from .settings import Settings
+from .tls import Tls
 
 
-def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints: Sequence[Endpoint] = ENDPOINTS) -> FastAPI:
+def create_app(
+    settings: Settings, connect: Callable[[], TextClient], endpoints: Sequence[Endpoint] = ENDPOINTS, tls: Tls | None = None
+) -> FastAPI:
     """The application.
 
     Args:
         connect: makes the client of the server behind; called once, in the event loop that serves.
+        tls: what it is served over, for its metrics.
 
     Raises:
         OSError: the access log cannot be written.
     """
     serving = Serving(settings)
+    if tls is not None:
+        serving.metrics.of_certificate(lambda: tls.loaded.certificate.not_after)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,7 +68,8 @@ def create_app(settings: Settings, connect: Callable[[], TextClient], endpoints:
     log = AccessLog(settings.access_log)
     app.add_middleware(
         Front, settings=settings, metrics=serving.metrics, log=log, intake=serving.intake, tracer=serving.tracer,
-        endpoints=sorted(labels),
+        endpoints=sorted(labels), gates=serving.gates, routes=serving.routes,
+        generating={one.path for one in endpoints if one.generates},
     )  # fmt: skip
     if settings.allowed_origins:
         app.add_middleware(

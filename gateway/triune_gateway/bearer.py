@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from .keys import UNNAMED, split_name
 
+CLIENT = "x-triune-client"  # the header that tells the server behind whose request it is; it heeds it where clients share
+
 
 class Keys:
     """API keys, kept as digests, so that a comparison takes the same time whatever is sent."""

@@ -1,24 +1,36 @@
 """How long a connection may take for what: to say what it asks, to be idle, to read its answer; and how many there may be.
 
-What ends here is closed without an answer: who is that slow would not read one either. A body that comes slowly is `front`'s.
+Who is too slow here is left without an answer: nobody that slow would read one. A body that comes slowly is `front`'s, one that
+comes in a million pieces is not: each would cost some work before it could be refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 import resource
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .errors import RETRY_AFTER_S
 from .settings import Settings
+from .tls import Handshake, Tls
 
 _OTHER_FILES = 64  # that the process has open besides its connections
+_CHUNKS = 10_000  # that a body of unknown length may come in
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: %d\r\ncontent-type: application/json\r\n"
     b"content-length: %d\r\n\r\n%s"
+)
+_IN_PIECES = (
+    b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+)
+_TOO_MANY_CHUNKS = (
+    b'{"error": {"message": "the request\'s body comes in more than %b chunks; send it in fewer",'
+    b' "type": "invalid_request_error", "param": null, "code": null}}' % f"{_CHUNKS:,}".encode()
 )
 _TOO_MANY = b'{"error": {"message": "too many connections", "type": "server_error", "param": null, "code": "overloaded"}}'
 
@@ -35,6 +47,35 @@ class BoundedProtocol(H11Protocol):
         self._head: asyncio.TimerHandle | None = None
         self._write: asyncio.TimerHandle | None = None
         self._refused = False
+        self._broken = False  # what else comes is not looked at
+        self._chunks = 0
+        self._next = self.conn.next_event
+        self.conn.next_event = self._counted  # type: ignore[method-assign]
+
+    def _counted(self) -> Any:
+        """The next event of the connection.
+
+        Raises:
+            h11.RemoteProtocolError: it is one chunk too many.
+        """
+        event = self._next()
+        if isinstance(event, h11.Request):
+            self._chunks = 0
+        elif isinstance(event, h11.Data):
+            self._chunks += event.chunk_start
+            if self._chunks > _CHUNKS:
+                raise h11.RemoteProtocolError("too many chunks")
+        return event
+
+    def send_400_response(self, msg: str) -> None:
+        self._broken = True
+        if self.conn.our_state is not h11.SEND_RESPONSE and self.conn.our_state is not h11.IDLE:  # it is answered already
+            self.transport.abort()
+        elif self._chunks > _CHUNKS:
+            self.transport.write(_IN_PIECES % (len(_TOO_MANY_CHUNKS), _TOO_MANY_CHUNKS))
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if len(self.connections) >= self.most:
@@ -46,7 +87,7 @@ class BoundedProtocol(H11Protocol):
         self._head = self.loop.call_later(self.head_s, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._refused or self._broken:
             return
         super().data_received(data)
         if self._answering:
@@ -97,11 +138,30 @@ def bounded(settings: Settings) -> type[BoundedProtocol]:
     return Protocol
 
 
-def configured(app: Any, settings: Settings) -> uvicorn.Config:
+def over_tls(protocol: type[BoundedProtocol], tls: Tls) -> type[asyncio.Protocol]:
+    """What makes a connection of `protocol` that begins with a handshake: for uvicorn, which calls it, a class."""
+
+    def begin(*, server_state: Any, **more: Any) -> Handshake:
+        connections: set[Any] = server_state.connections
+
+        def admit(handshake: Handshake) -> bool:
+            room = len(connections) < protocol.most
+            if room:
+                connections.add(handshake)
+            return room
+
+        return Handshake(tls, protocol.head_s, partial(protocol, server_state=server_state, **more), connections, admit)
+
+    return cast(type[asyncio.Protocol], begin)
+
+
+def configured(app: Any, settings: Settings, tls: Tls | None = None) -> uvicorn.Config:
     """How uvicorn serves `app`."""
+    protocol = bounded(settings)
     return uvicorn.Config(
         app, host=settings.host, port=settings.port, log_level="warning", access_log=False,
-        server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=3, http=bounded(settings),
+        server_header=False, ws="none", lifespan="on", timeout_graceful_shutdown=3,
+        http=protocol if tls is None else over_tls(protocol, tls),
     )  # fmt: skip
 
 

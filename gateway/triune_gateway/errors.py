@@ -78,6 +78,12 @@ def interrupted(message: str) -> ApiError:
     return ApiError(_LOST.status, message, kind=_LOST.kind, code=_LOST.code, retry_after_s=RETRY_AFTER_S)
 
 
+def full() -> ApiError:
+    """The server was full a moment ago."""
+    message = "The server is full: as many requests as it takes are under way or wait; send the request again later."
+    return ApiError(_FULL.status, message, kind=_FULL.kind, code=_FULL.code, retry_after_s=RETRY_AFTER_S)
+
+
 def shown(value: object) -> str:
     """A value as JSON has it, and at most 80 characters of it."""
     try:

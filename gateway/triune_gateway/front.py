@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 
 from starlette.exceptions import HTTPException
@@ -12,16 +12,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import access_log
 from .access_log import Access, AccessLog
-from .bearer import Keys, sent_key
-from .errors import RETRY_AFTER_S, ApiError
+from .bearer import CLIENT, Keys, sent_key
+from .errors import RETRY_AFTER_S, ApiError, full
+from .gates import Gates
 from .intake import Intake, stopping
 from .metrics import LEFT, Metrics, trace_of
 from .origins import foreign
+from .routes import Routes
 from .sending import error_response
 from .settings import Settings
 from .tracing import Tracer, pass_on, passed_on, sent_headers
 
-CLIENT = "x-triune-client"  # the header that tells the server behind whose request it is; it heeds it where clients share
 GUARDED = ("/v1/", "/tokenize", "/detokenize")
 
 
@@ -38,16 +39,21 @@ class Front:
         intake: Intake,
         tracer: Tracer | None,
         endpoints: Sequence[str],
+        gates: Gates,
+        routes: Routes,
+        generating: Collection[str],
     ) -> None:
         """
         Args:
             endpoints: beginnings of the paths that are counted each by itself.
+            generating: paths whose requests pass a gate, before they are read where there is one model.
         """
         self._log = log
         self._app, self._settings, self._metrics = app, settings, metrics
         self._endpoints = sorted(endpoints, key=len, reverse=True)  # the longest that fits counts
         self._keys = Keys(settings.api_keys)
         self._intake, self._tracer = intake, tracer
+        self._gates, self._routes, self._generating = gates, routes, generating
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,12 +90,15 @@ class Front:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         access = access_log.of(scope)
-        if (refusal := self._refusal(scope, access)) is not None:
+        refusal = self._refusal(scope, access)
+        if refusal is None:
+            client = self._keys.client(dict(scope["headers"]), access.tenant, access.client)
+            pass_on(scope, {**passed_on(scope), CLIENT: client})
+            refusal = self._full(scope, access, client)
+        if refusal is not None:
+            access.error = refusal.code or refusal.kind
             await error_response(refusal, scope["path"])(scope, receive, send)
         else:
-            pass_on(
-                scope, {**passed_on(scope), CLIENT: self._keys.client(dict(scope["headers"]), access.tenant, access.client)}
-            )
             await self._app(scope, _limited(receive, self._settings), send)
 
     def _count(self, access: Access) -> None:
@@ -118,6 +127,16 @@ class Front:
         if length.isdigit() and int(length) > self._settings.max_body_bytes:
             return ApiError(413, _too_large(self._settings.max_body_bytes))
         return None
+
+    def _full(self, scope: Scope, access: Access, client: str) -> ApiError | None:
+        """Why a request is refused without being read; one for one of several models is asked again when that is known."""
+        if scope["method"] != "POST" or scope["path"] not in self._generating:
+            return None
+        ensembles = {route.ensemble for route in self._routes.known().values()}
+        if len(ensembles) > 1 or not self._gates.refuses(min(ensembles), client):
+            return None
+        access.model = self._settings.model
+        return full()
 
 
 def _limited(receive: Receive, settings: Settings) -> Receive:

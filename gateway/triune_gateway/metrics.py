@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import (
@@ -72,6 +72,12 @@ class Metrics:
             self._tokens.labels(kind)
         for stream in ("true", "false"):
             self._open.labels(stream)
+
+    def of_certificate(self, not_after: Callable[[], float]) -> None:
+        """There is one, which may be renewed."""
+        Gauge(
+            "triune_tls_not_after_seconds", "When the TLS certificate ends, in seconds since the epoch", registry=self._registry
+        ).set_function(not_after)
 
     def request(self, endpoint: str, status: int, seconds: float, trace: str | None = None) -> None:
         """A request has ended.

@@ -15,9 +15,11 @@ from triune_client import TriuneError
 from .answering import Answer, TextClient
 from .calls import Call
 from .errors import ApiError
+from .gates import Gates
 from .intake import Intake
 from .metrics import Metrics
 from .responses.store import Store
+from .room import Room
 from .routes import Routes
 from .settings import Settings
 from .shapes import AnswerShape
@@ -38,6 +40,7 @@ class Serving:
         self.metrics = Metrics()
         self.routes = Routes(settings)
         self.intake = Intake(settings.draining_file)
+        self.gates = Gates(room=Room.of_environment())
         self.trial = Trial()
         self.tracer = None if settings.otlp is None else Tracer(settings.otlp)
         self.responses = Store(
@@ -66,7 +69,7 @@ class Serving:
 
     def answer(self, calls: Sequence[Call], shape: AnswerShape, *, stream: bool) -> Answer:
         """The answer that these calls make, which they do when it is sent."""
-        return Answer(self.client, calls, shape, self.metrics, self.intake, stream=stream)
+        return Answer(self.client, calls, shape, self.metrics, self.intake, self.gates, stream=stream)
 
 
 async def _serving(request: Request) -> Serving:

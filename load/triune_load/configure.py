@@ -23,6 +23,7 @@ from .core.workload import Part, part_of
 from .errors import LoadError
 from .protocols.table import PROTOCOLS
 from .settings import Load, SearchPlan, Settings, Target
+from .trust import Trust
 
 _PART_OPTIONS = (
     "kind", "input_tokens", "output_tokens", "prefix_tokens", "prefixes", "turns", "think", "temperature", "ignore_eos",
@@ -81,7 +82,7 @@ def _target(args: argparse.Namespace, environment: Mapping[str, str]) -> Target:
         headers["Authorization"] = f"Bearer {environment[args.api_key_env]}"
     return Target(
         url=url, protocol=protocol, model=args.model, headers=headers, extra=_object(args.extra), metrics_url=metrics,
-        pids=pids, perf_metrics=not args.no_perf_metrics,
+        trust=Trust(ca_file=args.ca_file, server_name=args.server_name), pids=pids, perf_metrics=not args.no_perf_metrics,
     )  # fmt: skip
 
 
@@ -91,15 +92,23 @@ def _running(folder: Path, protocol: str, metrics: str, pids: tuple[int, ...]) -
     try:
         state = json.loads((own if own.exists() or not in_containers.exists() else in_containers).read_text("utf-8"))
         options, pid = state["options"], int(state.get("pid", 0))
-        host = "127.0.0.1" if options["host"] in ("0.0.0.0", "::") else options["host"]
-        port = options[PROTOCOLS[protocol].port.lower()]
-        metrics = metrics or f"http://{host}:{options['metrics_port']}/metrics"
+        name = PROTOCOLS[protocol].port.lower().removesuffix("_port")
+        # In containers the gateways alone speak TLS.
+        secure = {one: bool(options.get("tls_cert")) and (bool(pid) or one == "openai") for one in (name, "metrics")}
+        metrics = metrics or f"http{'s' * secure['metrics']}://{_place(options, 'metrics')}/metrics"
+        scheme = ("grpcs://" if secure[name] else "") if PROTOCOLS[protocol].adapter is None else f"http{'s' * secure[name]}://"
+        url = f"{scheme}{_place(options, name)}"
     except (OSError, ValueError, KeyError, TypeError):
         raise LoadError(f"no server is running by {folder}", "start one with `make up`, or give its --url") from None
     if pid and not psutil.pid_exists(pid):
         raise LoadError(f"the server of {folder} is gone (pid {pid})", "start one with `make up`")
-    scheme = "" if PROTOCOLS[protocol].adapter is None else "http://"
-    return f"{scheme}{host}:{port}", metrics, pids or ((pid,) if pid else ())
+    return url, metrics, pids or ((pid,) if pid else ())
+
+
+def _place(options: Mapping[str, Any], name: str) -> str:
+    """Host and port of one of a server's ports, for a client on its machine."""
+    host = options.get(f"{name}_host") or options["host"]
+    return f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{options[f'{name}_port']}"
 
 
 def _loads(args: argparse.Namespace, trace: list[Row]) -> tuple[Load, ...]:

@@ -32,7 +32,13 @@ def make_parser(prog: str = "triune-load") -> argparse.ArgumentParser:
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the server")
-    group.add_argument("--url", help="where it is: http://127.0.0.1:8003, or 127.0.0.1:8001 for gRPC")
+    group.add_argument(
+        "--url", help="where it is: http://127.0.0.1:8003, or 127.0.0.1:8001 for gRPC; with TLS https:// or grpcs://"
+    )
+    group.add_argument(
+        "--ca-file", type=Path, metavar="FILE", help="certificates to trust, in PEM: of a CA, or the server's own"
+    )  # fmt: skip
+    group.add_argument("--server-name", metavar="NAME", help="in its certificate, where that is not the host of --url")
     group.add_argument(
         "--running", nargs="?", const="build/run", metavar="FOLDER",
         help="what `make up` started, in containers or not: its ports, metrics and processes are found by themselves",

@@ -48,7 +48,7 @@ async def run(settings: Settings, clock: Clock | None = None) -> Json:
     began = datetime.now(UTC)
     display = Display(settings.display)
     try:
-        async with Sampler(settings.target.metrics_url, settings.target.pids) as sampler:
+        async with Sampler(settings.target.metrics_url, settings.target.pids, trust=settings.target.trust) as sampler:
             if settings.checks:
                 await _expect(workload, checks, transport, clock, settings)
             steps = await _Steps(settings, workload, checks, transport, clock, sampler, display, info.streams).run()
@@ -96,7 +96,7 @@ class _Steps:
 
     async def run(self) -> list[Json]:
         """All of them; fewer if interrupted."""
-        idle = await held_requests(self._settings.target.metrics_url) == 0
+        idle = await held_requests(self._settings.target) == 0
         if (plan := self._settings.search) is not None:
             search = Search(plan.least, plan.most, whole=plan.kind == "streams")
             while (value := search.next()) is not None and not self._interrupted:

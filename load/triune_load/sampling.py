@@ -1,7 +1,8 @@
 """Watches a server beside a load: its metrics, the memory and processor time of its processes. A process of its own.
 
 Reading and parsing takes milliseconds, which in the process that asks would delay requests.
-Run as `python -m triune_load.sampling METRICS_URL INTERVAL_S [PID ...]`, prints a JSON line a sample, until its input ends.
+Run as `python -m triune_load.sampling METRICS_URL INTERVAL_S CA_FILE SERVER_NAME [PID ...]`, of which texts may be empty, it
+prints a JSON line a sample, until its input ends.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import select
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
 from .core.metrics_text import parse_metrics
+from .trust import PUBLIC, Trust
 
 Sample = dict[str, Any]
 
@@ -43,12 +46,12 @@ def memory_of(pids: Sequence[int]) -> tuple[int, float, int]:
     return size, seconds, count
 
 
-def take_sample(client: httpx.Client, metrics_url: str, pids: Sequence[int]) -> Sample:
+def take_sample(client: httpx.Client, metrics_url: str, trust: Trust, pids: Sequence[int]) -> Sample:
     """One look; what does not answer is left out."""
     sample: Sample = {"at": time.monotonic()}
     if metrics_url:
         with contextlib.suppress(httpx.HTTPError):
-            sample["metrics"] = parse_metrics(client.get(metrics_url).text)
+            sample["metrics"] = parse_metrics(client.get(metrics_url, extensions=trust.extensions).text)
     if pids:
         size, seconds, count = memory_of(pids)
         sample |= {"memory_bytes": size, "cpu_s": round(seconds, 3), "processes": count}
@@ -57,11 +60,13 @@ def take_sample(client: httpx.Client, metrics_url: str, pids: Sequence[int]) -> 
 
 def main(arguments: Sequence[str]) -> None:
     """Prints samples until its input ends."""
-    metrics_url, interval_s, pids = arguments[0], float(arguments[1]), [int(pid) for pid in arguments[2:]]
-    with httpx.Client(timeout=2.0, trust_env=False) as client:
+    metrics_url, interval, ca_file, server_name, *pids = arguments
+    interval_s, family = float(interval), [int(pid) for pid in pids]
+    trust = Trust(ca_file=Path(ca_file) if ca_file else None, server_name=server_name or None)
+    with httpx.Client(timeout=2.0, trust_env=False, verify=trust.context) as client:
         due = time.monotonic()
         while True:
-            print(json.dumps(take_sample(client, metrics_url, pids)), flush=True)
+            print(json.dumps(take_sample(client, metrics_url, trust, family)), flush=True)
             due = max(due + interval_s, time.monotonic())
             if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
                 return
@@ -70,8 +75,11 @@ def main(arguments: Sequence[str]) -> None:
 class Sampler:
     """The samples of a run, as they come."""
 
-    def __init__(self, metrics_url: str, pids: Sequence[int], *, interval_s: float = 1.0) -> None:
-        self._arguments = [metrics_url, str(interval_s), *(str(pid) for pid in pids)]
+    def __init__(
+        self, metrics_url: str, pids: Sequence[int], *, trust: Trust = PUBLIC, interval_s: float = 1.0
+    ) -> None:  # fmt: skip
+        trusted = [str(trust.ca_file or ""), trust.server_name or ""]
+        self._arguments = [metrics_url, str(interval_s), *trusted, *(str(pid) for pid in pids)]
         self._wanted = bool(metrics_url or pids)
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None

@@ -38,10 +38,14 @@ def make_transport(target: Target, dialect: Dialect, clock: Clock, *, reuse: boo
     """
     info = PROTOCOLS[target.protocol]
     if info.adapter is not None:
-        return HttpTransport(target.url, info.adapter(dialect), headers=target.headers, reuse=reuse, now=clock.now)
+        return HttpTransport(
+            target.url, info.adapter(dialect), headers=target.headers, trust=target.trust, reuse=reuse, now=clock.now
+        )
     from .transports.grpc import GrpcTransport
 
-    return GrpcTransport(target.url, dialect, streams=info.streams, headers=target.headers, now=clock.now)
+    return GrpcTransport(
+        target.url, dialect, streams=info.streams, headers=target.headers, trust=target.trust, now=clock.now
+    )  # fmt: skip
 
 
 async def look_at(target: Target, clock: Clock, *, chat: bool) -> Found:
@@ -93,19 +97,19 @@ async def first_model(target: Target) -> str:
     """
     url = f"{target.url.rstrip('/').removesuffix('/v1')}/v1/models"
     try:
-        async with httpx.AsyncClient(timeout=10.0, trust_env=False) as client:
-            reply = await client.get(url, headers=dict(target.headers))
+        async with httpx.AsyncClient(timeout=10.0, trust_env=False, verify=target.trust.context) as client:
+            reply = await client.get(url, headers=dict(target.headers), extensions=target.trust.extensions)
         return str(reply.json()["data"][0]["id"])
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         raise LoadError(f"{url} names no model: {error!r:.200}", "is the server up? Name the model with --model") from None
 
 
-async def held_requests(metrics_url: str) -> float | None:
+async def held_requests(target: Target) -> float | None:
     """Requests that the server holds by its own metrics; None if it does not say."""
-    if not metrics_url:
+    if not target.metrics_url:
         return None
     try:
-        async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
-            return held(parse_metrics((await client.get(metrics_url)).text))
+        async with httpx.AsyncClient(timeout=5.0, trust_env=False, verify=target.trust.context) as client:
+            return held(parse_metrics((await client.get(target.metrics_url, extensions=target.trust.extensions)).text))
     except httpx.HTTPError:
         return None

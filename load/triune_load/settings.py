@@ -12,6 +12,7 @@ from .core.slo import Slo
 from .core.thresholds import Threshold
 from .core.trace import Row
 from .core.workload import Part
+from .trust import PUBLIC, Trust
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Target:
     headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)  # sent in every request
     metrics_url: str = ""
+    trust: Trust = PUBLIC
     pids: tuple[int, ...] = ()
     perf_metrics: bool = True
     running_usage: bool = True

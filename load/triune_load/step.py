@@ -133,7 +133,7 @@ class Step:
         if "freed" not in self._checks.enabled or not self._idle or self.interrupted:
             return
         end = clock.now() + self._settings.free_within_s
-        while (left := await held_requests(self._settings.target.metrics_url)) and clock.now() < end:
+        while (left := await held_requests(self._settings.target)) and clock.now() < end:
             await asyncio.sleep(0.1)
         if left:
             message = f"the server still holds {left:g} requests {self._settings.free_within_s:g} s after the last answer"

@@ -83,13 +83,19 @@ class TooLong(RequestError):
 
 
 class Overloaded(TriuneError):
-    """The bounded queue is full or the runtime is shutting down."""
+    """The bounded queue is full or the runtime is shutting down.
+
+    `param`: what there is no room for, if for other requests there may be some.
+    """
 
     status: Status = "UNAVAILABLE"
 
-    def __init__(self, message: str, hint: str | None = None, *, code: RoomCode = "overloaded") -> None:
+    def __init__(
+        self, message: str, hint: str | None = None, *, code: RoomCode = "overloaded", param: str | None = None
+    ) -> None:
         super().__init__(message, hint)
         self.code = code
+        self.param = param
 
 
 class ManifestError(TriuneError):

@@ -150,9 +150,9 @@ class Metrics:
         self._gauges = {(f.name, labels): 0.0 for f in FAMILIES.values() if f.kind == "gauge" for labels in _series(f)}
         self.gauges(empty)
 
-    def refused(self, reason: Literal["overloaded", "invalid"]) -> None:
-        """A request was not even queued."""
-        self._count("triune_requests_refused_total", 1, reason=reason)
+    def refused(self, reason: Literal["overloaded", "invalid"], count: int = 1) -> None:
+        """Requests were not even queued."""
+        self._count("triune_requests_refused_total", count, reason=reason)
 
     def started(self, clocking: Clocking, now: float) -> None:
         """A request has got its slot; its prompt is about to be computed."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Container, Iterable, Sequence
 
 from .constraints import Constraint
-from .errors import Overloaded, TriuneError
+from .errors import Overloaded, RequestError, TriuneError
 from .generation.generator import Generator
 from .outbox import DEFAULT_PACE, Delivery, Outbox, Pace, Sink
 from .request import Event, FinishReason, Request
@@ -31,9 +31,15 @@ class Worker:
     Every accepted request gets exactly one last item: a chunk with a finish reason, or an error.
     """
 
-    def __init__(self, generator: Generator, pace: Pace = DEFAULT_PACE) -> None:
+    def __init__(
+        self, generator: Generator, pace: Pace = DEFAULT_PACE, on_count: Callable[[int], None] = lambda count: None
+    ) -> None:
+        """
+        Args:
+            on_count: told, on any thread, how many requests are here whenever that has changed.
+        """
         self._generator = generator
-        self._pace = pace
+        self._pace, self._on_count = pace, on_count
         self._inbox: queue.SimpleQueue[_Command | None] = queue.SimpleQueue()  # None: stop
         self._changed = threading.Condition()  # guards the outbox and the two flags
         self._outbox = Outbox(pace)
@@ -82,23 +88,39 @@ class Worker:
                 after a first acknowledgement.
 
         Raises:
+            RequestError, Overloaded: see `check_room`.
+        """
+        with self._changed:
+            self.check_room(len(group))
+            for request, sink in group:
+                self._outbox.open(request.key, sink, leased=leased)
+            self._on_count(len(self._outbox))
+            self._inbox.put(lambda: self._submit([request for request, _ in group], constraints))
+
+    def check_room(self, count: int) -> None:
+        """Check that so many requests can be taken now. Who has several groups asks before the first: all come in, or none.
+
+        Raises:
+            RequestError: so many never can.
             Overloaded: too many requests are here already, or the worker is closed or has failed.
         """
         limits = self._generator.limits
+        most = limits.max_sequences + limits.max_queue
         with self._changed:
             if not self.alive:
                 what, hint = "the server is stopping, or its engine has failed", "send it again, to another server or later"
                 raise Overloaded(what, hint, code="stopping")
-            if len(self._outbox) + len(group) > limits.max_sequences + limits.max_queue:
+            if count > most:
+                self._generator.metrics.refused("invalid")
+                what = f"{count:,} answers are asked for at once; at most {most:,} are served and waited for"
+                raise RequestError(what, "send them in several requests", code="too_many_sequences")
+            if len(self._outbox) + count > most:
                 self._generator.metrics.refused("overloaded")
                 raise Overloaded(
                     f"{len(self._outbox):,} requests are here already, the limit is {limits.max_sequences:,} being served "
                     f"and {limits.max_queue:,} waiting",
                     "send it again later",
                 )
-            for request, sink in group:
-                self._outbox.open(request.key, sink, leased=leased)
-            self._inbox.put(lambda: self._submit([request for request, _ in group], constraints))
 
     def abort(self, key: int, reason: FinishReason = "cancelled") -> None:
         """End a request; its sink still gets its last item."""
@@ -236,6 +258,7 @@ class Worker:
                     LOG.warning("no acknowledgement of request %d for %s s: aborting it", key, self._pace.ack_timeout_s)
                     self.abort(key)
                 if (delivery := self._outbox.take(now)) is not None:
+                    self._on_count(len(self._outbox))
                     return delivery
                 if not self._sending:
                     return None

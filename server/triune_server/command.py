@@ -21,7 +21,7 @@ from .building import Building
 from .cli import SERVER, commands, config_option, files_told, for_models
 from .configuration import configured
 from .errors import ServerError
-from .exposure import check_exposed, own_key
+from .exposure import check_open, own_key
 from .gateway import check_key_file, gateway_alone
 from .health import main as check_health
 from .options import ServerOptions
@@ -29,6 +29,8 @@ from .settings import ENVIRONMENT, Values, with_settings
 from .stack import find_stack
 from .state import find_running
 from .surroundings import NOTHING
+from .telling import tell
+from .tls import check_tls, trust
 
 _BUILDING = Building()
 SETTINGS = for_models(_BUILDING.settings)
@@ -37,8 +39,8 @@ _RUN_FOLDER = {"run_folder": SERVER["run_folder"]}
 _GATEWAY = {
     name: SERVER[name]
     for name in (
-        "repository", "name", "host", "openai_port", "api_key_file", "cors", "access_log", "responses_file", "drain_s",
-        "log_format", "otlp", "insecure",
+        "repository", "name", "host", "openai_host", "openai_port", "api_key_file", "tls_cert", "tls_key", "cors", "access_log",
+        "responses_file", "drain_s", "log_format", "otlp", "insecure",
     )
 }  # fmt: skip
 _NAMING = ("model", "target", "build_dir")  # which repository
@@ -91,10 +93,11 @@ def _show_settings(
     Console().print(table)
 
 
-def _of_stack(values: Values) -> ServerOptions | None:
-    """Where the containers that run here listen, if there are some."""
-    stack = find_stack(values["run_folder"])
-    return stack.options if stack else None
+def _options_of(run_folder: Path) -> ServerOptions | None:
+    """Of what runs, here or in containers; None: nothing does."""
+    if (running := find_running(run_folder)) is not None:
+        return running.options
+    return stack.options if (stack := find_stack(run_folder)) else None
 
 
 def _show_repository(
@@ -103,8 +106,7 @@ def _show_repository(
 ) -> None:  # fmt: skip
     """Where the model's repository lies: the one that is asked for, or else of what runs."""
     with files_told():
-        running = find_running(values["run_folder"])
-        if not values.asked((*_NAMING, "models")) and (options := running.options if running else _of_stack(values)):
+        if not values.asked((*_NAMING, "models")) and (options := _options_of(values["run_folder"])):
             print(options.repository)
         elif build:
             print(_BUILDING.build(values))
@@ -117,9 +119,7 @@ app.command("repository")(with_settings(_show_repository, SETTINGS, _CONFIG))
 
 
 def _running(values: Values) -> ServerOptions:
-    running = find_running(values["run_folder"])
-    options = running.options if running else _of_stack(values)
-    if options is None:
+    if (options := _options_of(values["run_folder"])) is None:
         raise ServerError("no server is running", "start one with `make up`")
     return options
 
@@ -134,7 +134,7 @@ def _chat(context: typer.Context, values: Values) -> None:
     url = options.grpc_url if "--grpc" in arguments else options.http_url
     if key := own_key(options):
         os.environ.setdefault("TRIUNE_API_KEY", key["authorization"].removeprefix("Bearer "))
-    raise typer.Exit(client(["chat", f"--url={url}", *arguments]))
+    raise typer.Exit(client(["chat", f"--url={url}", *trust(options, url), *arguments]))
 
 
 app.command("chat", context_settings=_ARGUMENTS)(with_settings(_chat, _RUN_FOLDER, _CONFIG))
@@ -150,7 +150,9 @@ def _gateway(
     options["repository"] = options["repository"] or Path(os.devnull)  # none: the model has no further name
     with files_told():
         chosen = ServerOptions(**options)
-        check_exposed(chosen)
+        check_open(chosen, ("openai",))
+        for note in check_tls(chosen):
+            tell(note)
         if chosen.api_key_file is not None:
             check_key_file(chosen.api_key_file, private=False)
         command = gateway_alone(chosen, grpc_url, context.args)
@@ -180,6 +182,9 @@ def load(context: typer.Context) -> None:
         said = configured(None, os.environ, SETTINGS).values
     folder = said.get("run_folder", SERVER["run_folder"].default)
     arguments = [f"--running={folder}" if argument == "--running" else argument for argument in context.args]
+    asked = next((one.partition("=")[2] for one in arguments if one.startswith("--running=")), None)
+    if asked is not None and (options := _options_of(Path(asked))) is not None:
+        arguments += trust(options, options.openai_url)
     raise typer.Exit(run_load(arguments, prog="triune load"))
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import psutil
 
 from .errors import ServerError
 from .given import given
@@ -19,6 +17,7 @@ from .surroundings import Surroundings
 from .telling import log_lines, log_size
 from .watchdog import Watchdog
 
+STOP_S = 6.0  # for one to end in order
 _LOOK_S = 0.05
 
 
@@ -43,18 +42,27 @@ class CompanionProcess:
             mark=around.mark, descriptors=around.descriptors,
         )  # fmt: skip
         self.process = self._child.process
+        self._told = False  # to end
 
-    def wait_ready(self, timeout_s: float, given_up: Callable[[], bool] = lambda: False) -> None:
+    def wait_ready(
+        self,
+        timeout_s: float,
+        given_up: Callable[[], bool] = lambda: False,
+        hangs: Callable[[Mapping[int, str]], str | None] = lambda watched: None,
+    ) -> None:
         """Wait until it serves, or until `given_up`.
 
+        Args:
+            hangs: see `Server.wait_ready`.
+
         Raises:
-            ServerError: it ended or was not ready in time.
+            ServerError: it ended or hangs, or was not ready in time.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if given_up():
                 return
-            if (problem := self.problem()) is not None:
+            if (problem := self.problem() or hangs(self.watched)) is not None:
                 raise ServerError(f"{problem} while starting:\n{self.reasons()}", f"the whole log is {self.log}")
             if self._ready():
                 return
@@ -72,12 +80,16 @@ class CompanionProcess:
         """See `Server.watched`."""
         return {self.process.pid: self._what}
 
-    def stop(self, timeout_s: float = 6.0) -> None:
-        """End it; answers under way get a moment to."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            with suppress(psutil.TimeoutExpired):
-                self.process.wait(timeout_s)
+    def tell_to_end(self) -> None:
+        """Have it end when the answers under way have ended, or after a moment. Once: told again, a process ends at once."""
+        if not self._told:
+            self._child.send(signal.SIGTERM)
+        self._told = True
+
+    def stop(self, timeout_s: float = STOP_S) -> None:
+        """End it, in order if that takes no longer."""
+        self.tell_to_end()
+        self._child.wait(timeout_s)
         self.kill()
 
     def kill(self) -> None:
@@ -110,10 +122,10 @@ class Companion:
         """Wait until it serves, or until `given_up`.
 
         Raises:
-            ServerError: it ended or was not ready in time.
+            ServerError: it ended or hangs, or was not ready in time.
         """
         if self._process is not None:
-            self._process.wait_ready(timeout_s, given_up)
+            self._process.wait_ready(timeout_s, given_up, self._watchdog.problem)
 
     def look(self) -> None:
         """End it where it does not get on, and start it again when it is time."""
@@ -126,8 +138,26 @@ class Companion:
             self._at = now + delay_s
             self._note(problem, delay_s)
         if self._process is None and now >= self._at:
-            self.start()
+            try:
+                self.start()
+            except OSError as error:  # no descriptor, process or memory is left
+                delay_s = self.restarts.died(f"no process can be started: {error.strerror}", 0.0)
+                self._at = now + delay_s
+                self._note(self.restarts.reason, delay_s)
 
-    def stop(self) -> None:
+    def tell_to_end(self) -> None:
         if self._process is not None:
-            self._process.stop()
+            self._process.tell_to_end()
+
+    def stop(self, timeout_s: float) -> None:
+        if self._process is not None:
+            self._process.stop(timeout_s)
+
+
+def stop_all(companions: Sequence[Companion]) -> None:
+    """End them side by side: whoever waits for a server to end waits for the slowest, not for one after another."""
+    end = time.monotonic() + STOP_S
+    for one in companions:
+        one.tell_to_end()
+    for one in companions:
+        one.stop(max(0.0, end - time.monotonic()))

@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 from triune_runtime.manifest import EngineManifest
 
 from .errors import ServerError
-from .exposure import is_loopback
+from .exposure import check_open, is_loopback, opened
 from .gateway import holds_a_key
 from .launcher import check_ports
 from .options import ServerOptions
 from .shared_memory import LEAST as LEAST_SHARED
+from .tls import check_tls
 
 USER = 1000  # of the containers
 OF_GPUS = ("cuda", "tensorrt")  # targets
@@ -41,11 +42,17 @@ def check_carried(options: ServerOptions, environment: Mapping[str, str]) -> Non
         if environment.get(name) and options.api_key_file is None:
             said = f"{name} is set; containers have API keys by API_KEY_FILE alone"
             raise ServerError(said, f"say API_KEY_FILE=FILE, or unset {name}")
-    if not is_loopback(options.host) and options.insecure == "off":
-        raise ServerError(
-            f"HOST is {options.host}, and what containers publish of KServe asks for no API keys",
-            "leave HOST out and let a proxy reach the gateway's port; or say that everyone may use it: INSECURE=on",
-        )
+    for variable, host in opened(options, ("http", "grpc", "metrics")).items():
+        if options.insecure == "off":
+            raise ServerError(
+                f"{variable} is {host}, and what containers publish of KServe asks for no API keys",
+                f"leave {variable} out and open the gateways' port alone: OPENAI_HOST={host}; or say that everyone may use it:"
+                " INSECURE=on",
+            )
+    check_open(options, ("openai",))
+    if options.tls_cert is not None and not options.openai_port:
+        said = f"TLS_CERT is {options.tls_cert}; in containers the gateways have it, and OPENAI_PORT=0 asks for none"
+        raise ServerError(said, "leave TLS_CERT and TLS_KEY out, or OPENAI_PORT=0")
     if options.access_log is not None and str(options.access_log) != "-":
         raise ServerError(
             f"ACCESS_LOG is {options.access_log}; containers write no file, and their log has these lines anyway",
@@ -133,6 +140,24 @@ def check_keys(file: Path, same_users: bool) -> None:
         ) from None
     if not holds_a_key(text):
         raise ServerError(f"{file} holds no API key", "write one a line, or leave API_KEY_FILE out")
+
+
+def check_certificate(options: ServerOptions, same_users: bool) -> None:
+    """Make sure that the containers' user can read the files of TLS, and that they can be used; on stderr, what is doubtful.
+
+    Raises:
+        ServerError: it cannot, or they cannot.
+    """
+    files = [file for file in (options.tls_cert, options.tls_key) if file is not None]
+    for file in files:
+        if same_users and file.is_file() and not _may(found := file.stat(), 4):
+            raise ServerError(
+                f"user {USER}, the containers', cannot read {file} (user {found.st_uid}'s, {stat.filemode(found.st_mode)})",
+                f"{'sudo ' if os.geteuid() else ''}chown {USER} {shlex.quote(str(file))}",
+            )
+    if all(os.access(file, os.R_OK) or not file.exists() for file in files):  # else they are the containers' user's alone
+        for note in check_tls(options):
+            print(note, file=sys.stderr)
 
 
 def check_responses(file: Path, gateways: int, same_users: bool) -> None:

@@ -25,6 +25,7 @@ from . import __version__, docker_cli, telling
 from .container_checks import (
     OF_GPUS,
     check_carried,
+    check_certificate,
     check_keys,
     check_limits,
     check_published,
@@ -35,7 +36,7 @@ from .container_checks import (
 from .errors import ServerError
 from .options import ServerOptions
 from .settings import Values
-from .stack import COMPOSE_FILE, SERVICES, Stack, State, find_stack, forget, project_name
+from .stack import COMPOSE_FILE, SERVICES, Published, Stack, State, find_stack, forget, project_name
 from .starting import Builder
 from .state import find_running
 from .state import forget as forget_native
@@ -50,6 +51,8 @@ _AS_THEY_ARE = (
     "name", "http_port", "grpc_port", "metrics_port", "drain_s", "grpc_connection_s", "log_format", "log_text", "otlp",
     "triton_spans", "prefix_caching", "front", "fair_share", "max_memory",
 )  # fmt: skip
+_FILES = ("api_key_file", "responses_file", "tls_cert", "tls_key")
+_HOSTS = ("host", "http_host", "grpc_host", "metrics_host", "openai_host")
 _GRACE_S, _MORE_S = 60, 15  # of a service to stop: the least, and what it gets beside its requests
 _LAST_LINES = 8
 _KILLED = (137, -9)
@@ -95,7 +98,8 @@ class ContainerStart:
         stack = self._stack(folder)
         options, own = self._options(stack), self._own(stack)
         check_carried(options, os.environ)
-        options = dataclasses.replace(options, host=_address(options.host))
+        hosts: dict[str, Any] = {name: _address(host) for name in _HOSTS if (host := getattr(options, name)) is not None}
+        options = dataclasses.replace(options, **hosts)
         gateways = gateways_of(options, own)
         build = self.build and self.builder is not None and values["repository"] is None
         target = values["target"] if build else EngineManifest.load(_engine(options)).target
@@ -111,6 +115,7 @@ class ContainerStart:
         check_published(options, gateways, held)
         if options.api_key_file is not None:
             check_keys(options.api_key_file, daemon.same_users)
+        check_certificate(options, daemon.same_users)
         if options.responses_file is not None:
             check_responses(options.responses_file, len(gateways), daemon.same_users)
         check_limits(own, None if build else _engine(options))
@@ -128,8 +133,9 @@ class ContainerStart:
         started = time.monotonic()
         self._start(state, gateways, of_gpus, folder, anew=anew, keep=same and not anew)
         proved = self.builder.proved(options.repository) if self.builder is not None else ""
-        more = [f"  OpenAI   http://{options.local_host}:{port}/v1" for port in gateways[1:]]
-        lines = [f"ready after {time.monotonic() - started:.1f} s", telling.served(manifest, proved), telling.where(options)]
+        each = [Published(**vars(options) | {"openai_port": port}) for port in gateways or (0,)]
+        more = [f"  OpenAI   {one.openai_url}/v1" for one in each[1:]]
+        lines = [f"ready after {time.monotonic() - started:.1f} s", telling.served(manifest, proved), telling.where(each[0])]
         return "\n".join([*lines, *more])
 
     def _stack(self, folder: Path) -> Stack | None:
@@ -157,9 +163,7 @@ class ContainerStart:
         elif not repository.is_dir():
             raise ServerError(f"no model repository at {repository}", "build one with `make engine`")
         options = values.server_options(**stays | asked | {"repository": repository, "also": ()})
-        files = {
-            name: path and path.absolute() for name in ("api_key_file", "responses_file") if (path := getattr(options, name))
-        }
+        files = {name: path and path.absolute() for name in _FILES if (path := getattr(options, name))}
         return dataclasses.replace(options, repository=options.repository.resolve(), **files)
 
     def _own(self, stack: Stack | None) -> dict[str, str]:
@@ -231,7 +235,9 @@ def _environment(options: ServerOptions, own: Mapping[str, str], image: str, gat
     responses = options.responses_file
     said |= {
         "TRIUNE_REPOSITORY": options.repository,
-        "TRIUNE_HOST": options.host,
+        **{f"TRIUNE_{name.upper()}": getattr(options, name) for name in _HOSTS},
+        "TRIUNE_TLS_CERT": options.tls_cert,
+        "TRIUNE_TLS_KEY": options.tls_key,
         "TRIUNE_OPENAI_PORT": options.openai_port or None,
         "TRIUNE_API_KEY_FILE": options.api_key_file,
         "TRIUNE_CORS": shlex.join(options.cors),

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from .asking import ask
 from .draining_file import draining_file
 from .options import ServerOptions
 
@@ -48,11 +49,11 @@ def under_way(options: ServerOptions) -> dict[str, int]:
     """How many requests are running and waiting, as the server's metrics say; empty where they do not answer."""
     found: dict[str, int] = {}
     try:
-        text = httpx.get(options.metrics_url, timeout=2.0, trust_env=False).text
+        text = ask(options.metrics_url, timeout_s=2.0).text
         for family in text_string_to_metric_families(text):
             if family.name in _GAUGES:  # of each engine that is served
                 found[_GAUGES[family.name]] = int(sum(sample.value for sample in family.samples))
-    except (httpx.HTTPError, ValueError):
+    except (httpx.HTTPError, OSError, ValueError):
         return {}
     return found
 

@@ -1,4 +1,4 @@
-"""Where it stands that a server is about to stop; see `draining`. Imports nothing that takes time."""
+"""Files by which a server says that it is about to stop, hangs or is full. Imports nothing that takes time."""
 
 from __future__ import annotations
 
@@ -8,3 +8,19 @@ from pathlib import Path
 def draining_file(run_folder: Path) -> Path:
     """The file that is there from the moment on in which new requests are refused."""
     return run_folder.absolute() / "draining"
+
+
+def stalled_file(run_folder: Path) -> Path:
+    """The file that is there while a process gives no sign of life, and says which."""
+    return run_folder.absolute() / "stalled"
+
+
+def room_files(run_folder: Path) -> Path:
+    """What the paths of links begin with that engines make while they are served: to where they say how much room they have."""
+    return run_folder.absolute() / "room"
+
+
+def forget_room(run_folder: Path) -> None:
+    """Remove what engines have left that were killed."""
+    for link in run_folder.glob(f"{room_files(run_folder).name}-*"):
+        link.unlink(missing_ok=True)

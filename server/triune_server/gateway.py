@@ -15,8 +15,10 @@ import httpx
 from triune_runtime.command_line import image
 from triune_runtime.manifest import EngineManifest
 
+from .asking import ask
 from .companions import CompanionProcess
 from .errors import ServerError
+from .front import tls_arguments
 from .inside import Inside
 from .options import ServerOptions
 from .surroundings import NOTHING, Surroundings
@@ -28,12 +30,14 @@ def gateway_command(
     options: ServerOptions, models_file: Path | None = None, around: Surroundings = NOTHING, inside: Inside | None = None
 ) -> list[str]:
     """Its command line. API keys come by a file or the environment, where other users cannot read them."""
-    behind = inside.grpc if inside is not None and options.keyed else options.grpc_url
+    behind = inside.grpc if inside is not None and options.own_grpc else options.grpc_url
     aliases = [*_engines(options.repository), *([options.name] if options.name else [])]
     return [
-        sys.executable, "-m", "triune_gateway", f"--host={options.host}", f"--port={options.openai_port}",
+        sys.executable, "-m", "triune_gateway", f"--host={options.address('openai')}", f"--port={options.openai_port}",
+        *tls_arguments(options),
         f"--grpc-url={behind}", *(f"--alias={alias}" for alias in aliases),
         *([f"--models-file={models_file}"] if models_file else []),
+        *([f"--stalled-file={around.stalled}"] if around.stalled else []),
         *([f"--draining-file={around.draining}", f"--drain-s={_DRAIN_S}"] if around.draining else []),
         *([f"--api-keys-file={options.api_key_file}"] if options.api_key_file else []),
         *(f"--allow-origin={page}" for page in options.cors),
@@ -114,6 +118,6 @@ def holds_a_key(text: str) -> bool:
 def is_gateway_ready(options: ServerOptions) -> bool:
     """Whether it answers, and the server behind it."""
     try:
-        return httpx.get(f"{options.openai_url}/health", timeout=2.0, trust_env=False).status_code == 200
-    except httpx.HTTPError:
+        return ask(f"{options.openai_url}/health", timeout_s=2.0).status_code == 200
+    except (httpx.HTTPError, OSError):
         return False

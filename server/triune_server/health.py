@@ -6,6 +6,7 @@ import argparse
 import http.client
 import json
 import os
+import ssl
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .configuration import CONFIG_VARIABLE, FILE
-from .draining_file import draining_file
+from .draining_file import draining_file, stalled_file
 from .exposure import own_key
 from .options import ServerOptions
 from .state import RUN_FOLDER, find_running
@@ -39,6 +40,8 @@ def check(options: ServerOptions, run_folder: Path, depth: str, timeout_s: float
     live = depth == LIVE
     if not live and draining_file(run_folder).exists():
         raise Unhealthy("stopping: it takes no new requests")
+    if depth == READY and (stalled := stalled_file(run_folder)).exists():
+        raise Unhealthy(f"it hangs: {stalled.read_text('utf-8').strip() or 'a process gives no sign of life'}")
     _get(options.http_url, "/v2/health/live" if live else "/v2/health/ready", timeout_s)
     if not live:
         _get(options.http_url, "/v2/models/triune/ready", timeout_s)
@@ -102,7 +105,13 @@ def _ask(
 ) -> tuple[int, str]:
     """Status and text of an answer. By Python's own client: others take longer to import than the answer takes."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
+    place = parts.hostname or "127.0.0.1", parts.port
+    if parts.scheme == "https":  # its certificate has the name by which a network knows it
+        any_name = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        any_name.check_hostname, any_name.verify_mode = False, ssl.CERT_NONE
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(*place, timeout=timeout_s, context=any_name)
+    else:
+        connection = http.client.HTTPConnection(*place, timeout=timeout_s)
     try:
         connection.request("GET" if body is None else "POST", path, body, {"connection": "close", **(headers or {})})
         response = connection.getresponse()

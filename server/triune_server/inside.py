@@ -6,6 +6,7 @@ of the next one, which Triton does not remove: `clear` does.
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .leftovers import temporary_folder
 from .options import ServerOptions
 
+_LONGEST_PLACE = 60  # bytes of a path; that of a socket has 107 at most
 _CLOSED = "model-repository,shared-memory,trace,logging"
 
 
@@ -59,18 +62,23 @@ def listening(options: ServerOptions, inside: Inside | None) -> list[str]:
     secret = Inside(Path()) if inside is None else inside
     closed = [f"--http-restricted-api={secret.closed.removeprefix('model-repository,')}"]
     closed.append(f"--grpc-restricted-protocol={secret.closed}")
-    if inside is not None and options.keyed:
+    if inside is not None and options.own_grpc:
         closed += [f"--grpc-address={inside.grpc.removesuffix(':1')}", "--grpc-port=1"]
     else:
-        closed += [f"--grpc-address={options.host}", f"--grpc-port={options.grpc_port}"]
+        closed += [f"--grpc-address={options.address('grpc')}", f"--grpc-port={options.grpc_port}"]
     if inside is not None:
         return [f"--http-address=unix:{inside.http}", f"--metrics-address=unix:{inside.metrics}", *closed]
     ports = [f"--http-port={options.http_port}", f"--metrics-port={options.metrics_port}"]
-    return [f"--http-address={options.host}", f"--metrics-address={options.host}", *ports, *closed]
+    hosts = [f"--http-address={options.address('http')}", f"--metrics-address={options.address('metrics')}"]
+    return [*hosts, *ports, *closed]
 
 
 @contextmanager
-def opened() -> Iterator[Inside]:
-    """A folder for as long as the `with` block. Not in the run folder: the path of a socket has 107 bytes at most."""
-    with tempfile.TemporaryDirectory(prefix="triune-", ignore_cleanup_errors=True) as name:
-        yield Inside(Path(name))
+def opened(mark: str) -> Iterator[Inside]:
+    """A folder for as long as the `with` block. Not in the run folder, whose path may be too long for a socket.
+
+    Args:
+        mark: see `leftovers.mark_of`.
+    """
+    with temporary_folder(mark, plain=len(os.fsencode(tempfile.gettempdir())) > _LONGEST_PLACE) as folder:
+        yield Inside(folder)

@@ -5,31 +5,36 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import signal
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import psutil
 
+from .asking import ask
 from .binaries import Binaries
 from .errors import ServerError
 from .given import given
 from .inside import Inside, listening
-from .leftovers import SHARED_MEMORY, free_shared_memory, memory_prefix, wait_gone
+from .leftovers import free_shared_memory, name_prefix, shared_memory, wait_gone
 from .lifeline import Child
 from .options import ServerOptions
+from .stubs import Stubs
 from .surroundings import NOTHING, Surroundings
 from .telling import log_lines, log_size
+from .threads import threads
 
-STUB = "triton_python_backend_stub"
 _CAUSE = re.compile(r"\|.*\| UNAVAILABLE: (?:Internal: )?(.*?) *\|$")  # a row of the server's table of models
 _TRACE_HEADERS = "(?i:traceparent|tracestate)"
 _CLIENT_HEADER = "x-triune-client"  # whose request it is, as whoever lets clients in says
 _NUMBERS = itertools.count(1)  # of the servers of this process
 _STUBS_END_S = 1.0  # for stubs to end after the server
+_STOP_S = 8.0  # for it to end in order: its grace for requests, and its models' ends
+_LOOK_S = 0.5  # between looks at stubs that start
 
 
 def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Inside | None) -> list[str]:
@@ -48,6 +53,7 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Ins
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         # Requests and chunks are small; the default of 64 MB for each model would be most of the server's memory.
         "--backend-config=python,shm-default-byte-size=4194304",
+        f"--backend-config=python,thread-pool-size={threads(options.repository)}",
         "--disable-auto-complete-config",
         *listening(options, inside),
         "--http-thread-count=4",
@@ -56,7 +62,7 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Ins
         f"--allow-gpu-metrics={'true' if binaries.gpu_metrics else 'false'}",
         "--pinned-memory-pool-byte-size=0",
         "--metrics-interval-ms=1000",
-        "--exit-timeout-secs=5",
+        "--exit-timeout-secs=5",  # less than `_STOP_S`
         *_forwarded(options),
         *(f"--trace-config={one}" for one in _traces(options)),
     ]
@@ -88,6 +94,7 @@ def environment(binaries: Binaries, options: ServerOptions, around: Surroundings
         "TRIUNE_PREFIX_CACHING": options.prefix_caching,  # the models read it, and what follows
         "TRIUNE_FAIR_SHARE": options.fair_share,
         "TRIUNE_MAX_MEMORY": str(options.max_memory),
+        "TRIUNE_THREADS": str(threads(options.repository)),
         **around.environment(options),
     }
 
@@ -103,6 +110,8 @@ def check_ports(options: ServerOptions, held: Collection[int] = ()) -> None:
     """
     variables: dict[int, str] = {}
     for variable, port in options.ports.items():
+        name = variable.removesuffix("_PORT").lower()
+        host, said_by = options.address(name), options.address_variable(name)
         if (other := variables.setdefault(port, variable)) != variable:
             raise ServerError(f"{other} and {variable} are both {port}", f"choose another port, {_choice(variable, port)}")
         if port in held:
@@ -110,15 +119,16 @@ def check_ports(options: ServerOptions, held: Collection[int] = ()) -> None:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((options.host, port))
+                probe.bind((host, port))
             except socket.gaierror as error:
+                option = f"--{said_by.lower().replace('_', '-')}"
                 raise ServerError(
-                    f"{options.host} is no IPv4 address of this machine: {error.strerror}",
-                    "choose another address, with `triune` --host, with make HOST=127.0.0.1, or 0.0.0.0 for all",
+                    f"{host} is no IPv4 address of this machine: {error.strerror}",
+                    f"choose another address, with `triune` {option}, with make {said_by}=127.0.0.1, or 0.0.0.0 for all",
                 ) from None
             except OSError as error:
                 raise ServerError(
-                    f"port {port} on {options.host} cannot be used{_holder(port)}: {error.strerror}",
+                    f"port {port} on {host} cannot be used{_holder(port)}: {error.strerror}",
                     f"stop that program, or choose another port, {_choice(variable, port)}",
                 ) from None
 
@@ -159,7 +169,7 @@ class Server:
         """Start it; its output goes to the end of `log`.
 
         Args:
-            watched: whether a model, by its folder's name, is to be there: the end of its process is a problem then.
+            watched: see `Stubs`.
             inside: see `command`.
         """
         self.options = options
@@ -168,23 +178,30 @@ class Server:
             inside.clear()
         self.log = log
         self._log_start = log_size(log)
-        self._prefix = f"{memory_prefix(around.mark)}{next(_NUMBERS)}_"
+        self._prefix = f"{name_prefix(around.mark)}{next(_NUMBERS)}_"
         self._child = Child(
             command(binaries, options, self._prefix, inside), env=environment(binaries, options, around), log=log,
             mark=around.mark, descriptors=around.descriptors,
         )  # fmt: skip
         self.process = self._child.process
-        self._stubs: dict[psutil.Process, str] = {}  # and the model of each
-        self._watched = watched
+        self._stubs = Stubs(self.process, watched)
 
-    def wait_ready(self, timeout_s: float, given_up: Callable[[], bool] = lambda: False) -> None:
+    def wait_ready(
+        self,
+        timeout_s: float,
+        given_up: Callable[[], bool] = lambda: False,
+        hangs: Callable[[Mapping[int, str]], str | None] = lambda watched: None,
+    ) -> None:
         """Wait until every model is served, or until `given_up`.
 
+        Args:
+            hangs: which of `watched` does, and why that can be said.
+
         Raises:
-            ServerError: the server ended or was not ready in time; with the log's telling lines.
+            ServerError: it or a stub of it ended or hangs, or it was not ready in time; with the log's telling lines.
         """
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+        deadline, look_at = time.monotonic() + timeout_s, 0.0
+        while (now := time.monotonic()) < deadline:
             if given_up():
                 return
             if self.process.poll() is not None:
@@ -195,6 +212,10 @@ class Server:
             if is_ready(self.options, self._inside):
                 self.look_again()
                 return
+            if now >= look_at:
+                look_at = now + _LOOK_S
+                if (problem := self._stubs.lost() or hangs(self.watched)) is not None:
+                    raise ServerError(f"{problem} while starting:\n{self.reasons()}", f"the whole log is {self.log}")
             time.sleep(0.1)
         raise ServerError(
             f"tritonserver was not ready after {timeout_s:.0f} s:\n{self.reasons()}", f"the whole log is {self.log}"
@@ -202,30 +223,32 @@ class Server:
 
     def look_again(self) -> None:
         """Watch the processes of the models that are served now, and close what they share to other users."""
-        for region in SHARED_MEMORY.glob(f"{self._prefix}*"):
+        for region in shared_memory(self._prefix):
             with suppress(OSError):
                 region.chmod(0o600)  # its maker sets the mode, whatever the umask
-        self._stubs = {stub: _model_of(stub) for stub in self._find_stubs()}
+        self._stubs.look()
 
     def problem(self) -> str | None:
         """What is wrong with the server, or None: it has ended, or one of its stubs has."""
         if self.process.poll() is not None:
             return f"tritonserver ended with code {self.process.returncode}"
-        dead = [stub.pid for stub, model in self._stubs.items() if _has_ended(stub) and self._watched(model)]
-        return f"the Python process of a model died (pid {', '.join(map(str, dead))})" if dead else None
+        return self._stubs.problem()
+
+    @property
+    def crashed(self) -> bool:
+        """Whether a signal has ended it: Triton says with an exit code what is wrong with what it was given."""
+        return (self.process.poll() or 0) < 0
 
     @property
     def watched(self) -> dict[int, str]:
         """Its processes that must get on, by their ids, and what each is."""
-        found = {stub.pid: f"the Python process of {model}" for stub, model in self._stubs.items() if self._watched(model)}
-        return {self.process.pid: "tritonserver", **found}
+        return {self.process.pid: "tritonserver", **self._stubs.watched}
 
-    def stop(self, timeout_s: float = 10.0) -> None:
+    def stop(self, timeout_s: float = _STOP_S) -> None:
         """Stop the server and everything it started; in order, if that takes no longer."""
         if self.process.poll() is None:
-            self.process.terminate()
-            with suppress(psutil.TimeoutExpired):
-                self.process.wait(timeout_s)
+            self._child.send(signal.SIGTERM)
+            if self._child.wait(timeout_s):
                 wait_gone(self._child.family(), _STUBS_END_S)
         self.kill()
 
@@ -243,24 +266,6 @@ class Server:
         telling = [line for line in telling if not any(noise in line for noise in known_noise)]
         return "\n".join(f"  {line[:300]}" for line in (list(causes) or telling or lines)[-4:])
 
-    def _find_stubs(self) -> list[psutil.Process]:
-        try:
-            return [p for p in self.process.children(recursive=True) if p.name().startswith(STUB[:15])]
-        except psutil.NoSuchProcess:
-            return []
-
-
-def _has_ended(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-
-
-def _model_of(stub: psutil.Process) -> str:
-    """The folder's name of the model that a stub runs; empty if that cannot be seen."""
-    try:
-        return next((Path(one).parents[1].name for one in stub.cmdline() if one.endswith("/1/model.py")), "")
-    except psutil.Error:
-        return ""
-
 
 def is_ready(options: ServerOptions, inside: Inside | None = None) -> bool:
     """Whether every model answers.
@@ -277,10 +282,8 @@ def is_live(options: ServerOptions, inside: Inside | None = None) -> bool:
 
 
 def _says(options: ServerOptions, inside: Inside | None, what: str, timeout_s: float) -> bool:
-    transport = None if inside is None else httpx.HTTPTransport(uds=str(inside.http))
+    url, socket = (options.http_url, None) if inside is None else ("http://localhost", inside.http)
     try:
-        # trust_env: a proxy of the environment is for the network, not for this machine
-        with httpx.Client(transport=transport, timeout=timeout_s, trust_env=False) as client:
-            return client.get(f"{options.http_url}/v2/health/{what}").status_code == 200
-    except httpx.HTTPError:
+        return ask(f"{url}/v2/health/{what}", timeout_s=timeout_s, socket=socket).status_code == 200
+    except (httpx.HTTPError, OSError):
         return False

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from .telling import open_log
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _F_SETSIG = 10  # of Linux's fcntl
+_LOOK_S = 0.02
 _GONE_S = 5.0  # for what was killed to be gone
 
 
@@ -59,13 +61,28 @@ class Child:
         """End it and all that it started at once; clients see their connections close."""
         if self._hold < 0:
             return
-        family = [self.process, *(p for p in self.family() if p.pid != self.process.pid)]
+        others = [p for p in self.family() if p.pid != self.process.pid]
         os.close(self._hold)
         self._hold = -1
-        for process in family:  # also where the kernel knows no signal for a pipe
-            with suppress(psutil.NoSuchProcess):
+        self.send(signal.SIGKILL)  # also where the kernel knows no signal for a pipe
+        for process in others:
+            with suppress(psutil.NoSuchProcess, OSError):
                 process.kill()
-        wait_gone(family, _GONE_S)
+        wait_gone([self.process, *others], _GONE_S)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, if it lives: without a descriptor for a look at it, as whoever has none left must."""
+        if self.process.poll() is None:
+            os.kill(self.process.pid, number)  # a child whose exit code nobody has asked for: nobody else has its id
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it has ended; whether it has within so long."""
+        end = time.monotonic() + timeout_s
+        while self.process.poll() is None:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_LOOK_S)
+        return True
 
     def family(self) -> list[psutil.Process]:
         """It and all that it started, as far as they live, also those whose parent is dead."""

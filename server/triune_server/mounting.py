@@ -17,6 +17,7 @@ from pathlib import Path
 from triune_runtime import errors
 
 from .binaries import Binaries
+from .leftovers import temporary_folder
 from .options import ServerOptions
 from .view import ENGINES
 
@@ -25,14 +26,17 @@ _TAKEN = re.compile(r"[A-Za-z0-9_./+,@%=-]+")  # paths that bash leaves as they 
 
 
 @contextmanager
-def mounted(binaries: Binaries, options: ServerOptions) -> Iterator[tuple[Binaries, ServerOptions]]:
-    """The same, by paths that Triton can use for as long as the `with` block."""
+def mounted(binaries: Binaries, options: ServerOptions, mark: str) -> Iterator[tuple[Binaries, ServerOptions]]:
+    """The same, by paths that Triton can use for as long as the `with` block.
+
+    Args:
+        mark: see `leftovers.mark_of`.
+    """
     repository = options.repository.absolute()
     if _TAKEN.fullmatch(f"{repository}{binaries.backends.absolute()}{_RUNTIME}{sys.prefix}"):
         yield dataclasses.replace(binaries, backends=binaries.backends.absolute()), options
         return
-    with tempfile.TemporaryDirectory(prefix="triune-", dir=_plain_folder()) as name:
-        folder = Path(name)
+    with temporary_folder(mark, plain=_TAKEN.fullmatch(tempfile.gettempdir()) is None) as folder:
         (folder / "repository").symlink_to(repository)
         (folder / ENGINES).symlink_to(repository.parent / ENGINES)
         backend = folder / "backends" / "python"
@@ -44,8 +48,3 @@ def mounted(binaries: Binaries, options: ServerOptions) -> Iterator[tuple[Binari
             dataclasses.replace(binaries, backends=folder / "backends"),
             dataclasses.replace(options, repository=folder / "repository"),
         )
-
-
-def _plain_folder() -> str | None:
-    """None: the system's own choice will do."""
-    return None if _TAKEN.fullmatch(tempfile.gettempdir()) else "/tmp"

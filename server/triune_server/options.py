@@ -37,6 +37,10 @@ class ServerOptions:
     )
     also: tuple[str, ...] = field(default=(), metadata=about("Further repositories to serve beside it, as NAME=FOLDER."))
     host: str = field(default="127.0.0.1", metadata=about("Address to listen on."))
+    http_host: str | None = field(default=None, metadata=about("Address of HTTP, instead of --host."))
+    grpc_host: str | None = field(default=None, metadata=about("Address of gRPC, instead of --host."))
+    metrics_host: str | None = field(default=None, metadata=about("Address of metrics, instead of --host."))
+    openai_host: str | None = field(default=None, metadata=about("Address of OpenAI's API, instead of --host."))
     http_port: int = field(default=8000, metadata=about("Port of HTTP.", 1, 65535))
     grpc_port: int = field(default=8001, metadata=about("Port of gRPC.", 1, 65535))
     metrics_port: int = field(default=8002, metadata=about("Port of Prometheus metrics.", 1, 65535))
@@ -46,6 +50,8 @@ class ServerOptions:
     api_key_file: Path | None = field(
         default=None, metadata=about("File of API keys, one a line, that no other user can read; without one, all are served.")
     )
+    tls_cert: Path | None = field(default=None, metadata=about("Certificate in PEM: TLS on all ports."))
+    tls_key: Path | None = field(default=None, metadata=about("Its key, in PEM."))
     front: str = field(default="on", metadata=about("off: clients talk to Triton itself."))
     insecure: str = field(default="off", metadata=about("on: open to a network without keys."))
     cors: tuple[str, ...] = field(default=(), metadata=about("Web pages that may call it; *: all."))
@@ -93,23 +99,48 @@ class ServerOptions:
         ports = {"HTTP_PORT": self.http_port, "GRPC_PORT": self.grpc_port, "METRICS_PORT": self.metrics_port}
         return ports | ({"OPENAI_PORT": self.openai_port} if self.openai_port else {})
 
+    def address(self, name: str) -> str:
+        """What a port listens on, by its name: http, grpc, metrics, openai."""
+        own: str | None = getattr(self, f"{name}_host")
+        return own or self.host
+
+    def address_variable(self, name: str) -> str:
+        """Which variable says that."""
+        return f"{name.upper()}_HOST" if getattr(self, f"{name}_host") else "HOST"
+
     @property
-    def local_host(self) -> str:
-        """An address that a client on this machine can use."""
-        return "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+    def own_grpc(self) -> bool:
+        """Whether the front serves gRPC, too: Triton's own asks for no keys, and speaks TLS with a certificate of its start."""
+        return self.front == "on" and (self.keyed or self.tls_cert is not None)
+
+    @property
+    def kserve_tls(self) -> bool:
+        """Whether the ports of HTTP, gRPC and metrics speak TLS."""
+        return self.tls_cert is not None
+
+    # For a client on this machine.
 
     @property
     def http_url(self) -> str:
-        return f"http://{self.local_host}:{self.http_port}"
+        return _url("http", self.kserve_tls, self.address("http"), self.http_port)
 
     @property
     def grpc_url(self) -> str:
-        return f"{self.local_host}:{self.grpc_port}"
+        return _url("grpc", self.kserve_tls, self.address("grpc"), self.grpc_port).removeprefix("grpc://")
 
     @property
     def openai_url(self) -> str:
-        return f"http://{self.local_host}:{self.openai_port}"
+        return _url("http", self.tls_cert is not None, self.address("openai"), self.openai_port)
 
     @property
     def metrics_url(self) -> str:
-        return f"http://{self.local_host}:{self.metrics_port}/metrics"
+        return f"{_url('http', self.kserve_tls, self.address('metrics'), self.metrics_port)}/metrics"
+
+
+def local(host: str) -> str:
+    """An address that a client on this machine can use of what listens on `host`."""
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
+
+
+def _url(scheme: str, tls: bool, host: str, port: int) -> str:
+    return f"{scheme}{'s' if tls else ''}://{local(host)}:{port}"

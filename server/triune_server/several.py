@@ -13,6 +13,7 @@ from rich.console import Console
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets import check_runnable
 
+from .asking import ask
 from .errors import ServerError
 from .exposure import own_key
 from .settings import Values
@@ -128,8 +129,7 @@ def _failures(running: RunningServer, name: str) -> list[str]:
 def _answers(running: RunningServer, name: str) -> bool:
     """Whether a model can be asked."""
     try:
-        url = f"{running.options.http_url}/v2/models/{name}/ready"
-        return httpx.get(url, timeout=2.0, trust_env=False).status_code == 200
+        return ask(f"{running.options.http_url}/v2/models/{name}/ready", timeout_s=2.0).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -138,7 +138,7 @@ def _states(running: RunningServer, models: list[str]) -> dict[str, dict[str, An
     """What the server says of those of some models that it has or is getting rid of."""
     try:
         url = f"{running.options.http_url}/v2/repository/index"
-        known = httpx.post(url, content=b"{}", headers=own_key(running.options), timeout=2.0, trust_env=False).json()
+        known = ask(url, method="POST", content=b"{}", headers=own_key(running.options), timeout_s=2.0).json()
     except (httpx.HTTPError, ValueError):
         return {}
     return {one["name"]: one for one in known if one["name"] in models and one.get("state")}

@@ -30,7 +30,7 @@ COMPOSE_FILE = Path(__file__).parents[2] / "docker" / "compose.yaml"
 SERVICES = ("server", "gateway")
 REPOSITORY = "/models"  # where containers have it
 _NAME = "stack.json"
-_PATHS = ("repository", "api_key_file", "access_log", "responses_file")
+_PATHS = ("repository", "api_key_file", "access_log", "responses_file", "tls_cert", "tls_key")
 _STOPPING_S = 30.0  # besides what requests get
 
 
@@ -59,6 +59,14 @@ class State:
         beside.replace(folder / _NAME)
 
 
+class Published(ServerOptions):
+    """Where a stack listens: its gateways have the certificate, as they have the keys, and its server has not."""
+
+    @property
+    def kserve_tls(self) -> bool:
+        return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stack:
     """The containers of a stack that are there, and its state if it has one."""
@@ -81,11 +89,14 @@ class Stack:
         server = next(iter(self.of("server")), None)
         if server is None or not {8000, 8001, 8002} <= server.ports.keys():
             raise ServerError(f"the server of the stack {self.project} does not run", "look why: `make status`, `make logs`")
-        openai = [one.ports[8003][1] for one in self.of("gateway") if 8003 in one.ports]
-        return ServerOptions(
+        openai = [one.ports[8003] for one in self.of("gateway") if 8003 in one.ports]
+        openai_host, openai_port = min(openai, key=lambda place: place[1], default=(None, 0))
+        chosen = (self.state.options.tls_cert, self.state.options.tls_key) if self.state is not None else (None, None)
+        return Published(
             repository=Path(server.mounts.get(REPOSITORY, REPOSITORY)), host=server.ports[8000][0],
+            grpc_host=server.ports[8001][0], metrics_host=server.ports[8002][0], openai_host=openai_host,
             http_port=server.ports[8000][1], grpc_port=server.ports[8001][1], metrics_port=server.ports[8002][1],
-            openai_port=min(openai, default=0),
+            openai_port=openai_port, tls_cert=chosen[0], tls_key=chosen[1],
         )  # fmt: skip
 
     def told(self, as_json: bool) -> str:
@@ -139,7 +150,7 @@ def find_state(folder: Path) -> State | None:
     """What the state file of `folder` says, if there is one."""
     try:
         raw = json.loads((folder / _NAME).read_text("utf-8"))
-        paths = {name: Path(raw["options"][name]) for name in _PATHS if raw["options"][name] is not None}
+        paths = {name: Path(said) for name in _PATHS if (said := raw["options"].get(name)) is not None}
         lists = {name: tuple(raw["options"][name]) for name in ("cors", "also")}
         return State(**raw | {"options": ServerOptions(**raw["options"] | paths | lists)})
     except (OSError, ValueError, KeyError, TypeError):

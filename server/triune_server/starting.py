@@ -31,6 +31,7 @@ from .settings import Setting, Values
 from .shared_memory import check_shared_memory
 from .state import RunningServer, find_running
 from .switching import built_otherwise, check_same, plain
+from .tls import check_tls
 from .view import ENGINE_FOLDER, name_for
 
 
@@ -136,6 +137,8 @@ class Start:
         build = self.build and self.builder is not None and self.values["repository"] is None
         check_server_packages(gateway=bool(options.openai_port) or options.front == "on", traced=options.otlp is not None)
         check_exposed(options)
+        for note in check_tls(options):
+            telling.tell(note)
         if options.api_key_file is not None:
             check_key_file(options.api_key_file)
         if build:

@@ -15,7 +15,7 @@ from .options import ServerOptions
 
 RUN_FOLDER = Path("build/run")
 _NAME = "triune.json"
-_FILES = ("api_key_file", "access_log", "responses_file")  # options that are paths, or None
+_FILES = ("api_key_file", "access_log", "responses_file", "tls_cert", "tls_key")  # options that are paths, or None
 _LOG_BYTES = 8 << 20  # of a log that another start goes on with; a start writes some 20 kB
 
 

@@ -19,8 +19,9 @@ import psutil
 from triune_runtime.manifest import EngineManifest
 
 from .binaries import Binaries
-from .companions import Companion
+from .companions import Companion, stop_all
 from .draining import Drain, wait_drained
+from .draining_file import forget_room, room_files
 from .errors import ServerError
 from .front import Front
 from .gateway import Gateway
@@ -31,6 +32,7 @@ from .lock import RunLock, lock_for_life
 from .mounting import mounted
 from .options import ServerOptions
 from .restarts import Restarts
+from .stalled import Stalled
 from .state import RunningServer, forget, log_file
 from .stopping import StopRequest
 from .surroundings import Surroundings
@@ -38,6 +40,7 @@ from .view import ENGINE_FOLDER, View, name_for
 from .watchdog import SILENCE_S, Probe, Watchdog
 
 LOG = logging.getLogger(__name__)
+_CRASHES = 2  # of Triton that a first start survives
 
 
 class Supervisor:
@@ -68,13 +71,17 @@ class Supervisor:
         self._settings, self._engine = dict(settings or {}), engine
         self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
         self._stopping, self._hurrying = StopRequest(), StopRequest()
-        self._drain = Drain(folder)
+        self._drain, self._stalled = Drain(folder), Stalled(folder)
         log = os.dup(1) if options.log_format == "json" else None
         self._watchdog = Watchdog(silence_s)
-        self._around = Surroundings(draining=self._drain.file, log=log, mark=mark_of(folder), pulse=self._watchdog.descriptor)
+        self._around = Surroundings(
+            draining=self._drain.file, stalled=self._stalled.file, room=room_files(folder), log=log, mark=mark_of(folder),
+            pulse=self._watchdog.descriptor,
+        )  # fmt: skip
         self._lock = lock
         self._state: RunningServer | None = None
         self._restarts = Restarts()
+        self._crashes = 0  # before it was ready for the first time
         self._served = False  # whether it has ever been ready
         self._beside: list[Companion] = []  # what outlives a restart of the server
 
@@ -115,19 +122,21 @@ class Supervisor:
     def _serve(self, on_ready: Callable[[], None]) -> None:
         try:
             self._drain.clear()
+            self._stalled.clear()
+            forget_room(self._folder)
             self._view.begin(self._repositories())
-            served = dataclasses.replace(self._options, repository=self._view.models)
-            with opened() as inside, mounted(self._binaries, served) as places:
+            served, mark = dataclasses.replace(self._options, repository=self._view.models), self._around.mark
+            with opened(mark) as inside, mounted(self._binaries, served, mark) as places:
                 behind = inside if self._options.front == "on" else None
                 self._start_beside(behind)
                 while not self._stopping.is_set():
                     self._serve_once(places, behind, on_ready)
         finally:
-            for one in self._beside:
-                one.stop()
+            stop_all(self._beside)
             with suppress(OSError):  # the folder is gone, for one
                 self._view.end()
                 self._drain.clear()
+                forget_room(self._folder)
 
     def _repositories(self) -> dict[str, Path]:
         """What is served from the start, by name."""
@@ -152,16 +161,23 @@ class Supervisor:
             companion(lambda: Gateway(self._options, log, self._view.list, self._around, inside))
 
     def _serve_once(self, places: tuple[Binaries, ServerOptions], inside: Inside | None, on_ready: Callable[[], None]) -> None:
-        server = Server(*places, log_file(self._folder), self._view.is_served, self._around, inside)
+        try:
+            server = Server(*places, log_file(self._folder), self._view.is_served, self._around, inside)
+        except OSError as error:  # no descriptor, process or memory is left
+            if not self._served:
+                raise
+            self._start_later(f"no process can be started: {error.strerror}", 0.0)
+            return
         try:
             try:
-                server.wait_ready(self._ready_timeout_s, given_up=self._stopping.is_set)
+                server.wait_ready(self._ready_timeout_s, self._waits_no_more, self._watchdog.problem)
                 for one in () if self._served else self._beside:
                     one.wait_ready(self._ready_timeout_s, self._stopping.is_set)
             except ServerError as error:
-                if not self._served:  # what never worked is not made to work by trying again
+                if not self._served and not self._try_again(server):
                     raise
                 server.kill()
+                self._watchdog.forget(*server.watched)
                 self._start_later(str(error.args[0]).partition(":\n")[0], 0.0)
                 return
             if self._stopping.is_set():
@@ -187,14 +203,29 @@ class Supervisor:
         try:
             while not self._stopping.wait(self._watch_s):
                 if (now := self._view.served()) != served:
-                    served = now
+                    served, before = now, server.watched
                     server.look_again()
+                    self._watchdog.forget(*(before.keys() - server.watched.keys()))
                 if (problem := server.problem() or self._watchdog.problem(server.watched)) is not None:
                     return problem
+                self._stalled.tell(self._watchdog.stalled(server.watched))
                 self._look_beside()
             return None
         finally:
             probe.end()
+            self._stalled.clear()
+
+    def _try_again(self, server: Server) -> bool:
+        """Whether a server that has never been ready is started once more. What it was given does not get better by that, but
+        Triton itself, on a machine that has no time for it, sometimes loses a message to a model's process, and aborts."""
+        self._crashes += 1
+        return server.crashed and self._crashes <= _CRASHES
+
+    def _waits_no_more(self) -> bool:
+        """Whether to stop while the server starts. Those beside it are looked after meanwhile, once all have been ready."""
+        if self._served:
+            self._look_beside()
+        return self._stopping.is_set()
 
     def _look_beside(self) -> None:
         for one in self._beside:

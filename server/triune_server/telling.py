@@ -11,7 +11,8 @@ from typing import BinaryIO
 
 from triune_runtime.manifest import EngineManifest
 
-from .options import ServerOptions
+from .options import ServerOptions, local
+from .tls import called, is_secure, trust
 
 
 def tell(text: str) -> None:
@@ -70,17 +71,30 @@ def where(options: ServerOptions) -> str:
     message = (
         '{"messages": "[{\\"role\\": \\"user\\", \\"content\\": \\"What is the capital of France?\\"}]", "max_tokens": 64}'
     )
+    http, openai = (_named(url, options, name) for url, name in ((options.http_url, "http"), (options.openai_url, "openai")))
     return "\n".join(
         [
-            f"  HTTP     {options.http_url}/v2/models/triune/generate",
-            f"  gRPC     {options.grpc_url}",
-            f"  metrics  {options.metrics_url}",
-            *([f"  OpenAI   {options.openai_url}/v1  (chat page: {options.openai_url}/)"] if options.openai_port else []),
+            f"  HTTP     {http}/v2/models/triune/generate",
+            f"  gRPC     {_named(options.grpc_url, options, 'grpc')}",
+            f"  metrics  {_named(options.metrics_url, options, 'metrics')}",
+            *([f"  OpenAI   {openai}/v1  (chat page: {openai}/)"] if options.openai_port else []),
             "try it:",
-            f"  curl -s {options.http_url}/v2/models/triune/generate -d '{message}'",
-            f"  {_python()} -m triune_client chat --url {options.http_url}",
+            f"  curl -s {_trusting(options)}{http}/v2/models/triune/generate -d '{message}'",
+            f"  {_python()} -m triune_client chat --url {shlex.join([options.http_url, *trust(options, options.http_url)])}",
         ]
     )
+
+
+def _named(url: str, options: ServerOptions, name: str) -> str:
+    """The URL of a port by a name that its certificate has, if it can be called so."""
+    return url.replace(local(options.address(name)), called(options, name)[0], 1) if is_secure(url) else url
+
+
+def _trusting(options: ServerOptions) -> str:
+    """The option by which curl trusts it."""
+    if not is_secure(options.http_url):
+        return ""
+    return f"--cacert {shlex.quote(str(options.tls_cert))} " if called(options, "http")[1] else "-k "
 
 
 def _python() -> str:

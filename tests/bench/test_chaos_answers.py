@@ -12,7 +12,21 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
-from bench.chaos.answers import ANSWERED, CHAT, CUT, ERROR, GENERATE, HUNG, REFUSED, STREAM, WRONG, Addresses, Question, ask
+from bench.chaos.answers import (
+    ANSWERED,
+    CHAT,
+    CUT,
+    ERROR,
+    GENERATE,
+    HUNG,
+    REFUSED,
+    STREAM,
+    WRONG,
+    Addresses,
+    Outcome,
+    Question,
+    ask,
+)
 from bench.chaos.crowd import Crowd
 from bench.chaos.running import blame, choose
 from bench.chaos.scene import BROKEN, Fault
@@ -71,6 +85,9 @@ def delta(text: str, finish: str | None = None) -> Event:
     [
         (GENERATE, 200, [tensor(RIGHT, "length")], ANSWERED),
         (GENERATE, 200, [tensor("Because of him.", "length")], WRONG),
+        (GENERATE, 200, [tensor("Because", "length")], WRONG),  # said to be whole
+        (GENERATE, 200, [tensor("Because")], WRONG),
+        (GENERATE, 200, [tensor("Because", "cancelled")], CUT),
         (GENERATE, 503, [{"error": "full"}], REFUSED),
         (GENERATE, 400, [{"error": "UNAVAILABLE [overloaded]: full"}], REFUSED),
         (GENERATE, 400, [{"error": "no such input"}], ERROR),
@@ -111,7 +128,7 @@ def test_nobody_who_listens_is_a_refusal() -> None:
 
 def test_a_client_that_never_comes_back_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     over = threading.Event()
-    monkeypatch.setattr("bench.chaos.crowd.ask", lambda *_: over.wait(60))
+    monkeypatch.setattr("bench.chaos.crowd.ask", lambda *_: over.wait(60) and Outcome(HUNG, "", ""))
     monkeypatch.setattr("bench.chaos.crowd._GRACE_S", 0.2)
     crowd = Crowd(Addresses("", "", "", ""), TEXTS, size=2, patience_s=0.1)
     with crowd:

@@ -36,6 +36,8 @@ print(flush=True)
 time.sleep(60)
 """
 
+FRONT_OPTIONS = ["--http-port=0", "--http-upstream=x", "--metrics-port=0", "--metrics-upstream=x"]
+
 
 @pytest.fixture(autouse=True)
 def known() -> Iterator[frozenset[int]]:
@@ -76,14 +78,21 @@ def test_a_segment_is_found_after_the_process_that_mapped_it_was_killed(known: f
     assert left_behind(memory.look([], tmp_path)) == []
 
 
-def test_a_segment_is_known_by_the_id_of_a_process_in_its_name(tmp_path: Path) -> None:
-    memory = Memory(pids={4_000_123})
-    ours, others = SHARED_MEMORY / "triune4000123_a", SHARED_MEMORY / "triune4000124_a"
+def test_a_segment_that_begins_as_one_that_was_mapped_is_known_and_one_of_another_run_is_not(
+    known: frozenset[int], tmp_path: Path
+) -> None:
+    stem = f"triune{os.getpid():016x}_"
+    mapped, later, other = (SHARED_MEMORY / name for name in (f"{stem}1_a", f"{stem}2_b", f"triune{os.getpid():016d}_1_a"))
+    memory = Memory()
     try:
-        ours.touch(), others.touch()
-        assert memory.look([], tmp_path).segments == {ours.name}
+        orphan(MAPS.format(name=mapped.name))
+        later.touch(), other.touch()
+        memory.look(family(known=known), tmp_path)
+        kill_all(known)
+        assert memory.look([], tmp_path).segments == {mapped.name, later.name}
     finally:
-        ours.unlink(), others.unlink()
+        for file in (mapped, later, other):
+            file.unlink(missing_ok=True)
 
 
 def test_open_descriptors_of_a_process_are_counted(known: frozenset[int], tmp_path: Path) -> None:
@@ -105,6 +114,12 @@ def test_files_in_the_temporary_folder_are_found_but_for_usual_ones(tmp_path: Pa
     assert left_behind(Memory(usual=frozenset({"a"})).look([], tmp_path)) == ["leaked file: b in its temporary folder"]
 
 
+def test_a_run_that_was_started_anew_may_have_other_files_but_not_more() -> None:
+    before = Footprint((), frozenset(), frozenset({"a", "a/http"}))
+    assert grown(before, replace(before, files=frozenset({"b", "b/http"}))) == []
+    assert grown(before, replace(before, files=frozenset({"b", "a", "a/http"}))) == ["leaked file: b in its temporary folder"]
+
+
 def test_a_second_process_of_a_role_and_memory_that_grows_are_found_and_less_of_each_is_not() -> None:
     one = Member(1, 0.0, "generate", 20, 100.0)
     before = Footprint((one,), frozenset({"s"}), frozenset())
@@ -118,7 +133,12 @@ def test_a_second_process_of_a_role_and_memory_that_grows_are_found_and_less_of_
 
 @pytest.mark.parametrize(
     ("words", "role"),
-    [(["-c", "import time; time.sleep(60)"], "python"), (["-m", "http.server", "--bind", "127.0.0.1", "0"], "http")],
+    [
+        (["-c", "import time; time.sleep(60)"], "python"),
+        (["-c", "import time; time.sleep(60)  # from triune_runtime.text.rendering_process import main"], "renderer"),
+        (["-m", "http.server", "--bind", "127.0.0.1", "0"], "http"),
+        (["-m", "triune_gateway.kserve", *FRONT_OPTIONS], "front"),
+    ],
 )
 def test_a_role_is_a_python_processs_module_or_a_programs_name(words: list[str], role: str) -> None:
     process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -130,3 +150,11 @@ def test_a_role_is_a_python_processs_module_or_a_programs_name(words: list[str],
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(("count", "leaks"), [(1, False), (2, False), (3, True)])
+def test_each_of_two_steps_may_have_a_renderer_later_and_no_more(count: int, leaks: bool) -> None:
+    def seen(number: int) -> Footprint:
+        return Footprint(tuple(Member(pid, 1.0, "renderer", 5, 10.0) for pid in range(number)))
+
+    assert bool(grown(seen(0), seen(count))) == leaks

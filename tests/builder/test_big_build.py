@@ -57,6 +57,7 @@ def run(root: Path, **choices: Any) -> Built:
     exact = Budget(greedy_agreement=1.0, perplexity_ratio=1.001, logits_error=1e-3)
     budgets = dict.fromkeys(("int8", "int4", "w8a8"), BUDGET) | dict.fromkeys(("fp32", "bf16", "fp8"), exact)
     plan = BuildPlan(**({"model": str(root / "model"), "precision": "bf16", "limits": LIMITS} | choices))
+    budgets["int4"] = dataclasses.replace(BUDGET, batch_error=PRECISIONS["int4"].budget.batch_error)
     precisions = {name: dataclasses.replace(PRECISIONS[name], budget=budget) for name, budget in budgets.items()}
     target = dataclasses.replace(find_target("cpu"), precisions=precisions)
     return build(plan, settings(root, sizes=SIZES), target=target, display=Display(quiet=True))

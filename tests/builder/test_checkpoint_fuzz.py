@@ -5,19 +5,27 @@ Run: pytest tests/builder/test_checkpoint_fuzz.py; many more, in hours: make fuz
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from support.hostile import trying
+from support.hostile import guarding, memory, trying
 from support.hostile.bases import bases
 from support.hostile.cases import SEED, Case, case_of
+from support.hostile.guarding import Job, outcome, outcomes
+from support.hostile.memory import Known
 from support.hostile.running import Journal, Tally, tried
-from support.hostile.trying import FAILED, MEMORY, PLANNED, REFUSED, SERVED, Outcome, Trier
+from support.hostile.trying import FAILED, MEMORY, PLANNED, REFUSED, SERVED, Outcome
 from triune_builder.errors import BuildError
+from triune_builder.inputs import Settings
+from triune_builder.plan import BuildPlan
 from triune_builder.progress import Display
 from triune_runtime.errors import TriuneError
 
@@ -27,8 +35,8 @@ CASES, BUILT_EVERY = 1000, 25
 @pytest.fixture(scope="module")
 def tally() -> Tally:
     made = Tally()
-    for number, outcome in tried(SEED, range(CASES), build_every=BUILT_EVERY, processes=min(2, os.cpu_count() or 1)):
-        made.add(number, outcome)
+    for number, found in tried(SEED, range(CASES), build_every=BUILT_EVERY, processes=min(2, os.cpu_count() or 1)):
+        made.add(number, found)
     return made
 
 
@@ -59,8 +67,8 @@ def sound(base: str) -> Case:
 @pytest.mark.parametrize("base", sorted(bases()))
 def test_what_is_sound_is_planned_and_served(tmp_path: Path, base: str) -> None:
     with_build = base in ("deepseek-fp8", "gguf-pieces", "qwen2")  # the others are in many a case
-    outcome = Trier(tmp_path).outcome(sound(base), with_build=with_build)
-    assert outcome.kind == (SERVED if with_build else PLANNED), outcome.said
+    found = outcome(tmp_path, sound(base), with_build=with_build)
+    assert found.kind == (SERVED if with_build else PLANNED), found.said
 
 
 def not_foreseen(display: Display) -> None:
@@ -93,6 +101,21 @@ def dead(display: Display) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def too_much_for_a_while(display: Display) -> None:
+    with display.stage("fetch"):
+        too_much(display)
+    with display.stage("check"):
+        pass
+
+
+def warns(display: Display) -> None:
+    np.float32(1) / np.float32(0)
+
+
+def no_end(display: Display) -> None:
+    threading.Event().wait()
+
+
 def refused(display: Display) -> None:
     raise BuildError("it does not please", "take another")
 
@@ -102,17 +125,19 @@ def refused(display: Display) -> None:
     [
         (not_foreseen, "KeyError: 'rms_norm_eps'"), (no_sentence, "cannot be printed"), (no_remedy, "no hint"),
         (colours, "shows '\\x1b'"), (too_long, "ended by SIGXCPU"), (dead, "ended by SIGKILL"), (refused, "though sound"),
-        (too_much, "MB, allowed are"),
+        (warns, "warns: divide by zero encountered"),
+        (too_much, "MB, allowed are"), (too_much_for_a_while, "MB, allowed are"), (no_end, "no end within 3 s"),
     ],
 )  # fmt: skip
 def test_faults_of_a_build_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Display], None], said: str
 ) -> None:
-    trier = Trier(tmp_path)
     monkeypatch.setattr(trying, "SECONDS", 1)
+    if fault is no_end:
+        monkeypatch.setattr(guarding, "WALL", 3)
     monkeypatch.setattr(trying, "dry_run", lambda plan, settings, display: fault(display))
-    outcome = trier.outcome(sound("llama"), with_build=False)
-    assert outcome.kind == FAILED and said in outcome.said
+    found = outcome(tmp_path, sound("llama"), with_build=False)
+    assert found.kind == FAILED and said in found.said
 
 
 def test_what_is_published_and_cannot_be_asked_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,8 +145,64 @@ def test_what_is_published_and_cannot_be_asked_is_found(tmp_path: Path, monkeypa
         raise IndexError("tuple index out of range")
 
     monkeypatch.setattr(trying, "ask", dumb)
-    outcome = Trier(tmp_path).outcome(sound("llama"), with_build=True)
-    assert outcome.kind == FAILED and "published, and cannot be served: IndexError" in outcome.said
+    found = outcome(tmp_path, sound("llama"), with_build=True)
+    assert found.kind == FAILED and "published, and cannot be served: IndexError" in found.said
+
+
+def test_what_is_published_though_refused_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(plan: BuildPlan, settings: Settings, *, display: Display) -> None:
+        plan.repository(settings.build_dir).mkdir(parents=True)
+        raise BuildError("it does not please", "take another")
+
+    monkeypatch.setattr(trying, "build", half)
+    found = outcome(tmp_path, sound("llama"), with_build=True)
+    assert found.kind == FAILED and "refused and published: it does not please" in found.said
+
+
+def test_cases_after_one_that_ends_its_process_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = {"qwen3": dead, "mistral": not_foreseen, "gguf": too_long}
+
+    def planned(plan: BuildPlan, settings: Settings, *, display: Display) -> None:
+        name = next(names)
+        ends.get(name, lambda display: None)(display)
+
+    order = ["llama", "qwen3", "deepseek", "mistral", "gguf", "llama"]
+    names = iter(order)
+
+    def made(name: str, number: int) -> Case:
+        nonlocal names
+        names = iter(order[number:])
+        return sound(name)
+
+    monkeypatch.setattr(trying, "SECONDS", 1)
+    monkeypatch.setattr(trying, "dry_run", planned)
+    jobs = [Job(partial(made, name, number), with_build=False) for number, name in enumerate(order)]
+    found = list(outcomes(tmp_path, jobs, {}))
+    assert [one.kind for one in found] == [PLANNED, FAILED, PLANNED, FAILED, FAILED, PLANNED]
+    assert "SIGKILL" in found[1].said and "KeyError" in found[3].said and "SIGXCPU" in found[4].said
+    assert found[5].seconds < 1
+
+
+def test_a_trial_of_texts_that_dies_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "findings", lambda job, part: os._exit(3))
+    found = outcome(tmp_path, sound("llama"), with_build=False)
+    assert found.kind == FAILED and "the trial of the texts ended with 3" in found.said
+
+
+def test_what_is_the_same_in_two_cases_is_tried_once(tmp_path: Path) -> None:
+    known: Known = {}
+    first, second = (list(outcomes(tmp_path, [Job(lambda: sound("r1-nano"), with_build=False)], known)) for _ in range(2))
+    assert [one.kind for one in first + second] == [PLANNED, PLANNED]
+    assert len(known) == 3 and second[0].seconds < first[0].seconds
+
+
+def test_what_was_refused_of_texts_is_refused_again(tmp_path: Path) -> None:
+    files = bases()["llama"] | {"chat_template.jinja": b"{% for %}"}
+    case = dataclasses.replace(sound("llama"), files=files, done=("another template",))
+    known: Known = {}
+    for _ in range(2):
+        (found,) = outcomes(tmp_path, [Job(lambda: case, with_build=False)], known)
+        assert found.kind == REFUSED and "does not compile" in found.said
 
 
 def test_a_run_goes_on_where_an_earlier_one_ended(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
@@ -25,6 +24,7 @@ from triune_builder.targets.cpu.precisions import find_precision
 from triune_builder.verify import reference
 from triune_builder.verify.reference_deepseek import mtp_states
 from triune_builder.verify.reference_parts import Scope, Texts
+from triune_runtime.targets.cpu.session import load
 
 Array = NDArray[np.float32]
 LENGTH = 48
@@ -50,7 +50,7 @@ def build(folder: Path, precision: str = "fp32", **changes: Any) -> Graphs:
     for name, part in (("model", bundle), ("mtp", bundle.mtp)):
         (folder / name).mkdir()
         onnx_files.write(part, folder / name)
-        sessions.append(onnxruntime.InferenceSession(str(folder / name / onnx_files.MODEL), providers=["CPUExecutionProvider"]))
+        sessions.append(load(folder / name / onnx_files.MODEL, threads=1))
     return Graphs(checkpoint, bundle, *sessions)
 
 
@@ -122,7 +122,7 @@ def test_giving_hidden_states_changes_no_logit(tmp_path: Path) -> None:
     alone = lower(export(graphs.checkpoint, max_length=LENGTH))  # type: ignore[arg-type]
     assert alone.mtp is None
     onnx_files.write(alone, tmp_path / "alone")
-    session = onnxruntime.InferenceSession(str(tmp_path / "alone" / onnx_files.MODEL), providers=["CPUExecutionProvider"])
+    session = load(tmp_path / "alone" / onnx_files.MODEL, threads=1)
     assert "hidden" not in {output.name for output in session.get_outputs()}
     feeds = {"input_ids": TEXTS[:1], "total_lengths": np.array([21], np.int32), "logit_positions": np.array([20])}
     feeds |= {f"past.{c.name}": np.zeros((1, 1, LENGTH, c.dim), np.float32) for c in alone.cache}

@@ -151,5 +151,20 @@ def test_a_number_too_large_for_half_precision_is_named(tmp_path: Path) -> None:
     name = "model.layers.1.mlp.down_proj.weight"
     fake.weights[name].array[3, 4] = 1e5
     checkpoint = opened(write_folder(tmp_path / "model", fake, "BF16"))
-    with pytest.raises(BuildError, match=rf"{name} has numbers up to .*too large for F16"):
+    with pytest.raises(BuildError, match=rf"{name} has numbers up to .*too large for F16.*--precision bf16"):
         engine(checkpoint, "fp16", tmp_path / "engine")
+    fake.weights[name].array[3, 4] = 3.4e38
+    largest = opened(write_folder(tmp_path / "largest", fake, "F32"))
+    with pytest.raises(BuildError, match=rf"{name} has numbers up to .*too large for BF16.*--precision fp32"):
+        engine(largest, "bf16", tmp_path / "another")
+
+
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7F800001, 0x7F800000], ids=["nan", "signalling", "inf"])
+def test_weights_that_are_no_numbers_are_written_without_a_librarys_warnings(
+    tmp_path: Path, bits: int, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The report of the build tells of them."""
+    fake = tiny_llama()
+    fake.weights["model.layers.1.mlp.down_proj.weight"].array.view(np.uint32)[3, 4] = bits
+    engine(opened(write_folder(tmp_path / "model", fake, "F32")), "bf16", tmp_path / "engine")
+    assert not list(recwarn)

@@ -113,5 +113,16 @@ def test_rope_tables_equal_transformers() -> None:
             np.testing.assert_allclose(mine, theirs[0, :, :16].numpy(), atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["linear", "yarn", "llama3"])
+def test_a_factor_may_be_a_whole_number_that_no_integer_of_numpy_holds(kind: str) -> None:
+    more = {"low_freq_factor": 1, "high_freq_factor": 4} if kind == "llama3" else {}
+    scaling = {"rope_type": kind, **more} | ({} if kind == "linear" else {"original_max_position_embeddings": 32})
+    ours, theirs = (
+        read_rope({"rope_theta": 5000.0, "rope_scaling": scaling | {"factor": factor}}, 32, max_positions=64).tables(20)
+        for factor in (2**64, float(2**64))
+    )
+    assert np.array_equal(ours, theirs)
+
+
 def with_weights(checkpoint: FakeCheckpoint, more: dict[str, FakeTensor]) -> FakeCheckpoint:
     return FakeCheckpoint(config=checkpoint.config, weights={**checkpoint.weights, **more}, tokenizer_json="")

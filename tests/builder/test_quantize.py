@@ -154,6 +154,22 @@ def test_inputs_that_are_no_numbers_are_refused_by_name() -> None:
         quantize(export(checkpoint, max_length=16), find_precision("w8a8"), maxima)
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["beside the graph", "in the graph"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("precision", ["int8", "w8a8"])
+def test_weights_that_no_code_stands_for_are_refused_by_name(
+    tmp_path: Path, precision: str, number: float, inside: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    name = "model.embed_tokens.weight"
+    checkpoint = tiny_checkpoint(**BLOCK_SIZES)
+    bundle = export(checkpoint, max_length=16)  # type: ignore[arg-type]
+    quantize(bundle, find_precision(precision), made_up_maxima(checkpoint))
+    checkpoint.weights[name].array[0, :2] = number, -number
+    with pytest.raises(BuildError, match=f"{name} has numbers that are not finite, or far too large"):
+        onnx_files.write(bundle, tmp_path, outside=lambda tensor: not inside)
+    assert not list(recwarn)
+
+
 def test_columns_that_no_block_divides_are_refused() -> None:
     bundle = export(tiny_checkpoint(intermediate_size=48), max_length=16)  # type: ignore[arg-type]
     with pytest.raises(BuildError, match="has 48 columns"):

@@ -48,6 +48,12 @@ def normalizing(pattern: str, content: str, times: int) -> str:
     return json.dumps(raw | {"normalizer": {"type": "Sequence", "normalizers": [step] * times}})
 
 
+def silent() -> Tokenizer:
+    tokenizer = Tokenizer.from_str(byte_tokenizer())
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "removed", invert=True)
+    return tokenizer
+
+
 def inexact() -> Tokenizer:
     tokenizer = llama()
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
@@ -62,6 +68,7 @@ def inexact() -> Tokenizer:
         (lambda: normalizing("o", "o" * 1000, 40), "they take too much memory"),
         (lambda: normalizing("", "a" * 1000, 12), "they take too much memory|tokenizer.json cannot be read"),
         (lambda: normalizing("l", "l" * 100, 2), "normalizer may make 10,000 characters of one"),
+        (silent, "makes no token of usual texts, such as 'Hello, world'"),
         (lambda: "{}", "tokenizer.json cannot be read"),
         (lambda: '{"model": ' * 200_000, "tokenizer.json cannot be read"),
     ],

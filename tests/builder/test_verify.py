@@ -15,7 +15,8 @@ from fakes.tiny_llama import TinyRunner, tiny_checkpoint
 from triune_builder.errors import BuildError
 from triune_builder.targets.cpu.precisions import PRECISIONS
 from triune_builder.verify.budget import Budget
-from triune_builder.verify.measure import Sizes, answer_prompts, cut, difference, log_softmax, read_windows
+from triune_builder.verify.comparison import text_losses
+from triune_builder.verify.measure import Evidence, Sizes, answer_prompts, cut, difference, log_softmax, read_windows
 from triune_builder.verify.reference import observe_inputs
 from triune_builder.verify.report import BuildReport, Source, StageRun, WeightChange, verification_from
 from triune_builder.verify.verification import Disagreement, TextLoss, Verification, problems
@@ -132,7 +133,30 @@ def test_a_kind_of_text_over_its_budget_is_named_though_all_together_are_within(
     within = dataclasses.replace(good, texts=tuple(texts))
     over = dataclasses.replace(within, texts=(*texts[1:], TextLoss(name="odd", tokens=250, reference=3.0, engine=3.032)))
     found = [problems(each, PRECISIONS[precision].budget) for each in (within, over)]
-    assert found == [[], ["perplexity of odd texts over the reference's is 1.032, allowed 1.03"]]
+    assert found == [[], ["perplexity of odd texts over the reference's, beyond chance, is 1.032, allowed 1.03"]]
+
+
+@pytest.mark.parametrize(
+    ("nats", "standard_error", "is_over"),
+    [(0.032, 0.0, True), (0.032, 0.008, False), (0.06, 0.008, True), (0.06, 1.0, True), (0.045, 1.0, False)],
+    ids=["chance has no part", "chance may explain it", "more than chance explains", "far off, however scattered", "near"],
+)
+def test_a_kind_of_text_is_not_refused_for_what_chance_may_explain(
+    good: Verification, nats: float, standard_error: float, is_over: bool
+) -> None:
+    odd = TextLoss(name="odd", tokens=250, reference=3.0, engine=3.0 + nats, standard_error=standard_error)
+    others = (TextLoss(name=name, tokens=500, reference=3.0, engine=3.0) for name in ("code", "english"))
+    assert bool(problems(dataclasses.replace(good, texts=(*others, odd)), PRECISIONS["w8a8"].budget)) == is_over
+
+
+def test_the_standard_error_of_a_text_is_that_of_its_tokens() -> None:
+    generator = np.random.default_rng(7)
+    engine, expected = generator.normal(3.0, 1.0, (2, 300))
+    halves = [Evidence(tokens=(1,), name="a", losses=list(part)) for part in (engine[:100], engine[100:])]
+    losses = {id(half): list(part) for half, part in zip(halves, (expected[:100], expected[100:]), strict=True)}
+    found = text_losses(halves, losses)[0]
+    drawn = generator.choice(engine - expected, (4000, 300)).mean(-1)  # what other texts of the same kind would have shown
+    assert found.standard_error == pytest.approx(drawn.std(), rel=0.1)
 
 
 def test_greedy_answers_are_the_argmax_of_each_step() -> None:

@@ -56,6 +56,16 @@ def test_a_text_is_read_whole_whatever_the_tokenizer_says_of_truncation_and_padd
     assert [len(ids) for ids in token_ids(cut.to_str(), ["hello", "world, hello"])] == [5, 12]
 
 
+def test_texts_of_which_nothing_is_left_are_refused() -> None:
+    silent = json.dumps(
+        json.loads(byte_tokenizer()) | {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}}
+    )
+    assert token_ids(silent, ["a", "  "]) == [token_ids(byte_tokenizer(), ["a"])[0], []]
+    with pytest.raises(BuildError, match="no token of the texts that a build is judged by, such as '  '") as caught:
+        token_ids(silent, ["  "])
+    assert caught.value.hint
+
+
 def test_each_text_is_read_from_an_empty_cache_and_none_is_read_twice() -> None:
     texts = [("a", list(range(10))), ("a", list(range(100, 103))), ("a", list(range(200, 240)))]
     windows, _ = text_windows(texts, Sizes(text=40, window=16), 1000)

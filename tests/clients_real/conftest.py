@@ -42,16 +42,21 @@ def run(client_bin: Path, server: RealServer, request: pytest.FixtureRequest) ->
             "GRPC": server.options.grpc_url,
             "OPENAI": f"http://127.0.0.1:{server.options.openai_port}/v1",
         }
-        script = SCRIPTS / f"use_{request.module.CLIENT.replace('-', '_')}.py"
-        environment = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "ADDRESSES": json.dumps(addresses)}
-        done = subprocess.run(
-            [client_bin / "python", script, function], capture_output=True, text=True, timeout=timeout_s, env=environment
-        )
-        assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        return call(client_bin, request.module.CLIENT, function, addresses, timeout_s)
 
     return run_function
+
+
+def call(client_bin: Path, client: str, function: str, addresses: dict[str, str], timeout_s: float = 180.0) -> dict[str, Any]:
+    """What a function of a client's script returns."""
+    script = SCRIPTS / f"use_{client.replace('-', '_')}.py"
+    environment = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "ADDRESSES": json.dumps(addresses)}
+    done = subprocess.run(
+        [client_bin / "python", script, function], capture_output=True, text=True, timeout=timeout_s, env=environment
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 @pytest.fixture

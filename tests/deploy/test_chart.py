@@ -24,6 +24,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "defaults": (),
     **{preset.stem: ("-f", str(preset)) for preset in PRESETS},
     "claim": ("--set=engine.source=claim,engine.claim.name=models,engine.claim.subPath=a", "--set=gateway.apiKeys.secret=keys"),
+    "tls": ("--set=gateway.tls.secret=tls", "--set=monitoring.serviceMonitor.enabled=true"),
     "archive": (f"--set=engine.source=archive,engine.archive.sha256={SHA}", "--set=engine.archive.url=https://x.example/a.tar"),
     "checkpoint": ("--set=model.name=/checkpoint,engine.build.checkpointClaim=weights,engine.build.tokenSecret.secret=hub",
                    "--set=engine.build.settings.max_length=4096,engine.volume.size="),
@@ -55,6 +56,9 @@ REFUSED = {
     "engine.build.settings.target=cpu": "use model.target",
     "server.settings.http_port=9000": "use services",
     "server.settings.host=127.0.0.1": "use services",
+    "server.settings.grpc_host=127.0.0.1": "use services",
+    "server.settings.tls_cert=/x": "use gateway.tls",
+    "gateway.settings.tls_key=/x": "use gateway.tls",
     "server.settings.models=x": "one release for each model",
     "server.settings.drain_s=300": "use server.drainSeconds",
     "gateway.settings.api_key_file=/x": "use gateway.apiKeys",
@@ -183,6 +187,21 @@ def test_every_mount_has_its_volume(charts: dict[str, list[dict[str, Any]]]) -> 
         for pod, container in containers(manifests):
             volumes = {volume["name"] for volume in pod["volumes"]} | claimed
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+
+
+def test_with_a_certificate_gateways_are_asked_over_tls_by_everybody(charts: dict[str, list[dict[str, Any]]]) -> None:
+    manifests = charts["tls"]
+    (pod,) = [m["spec"]["template"]["spec"] for m in manifests if m["kind"] == "Deployment"]
+    (gateway,) = pod["containers"]
+    said = {one["name"]: one["value"] for one in gateway["env"]}
+    (place,) = [mount["mountPath"] for mount in gateway["volumeMounts"] if mount["name"] == "tls"]
+    assert said["TRIUNE_TLS_CERT"] == f"{place}/tls.crt" and said["TRIUNE_TLS_KEY"] == f"{place}/tls.key"
+    assert {gateway[f"{probe}Probe"]["httpGet"]["scheme"] for probe in ("startup", "readiness", "liveness")} == {"HTTPS"}
+    (test,) = [m["spec"] for m in manifests if m["kind"] == "Pod"]
+    assert test["containers"][0]["args"][0].startswith("https://")
+    monitors = {m["metadata"]["name"]: m["spec"]["endpoints"][0] for m in manifests if m["kind"] == "ServiceMonitor"}
+    assert monitors["triune-openai"]["scheme"] == "https" and "scheme" not in monitors["triune-metrics"]
+    assert "TLS" not in json.dumps([m for m in charts["claim"] if m["kind"] == "Deployment"])
 
 
 def test_services_monitors_and_policies_select_pods_that_are_there(charts: dict[str, list[dict[str, Any]]]) -> None:

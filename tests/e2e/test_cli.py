@@ -55,7 +55,8 @@ def test_a_server_is_started_shown_and_stopped(tmp_path: Path, run_folder: Path)
     assert "READY" in triune("logs", *here).stdout
 
     family = [psutil.Process(seen["pid"]), *psutil.Process(seen["pid"]).children(recursive=True)]
-    assert len(family) == 10  # supervisor, server, a process for each model with code, the front and the gateway
+    # Supervisor, server, a process for each model with code, the front, the gateway, and what renders the chat of `curl`.
+    assert len(family) == 11
     assert triune("down", *here).returncode == 0
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     assert triune("status", *here).returncode == NOT_RUNNING

@@ -36,7 +36,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     keys.chmod(0o600)
     os.environ["TRIUNE_API_KEYS"] = KEY  # also in the environment, where children could find it
     try:
-        server = start(folder, REPOSITORY, f"--api-key-file={keys}")
+        server = start(folder, REPOSITORY, f"--api-key-file={keys}", "--openai-host=0.0.0.0")
         yield server
         stop(server)
     finally:
@@ -50,6 +50,16 @@ def test_http_asks_for_a_key_and_health_does_not(keyed: RealServer) -> None:
     assert "Paris" in httpx.post(url, json=BODY, headers=BEARER, timeout=60).json()["text_output"]
     assert httpx.get(f"{keyed.url}/v2/health/ready").status_code == 200
     assert httpx.get(keyed.options.metrics_url).status_code == 200
+
+
+def test_the_one_port_that_a_network_may_reach_is_the_only_one(keyed: RealServer) -> None:
+    family = [psutil.Process(keyed.process.pid), *psutil.Process(keyed.process.pid).children(recursive=True)]
+    sockets = [one.laddr for process in family for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    hosts = {place.port: place.ip.removeprefix("::ffff:") for place in sockets}  # gRPC writes IPv4 within IPv6
+    assert {name: hosts.get(port) for name, port in keyed.options.ports.items()} == {
+        "HTTP_PORT": "127.0.0.1", "GRPC_PORT": "127.0.0.1", "METRICS_PORT": "127.0.0.1", "OPENAI_PORT": "0.0.0.0",
+    }  # fmt: skip
+    assert len(sockets) == 4, "nothing else listens"
 
 
 def test_grpc_asks_for_a_key_and_health_does_not(keyed: RealServer) -> None:

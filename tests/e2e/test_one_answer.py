@@ -32,3 +32,22 @@ def test_parameters_may_be_fractions(quick: RealServer) -> None:
     assert reply["outputs"][0]["data"] == [expected]
     refused = quick.generate("triune_infer", text_input="Hi", nope=1.5)
     assert (refused.status_code, "nope is '1.5'; no such parameter" in refused.text) == (400, True)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_row_that_is_refused_after_others_have_begun_is_the_answer(quick: RealServer, stream: bool) -> None:
+    """Triton does not bring an error that follows a response to whoever called a model by `exec`: it would wait for ever."""
+    sent = {
+        "inputs": [
+            {"name": "text_input", "shape": [3, 1], "datatype": "BYTES", "data": ["Hi", "x" * 6000, "Ho"]},
+            {"name": "max_tokens", "shape": [1, 1], "datatype": "INT32", "data": [1]},
+            {"name": "n", "shape": [1, 1], "datatype": "INT32", "data": [3]},
+            {"name": "stream", "shape": [1, 1], "datatype": "BOOL", "data": [stream]},
+            # compiled by a thread of its own, and so not all rows are taken at once
+            {"name": "guided_decoding_guide_type", "shape": [1, 1], "datatype": "BYTES", "data": ["json"]},
+            {"name": "guided_decoding_guide", "shape": [1, 1], "datatype": "BYTES", "data": [""]},
+        ]
+    }
+    for _ in range(12):  # whether a response comes before the error is a matter of microseconds
+        reply = httpx.post(f"{quick.url}/v2/models/ensemble_infer/infer", json=sent, timeout=15)
+        assert reply.status_code == 400 and "[too_long prompt]" in reply.json()["error"], reply.text

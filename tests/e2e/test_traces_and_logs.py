@@ -108,7 +108,7 @@ def test_all_spans_of_a_request_are_in_its_callers_trace(
         front = by_name.pop("POST /v1/chat/completions")
         assert (front.service, front.parent) == ("triune-gateway", caller)
         assert front.attributes["http.response.status_code"] == 200 and front.attributes["gen_ai.usage.output_tokens"] == 6
-        assert request.parent == front.id and front.begin <= request.begin and request.end <= front.end
+        assert request.parent == front.id and front.begin <= request.begin <= front.end  # it may end after its answer has gone
     else:
         assert request.parent == caller
     assert by_name.keys() == STEPS

@@ -26,6 +26,7 @@ class Triune:
     def __init__(self, folder: Path) -> None:
         self.home, self.run_folder = folder / "home", folder / "run"
         self.shared_memory = folder / "shm"
+        self.temporary: Path | None = None  # TMPDIR of all that is started from now on
         base = self.home / "pytriton" / "tritonserver"
         for part in ("bin", "backends/python", STUBS):
             (base / part).mkdir(parents=True)
@@ -52,7 +53,7 @@ class Triune:
     @property
     def environment(self) -> Mapping[str, str]:
         """That finds the stand-in."""
-        return os.environ | {"TRIUNE_TRITON_HOME": str(self.home)}
+        return os.environ | {"TRIUNE_TRITON_HOME": str(self.home)} | ({"TMPDIR": str(self.temporary)} if self.temporary else {})
 
     def serve(self, **where: Any) -> subprocess.Popen[bytes]:
         """A server in the foreground; `where` its streams go."""

@@ -16,7 +16,7 @@ from triune_builder.quantize.policy import ROUTERS, Precision
 from triune_builder.quantize.statistics import MAXIMA, Statistics
 from triune_builder.targets import onnx_files
 from triune_builder.targets.cpu.lowering import lower
-from triune_builder.targets.cpu.precisions import find_precision
+from triune_builder.targets.cpu.precisions import PRECISIONS, find_precision
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.runner import Runner
 from triune_runtime.targets import make_runner
@@ -29,7 +29,9 @@ BLOCK_SIZES = {"hidden_size": 64, "intermediate_size": 96}
 def float_logits(bundle: GraphBundle, folder: Path, chunks: list[list[int]]) -> NDArray[np.float32]:
     """Run a float graph, whose cache grows by concatenation, chunk after chunk; the last chunk's logits."""
     onnx_files.write(bundle, folder)
-    session = onnxruntime.InferenceSession(str(folder / onnx_files.MODEL), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # else sums of integers saturate without VNNI
+    session = onnxruntime.InferenceSession(str(folder / onnx_files.MODEL), options, providers=["CPUExecutionProvider"])
     cache = {f"past.{c.name}": np.zeros((1, c.heads, 0, c.dim), np.float32) for c in bundle.cache}
     done, logits = 0, np.empty((1, 1, 0), np.float32)
     for chunk in chunks:
@@ -47,6 +49,11 @@ def made_up_maxima(checkpoint: FakeCheckpoint, unevenness: float = 0.3) -> Stati
     sizes = {n: checkpoint.weights[n].shape[1] for n in names} | {"lm_head.weight": checkpoint.config["hidden_size"]}
     sized = {n: np.exp(random.normal(size=size) * unevenness).astype(np.float32) for n, size in sizes.items()}
     return {MAXIMA: {n: array.astype(np.float64) for n, array in sized.items()}}
+
+
+def allowed_batch_error(precision: str) -> float:
+    """The largest relative difference between a sequence alone and among others on this processor; 0: the same bits."""
+    return (PRECISIONS[precision].budget.batch_error or 0.0) if precision in PRECISIONS else 0.0
 
 
 class Engine(NamedTuple):

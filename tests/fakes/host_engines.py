@@ -13,6 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from triune_runtime.manifest import EngineManifest
+from triune_runtime.targets.cpu.session import ask_for_exact_products
 from triune_runtime.targets.device.host import HostDevice, HostEngine
 from triune_runtime.targets.device.plan import Profile
 from triune_runtime.targets.device.slot_runner import SlotRunner
@@ -50,6 +51,7 @@ class OrtCompute:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))  # as `OrtRunner`: sums are cut alike
         options.enable_mem_pattern = False
+        ask_for_exact_products(options)
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._manifest = manifest
         self.calls: list[tuple[int, int]] = []  # (batch, tokens)
@@ -88,6 +90,7 @@ class LoweredCompute:
     def __init__(self, path: Path) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        ask_for_exact_products(options)
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.outputs = [o.name for o in self._session.get_outputs()]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,10 +14,11 @@ from pathlib import Path
 
 from triune_gateway.access_log import AccessLog
 from triune_gateway.bearer import Keys
-from triune_gateway.kserve.connection import Connection
 from triune_gateway.kserve.limits import Limits
+from triune_gateway.kserve.listening import accepting
 from triune_gateway.kserve.routes import API
 from triune_gateway.kserve.shared import Shared, Site
+from triune_gateway.tls import Tls
 
 Reply = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -40,10 +42,11 @@ class Front:
 
     port: int
     shared: Shared
+    trusted: ssl.SSLContext | None = None  # what `open` speaks; None: plainly
     seen: list[tuple[bytes, bytes]] = field(default_factory=list)  # head and body of each request that came through
 
     async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        return await asyncio.open_connection("127.0.0.1", self.port, ssl=self.trusted)
 
     async def exchange(self, sent: bytes) -> bytes:
         """All that comes back, to the end of the connection."""
@@ -57,10 +60,10 @@ class Front:
 
 @asynccontextmanager
 async def front(reply: Reply = say_ok, *, keys: tuple[str, ...] = (), log: Path | None = None, host: str = "127.0.0.1",
-                there: bool = True, **bounds: float) -> AsyncIterator[Front]:  # fmt: skip
+                there: bool = True, tls: Tls | None = None, **bounds: float) -> AsyncIterator[Front]:  # fmt: skip
     """A front with other bounds than usual before one that replies so, or before nobody."""
     limits = dataclasses.replace(Limits(), **bounds)
-    shared = Shared(limits, host, Keys(keys), AccessLog(str(log) if log else None, "kserve"))
+    shared = Shared(limits, Keys(keys), AccessLog(str(log) if log else None, "kserve"))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -79,7 +82,7 @@ async def front(reply: Reply = say_ok, *, keys: tuple[str, ...] = (), log: Path 
         socket = f"{folder}/http"
         behind = await asyncio.start_unix_server(serve, socket if there else f"{folder}/elsewhere")
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Connection(shared, Site(API, socket)), "127.0.0.1", 0)
+        server = await loop.create_server(accepting(shared, Site(API, socket, host), tls), "127.0.0.1", 0)
         watching = loop.create_task(shared.watch(0.02))
         running = Front(server.sockets[0].getsockname()[1], shared)
         try:

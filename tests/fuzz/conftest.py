@@ -48,4 +48,13 @@ def loses_nothing(target: RealServer) -> Iterator[None]:
 
 
 def _processes(server: RealServer) -> set[int]:
-    return {process.pid for process in psutil.Process(server.process.pid).children(recursive=True)}
+    """All but those that render chats: they come with the first chat, and may be replaced at any time."""
+    every = psutil.Process(server.process.pid).children(recursive=True)
+    return {process.pid for process in every if not _renders(process)}
+
+
+def _renders(process: psutil.Process) -> bool:
+    try:
+        return any("triune_runtime.text.rendering_process" in word for word in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False

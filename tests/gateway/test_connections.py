@@ -4,48 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import suppress
 
 import httpx
 import pytest
 
 from fakes.ensemble import CHAT, Ensemble, answer, piece
-from support.real_server import free_port
-from triune_gateway.app import create_app
-from triune_gateway.connections import configured
-from triune_gateway.running import Server
-from triune_gateway.settings import Settings
+from fakes.gateways import PATIENCE_S, running
 
-PATIENCE_S = 20.0
 BODY = b'{"model": "triune", "prompt": "Once"}'
 HEAD = (
     b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     % len(BODY)
 )
-
-
-@contextmanager
-def running(ensemble: Ensemble, **limits: Any) -> Iterator[int]:
-    """The port of a gateway with these settings."""
-    settings = Settings(port=free_port(), **limits)
-    app = create_app(settings, ensemble.client)
-    server = Server(configured(app, settings), app.state.serving.intake, 0.0)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
-    thread.start()
-    end = time.monotonic() + PATIENCE_S
-    while not server.started:
-        assert time.monotonic() < end, "it does not start"
-        time.sleep(0.01)
-    try:
-        yield settings.port
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(PATIENCE_S)
-    assert not thread.is_alive()
 
 
 def connect(port: int) -> socket.socket:
@@ -65,6 +37,29 @@ def test_who_does_not_say_what_it_asks_is_left(ensemble: Ensemble, said: bytes) 
     with running(ensemble, head_timeout_s=0.3) as port, connect(port) as connection:
         connection.sendall(said)
         assert until_closed(connection) == b""
+
+
+def test_a_body_in_more_chunks_than_are_taken_is_refused_before_it_has_come(ensemble: Ensemble) -> None:
+    ensemble.reply = lambda request: answer("Hel", "lo")
+    head = HEAD.partition(b"content-length")[0] + b"transfer-encoding: chunked\r\n\r\n"
+    with running(ensemble) as port:
+        with connect(port) as connection:
+            connection.sendall(head + b"1\r\n \r\n" * 10_001)
+            found = until_closed(connection)
+        assert found.startswith(b"HTTP/1.1 413 ") and b"comes in more than 10,000 chunks; send it in fewer" in found
+        with connect(port) as connection:
+            connection.sendall(head + b"1\r\n \r\n" * 9_999 + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY))
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_is_no_http_is_refused_and_closed_also_after_an_answer(ensemble: Ensemble) -> None:
+    refused = HEAD.partition(b"content-length")[0] + b"content-encoding: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    with running(ensemble) as port, connect(port) as connection:
+        connection.sendall(refused)
+        assert connection.recv(100).startswith(b"HTTP/1.1 415 ")
+        connection.sendall(b"no length\r\n")
+        with suppress(ConnectionError):
+            until_closed(connection)
 
 
 def test_a_head_that_drips_is_left_as_well(ensemble: Ensemble) -> None:

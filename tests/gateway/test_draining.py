@@ -152,6 +152,16 @@ def test_while_the_draining_file_is_there_nothing_is_taken(start: Callable[..., 
     assert gateway.complete()["choices"] and gateway.http.get("/health").status_code == 200
 
 
+def test_while_the_stalled_file_is_there_it_is_not_ready_but_serves(start: Callable[..., Gateway], tmp_path: Path) -> None:
+    file = tmp_path / "stalled"
+    gateway = start(stalled_file=file)
+    assert gateway.http.get("/health/ready").json() == {"status": "ready"}
+    file.touch()
+    answer = gateway.http.get("/health/ready")
+    assert (answer.status_code, answer.json()) == (503, {"status": "not ready"})
+    assert gateway.http.get("/health/live").status_code == 200 and gateway.complete()["choices"]
+
+
 def test_deep_health_is_a_token_of_the_server_and_asked_for_once_a_second(gateway: Gateway, ensemble: Ensemble) -> None:
     ensemble.reply = lambda request: [piece("x", "length")]
     found = [gateway.http.get("/health/deep") for _ in range(5)]

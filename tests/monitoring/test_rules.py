@@ -51,6 +51,7 @@ def ours() -> set[str]:
     access = Access(request_id="", client=None, method="POST", path="/", tenant="t", first_chunk_s=0.1)
     gateway.of_tenant(access, "m")
     gateway.request("/v1/completions", 200, 0.1)
+    gateway.of_certificate(lambda: 0.0)
     text, _ = gateway.render()
     found = {sample.name for family in text_string_to_metric_families(text.decode()) for sample in family.samples}
     for family in FAMILIES.values():

@@ -25,8 +25,9 @@ def order(repository: Path, clients: str) -> str:
     generate = load_model(repository, "generate")
     requests = []
     for client in clients:
-        options = {"params": {"max_tokens": 300, "ignore_eos": True}, "client": client}
-        requests.append(InferenceRequest({"input_ids": np.array([5, 6, 7], np.int32), "options": text(json.dumps(options))}))
+        options = text(json.dumps({"params": {"max_tokens": 300, "ignore_eos": True}}))
+        arrays = {"input_ids": np.array([5, 6, 7], np.int32), "options": options}
+        requests.append(InferenceRequest(arrays, given={"x-triune-client": client}))
     generate.execute(requests)
     ended: list[int] = []
     deadline = time.monotonic() + 30
@@ -44,14 +45,21 @@ def test_clients_share_only_where_that_is_asked_for(repository: Path, monkeypatc
     assert order(repository, "aaab") == "abaa"
 
 
-def test_the_parameter_of_who_lets_clients_in_becomes_an_option(repository: Path) -> None:
-    tokenize = load_model(repository, "tokenize")
+def test_whose_a_request_is_counts_as_triton_s_parameter_alone(repository: Path) -> None:
+    """Options, which anyone may send to `generate` itself, have no such field."""
+    options = {"params": {"max_tokens": 1}, "client": "somebody else"}
+    generate = load_model(repository, "generate")
+    request = InferenceRequest({"input_ids": np.array([5], np.int32), "options": text(json.dumps(options))})
+    generate.execute([request])
+    assert "client" in str(request.sender.sent[0].error)
+    generate.finalize()
 
-    def options(**parameters: str) -> dict[str, object]:
-        asked = InferenceRequest({"text_input": text("a")}, given=parameters)
-        (answered,) = tokenize.execute([asked])
-        found: dict[str, object] = json.loads(answered.arrays()["options"][0])
-        return found
 
-    assert options(**{"x-triune-client": "m%C3%BC"})["client"] == "m%C3%BC"
-    assert "client" not in options()
+def test_a_parameter_that_names_nobody_is_refused(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIUNE_FAIR_SHARE", "on")
+    generate = load_model(repository, "generate")
+    options = text(json.dumps({"params": {"max_tokens": 1}}))
+    request = InferenceRequest({"input_ids": np.array([5], np.int32), "options": options}, given={"x-triune-client": 5})
+    generate.execute([request])
+    assert "x-triune-client" in str(request.sender.sent[0].error)
+    generate.finalize()

@@ -24,6 +24,7 @@ from fakes.pb_utils import (
     load_model,
     text,
 )
+from triune_runtime.serving.room import RoomWriter
 
 MODELS = Path(__file__).parents[2] / "model_repository"
 
@@ -73,6 +74,19 @@ def test_the_responses_are_held_until_triton_has_let_go_of_them(monkeypatch: pyt
     sender = Asked()
     answered(InferenceRequest({"text_input": text("a")}, sender=sender))
     assert sender.held
+
+
+def test_where_generate_is_full_requests_are_refused_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = RoomWriter(1, engine=MODELS / "generate" / "1")
+    room.say(1)
+    try:
+        asked = InferenceRequest({"text_input": text("a")})
+        assert "UNAVAILABLE [overloaded]: " in str(answered(asked).error) and not InnerRequest.made
+        assert answered(InferenceRequest({"cancel": np.array([True])})).error is None
+        room.say(0)
+        assert answered(InferenceRequest({"text_input": text("a")})).error is None
+    finally:
+        room.close()
 
 
 def test_more_requests_than_there_are_places_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

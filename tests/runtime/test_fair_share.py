@@ -59,14 +59,14 @@ def served(scheduler: Scheduler, asked: list[Request], rng: random.Random | None
     return order
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(limits=LIMITS, seed=st.integers(0, 2**32))
 def test_without_shares_who_comes_first_is_served_first_whoever_it_is(limits: Limits, seed: int) -> None:
     asked = some(random.Random(seed), "abc", 12)
     assert served(scheduler_of(limits), asked, random.Random(seed)) == list(range(12))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(limits=LIMITS, fair=SHARES, seed=st.integers(0, 2**32))
 def test_everyone_is_served_and_each_clients_requests_in_their_order(limits: Limits, fair: FairShare, seed: int) -> None:
     asked = some(random.Random(seed), "abcd", 20)
@@ -77,7 +77,7 @@ def test_everyone_is_served_and_each_clients_requests_in_their_order(limits: Lim
         assert own == sorted(own)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(limits=LIMITS, fair=SHARES, seed=st.integers(0, 2**32))
 def test_no_client_runs_more_than_it_may(limits: Limits, fair: FairShare, seed: int) -> None:
     scheduler = fair_scheduler(limits, fair)
@@ -88,7 +88,7 @@ def test_no_client_runs_more_than_it_may(limits: Limits, fair: FairShare, seed: 
         assert all(count <= fair.most_running for count in Counter(s.request.client for s in scheduler.running).values())
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(newcomers=st.integers(1, 8), answer=st.integers(1, 20), seed=st.integers(0, 2**32))
 def test_a_flood_of_new_clients_starves_nobody(newcomers: int, answer: int, seed: int) -> None:
     """Whoever waits is served in spite of others that come without end, each with a name that was never heard."""

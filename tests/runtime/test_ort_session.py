@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from triune_runtime.errors import ManifestError
 from triune_runtime.targets.cpu import session
-from triune_runtime.targets.cpu.session import load
+from triune_runtime.targets.cpu.session import load, untouched
 
 
 @pytest.mark.parametrize("vnni", [session.has_vnni(), False])
@@ -33,6 +33,11 @@ def test_products_of_uint8_and_int8_do_not_saturate(tmp_path: Path, monkeypatch:
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "product.onnx")
     (found,) = load(tmp_path / "product.onnx", threads=1).run(None, {"x": rows})
     assert np.array_equal(found, rows.astype(np.int64) @ weight.astype(np.int64))
+
+
+def test_a_cache_that_the_system_has_no_room_for_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ManifestError, match=r"no 1\.15e\+09 GB .* 2 sequences of 2,251,799,813,685,248 tokens.*--max-length"):
+        untouched((2, 4, 1 << 51, 16), "float32")
 
 
 def test_a_file_that_is_no_graph_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fakes.runtime import TOKENS, make_engine, run_alone, text_of
 from fakes.sinks import Client, request, working
-from triune_runtime.errors import Overloaded, TriuneError
+from triune_runtime.errors import Overloaded, RequestError, TriuneError
 from triune_runtime.options.wire import Options
 from triune_runtime.request import Chunk, Request, TokenLogprob
 from triune_runtime.serving.combining import combined
@@ -75,6 +75,20 @@ def test_an_error_of_one_sequence_is_the_whole_request_s_and_nothing_follows_it(
     assert watched.watched == []  # Triton must not be asked about a request that has its final response
 
 
+def test_a_request_that_is_not_streamed_is_answered_whole_or_with_an_error() -> None:
+    watched, failed = Watched(), Watched()
+    for sink in watched.sinks[:3]:
+        sink(chunk(0, "stop"))
+    assert watched.sent == []
+    watched.sinks[3](chunk(0, "stop"))
+    assert [last for _, last in watched.sent] == [False] * 3 + [True]
+    for sink in failed.sinks[:2]:
+        sink(chunk(0, "stop"))
+    failed.sinks[2](TriuneError("broken"))
+    failed.sinks[3](chunk(0, "cancelled"))
+    assert [(type(answer), last) for answer, last in failed.sent] == [(TriuneError, True)]
+
+
 def test_a_row_that_cannot_be_taken_ends_those_before_it() -> None:
     watched = Watched()
     watched.responses.fail(Overloaded("full"))
@@ -90,7 +104,7 @@ def test_a_group_handed_to_the_worker_is_answered_to_each_or_refused_as_a_whole(
         for client in clients:
             assert isinstance(client.last, Chunk)
         assert text_of(clients[0].chunks) == text_of(run_alone(request(0)))
-        with pytest.raises(Overloaded):
+        with pytest.raises(RequestError, match="4 answers are asked for at once; at most 3"):
             worker.submit_group([(request(key), Client()) for key in range(10, 14)])
         worker.submit(request(20), after := Client())
         assert isinstance(after.last, Chunk)

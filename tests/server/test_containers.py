@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -11,12 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from support.certificates import LOCAL, Authority, Pair
 from support.checkouts import PORTS, Checkout, for_containers
 from support.real_server import free_port
 from triune_server.command import SETTINGS
 from triune_server.containers import OWN
 from triune_server.options import ServerOptions
 
+PORTS_BY_NAME = ("http", "grpc", "metrics", "openai")
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,6 +33,14 @@ def keys(checkout: Checkout) -> Path:
     file = checkout.folder / "keys.txt"
     file.write_text("sk-1\n")
     return for_containers(file)
+
+
+@pytest.fixture
+def pair(checkout: Checkout) -> Pair:
+    made = Authority(checkout.folder).issue("tls", *LOCAL)
+    for file in (made.certificate, made.key):
+        for_containers(file)
+    return made
 
 
 def test_what_triune_toml_says_reaches_compose_keys_and_ports_above_all(checkout: Checkout, keys: Path) -> None:
@@ -46,7 +57,9 @@ def test_what_triune_toml_says_reaches_compose_keys_and_ports_above_all(checkout
     assert {name: int(said[f"TRIUNE_{name}"]) for name in PORTS} == checkout.ports
 
 
-def test_every_setting_of_a_server_reaches_compose_or_is_refused(checkout: Checkout, keys: Path, tmp_path: Path) -> None:
+def test_every_setting_of_a_server_reaches_compose_or_is_refused(
+    checkout: Checkout, keys: Path, pair: Pair, tmp_path: Path
+) -> None:
     data = tmp_path / "data"
     data.mkdir(mode=0o777)
     data.chmod(0o777)
@@ -54,6 +67,9 @@ def test_every_setting_of_a_server_reaches_compose_or_is_refused(checkout: Check
         "repository": (str(checkout.repository), {"TRIUNE_REPOSITORY": str(checkout.repository)}),
         "name": ("mine", {"TRIUNE_NAME": "mine"}),
         "host": ("localhost", {"TRIUNE_HOST": "127.0.0.1"}),
+        **{f"{name}_host": ("localhost", {f"TRIUNE_{name.upper()}_HOST": "127.0.0.1"}) for name in PORTS_BY_NAME},
+        "tls_cert": ("tls.pem", {"TRIUNE_TLS_CERT": str(pair.certificate)}),
+        "tls_key": ("tls.key", {"TRIUNE_TLS_KEY": str(pair.key)}),
         **{name.lower(): (str(port), {f"TRIUNE_{name}": str(port)}) for name, port in checkout.ports.items()},
         "api_key_file": ("keys.txt", {"TRIUNE_API_KEY_FILE": str(keys)}),
         "cors": ("*", {"TRIUNE_CORS": "'*'"}),
@@ -99,6 +115,34 @@ def test_compose_hands_on_whatever_it_is_given(checkout: Checkout) -> None:
 )
 def test_what_containers_cannot_have_is_refused_by_name(checkout: Checkout, arguments: list[str], names: str) -> None:
     assert names in checkout.refuses(*arguments)
+
+
+def test_the_gateways_port_alone_may_be_open_to_a_network_and_asks_for_keys(checkout: Checkout, keys: Path) -> None:
+    assert "HTTP_HOST is 0.0.0.0, and what containers publish" in checkout.refuses(
+        "--http-host=0.0.0.0", f"--api-key-file={keys}"
+    )
+    assert "0.0.0.0 is open to a network (OPENAI_HOST)" in checkout.refuses("--openai-host=0.0.0.0")
+    said = checkout.up("--openai-host=0.0.0.0", f"--api-key-file={keys}")
+    assert (said["TRIUNE_OPENAI_HOST"], said["TRIUNE_HTTP_HOST"], said["TRIUNE_HOST"]) == ("0.0.0.0", "", "127.0.0.1")
+
+
+def test_the_gateways_alone_speak_tls(checkout: Checkout, pair: Pair) -> None:
+    tls = [f"--tls-cert={pair.certificate}", f"--tls-key={pair.key}"]
+    assert "OPENAI_PORT=0 asks for none" in checkout.refuses("--openai-port=0", *tls)
+    told = checkout(*checkout.asked(*tls)).stdout
+    for said in (told, checkout("status").stdout):
+        assert f"https://127.0.0.1:{checkout.ports['OPENAI_PORT']}/v1" in said
+        assert f"http://127.0.0.1:{checkout.ports['HTTP_PORT']}/v2" in said and "--ca-file" not in said
+    assert "http://" in checkout("chat", exit_code=3).stderr, "which has no certificate to trust"
+
+
+def test_the_containers_user_must_be_able_to_read_the_certificate(checkout: Checkout, pair: Pair) -> None:
+    if os.geteuid() == 0:
+        os.chown(pair.key, 0, 0)
+    else:
+        pair.key.chmod(0)
+    said = checkout.refuses(f"--tls-cert={pair.certificate}", f"--tls-key={pair.key}")
+    assert f"user 1000, the containers', cannot read {pair.key}" in said and "chown 1000" in said
 
 
 def test_several_models_are_refused_by_name(checkout: Checkout) -> None:

@@ -36,6 +36,24 @@ def test_a_network_without_keys_is_refused_in_one_sentence_with_its_remedies(hos
     assert caught.value.hint is not None and "API_KEY_FILE=" in caught.value.hint and "INSECURE=on" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["http", "grpc", "metrics", "openai"])
+def test_each_port_is_held_to_it_by_itself(name: str) -> None:
+    one = dataclasses.replace(LOCAL, **{f"{name}_host": "0.0.0.0"})
+    with pytest.raises(ServerError) as caught:
+        check_exposed(one)
+    assert caught.value.args[0] == f"0.0.0.0 is open to a network ({name.upper()}_HOST), and no API keys are asked for"
+    check_exposed(dataclasses.replace(one, insecure="on"))
+    check_exposed(dataclasses.replace(one, api_key_file=Path("keys")))
+
+
+def test_a_port_may_be_closed_where_the_others_are_open() -> None:
+    names = ("http", "grpc", "metrics", "openai")
+    check_exposed(dataclasses.replace(OPEN, **{f"{name}_host": "127.0.0.1" for name in names}))
+    with pytest.raises(ServerError, match=r"0\.0\.0\.0 is open to a network, and"):
+        check_exposed(dataclasses.replace(OPEN, **{f"{name}_host": "127.0.0.1" for name in names[1:]}))
+    check_exposed(dataclasses.replace(LOCAL, openai_host="0.0.0.0", openai_port=0))  # nothing listens there
+
+
 def test_keys_or_a_word_open_it(monkeypatch: pytest.MonkeyPatch) -> None:
     check_exposed(dataclasses.replace(OPEN, insecure="on"))
     check_exposed(dataclasses.replace(OPEN, api_key_file=Path("keys")))

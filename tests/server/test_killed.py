@@ -5,12 +5,14 @@ Run: pytest tests/server/test_killed.py
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,7 +23,7 @@ import pytest
 
 from fakes.command import Triune
 from triune_server.cli import NOT_RUNNING
-from triune_server.leftovers import SHARED_MEMORY, mark_of, memory_prefix
+from triune_server.leftovers import SHARED_MEMORY, mark_of, name_prefix
 
 PATIENCE_S = 30.0
 LISTENER = 'import socket, time; s = socket.create_server(("127.0.0.1", {port})); print(flush=True); time.sleep(600)'
@@ -107,7 +109,7 @@ def test_orphans_are_found_by_their_mark_and_ended_and_nobody_else_is(
 
 def test_what_a_killed_run_shared_is_swept_and_nothing_of_others(triune: Triune) -> None:
     triune.run_folder.mkdir()
-    region = SHARED_MEMORY / f"{memory_prefix(mark_of(triune.run_folder))}7_of_a_killed_run"
+    region = SHARED_MEMORY / f"{name_prefix(mark_of(triune.run_folder))}7_of_a_killed_run"
     other = SHARED_MEMORY / f"triune{os.getpid()}_of_another_run"
     try:
         for file in (region, other):
@@ -123,6 +125,30 @@ def test_what_a_killed_run_shared_is_swept_and_nothing_of_others(triune: Triune)
     finally:
         region.unlink(missing_ok=True)
         other.unlink(missing_ok=True)
+
+
+def test_the_folder_of_a_killed_run_s_sockets_is_swept_and_nothing_of_others(triune: Triune) -> None:
+    with tempfile.TemporaryDirectory(prefix="t") as name:  # a short path: longer ones have no room for sockets
+        triune.temporary = place = Path(name)
+        supervisor = up(triune)
+        (sockets,) = place.iterdir()
+        other = place / f"{name_prefix('another')}x"
+        other.mkdir()
+        supervisor.kill()
+        wait_until(lambda: not is_alive(supervisor))
+        assert sockets.exists()
+        triune("down")
+        assert list(place.iterdir()) == [other]
+
+
+def test_where_sockets_have_no_room_they_lie_elsewhere(triune: Triune, tmp_path: Path) -> None:
+    triune.temporary = place = tmp_path / ("long" * 20)
+    place.mkdir()
+    up(triune)
+    assert list(place.iterdir()) == []
+    (sockets,) = Path("/tmp").glob(f"{name_prefix(mark_of(triune.run_folder))}*")
+    triune("down")
+    assert not sockets.exists()
 
 
 def test_of_two_that_start_at_once_one_serves_and_the_other_says_so(triune: Triune) -> None:
@@ -169,6 +195,22 @@ def test_a_server_that_can_write_nothing_is_started_again(triune: Triune) -> Non
             assert process.wait(30) == 0
         finally:
             process.kill()
+
+
+def test_a_supervisor_that_can_open_nothing_goes_on(triune: Triune) -> None:
+    supervisor = up(triune)
+    (server,) = [p for p in supervisor.children() if p.name() == "tritonserver"]
+    before, used = (
+        supervisor.rlimit(resource.RLIMIT_NOFILE),
+        {int(file.name) for file in Path(f"/proc/{supervisor.pid}/fd").iterdir()},
+    )
+    supervisor.rlimit(resource.RLIMIT_NOFILE, (next(n for n in itertools.count() if n not in used), before[1]))
+    server.kill()
+    wait_until(
+        lambda: "no process can be started: Too many open files" in (triune.run_folder / "server.log").read_text("utf-8")
+    )
+    supervisor.rlimit(resource.RLIMIT_NOFILE, before)
+    wait_until(lambda: triune("status").stdout.startswith(f"ready: {triune.repository} (pid {supervisor.pid})"))
 
 
 def test_serve_ends_for_no_closed_stream(triune: Triune) -> None:

@@ -12,16 +12,20 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fakes.runtime import make_manifest
 from fakes.server import options
 from support.real_server import free_port
-from triune_gateway import front as gateway_front
+from triune_gateway import bearer
 from triune_runtime.options import declared
 from triune_server.binaries import Binaries
 from triune_server.errors import ServerError
+from triune_server.front import front_command
+from triune_server.gateway import gateway_command
 from triune_server.given import given
 from triune_server.inside import Inside
 from triune_server.launcher import check_ports, command, environment
 from triune_server.options import ServerOptions
+from triune_server.threads import threads
 
 BINARIES = Binaries(Path("/s/bin/tritonserver"), Path("/s/backends"), (Path("/s/libs"), Path("/p/lib")), Path("/e/bin"))
 
@@ -85,6 +89,28 @@ def test_only_this_machine_is_served_unless_asked_otherwise() -> None:
     everywhere = dataclasses.replace(ServerOptions(repository=Path("none")), host="0.0.0.0")
     assert arguments(everywhere, inside=None)["http-address"] == "0.0.0.0"
     assert everywhere.http_url == "http://127.0.0.1:8000"  # what a client on this machine can use
+
+
+def test_each_port_listens_on_its_own_address_or_else_on_the_one_of_all() -> None:
+    asked = ServerOptions(repository=Path("none"), host="127.0.0.2", openai_host="0.0.0.0", grpc_host="127.0.0.3")
+    front, api = front_command(asked, INSIDE), gateway_command(asked)
+    assert {"--http-host=127.0.0.2", "--metrics-host=127.0.0.2"} <= set(front) and "--host=0.0.0.0" in api
+    assert arguments(asked)["grpc-address"] == "127.0.0.3"
+    assert (asked.http_url, asked.openai_url) == ("http://127.0.0.2:8000", "http://127.0.0.1:8003")
+    assert asked.grpc_url == "127.0.0.3:8001"
+    message, hint = failure(dataclasses.replace(asked, grpc_host="no such host"))
+    assert "no such host is no IPv4 address" in message and "--grpc-host" in hint and "GRPC_HOST=" in hint
+
+
+def test_with_tls_grpc_is_the_front_s_too_and_everybody_is_told_so() -> None:
+    asked = ServerOptions(repository=Path("none"), tls_cert=Path("c"), tls_key=Path("k"), grpc_connection_s=20)
+    assert arguments(asked)["grpc-address"] == "unix:/t/grpc"
+    files = {"--tls-cert=c", "--tls-key=k"}
+    assert files | {"--grpc-port=8001", "--grpc-connection-s=20"} <= set(front_command(asked, INSIDE))
+    assert files | {f"--grpc-url={INSIDE.grpc}"} <= set(gateway_command(asked, inside=INSIDE))
+    assert {asked.http_url, asked.metrics_url, asked.openai_url, asked.grpc_url} == {
+        "https://127.0.0.1:8000", "https://127.0.0.1:8002/metrics", "https://127.0.0.1:8003", "grpcs://127.0.0.1:8001",
+    }  # fmt: skip
 
 
 def test_a_relative_repository_is_made_absolute() -> None:
@@ -179,7 +205,7 @@ def test_headers_become_parameters_only_where_somebody_reads_them(given: dict[st
         pattern = asked.get(f"{protocol}-header-forward-pattern", "(?!)")
         sent = ("traceparent", "TraceState", "x-triune-client", "X-Triune-Client", "authorization")
         assert tuple(name for name in sent if re.search(pattern, name)) == forwarded
-    assert {gateway_front.CLIENT, declared.CLIENT} == {"x-triune-client"}
+    assert {bearer.CLIENT, declared.CLIENT} == {"x-triune-client"}
 
 
 def test_the_engine_is_told_how_clients_share() -> None:
@@ -189,3 +215,17 @@ def test_the_engine_is_told_how_clients_share() -> None:
     for wrong in ("0", "-1", "some", ""):
         with pytest.raises(ServerError, match="how many slots"):
             ServerOptions(repository=Path("none"), fair_share=wrong)
+
+
+@pytest.mark.parametrize(("sequences", "expected"), [((), 64), ((4,), 64), ((256,), 304), ((4, 100, 30), 148)])
+def test_each_sequence_has_one_of_triton_s_threads_and_some_are_left(
+    tmp_path: Path, sequences: tuple[int, ...], expected: int
+) -> None:
+    for number, most in enumerate(sequences):
+        folder = tmp_path / ("generate" if not number else f"model{number}__generate") / "1"
+        folder.mkdir(parents=True)
+        make_manifest(max_sequences=most).save(folder)
+    assert threads(tmp_path) == expected
+    there = dataclasses.replace(options(1111, 2222, 3333), repository=tmp_path)
+    assert f"--backend-config=python,thread-pool-size={expected}" in command(BINARIES, there, "one_", INSIDE)
+    assert environment(BINARIES, there)["TRIUNE_THREADS"] == str(expected)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -34,13 +36,15 @@ def watchdog(clock: Clock) -> Iterator[Watchdog]:
     made.close()
 
 
-def passes(watchdog: Watchdog, clock: Clock, seconds: int, say: bytes = b"") -> str | None:
+def passes(
+    watchdog: Watchdog, clock: Clock, seconds: int, say: bytes = b"", watched: Mapping[int, str] = WATCHED
+) -> str | None:
     """What is wrong after so many seconds, with looks in between; at each something is said."""
     for _ in range(seconds):
         clock.now += 1.0
         if say:
             os.write(watchdog.descriptor, say)
-        if (problem := watchdog.problem(WATCHED)) is not None:
+        if (problem := watchdog.problem(watched)) is not None:
             return problem
     return None
 
@@ -51,8 +55,32 @@ def test_silence_is_a_problem_and_words_are_none(watchdog: Watchdog, clock: Cloc
     assert passes(watchdog, clock, 2, b"7 0\n") == "two has given no sign of life for 30 s (pid 8)"
 
 
+def test_a_third_of_that_silence_is_told_until_the_next_word(watchdog: Watchdog, clock: Clock) -> None:
+    assert passes(watchdog, clock, 1, b"7 0\n8 0\n") is None
+    assert passes(watchdog, clock, 10, b"7 0\n") is None and watchdog.stalled(WATCHED) is None
+    assert passes(watchdog, clock, 1, b"7 0\n") is None
+    assert watchdog.stalled(WATCHED) == "two has given no sign of life for 10 s"
+    assert passes(watchdog, clock, 1, b"7 0\n8 0\n") is None and watchdog.stalled(WATCHED) is None
+
+
 def test_who_was_never_heard_of_is_not_waited_for(watchdog: Watchdog, clock: Clock) -> None:
     assert passes(watchdog, clock, 1_000, b"7 0\n9 0\n") is None
+
+
+def test_who_was_stopped_before_a_first_word_is_waited_for_as_long_as_others(watchdog: Watchdog, clock: Clock) -> None:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        try:
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            watched = {process.pid: "it"}
+            assert [passes(watchdog, clock, 25, watched=watched), passes(watchdog, clock, 10, watched=watched)] == [
+                None, f"it has given no sign of life for 30 s (pid {process.pid})",
+            ]  # fmt: skip
+            process.send_signal(signal.SIGCONT)
+            os.waitid(os.P_PID, process.pid, os.WCONTINUED)
+            assert passes(watchdog, clock, 1_000, watched=watched) is None
+        finally:
+            process.kill()
 
 
 def test_a_machine_that_slept_has_silenced_nobody(watchdog: Watchdog, clock: Clock) -> None:

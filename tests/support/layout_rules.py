@@ -33,6 +33,8 @@ ALLOWED: dict[str, set[str]] = {
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets",
         "triune_runtime.command_line", "triune_runtime.interruption",
     },
+    # Of the gateway's, what it says of the files of a certificate: a start is refused for what it would be refused for.
+    "triune_server.tls": {"triune_server", "triune_gateway.certificate"},
     "triune_server.command": {
         "triune_server", "triune_builder.cli", "triune_builder.verify_published", "triune_load.__main__",
         "triune_client.__main__", "triune_runtime.command_line",
@@ -138,14 +140,14 @@ ADAPTERS: dict[str, set[str]] = {
         "triune_builder.verify.texts", "triune_builder.text_trial", "r1_nano", "bench.big_build", "bench.gpu.shapes",
     },
     "tritonclient": {
-        "triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.overload", "bench.gpu.clients",
+        "triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.asking", "bench.gpu.clients",
     },
     "grpc": {
-        "triune_client.grpc", "triune_gateway.kserve.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.overload",
+        "triune_client.grpc", "triune_gateway.kserve.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.asking",
         "bench.gpu.clients",
     },
     "fastapi": {"triune_gateway"},
-    "h11": {"triune_gateway.kserve.reading"},
+    "h11": {"triune_gateway.connections", "triune_gateway.kserve.reading"},
     "uvicorn": {"triune_gateway.connections", "triune_gateway.running"},
     "opentelemetry": {"triune_gateway.tracing", "triune_runtime.serving.tracing"},
     "torch": {"r1_nano", "bench.gpu.shapes"},

@@ -16,6 +16,8 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.certificates import Pair
+from triune_server.asking import ask
 from triune_server.gateway import is_gateway_ready
 from triune_server.options import ServerOptions
 
@@ -46,11 +48,11 @@ class RealServer:
         return self.options.http_url
 
     def generate(self, model: str = "triune", **body: object) -> httpx.Response:
-        return httpx.post(f"{self.url}/v2/models/{model}/generate", json=body, timeout=60)
+        return ask(f"{self.url}/v2/models/{model}/generate", method="POST", json=body, timeout_s=60)
 
     def metric(self, family: str, **labels: str) -> float:
         """The sum of a metric's samples that carry `labels`; 0 where there are none."""
-        text = httpx.get(self.options.metrics_url, timeout=10).text
+        text = ask(self.options.metrics_url, timeout_s=10).text
         samples = [s for f in text_string_to_metric_families(text) for s in f.samples if s.name == family]
         return sum(s.value for s in samples if labels.items() <= s.labels.items())
 
@@ -70,13 +72,15 @@ class RealServer:
         return [p for p in family if "triton_python" in p.name() and f"/{model}/" in " ".join(p.cmdline())]
 
 
-def start(folder: Path, repository: Path = REPOSITORY, *more: str) -> RealServer:
+def start(folder: Path, repository: Path = REPOSITORY, *more: str, tls: Pair | None = None) -> RealServer:
     """Start a server and wait until it is ready."""
     options = ServerOptions(
-        repository=repository, http_port=free_port(), grpc_port=free_port(), metrics_port=free_port(), openai_port=free_port()
-    )
+        repository=repository, http_port=free_port(), grpc_port=free_port(), metrics_port=free_port(), openai_port=free_port(),
+        tls_cert=tls and tls.certificate, tls_key=tls and tls.key,
+    )  # fmt: skip
     ports = [f"--{name.lower().replace('_', '-')}={port}" for name, port in options.ports.items()]
-    served = [f"--repository={repository}", *ports, *more]
+    files = [f"--tls-cert={tls.certificate}", f"--tls-key={tls.key}"] if tls is not None else []
+    served = [f"--repository={repository}", *ports, *files, *more]
     log = folder / "serve.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -96,7 +100,7 @@ def wait_ready(server: RealServer, timeout_s: float = 60.0) -> float:
     while time.monotonic() - began < timeout_s:
         assert server.process.poll() is None, f"the server ended:\n{server.log.read_text()[-3000:]}"
         try:
-            if httpx.get(f"{server.url}/v2/health/ready", timeout=2).status_code == 200:
+            if ask(f"{server.url}/v2/health/ready", timeout_s=2).status_code == 200:
                 return time.monotonic() - began
         except httpx.HTTPError:
             pass

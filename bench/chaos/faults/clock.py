@@ -67,6 +67,8 @@ def jumps(scene: Scene) -> None:
     _set(file, 0)
     try:
         scene.server.start({"LD_PRELOAD": str(_library(scene.server.folder)), "TRIUNE_CHAOS_CLOCK": str(file)})
+        if strangers := [role for role in scene.server.roles() if role and not _has_clock(scene, role, file)]:
+            scene.problems.append(f"nothing met: {', '.join(strangers)} have the machine's own clock")
         with Crowd(scene.server.where, scene.server.texts, seed=str(scene.number)) as crowd:
             for jump in scene.chance.sample(_JUMPS, 4):
                 _set(file, jump)
@@ -80,6 +82,13 @@ def jumps(scene: Scene) -> None:
         scene.problems.append(f"not well with another clock: {error}")
     if left := scene.server.stop():
         scene.problems.append(f"hang: {len(left)} processes did not end with another clock")
+
+
+def _has_clock(scene: Scene, role: str, file: Path) -> bool:
+    """Whether all processes of a role read the time from a file."""
+    return all(
+        str(file) in Path(f"/proc/{process.pid}/maps").read_text("utf-8", "replace") for process in scene.server.members(role)
+    )
 
 
 def _set(file: Path, seconds: int) -> None:

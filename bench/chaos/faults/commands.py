@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from ..family import GATEWAY, SUPERVISOR
+from ..family import FRONT, GATEWAY, SUPERVISOR
 from ..scene import Scene
 
 _LIMIT_S = 90.0
@@ -76,5 +76,5 @@ def _check_seen(scene: Scene) -> None:
         scene.problems.append(f"unseen: {runs} supervisors run, and `status` says {said.strip()[:200]!r}")
     elif not runs and code == 0:
         scene.problems.append(f"false: nothing runs, and `status` says {said.strip()[:200]!r}")
-    if runs > 1 or len(scene.server.members(GATEWAY)) > 1:
+    if runs > 1 or any(len(scene.server.members(role)) > 1 for role in (GATEWAY, FRONT)):
         scene.problems.append(f"twice: {runs} supervisors run in one run folder")

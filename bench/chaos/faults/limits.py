@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import resource
 import socket
 import uuid
@@ -60,7 +61,8 @@ def no_descriptors(role: str) -> Callable[[Scene], None]:
 
     def do(scene: Scene) -> None:
         process = find(scene, role)
-        _limit(scene, process, resource.RLIMIT_NOFILE, process.num_fds() + 1)
+        used = {int(file.name) for file in Path(f"/proc/{process.pid}/fd").iterdir()}
+        _limit(scene, process, resource.RLIMIT_NOFILE, next(n for n in itertools.count() if n not in used))
         for n in range(30):
             connection = socket.socket()
             connection.settimeout(0.2)

@@ -16,8 +16,10 @@ from ..answers import ANSWERED, CHAT, GENERATE, QUESTIONS, REFUSED, ask, post
 from ..scene import Scene
 
 _LIMIT_S = 30.0  # for an answer of any kind
+QUEUE_S = 120.0  # for one of 256 that wait for their turn: on a machine that others use they take more than a minute
 _TIMES = 20  # as many at once as there are slots
 _SLOTS = 16
+_DATAGRAM = "0002"  # in /proc/net/unix
 _GENERATE = "/v2/models/triune/generate"
 _CHAT = "/v1/chat/completions"
 
@@ -27,7 +29,7 @@ def overload(scene: Scene) -> None:
     server = scene.server
     asked = [((GENERATE, CHAT)[n % 2], scene.chance.choice(QUESTIONS[:4])) for n in range(_TIMES * _SLOTS)]
     with ThreadPoolExecutor(len(asked)) as pool:
-        outcomes = list(pool.map(lambda one: ask(server.where, one[0], one[1], server.texts, 60.0), asked))
+        outcomes = list(pool.map(lambda one: ask(server.where, one[0], one[1], server.texts, QUEUE_S), asked))
     kinds = [outcome.kind for outcome in outcomes]
     scene.note(", ".join(f"{kinds.count(kind)} {kind}" for kind in sorted(set(kinds))))
     for outcome in outcomes:
@@ -121,18 +123,30 @@ def heavy_grammar(scene: Scene) -> None:
 
 def odd_datagrams(scene: Scene) -> None:
     """Messages that are none, to every local socket of the server that takes datagrams."""
-    names = [words[-1] for line in Path("/proc/net/unix").read_text("utf-8").splitlines() if len(words := line.split()) == 8]
-    pids = {process.pid for process in scene.server.family()}
-    ours = [name for name in names if "triune" in name and any(str(pid) in name for pid in pids)]
-    for name in ours:
+    taken = 0
+    for name in _datagram_sockets(scene):
         address = "\0" + name[1:] if name.startswith("@") else name
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.settimeout(1)
             for message in (b"", b"x", b"\xff" * 8, b"\0" * 10, scene.chance.randbytes(4000)):
                 with suppress(OSError):
-                    sender.sendto(message, address)
-    scene.note(f"{len(ours)} sockets")
+                    taken += sender.sendto(message, address) == len(message)
+    scene.note(f"{taken} messages")
+    if not taken:
+        scene.problems.append("nothing met: no socket of the server takes datagrams")
     scene.wait(1.0)
+
+
+def _datagram_sockets(scene: Scene) -> list[str]:
+    """The names of the server's, by what its processes have open."""
+    held = set()
+    for process in scene.server.family():
+        with suppress(OSError):
+            for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+                with suppress(OSError):
+                    held.add(descriptor.readlink().name)
+    rows = [line.split() for line in Path("/proc/net/unix").read_text("utf-8").splitlines()[1:]]
+    return sorted({row[7] for row in rows if len(row) == 8 and row[4] == _DATAGRAM and f"socket:[{row[6]}]" in held})
 
 
 def _post(scene: Scene, port: int, path: str, body: bytes) -> None:

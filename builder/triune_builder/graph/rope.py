@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BuildError, option
-from .keys import FLAG, Key, Kind, count, is_number, number, read_key, shown
+from .keys import FLAG, Key, Kind, count, is_number, is_whole, number, read_key, shown
 from .rope_scalings import DynamicScaling, LinearScaling, Llama3Scaling, LongRopeScaling, Scaling
 from .rope_scalings import YarnScaling as YarnScaling
 
@@ -41,6 +41,7 @@ TYPES: dict[str, dict[str, Key]] = {
         "attention_factor": _SIZE,
     },
 }  # fmt: skip
+_BAND = 4096  # rows of the tables that are made at once
 _FROM_ORIGINAL = ("llama3", "yarn", "longrope")  # types that read original_max_position_embeddings
 _ANY = frozenset({"rope_theta", "rope_type", "type", "original_max_position_embeddings", "partial_rotary_factor", "finetuned"})
 
@@ -82,9 +83,13 @@ class Rope:
             raise BuildError(
                 "config.json: rotary frequencies are beyond all numbers", "correct rope_theta and the rope scaling"
             )
-        angles = (np.arange(max_length, dtype=np.float64)[:, None] * frequencies).astype(np.longdouble)
         amplitude = self.scaling.amplitude if isinstance(self.scaling, YarnScaling | LongRopeScaling) else 1.0
-        return (amplitude * np.cos(angles)).astype(np.float32), (amplitude * np.sin(angles)).astype(np.float32)
+        cos, sin = (np.empty((max_length, len(frequencies)), np.float32) for _ in range(2))
+        for start in range(0, max_length, _BAND):  # long doubles of a million tokens would take gigabytes
+            positions = np.arange(start, min(start + _BAND, max_length), dtype=np.float64)
+            angles = (positions[:, None] * frequencies).astype(np.longdouble)
+            cos[start : start + _BAND], sin[start : start + _BAND] = amplitude * np.cos(angles), amplitude * np.sin(angles)
+        return cos, sin
 
 
 def read_rope(config: Mapping[str, Any], dim: int, *, max_positions: int | None = None) -> Rope:
@@ -102,7 +107,7 @@ def read_rope(config: Mapping[str, Any], dim: int, *, max_positions: int | None 
     kind, remarks = _kind(name, raw)
     theta = _theta(config, name, raw)
     _refuse_unknown(config, name, raw, kind)
-    said = {key: _value(raw, key, meant, f"{name}.") for key, meant in TYPES[kind].items()}
+    said = {key: _as_float(_value(raw, key, meant, f"{name}.")) for key, meant in TYPES[kind].items()}
     original = _original(config, raw, max_positions) if kind in _FROM_ORIGINAL else 0
     if kind == "dynamic" and max_positions is None:
         _refuse("max_position_embeddings is missing", "rope scaling 'dynamic' needs it")
@@ -236,6 +241,11 @@ def _value(source: Mapping[str, Any], name: str, key: Key, where: str) -> Any:
     if problem:
         _refuse(f"{where}{problem}", "correct config.json, or fetch the model's own again")
     return value
+
+
+def _as_float(value: Any) -> Any:
+    """A number as one that NumPy computes with, however many digits it has; lists, flags and None as they are."""
+    return float(value) if is_whole(value) else value
 
 
 def _refuse(problem: str, hint: str) -> NoReturn:

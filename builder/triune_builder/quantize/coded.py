@@ -38,7 +38,7 @@ class Weight:
     """A weight, or the equal weights of a stack, on their way into the codes of a scheme.
 
     Raises:
-        BuildError: columns that the scheme cannot hold.
+        BuildError: columns that the scheme cannot hold; when the codes are made, numbers that it cannot.
     """
 
     def __init__(
@@ -84,9 +84,10 @@ class Weight:
         def make() -> Codes:
             source = self._sources[i]
             once = _ReadOnce(source.name, source.parts, source.part_names)
-            codes: Codes = self._scheme.make(once, self._observed[i])
-            if np.isnan(self._squares[i, 0]):
-                self._measure(i, once.float32(), codes)
+            with np.errstate(all="ignore"):  # of numbers that are none: `_measure` refuses them
+                codes: Codes = self._scheme.make(once, self._observed[i])
+                if np.isnan(self._squares[i, 0]):
+                    self._measure(i, once.float32(), codes)
             return codes
 
         return self._latest.get((self, i), make)
@@ -95,7 +96,13 @@ class Weight:
         """The change's error: the root mean square of the difference over that of the weights, of those made so far."""
         difference = size = 0.0
         for band in bands(len(weight)):
-            difference += float(np.square(codes.values(band) - weight[band]).sum(dtype=np.float64))
+            values = codes.values(band)
+            if not np.isfinite(values).all():
+                raise BuildError(
+                    f"{self._sources[i].name} has numbers that are not finite, or far too large: no codes can be made of them",
+                    "fetch the weights again",
+                )
+            difference += float(np.square(values - weight[band]).sum(dtype=np.float64))
             size += float(np.square(weight[band]).sum(dtype=np.float64))
         self._squares[i] = difference, size
         difference, size = np.nansum(self._squares, 0)

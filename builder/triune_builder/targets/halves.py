@@ -67,7 +67,7 @@ def _stack(tensor: StackedTensor, name: str, dtype: str) -> StackedTensor:
 
 
 def _half(array: NDArray[Any], name: str, dtype: str) -> NDArray[Any]:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         half = array.astype(NUMPY[dtype])
     if not np.isfinite(half.astype(np.float32)).all():
         raise BuildError(

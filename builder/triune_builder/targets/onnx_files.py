@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 import onnx_ir as ir
 
+from ..errors import BuildError
 from ..graph.export import GraphBundle
 from ..graph.weights import StackedTensor
 from ..progress import StageClock
@@ -123,9 +124,19 @@ def _save(model: ir.Model, path: Path, places: Sequence[tuple[ir.Value, ir.Exter
         for value, place in places:
             value.const_value = place
         ir.save(model, path)
+    except ir.serde.SerdeError as error:
+        raise _told(error) from error
     finally:
         for (value, _), tensor in zip(places, before, strict=True):
             value.const_value = tensor
+
+
+def _told(error: BaseException) -> BaseException:
+    """What small weights say that are made while the graph is written, without what the library says around it."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return cause if isinstance(cause, BuildError) else error
 
 
 def _external(value: ir.Value, folder: Path, file: str, offset: int, length: int) -> ir.ExternalTensor:

@@ -14,6 +14,6 @@ class Budget:
     greedy_agreement: float  # share of the engine's greedy tokens that the reference would have chosen too
     tie: float = 1e-4  # a reference's lead below this share of its largest logit is a tie: both tokens are right
     perplexity_ratio: float  # engine's over reference's, of all texts
-    kind_ratio: float | None = None  # of each kind of text; wider, since there are fewer tokens of each
+    kind_ratio: float | None = None  # of each kind of text, beyond what chance may explain with so few tokens
     chunk_error: float | None = None  # relative difference between two ways of cutting one prompt
     batch_error: float | None = 0.0  # relative difference of a sequence alone and among others; 0: the same bits

@@ -65,7 +65,7 @@ def compare(told: Told, checkpoint: Source, note: Note) -> Verification:
         prompts=len(told.answers),
         greedy_tokens=sum(len(e.chosen) for e in told.answers),
         disagreements=tuple(seen.disagreements),
-        texts=_texts(told.read, seen.losses),
+        texts=text_losses(told.read, seen.losses),
         batch_error=told.batch_error,
         repeat_error=told.repeat_error,
         chunk_error=told.chunk_error,
@@ -77,15 +77,22 @@ def compare(told: Told, checkpoint: Source, note: Note) -> Verification:
     )
 
 
-def _texts(read: Sequence[Evidence], losses: Mapping[int, list[float]]) -> tuple[TextLoss, ...]:
+def text_losses(read: Sequence[Evidence], losses: Mapping[int, list[float]]) -> tuple[TextLoss, ...]:
     """The losses of each text, of all windows that it was cut into."""
     found = []
     for name in sorted({e.name for e in read}):
         windows = [e for e in read if e.name == name]
-        engine = [loss for e in windows for loss in e.losses]
-        reference = [loss for e in windows for loss in losses[id(e)]]
+        engine = np.array([loss for e in windows for loss in e.losses])
+        reference = np.array([loss for e in windows for loss in losses[id(e)]])
+        error = float(np.std(engine - reference, ddof=1)) / len(engine) ** 0.5 if len(engine) > 1 else 0.0
         found.append(
-            TextLoss(name=name, tokens=len(engine), reference=float(np.mean(reference)), engine=float(np.mean(engine)))
+            TextLoss(
+                name=name,
+                tokens=len(engine),
+                reference=float(reference.mean()),
+                engine=float(engine.mean()),
+                standard_error=error,
+            )
         )
     return tuple(found)
 

@@ -50,13 +50,23 @@ def texts_of(own: Mapping[str, Any]) -> Texts:
 
 
 def token_ids(tokenizer_json: str, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of each text, all of them whatever the file says of truncation: a server cuts no prompt either."""
+    """The tokens of each text, all of them whatever the file says of truncation: a server cuts no prompt either.
+
+    Raises:
+        BuildError: no text has any.
+    """
     from tokenizers import Tokenizer  # not at the top: `triune --help` does without
 
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return [tokenizer.encode(text).ids for text in texts]
+    found = [list(tokenizer.encode(text).ids) for text in texts]
+    if not any(found):
+        raise BuildError(
+            f"the tokenizer makes no token of the texts that a build is judged by, such as {texts[0][:40]!r}",
+            "fetch tokenizer.json again; a model of other texts needs them in verification.json",
+        )
+    return found
 
 
 def evaluation_ids(tokenizer_json: str, texts: Texts) -> list[tuple[str, list[int]]]:

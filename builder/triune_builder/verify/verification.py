@@ -11,6 +11,8 @@ from .drafts import DraftFigures
 
 _SHOWN = 8  # disagreements that a report lists
 _ROUNDING = 1e-5  # of a loss; of a model that knows anything it is a hundredth of the tightest budget
+_CHANCE = 2.0  # standard errors by which a loss may be over its budget
+_MOST_CHANCE = 0.02  # nats: few tokens that are far off must not excuse themselves by how much they differ
 
 Note = Callable[[str], None]
 
@@ -46,6 +48,7 @@ class TextLoss:
     tokens: int
     reference: float
     engine: float
+    standard_error: float = 0.0  # of engine - reference: how far chance moves it with so few tokens
 
     @property
     def ratio(self) -> float:
@@ -121,7 +124,7 @@ def problems(found: Verification, budget: Budget) -> list[str]:
         ("difference between two ways of cutting a prompt", found.chunk_error, budget.chunk_error),
     ]
     limits += [
-        (f"perplexity of {text.name} texts over the reference's", _beyond_rounding(text), budget.kind_ratio)
+        (f"perplexity of {text.name} texts over the reference's, beyond chance,", _beyond_chance(text), budget.kind_ratio)
         for text in found.texts if len(found.texts) > 1
     ]  # fmt: skip
     if (drafts := found.drafts) is not None:
@@ -143,6 +146,15 @@ def problems(found: Verification, budget: Budget) -> list[str]:
 def _beyond_rounding(text: TextLoss) -> float:
     """The ratio without what no two float32 computations agree in: a share of logits, much where they are thousands."""
     return _exp(text.engine - text.reference - _ROUNDING * abs(text.reference))
+
+
+def _beyond_chance(text: TextLoss) -> float:
+    """The ratio without what chance may explain: the least that a longer text of its kind would show.
+
+    Some hundred tokens of a text are a small sample. How sums are rounded, which differs between processors, moves the ratio of
+    one engine by 1% of its own accord; a build must not be refused on one machine and published on another for that.
+    """
+    return _beyond_rounding(text) / math.exp(min(_CHANCE * text.standard_error, _MOST_CHANCE))
 
 
 def _exp(nats: float) -> float:

@@ -42,7 +42,7 @@ def verify(
     began, sizes = time.monotonic(), sizes or Sizes()
     texts = texts_of(checkpoint.verification)
     evaluation = evaluation_ids(checkpoint.tokenizer_json, texts)
-    prompts = token_ids(checkpoint.tokenizer_json, texts.prompts)
+    prompts = [ids for ids in token_ids(checkpoint.tokenizer_json, texts.prompts) if ids]
     if runner.vocab_size != checkpoint.config["vocab_size"]:
         raise BuildError(
             f"the engine has {runner.vocab_size} logits, the checkpoint {checkpoint.config['vocab_size']} tokens",

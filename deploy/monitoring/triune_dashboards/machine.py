@@ -1,6 +1,6 @@
 """What serving takes of machines: GPUs, memory, disks, and how often something had to be started again.
 
-Panels whose title begins with GPU or Certificate have data only where there is a GPU, or a proxy with a certificate is watched.
+Panels whose title begins with GPU or Certificate have data only where there is a GPU, or a certificate.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def machine() -> dashboard.Dashboard:
             number("Gateway up for", "Seconds since the youngest gateway's start.", "s",
                    'time() - max(process_start_time_seconds{job="triune-openai"})', width=6),
             number("Certificate ends in", "Seconds, of the first certificate that does.", "s",
-                   'min(probe_ssl_earliest_cert_expiry{job="triune-tls"}) - time()', width=6),
+                   'min(probe_ssl_earliest_cert_expiry{job="triune-tls"} or triune_tls_not_after_seconds) - time()', width=6),
             graph("Memory of processes", "In RAM: the engine with its mapped weights, and the gateway.", "bytes",
                   [Query(f"triune_resident_memory_bytes{{{_I}}}", "engine {{model_name}} {{instance}}"),
                    Query('process_resident_memory_bytes{job="triune-openai"}', "gateway {{instance}}")]),

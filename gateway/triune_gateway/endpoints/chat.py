@@ -114,7 +114,7 @@ async def chat(body: ChatRequest, serving: Served) -> Response:
     return serving.answer(made, shape, stream=bool(body.stream))
 
 
-ENDPOINT = Endpoint(method="POST", path="/v1/chat/completions", answer=chat, responses=STREAMED)
+ENDPOINT = Endpoint(method="POST", path="/v1/chat/completions", answer=chat, responses=STREAMED, generates=True)
 
 
 def calls(request: ChatRequest, *, most: int) -> list[Call]:

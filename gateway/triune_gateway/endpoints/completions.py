@@ -50,7 +50,7 @@ async def complete(body: CompletionRequest, serving: Served) -> Response:
     return serving.answer(calls, shape, stream=bool(body.stream))
 
 
-ENDPOINT = Endpoint(method="POST", path="/v1/completions", answer=complete, responses=STREAMED)
+ENDPOINT = Endpoint(method="POST", path="/v1/completions", answer=complete, responses=STREAMED, generates=True)
 
 
 async def _echo(request: CompletionRequest, call: Call, serving: Served) -> str | None:

@@ -41,6 +41,7 @@ class Endpoint:
 
     Attributes:
         answer: takes, by name, the path's parameters, the body as a pydantic model, and `serving: Served`.
+        generates: whether it asks the server for an answer: refused where that is full.
         responses: what the description says of its answers besides what holds for all under /v1/.
     """
 
@@ -49,6 +50,7 @@ class Endpoint:
     answer: Callable[..., Awaitable[Response]]
     response: type[Response] = JsonResponse
     responses: Responses = field(default_factory=dict)
+    generates: bool = False
 
     @property
     def guarded(self) -> bool:

@@ -14,7 +14,8 @@ async def health(serving: Served) -> Response:
     """Whether requests can be served now."""
     if serving.intake.closed:
         return JsonResponse({"status": "stopping"}, 503)
-    if await serving.client.ready():
+    stalled = serving.settings.stalled_file
+    if (stalled is None or not stalled.exists()) and await serving.client.ready():
         return JsonResponse({"status": "ready"})
     return JsonResponse({"status": NOT_READY}, 503)
 

@@ -48,5 +48,5 @@ async def count_tokens(body: CountRequest, serving: Served) -> Response:
             call = easier
 
 
-ENDPOINT = Endpoint(method="POST", path="/v1/messages", answer=message, responses=STREAMED)
+ENDPOINT = Endpoint(method="POST", path="/v1/messages", answer=message, responses=STREAMED, generates=True)
 COUNT_TOKENS = Endpoint(method="POST", path="/v1/messages/count_tokens", answer=count_tokens)

@@ -103,7 +103,7 @@ def _stored(kept: Store, owner: str, response_id: str) -> Stored:
     return found
 
 
-CREATE = Endpoint(method="POST", path="/v1/responses", answer=respond, responses=STREAMED)
+CREATE = Endpoint(method="POST", path="/v1/responses", answer=respond, responses=STREAMED, generates=True)
 ONE = Endpoint(method="GET", path="/v1/responses/{response_id}", answer=one)
 FORGET = Endpoint(method="DELETE", path="/v1/responses/{response_id}", answer=forget)
 INPUT_ITEMS = Endpoint(method="GET", path="/v1/responses/{response_id}/input_items", answer=input_items)

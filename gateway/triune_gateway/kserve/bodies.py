@@ -12,6 +12,13 @@ from .limits import Limits
 from .refusal import Refusal
 
 HEADER_LENGTH = b"inference-header-content-length"  # of KServe's binary tensors: how much of a body is JSON
+# A request that is to end another: `cancel`, or `stop` as TensorRT-LLM has it, as a member and as a tensor's name.
+_ENDING = re.compile(rb'"(?:cancel|stop)"\s*:\s*(?:true|1|\[\s*true)|"name"\s*:\s*"(?:cancel|stop)"')
+# More answers than one: to a prompt, or to the rows of a request.
+_SEVERAL = re.compile(
+    rb'"(?:n|best_of|num_return_sequences|sampling_param_best_of)\\?"|"text_input"\s*:\s*\[|'
+    rb'"shape"\s*:\s*\[\s*(?:[2-9]|\d\d+)\s*,\s*1\s*\]'
+)
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # linear in any text; one without an end goes to the end
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _OPENING = b"[{"
@@ -35,6 +42,16 @@ def check_body(body: bytes, headers: Mapping[bytes, bytes], limits: Limits, *, t
     check_json(body, limits)
     if tensors:
         _check_shapes(body)
+
+
+def ends_another(body: bytes) -> bool:
+    """Whether a request may be one that ends another, which frees a place. Some that do not are taken for such."""
+    return _ENDING.search(body) is not None
+
+
+def places(body: bytes) -> int:
+    """How many answers a request asks for, at least; where it says more of that than is read here, two."""
+    return 1 if _SEVERAL.search(body) is None else 2
 
 
 def check_json(text: bytes, limits: Limits) -> None:

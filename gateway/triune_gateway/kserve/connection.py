@@ -9,13 +9,15 @@ from typing import cast
 
 from ..access_log import HEADER, Access, request_id
 from ..bearer import sent_key
+from ..gates import Sent
 from ..origins import foreign
-from .bodies import check_body
+from .bodies import check_body, ends_another, places
+from .errors import FULL, words_of
 from .reading import Reader, Request
 from .refusal import Refusal
-from .routes import find
+from .routes import find, model_of
 from .shared import Shared, Site
-from .upstream import Upstream, not_there
+from .upstream import Upstream, not_there, to_send
 
 LEFT = 499  # in place of a status: the client went away before its answer was whole
 _AHEAD_BYTES = 65_536  # of requests that are sent before the one before is answered
@@ -34,7 +36,7 @@ class Connection(asyncio.Protocol):
         self._deadline: float | None = None
         self._peer: str | None = None
         self._begin(self._limits.head_s)
-        self._closing = False
+        self._closing = self._lingers = False
         self._ahead = b""
 
     def _begin(self, patience_s: float) -> None:
@@ -45,6 +47,9 @@ class Connection(asyncio.Protocol):
         self._request: Request | None = None
         self._upstream: Upstream | None = None
         self._asking: asyncio.Task[None] | None = None
+        self._client = ""  # whose share of the server it takes
+        self._generates = False
+        self._sent: Sent | None = None  # of one that passed a gate
         self._held = 0
         self._answered = False  # whether any of the answer has been sent
         self.waits_since, self._deadline = now, now + patience_s
@@ -100,6 +105,7 @@ class Connection(asyncio.Protocol):
                 self._hold(len(self._request.body))
                 tensors = self._request.path.endswith("/infer")
                 check_body(self._request.body, self._request.headers, self._limits, tensors=tensors)
+                self._enter(self._request)
         except Refusal as refusal:
             if self._request is None:
                 self._turn_away(refusal)
@@ -116,12 +122,20 @@ class Connection(asyncio.Protocol):
         access, shared = self._access, self._shared
         access.request_id = request_id(request.headers.get(HEADER, b""))
         access.method, access.path = request.method, request.path
-        if (why := foreign(request.headers, shared.host, shared.allowed_origins)) is not None:
+        if (why := foreign(request.headers, self._site.host, shared.allowed_origins)) is not None:
             raise Refusal(403, why)
         route = find(self._site.routes, request.method, request.path)
         access.tenant = shared.keys.tenant(sent_key(request.headers))
         if route.guarded and access.tenant is None:
             raise Refusal(401, "Incorrect or missing API key: send a header Authorization: Bearer KEY.")
+        self._client, self._generates = shared.keys.client(request.headers, access.tenant, access.client), route.generates
+
+    def _enter(self, request: Request) -> None:
+        if not self._generates or ends_another(request.body):
+            return
+        self._sent = self._shared.gates.enter(model_of(request.path), self._client, places(request.body))
+        if self._sent is None:
+            raise Refusal(503, FULL, retry=True)
 
     def _go_on(self) -> None:
         self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -133,7 +147,8 @@ class Connection(asyncio.Protocol):
             raise Refusal(503, "UNAVAILABLE [overloaded]: too much is being sent at once", retry=True)
 
     async def _ask(self, request: Request) -> None:
-        self._upstream = Upstream(self, request)
+        told = self._client if self._generates and self._shared.fair_share else None
+        self._upstream = Upstream(self, to_send(request, told))
         try:
             await asyncio.get_running_loop().create_unix_connection(lambda: cast(Upstream, self._upstream), self._site.upstream)
         except OSError:
@@ -147,14 +162,18 @@ class Connection(asyncio.Protocol):
         self._held = 0
         if self._upstream is not None:
             self._upstream.leave()
+        if self._sent is not None:
+            self._sent.ended()
         if self._asking is not None and self._asking is not asyncio.current_task():
             self._asking.cancel()
-        self._request = self._upstream = self._asking = None
+        self._request = self._upstream = self._asking = self._sent = None
 
     # What an answer calls
 
     def head(self, status: int, head: bytes, body: bytes) -> None:
         self._access.status, self._answered = status, True
+        if self._sent is not None:
+            self._sent.taken()
         more = b"x-request-id: %b\r\n" % self._access.request_id.encode("ascii")
         more += b"" if self._keeps else b"Connection: close\r\n"
         self._transport.write(head[:-2] + more + b"\r\n" + body)
@@ -178,9 +197,16 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self.data_received, ahead)
 
     def refuse(self, refusal: Refusal) -> None:
+        if self._sent is not None:
+            self._sent.taken()  # if the server has said nothing: it is not there, or ended
         self._access.status, self._access.error = refusal.status, HTTPStatus(refusal.status).phrase
         self._transport.write(refusal.render(self._access.request_id, close=not self._keeps))
         self.end(keep=True)
+
+    def unavailable(self, message: str) -> None:
+        if self._sent is not None:
+            self._sent.failed(*words_of(message))
+        self.refuse(Refusal(503, message, retry=True))
 
     def abort(self) -> None:
         self._transport.abort()
@@ -196,13 +222,13 @@ class Connection(asyncio.Protocol):
         self._access.status, self._access.error = refusal.status, HTTPStatus(refusal.status).phrase
         self._transport.write(refusal.render(self._access.request_id, close=True))
         self._end_request()
+        self._closing = True
+        self._deadline = time.monotonic() + _LINGER_S
         if self._transport.can_write_eof():
-            self._closing = True
-            self._deadline = time.monotonic() + _LINGER_S
             self._transport.write_eof()
-            self._shared.connections.add(self)
-        else:
-            self._close()
+        else:  # TLS has no half of an end: who still sends when it comes would lose the answer
+            self._lingers = True
+        self._shared.connections.add(self)
 
     def _close(self) -> None:
         self._closing = True
@@ -217,7 +243,10 @@ class Connection(asyncio.Protocol):
         """End what has taken longer than it may."""
         if self._deadline is None or now < self._deadline:
             return
-        if self._closing or self._request is not None:
+        if self._lingers:
+            self._lingers = False
+            self._close()
+        elif self._closing or self._request is not None:
             self.abort()
         else:
             self.give_way()

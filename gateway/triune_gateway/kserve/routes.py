@@ -21,19 +21,21 @@ class Route:
     Attributes:
         method: GET or POST.
         guarded: whether a key is asked for, where there are keys.
+        generates: whether a model is asked for an answer: refused where it has just said that it is full.
     """
 
     method: str
     paths: re.Pattern[str]
     guarded: bool = True
+    generates: bool = False
 
 
-def _route(method: str, paths: str, *, guarded: bool = True) -> Route:
-    return Route(method, re.compile(paths), guarded)
+def _route(method: str, paths: str, *, guarded: bool = True, generates: bool = False) -> Route:
+    return Route(method, re.compile(paths), guarded, generates)
 
 
 API = (
-    _route("POST", rf"{_MODEL}/(?:generate|generate_stream|infer)"),
+    _route("POST", rf"{_MODEL}/(?:generate|generate_stream|infer)", generates=True),
     _route("GET", r"/v2/health/(?:live|ready)", guarded=False),
     _route("GET", rf"{_MODEL}/ready", guarded=False),
     _route("GET", r"/v2/?"),
@@ -42,6 +44,11 @@ API = (
     _route("POST", r"/v2/repository/index"),  # a list, no more
 )
 METRICS = (_route("GET", r"/metrics", guarded=False),)
+
+
+def model_of(path: str) -> str:
+    """The model that the path of a route asks, where it asks one."""
+    return (path.split("/") + [""] * 4)[3]
 
 
 def find(routes: tuple[Route, ...], method: str, path: str) -> Route:

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from ..access_log import Access, AccessLog
 from ..bearer import Keys
+from ..gates import Gates
+from ..room import Room
 from .limits import Limits
 from .routes import Route
 
@@ -18,10 +20,11 @@ _WAITED_S = 1.0  # a client that has not sent a request for so long makes room f
 
 @dataclass(frozen=True)
 class Site:
-    """One port: what it passes on, and to which Unix socket."""
+    """One port: what it passes on, to which Unix socket, and the address it listens on."""
 
     routes: tuple[Route, ...]
     upstream: str
+    host: str = "127.0.0.1"
 
 
 class Held(Protocol):
@@ -39,15 +42,16 @@ class Shared:
     """Of one event loop.
 
     Attributes:
-        host: what the ports listen on.
+        fair_share: whether the server behind shares itself among its clients, and is to be told whose a request is.
         held_bytes: of bodies that are being read or answered.
     """
 
     limits: Limits
-    host: str
     keys: Keys
     log: AccessLog
     allowed_origins: Collection[str] = ()
+    fair_share: bool = False
+    gates: Gates = field(default_factory=lambda: Gates(room=Room.of_environment()))
     connections: set[Held] = field(default_factory=set)
     held_bytes: int = 0
     closing: bool = False

@@ -14,6 +14,7 @@ from ..core.request import Request
 from ..errors import LoadError
 from ..protocols.adapter import Dialect, Garbled
 from ..protocols.kserve_grpc import GrpcAdapter
+from ..trust import PUBLIC, Trust
 
 _CHANNELS = 4  # connections; a server handles a connection's streams one after the other
 _OPTIONS: tuple[tuple[str, int], ...] = (
@@ -31,6 +32,7 @@ class GrpcTransport:
         url: host and port; grpcs:// before it for TLS.
         streams: ModelStreamInfer, else ModelInfer.
         headers: sent as metadata with every request.
+        trust: of a server that speaks TLS.
         now: the run's clock, in seconds.
 
     Raises:
@@ -39,7 +41,7 @@ class GrpcTransport:
 
     def __init__(
         self, url: str, dialect: Dialect, *, streams: bool, headers: Mapping[str, str] | None = None,
-        now: Callable[[], float] = time.monotonic,
+        trust: Trust = PUBLIC, now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         try:
             import grpc
@@ -53,8 +55,10 @@ class GrpcTransport:
         self._grpc, self._now, self._streams = grpc, now, streams
         self._adapter = GrpcAdapter(dialect, service_pb2, streams=streams)
         if scheme == "grpcs":
-            credentials = grpc.ssl_channel_credentials()
-            self._channels = [grpc.aio.secure_channel(address, credentials, options=_OPTIONS) for _ in range(_CHANNELS)]
+            credentials = grpc.ssl_channel_credentials(trust.roots)
+            name = [("grpc.ssl_target_name_override", trust.server_name)] if trust.server_name else []
+            options = [*_OPTIONS, *name]
+            self._channels = [grpc.aio.secure_channel(address, credentials, options=options) for _ in range(_CHANNELS)]
         else:
             self._channels = [grpc.aio.insecure_channel(address, options=_OPTIONS) for _ in range(_CHANNELS)]
         self._stubs = [service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in self._channels]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ from ..core.failures import of_status
 from ..core.request import Request
 from ..errors import LoadError
 from ..protocols.adapter import Garbled, HttpAdapter, error_text, text_of, to_object
+from ..trust import PUBLIC, Trust
 from .http_parser import HttpError, ResponseParser
 from .sse import SseSplitter
 
@@ -28,6 +28,7 @@ class HttpTransport:
     Args:
         url: of the server, without a path of the protocol's.
         headers: sent with every request.
+        trust: of a server that speaks TLS.
         reuse: whether a connection takes another request after its answer.
         now: the run's clock, in seconds.
 
@@ -36,15 +37,16 @@ class HttpTransport:
     """
 
     def __init__(
-        self, url: str, adapter: HttpAdapter, *, headers: Mapping[str, str] | None = None, reuse: bool = True,
-        now: Now = time.monotonic,
+        self, url: str, adapter: HttpAdapter, *, headers: Mapping[str, str] | None = None, trust: Trust = PUBLIC,
+        reuse: bool = True, now: Now = time.monotonic,
     ) -> None:  # fmt: skip
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise LoadError(f"url is {url!r}; expected something like http://127.0.0.1:8003")
         self._host, self._port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
         self._path = parts.path.rstrip("/").removesuffix("/v1")  # the adapters' paths begin with it
-        self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
+        self._ssl = trust.context if parts.scheme == "https" else None
+        self._name = trust.server_name if parts.scheme == "https" else None
         lines = {"Host": parts.netloc, "Content-Type": "application/json", "Accept": "*/*"} | dict(headers or {})
         self._head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self._adapter, self._now, self._reuse = adapter, now, reuse
@@ -96,7 +98,9 @@ class HttpTransport:
     async def _connect(self, answer: Answer) -> _Connection | None:
         loop = asyncio.get_running_loop()
         try:
-            _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._ssl)
+            _, connection = await loop.create_connection(
+                _Connection, self._host, self._port, ssl=self._ssl, server_hostname=self._name
+            )
             return connection
         except OSError as error:
             answer.failure = Failure("no connection", f"{self._host}:{self._port}: {error.strerror or error}")

@@ -11,6 +11,7 @@ from triune_runtime.errors import TriuneError
 from triune_runtime.options.values import text
 from triune_runtime.serving.draining import Draining
 from triune_runtime.serving.generation import GenerationService
+from triune_runtime.serving.room import link_of
 from triune_runtime.serving.tensors import Arrays, engine_folder, flat, triton_error
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -29,6 +30,7 @@ class TritonPythonModel:
             prefix_caching=prefix_caching,
             client_sequences=None if shares == "off" else 0 if shares == "on" else int(shares),
             draining=Draining.of_environment(),
+            room=link_of(args["model_name"]),
         )
 
     def execute(self, requests: list[Any]) -> None:
@@ -53,6 +55,7 @@ class TritonPythonModel:
                 timeout_us=request.timeout(),
                 left=sender.is_cancelled,
                 reply=reply,
+                parameters=request.parameters,
             )
         except TriuneError as error:
             reply(error, True)

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from triune_runtime.contracts.outputs import DESCRIBED
 from triune_runtime.errors import TriuneError
 from triune_runtime.serving import pulse
 from triune_runtime.serving.prompts import PromptService
+from triune_runtime.serving.room import RoomReader
 from triune_runtime.serving.tensors import engine_folder, request_parameters, strings, triton_error
 
 
@@ -21,6 +23,7 @@ class TritonPythonModel:
         self._folder = engine_folder(args["model_repository"])
         if not args["model_name"].endswith("_2d"):  # which few clients use: it loads when the first one comes
             self._service  # noqa: B018
+        self._room = RoomReader(args["model_name"], engine=self._folder)
         self._work = pulse.begin()
 
     @functools.cached_property
@@ -37,10 +40,12 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         try:
             tensors = {t.name(): t.as_numpy() for t in request.inputs()}
+            if DESCRIBED.keys().isdisjoint(wanted := request.requested_output_names()):  # it goes on to generate
+                self._room.check(lambda: tensors)
             input_ids, options = self._service.prompts(
                 tensors, request_parameters(request.parameters), lambda: request.trace().get_context()
             )
-            described = self._service.described(input_ids, request.requested_output_names())
+            described = self._service.described(input_ids, wanted)
         except TriuneError as error:
             if self._service.log is not None:
                 self._service.log.refused(request.request_id(), error)

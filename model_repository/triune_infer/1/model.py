@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
 from triune_runtime.errors import Overloaded, TriuneError
 from triune_runtime.serving import pulse
 from triune_runtime.serving.combining import PLACES, combined
-from triune_runtime.serving.tensors import request_parameters, triton_error, triton_error_again, without_floats
+from triune_runtime.serving.room import RoomReader
+from triune_runtime.serving.tensors import engine_folder, request_parameters, triton_error, triton_error_again, without_floats
 
-MOST = 256  # requests at once, each with a thread: Triton's stub hands some 32 of them on, the others wait here
+MOST = 256  # requests at once, each with a thread
+TURNS = int(os.environ.get("TRIUNE_THREADS", "32")) - 8  # of Triton's threads for this process; some are left for answers
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -22,8 +27,9 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         self._target = args["model_name"].removesuffix("_infer")
+        self._room = RoomReader(args["model_name"], engine=engine_folder(args["model_repository"]))
         self._work = pulse.begin()
-        self._places = threading.BoundedSemaphore(MOST)
+        self._places, self._turns = threading.BoundedSemaphore(MOST), threading.Semaphore(TURNS)
 
     def execute(self, requests: list[Any]) -> None:
         with self._work:
@@ -32,8 +38,11 @@ class TritonPythonModel:
     def _hand_on(self, requests: list[Any]) -> None:
         for request in requests:  # all that is needed of it must be taken here: it is gone when this returns
             sender = request.get_response_sender()
-            if not self._places.acquire(blocking=False):
-                full = Overloaded(f"{MOST} requests are here already", "send it again later")
+            try:
+                self._room.check(lambda request=request: {one.name(): one.as_numpy() for one in request.inputs()})
+                if not self._places.acquire(blocking=False):
+                    raise Overloaded(f"{MOST} requests are here already", "send it again later")
+            except Overloaded as full:
                 sender.send(_failed(triton_error(full, pb_utils.TritonError)), flags=FINAL)
                 continue
             try:
@@ -41,7 +50,7 @@ class TritonPythonModel:
                     request_id=request.request_id(),
                     model_name=self._target,
                     requested_output_names=[*(PLACES | set(request.requested_output_names()))],
-                    inputs=[pb_utils.Tensor(tensor.name(), tensor.as_numpy().copy()) for tensor in request.inputs()],
+                    inputs=[pb_utils.Tensor(tensor.name(), _unstreamed(tensor)) for tensor in request.inputs()],
                     parameters=without_floats(request_parameters(request.parameters)),
                     timeout=request.timeout(),
                 )
@@ -53,8 +62,9 @@ class TritonPythonModel:
 
     def _answer(self, inner: Any, sender: Any) -> None:
         try:
-            iterator = inner.exec(decoupled=True)
-            responses = list(iterator)
+            with self._turns:
+                iterator = inner.exec(decoupled=True)
+                responses = list(iterator)
             # Triton's stub lets go of the iterator on a thread that does not hold the GIL. If it were the last to hold it, it
             # would free Python's objects there, and the process would crash. This is answered after that, on the same thread.
             sender.is_cancelled()
@@ -63,6 +73,16 @@ class TritonPythonModel:
             answer = _failed(triton_error(TriuneError(str(error)), pb_utils.TritonError))
         self._places.release()
         sender.send(answer, flags=FINAL)
+
+
+def _unstreamed(tensor: Any) -> NDArray[Any]:
+    """A copy of an input, but nothing is to be streamed: all comes at once.
+
+    Of a request that streams, an error may follow a response; and such an error Triton 24.10 does not bring to whom called the
+    model by `exec`, who would wait for it for ever.
+    """
+    array: NDArray[Any] = tensor.as_numpy()
+    return np.zeros_like(array) if tensor.name() == "stream" else array.copy()
 
 
 def _whole(responses: Iterable[Any]) -> Any:

@@ -28,6 +28,7 @@ _SLOW_SECONDS = 0.03  # then it gives way
 _MOST_SLOW_MASKS = 64  # they take no more than two threads' time together
 _KEPT = 16  # compiled guides, of up to 50 MB each; many requests share one
 _MOST_WAITING = 256
+_PARAM = "response_format"  # what asks for one, whatever else may
 _TAIL = 16  # of a prompt's tokens: more than a marker and the line breaks behind it
 Done = Callable[[Constraint | TriuneError | None], None]  # None: cancelled before it was compiled
 
@@ -72,7 +73,8 @@ class ConstraintCompiler:
         """
         with self._changed:
             if self._closed or len(self._wanted) >= _MOST_WAITING:
-                raise Overloaded(f"{len(self._wanted)} grammars are waiting to be compiled", "send it again later")
+                said = f"{len(self._wanted)} grammars are waiting to be compiled"
+                raise Overloaded(said, "send it again later", param=_PARAM)
             wanted = _Wanted(guide, request, done, time.monotonic() + _SECONDS)
             self._wanted[wanted] = None
             lane = self._lanes.setdefault(guide, Lane())
@@ -138,9 +140,8 @@ class ConstraintCompiler:
             if guide in self._kept:
                 self._kept.move_to_end(guide)
                 return self._kept[guide]
-            while (
-                len(self._kept) >= _KEPT
-            ):  # now: later this thread may have given way, and to free a large one lets nobody run
+            # Now: later this thread may have given way, and to free a large one lets nobody run.
+            while len(self._kept) >= _KEPT:
                 self._kept.popitem(last=False)
         compiled = library.compile(guide)
         with self._loading:
@@ -194,7 +195,8 @@ class ConstraintCompiler:
                     self._changed.wait(None if first == math.inf else first - now)
             for wanted in due:
                 if wanted.began is None:
-                    self._tell(wanted, Overloaded("other grammars are still being compiled", "send it again later"))
+                    said = "other grammars are still being compiled"
+                    self._tell(wanted, Overloaded(said, "send it again later", param=_PARAM))
                 elif now - wanted.began < _SECONDS:
                     assert wanted.job is not None, "it has begun"
                     self._compilers.give_way(wanted.job)

@@ -13,18 +13,17 @@ import llguidance
 import numpy as np
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
-from ..errors import RequestError
 from ..text.vocabulary import TokenBytes
 from .beside import NICEST, Beside
 from .bits import Bits, places, words
 from .guide import Guide
 from .pool import Job, Lane, Pool
+from .telling import FAILED, refusal, shown
 
 LOG = logging.getLogger(__name__)
 TOKEN_SECONDS, ANSWER_SECONDS = 5.0, 60.0  # what an answer may wait for its grammar: once, and in all
 _USUAL_SECONDS = 0.02  # of each wait, what does not count for the sum
 _SLOW_SECONDS = 0.005  # for what may come next; after more than that the next one is worked out with what others leave over
-_FAILED = "the grammar library failed"
 # Of a grammar: beyond these its tokens are taken in beside. That costs 20 us a token; otherwise one may keep others for 130 ms.
 _HEAVY_COMPILE_S, _HEAVY_TOKEN_S = 0.02, 0.001
 # The library's own measures of work: a grammar compiles within a second or two, and a mask of most takes 15 ms at the most.
@@ -77,7 +76,7 @@ class Found:
             bits = np.zeros(words(size), np.uint32)
             matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
         if matcher.is_error():
-            return cls(bits, accepting=False, stopped=True, error=_shown("grammar", matcher.get_error()))
+            return cls(bits, accepting=False, stopped=True, error=shown("grammar", matcher.get_error()))
         return cls(bits, matcher.is_accepting(), matcher.is_stopped(), "")
 
 
@@ -139,10 +138,10 @@ class GrammarCompiler:
         began = time.thread_time()
         matcher = llguidance.LLMatcher(self._tokenizer, _lark(guide), log_level=0, limits=_LIMITS)
         if matcher.is_error():
-            raise _refusal(guide[0], matcher.get_error())
+            raise refusal(guide[0], matcher.get_error())
         compiled = Compiled(matcher, self._vocabulary, self._beside, self._behind, began)
         if compiled.first.error:
-            raise _refusal(guide[0], compiled.first.error)
+            raise refusal(guide[0], compiled.first.error)
         return compiled
 
 
@@ -192,7 +191,7 @@ class GrammarConstraint:
         self._waited += max(waited - _USUAL_SECONDS, 0.0)
         if job.error is not None:
             LOG.error("the grammar library failed", exc_info=job.error)
-            self._found = replace(self._found, stopped=True, error=_FAILED)
+            self._found = replace(self._found, stopped=True, error=FAILED)
         return True
 
     def allowed(self, bits: Bits) -> None:
@@ -262,33 +261,15 @@ def _lark(guide: Guide) -> str:
         # A whole answer is matched anyway, and the library knows no anchors inside.
         pattern = re.sub(r"(?<!\\)((?:\\\\)*)\$$", r"\1", source.removeprefix("^"))
         if (len(pattern) - len(pattern.rstrip("\\"))) % 2:  # it would escape what ends the pattern in the grammar
-            raise _refusal(kind, "it ends with a backslash that escapes nothing")
+            raise refusal(kind, "it ends with a backslash that escapes nothing")
         body = f"start: /{llguidance.regex_to_lark(pattern)}/" if pattern else 'start: ""'
     elif "::=" in source:
         try:
             body = gbnf_to_lark(source)
         except RecursionError:
-            raise _refusal("GBNF grammar", "it is nested too deeply") from None
+            raise refusal("GBNF grammar", "it is nested too deeply") from None
         except Exception as error:  # it raises plain ones too
-            raise _refusal("GBNF grammar", str(error)) from None
+            raise refusal("GBNF grammar", str(error)) from None
     else:
         body = source
     return llguidance.LLMatcher.grammar_from_lark(body + _FREE_TOKENS)
-
-
-def _refusal(kind: str, why: str) -> RequestError:
-    said = f"the {kind.replace('_', ' ')} cannot be served: {_shown(kind, why)}"
-    return RequestError(said, "see docs/structured.md for what can", code="unsupported")
-
-
-def _shown(kind: str, why: str) -> str:
-    """What clients are told of the library's words; nothing of a failure of its own."""
-    if "panic: " in why or "<backtrace>" in why:
-        LOG.error("the grammar library failed: %s", why.partition("\n")[0])
-        return _FAILED
-    why = why.replace("<non-verbose/>", "").strip()
-    if why in ("NoExtension", "NoExtensionBias"):
-        return "no text has this form, or none from here on"
-    # The library shows where in the Lark text that it was given; of a schema or a regex, that is not what the client sent.
-    shown = why if "grammar" in kind else re.sub(r"(?s)\n +\d+ \| .*", "", re.sub(r"^at \d+\(\d+\): ", "", why))
-    return " ".join(shown.removeprefix("failed to compile JSON schema: ").split())[:500]

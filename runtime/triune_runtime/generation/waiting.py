@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..errors import Overloaded
+from ..options.declared import CLIENT
 from .sequence import Sequence
 
 
@@ -91,7 +92,7 @@ class Waiting:
             queued = sum(len(one.members) for one in self._queues.get(client, ()))
             if queued >= self._fair.most_waiting:
                 said = f"{queued:,} requests of this client are waiting already, the limit is {self._fair.most_waiting:,}"
-                raise Overloaded(said, "send it again later")
+                raise Overloaded(said, "send it again later", param=CLIENT)
         if client not in self._queues:
             self._queues[client] = deque()
             self._given[client] = max(self._given.get(client, 0), self._share)

@@ -194,7 +194,6 @@ FIELDS: Mapping[str, Field] = {
         Field("vllm", FLAG, False, "log probabilities, finish reasons and several answers as vLLM gives them"),
         Field("prompt_tokens", _COUNT, None, "of the prompts behind each other in one tensor, this one's; None: it has all"),
         Field("request_id", Text(), "", "where the client could only send it as a parameter (HTTP's generate)"),
-        Field("client", Text(1024), "", "where clients get fair shares: whose request it is"),
         Field("trace", Many(Text(1024), 2), (), "where requests are traced: the caller's traceparent and tracestate"),
         Field("tokenized_ns", Many(Whole(0, UINT64), 2), (), "there: when tokenize began and ended, since the epoch"),
         Field("chat", FLAG, False, "there: the prompt was `messages`"),

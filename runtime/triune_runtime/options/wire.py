@@ -36,7 +36,6 @@ class Options:
     vllm: bool = False  # log probabilities, finish reasons and several answers as vLLM gives them
     prompt_tokens: int | None = None  # of the prompts behind each other in one tensor, this one's; None: it has all
     request_id: str = ""  # where the client could only send it as a parameter (HTTP's generate)
-    client: str = ""  # where clients get fair shares: whose request it is
     trace: tuple[str, ...] = ()  # where requests are traced: the caller's traceparent and tracestate
     tokenized_ns: tuple[int, ...] = ()  # there: when tokenize began and ended, since the epoch
     chat: bool = False  # there: the prompt was `messages`

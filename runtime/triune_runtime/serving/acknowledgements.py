@@ -32,12 +32,21 @@ _KNOWN_S = 1.0  # how long a process is believed to be what it was
 _PAUSE_S = 0.1  # after an error of the system
 
 
+def private_files(what: str, server_pid: int, engine: Path | None) -> list[Path]:
+    """Where a file that the processes of one server share, for one engine, may be, the best place first."""
+    folders = (Path(place) / f"triune-{os.geteuid()}" for place in _PLACES if place)
+    return [folder / _name(what, server_pid, engine) for folder in folders if _private(folder)]
+
+
+def _name(what: str, server_pid: int, engine: Path | None) -> str:
+    which = "" if engine is None else f"-{hashlib.sha256(os.fsencode(engine)).hexdigest()[:16]}"
+    return f"{what}-{server_pid}{which}"
+
+
 def _socket_names(server_pid: int, engine: Path | None) -> list[str]:
     """Where the socket of an engine of a server may be, the best place first; the last one has no file."""
-    which = "" if engine is None else f"-{hashlib.sha256(os.fsencode(engine)).hexdigest()[:16]}"
-    name = f"acknowledgements-{server_pid}{which}"
-    folders = (Path(place) / f"triune-{os.geteuid()}" for place in _PLACES if place)
-    return [*(str(folder / name) for folder in folders if _private(folder)), f"\0triune-{name}"]
+    what = ("acknowledgements", server_pid, engine)
+    return [*map(str, private_files(*what)), f"\0triune-{_name(*what)}"]
 
 
 def _private(folder: Path) -> bool:

@@ -36,7 +36,9 @@ from .pulse import REQUEST_BEATS, STEP_BEATS, Watched
 from .records import Record, Recorder
 from .request_log import RequestLog
 from .responses import Reply, Responses
+from .room import RoomWriter
 from .sequence_tensors import chunk_arrays
+from .tensors import client_of, request_parameters
 from .tracing import Tracer
 from .usage import folders, this_process
 
@@ -65,12 +67,14 @@ class GenerationService:
         prefix_caching: bool = True,
         client_sequences: int | None = None,
         draining: Draining | None = None,
+        room: bytes | None = None,
     ) -> None:
         """Load the engine in `folder` and start to serve it.
 
         Args:
             prefix_caching, client_sequences: see `step_loop`.
             draining: once it has begun, new requests are refused, and at its end the others are ended.
+            room: a path by which what stands before the server finds how many places there are.
             on_failure: called once if the engine fails for good. By default the process ends: whoever watches the server
                 then starts it again, where one that only refuses would look healthy for ever.
 
@@ -83,8 +87,9 @@ class GenerationService:
         generator = step_loop(
             manifest, runner, self._token_bytes, prefix_caching=prefix_caching, client_sequences=client_sequences
         )
-        self._thinks = manifest.reasoning is not None
-        self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s))
+        self._thinks, self._shares = manifest.reasoning is not None, client_sequences is not None
+        self._room = RoomWriter(manifest.limits.max_sequences + manifest.limits.max_queue, engine=folder, link=room)
+        self._worker = Worker(generator, Pace(max_chunks_per_s=manifest.limits.chunks_per_s), self._room.say)
         self._compiler = ConstraintCompiler(manifest, self._token_bytes)
         self._compiler.load()  # now, when nobody waits for a token
         self._keys = itertools.count(1)
@@ -93,12 +98,10 @@ class GenerationService:
         listeners = [log.write] if log else [], [self._tracer.send] if self._tracer else []
         self._recorder = Recorder(*listeners) if any(listeners) else None
         self._acknowledgements = AcknowledgementReceiver(self._acknowledge, engine=folder)
-        usage = partial(this_process, folders(folder))
-        self._metrics = MetricsBridge(generator.metrics, families, manifest.model, usage)
-        self._draining = draining or Draining()
-        self._memory = MemoryLimit.of_environment()
-        self._closed = threading.Event()
-        self._on_failure = on_failure
+        usage, self._counts = partial(this_process, folders(folder)), generator.metrics
+        self._metrics = MetricsBridge(self._counts, families, manifest.model, usage)
+        self._draining, self._memory = draining or Draining(), MemoryLimit.of_environment()
+        self._closed, self._on_failure = threading.Event(), on_failure
         keep_loaded()
         self.work = pulse.begin(Watched(self._worker.steps, STEP_BEATS), Watched(self._worker.sent, REQUEST_BEATS))
         threading.Thread(target=self._watch_worker, name="triune-watch", daemon=True).start()
@@ -112,6 +115,7 @@ class GenerationService:
         timeout_us: int,
         left: Callable[[], bool],
         reply: Reply,
+        parameters: Callable[[], str] = str,
     ) -> None:
         """Serve one request; `reply` is called on another thread, the last time with True.
 
@@ -120,9 +124,10 @@ class GenerationService:
             options_json: one text for each prompt.
             timeout_us: Triton's own deadline for the request, 0 for none.
             left: whether the client is known to have left; asked now and then while the answer is sent.
+            parameters: of Triton's request, as JSON; asked where clients share.
 
         Raises:
-            RequestError: the options cannot be read.
+            RequestError: the options or the parameters cannot be read.
             Overloaded: the server is about to stop, the worker has failed, or the process has as much memory as it may.
         """
         rows = [Options.from_json(text) for text in options_json]
@@ -132,12 +137,13 @@ class GenerationService:
         if rows[0].cancel:
             self._cancel(request_id, reply)
             return
+        client = client_of(request_parameters(parameters)) if self._shares else ""
         if self._recorder is None:
-            self._answer(input_ids, rows, request_id, timeout_us, left, reply, None)
+            self._answer(input_ids, rows, request_id, timeout_us, client, left, reply, None)
             return
         record = self._recorder.begin(request_id, rows[0], tuple(input_ids.tolist()))
         try:
-            self._answer(input_ids, rows, request_id, timeout_us, left, self._recorder.reply(record, reply), record)
+            self._answer(input_ids, rows, request_id, timeout_us, client, left, self._recorder.reply(record, reply), record)
         except TriuneError as error:
             self._recorder.end(record, error)
             raise
@@ -148,6 +154,7 @@ class GenerationService:
         rows: Sequence[Options],
         request_id: str,
         timeout_us: int,
+        client: str,
         left: Callable[[], bool],
         reply: Reply,
         record: Record | None,
@@ -155,10 +162,11 @@ class GenerationService:
         if self._draining.begun:
             raise Overloaded("the server is stopping", "send it again, to another server or later", code="stopping")
         self._memory.check(idle=self._worker.idle)
+        self._worker.check_room(sum(options.best_of for options in rows))
         responses = Responses(self._token_bytes, reply, self._worker.abort)
         groups = []
         for row, (prompt, options) in enumerate(zip(_split(input_ids, rows), rows, strict=True)):
-            requests = self._requests(prompt, options, request_id, timeout_us)
+            requests = self._requests(prompt, options, request_id, timeout_us, client)
             watches = [self._watch(request.key, left) for request in requests]
             group = list(zip(requests, responses.expect(requests, options, row, watches), strict=True))
             if self._recorder is not None and record is not None:
@@ -171,7 +179,9 @@ class GenerationService:
                 responses.fail(error)
                 return
 
-    def _requests(self, prompt: tuple[int, ...], options: Options, request_id: str, timeout_us: int) -> list[Request]:
+    def _requests(
+        self, prompt: tuple[int, ...], options: Options, request_id: str, timeout_us: int, client: str
+    ) -> list[Request]:
         """One request for each sequence that a row asks for."""
         timeout_s = min((t for t in (options.timeout_s, timeout_us / 1e6) if t), default=None)
         first = Request(
@@ -185,7 +195,7 @@ class GenerationService:
             separate_reasoning=bool(options.separate_reasoning) and self._thinks,
             continues=bool(options.echo),
             timed=options.timed or self._recorder is not None,
-            client=options.client,
+            client=client,
             guide_input=options.guide_input,
             cache_salt=options.cache_salt,
         )
@@ -201,6 +211,7 @@ class GenerationService:
         self._compiler.close()
         self._worker.close()
         self._acknowledgements.close()
+        self._room.close()
         self._metrics.close()
         if self._recorder is not None:
             self._recorder.sweep(0.0)
@@ -216,6 +227,8 @@ class GenerationService:
         while not self._closed.wait(_WATCH_S):
             if self._recorder is not None:
                 self._recorder.sweep()
+            if refused := self._room.refused():
+                self._counts.refused("overloaded", refused)
             if self._draining.begun and time.time() >= self._draining.ends_at:
                 LOG.warning("the server is stopping: what is left is ended")
                 self._worker.close()

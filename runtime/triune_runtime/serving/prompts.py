@@ -18,9 +18,9 @@ from ..allocator import return_free_memory
 from ..constraints.tools import with_tools
 from ..errors import RequestCode, RequestError, TooLong
 from ..manifest import EngineManifest
-from ..options.declared import CLIENT, CLIENT_NAMES, VLLM_PROMPT
+from ..options.declared import CLIENT_NAMES, VLLM_PROMPT
 from ..options.parsing import json_object, parse
-from ..options.values import FLAG, Real, Text, text
+from ..options.values import FLAG, Real, text
 from ..options.wire import Options
 from ..text.chat import ChatTemplate, Ending, Message, parse_messages
 from ..text.reasoning import ends_in_thinking, without_thinking
@@ -129,8 +129,6 @@ class PromptService:
         if "timeout" in parameters:  # over HTTP, Triton hands its own deadline on as a parameter
             timeout_s = Real(0, 86_400e6).read("parameter timeout", parameters["timeout"]) / 1e6
             options = dataclasses.replace(options, timeout_s=min(filter(None, (timeout_s, options.timeout_s)), default=None))
-        if CLIENT in parameters:
-            options = dataclasses.replace(options, client=Text(1024).read(f"parameter {CLIENT}", parameters[CLIENT]))
         if options.cancel:
             return np.zeros(1, np.int32), options
         use = _tool_use(inputs)

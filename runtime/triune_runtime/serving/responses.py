@@ -3,6 +3,8 @@
 - TensorRT-LLM: a response belongs to one sequence, which `batch_index` and `sequence_index` name, streamed or not.
 - Ours: the same where it is streamed; whole answers come in one response whose tensors have an element a sequence.
 - vLLM: in every response the tensors have an element a sequence.
+
+A request of which nothing is streamed is answered whole or with an error, never with both.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ class Responses:
         """
         self._token_bytes, self._reply, self._abort = token_bytes, reply, abort
         self._rows: list[_Row] = []
+        self._whole: list[Arrays] = []  # of a request that is not streamed, until all of it is there
         self._closed = False
         self._lock = threading.Lock()  # guards `_closed` with the reply that closes
 
@@ -126,6 +129,9 @@ class Responses:
         else:
             ready = [_placed(arrays, row, member.index) if row.options.batched or row.options.n > 1 else arrays]
         over = all(one.ended for each in self._rows for one in each.members)
+        if not any(each.options.stream for each in self._rows):
+            self._whole += ready
+            ready = self._whole if over else []
         return [(one, over and one is ready[-1]) for one in ready]
 
     def _best(self, row: _Row) -> list[Arrays]:

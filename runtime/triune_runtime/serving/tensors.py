@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from ..contracts.outputs import OUTPUTS, Output
 from ..errors import RequestError, Status, TriuneError
 from ..manifest import ENGINE_ELSEWHERE
+from ..options.declared import CLIENT
+from ..options.values import Text
 
 Tensors = Mapping[str, NDArray[Any]]  # as they come in
 Arrays = dict[str, NDArray[Any]]  # as they go out
@@ -28,15 +30,19 @@ def engine_folder(model_folder: str) -> Path:
     """The folder of engine.json, seen from any model of the repository: its neighbour `generate`, version 1, or the one that a
     file there names.
 
-    Where several engines are served side by side, the steps of one are called NAME__tokenize, NAME__generate, ...
+    Where several engines are served side by side, the steps of one are called NAME__tokenize, NAME__generate, ..., and what
+    answers with one response NAME_infer.
     """
-    name, separator, _ = Path(model_folder).name.rpartition("__")
-    folder = Path(model_folder).parent / f"{name}{separator}generate" / "1"
+    repository, model = Path(model_folder).parent, Path(model_folder).name
+    name, separator, _ = model.rpartition("__")
+    if (repository / f"{model.removesuffix('_infer')}__generate").exists():
+        name, separator = model.removesuffix("_infer"), "__"
+    folder = repository / f"{name}{separator}generate" / "1"
     elsewhere = folder / ENGINE_ELSEWHERE
     if not elsewhere.exists():
         return folder
     # As it is called, not resolved: what lies behind may have a name that the server's Python cannot say.
-    return Path(os.path.normpath(Path(model_folder).parent / elsewhere.read_text("utf-8")))
+    return Path(os.path.normpath(repository / elsewhere.read_text("utf-8")))
 
 
 def request_parameters(raw: Callable[[], str]) -> dict[str, Any]:
@@ -51,6 +57,15 @@ def request_parameters(raw: Callable[[], str]) -> dict[str, Any]:
         said = f"a parameter or the id is not valid UTF-8: {error}"
         raise RequestError(said, "send UTF-8 text", code="invalid_value") from None
     return parameters
+
+
+def client_of(parameters: Mapping[str, Any]) -> str:
+    """Whose request it is, as whoever lets clients in has Triton say; "": nobody's in particular.
+
+    Raises:
+        RequestError: that is no name.
+    """
+    return Text(1024).read(f"parameter {CLIENT}", parameters[CLIENT]) if CLIENT in parameters else ""
 
 
 def without_floats(parameters: Mapping[str, Any]) -> dict[str, str | int | bool]:

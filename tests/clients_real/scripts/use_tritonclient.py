@@ -39,6 +39,29 @@ def whole() -> dict[str, Any]:
     return {"texts": texts, "models": index, "ready": ready, "batch": [text.decode() for text in batch]}
 
 
+def secured() -> dict[str, Any]:
+    """Over TLS, by a certificate that is trusted, and by those of the public."""
+    asked = {"text_input": [["hello to the world"]], "max_tokens": [[6]]}
+    https, grpcs, trusted = HTTP.removeprefix("https://"), ADDRESSES["GRPC"].removeprefix("grpcs://"), ADDRESSES["CA"]
+    with (
+        over_http.InferenceServerClient(https, ssl=True, ssl_options={"ca_certs": trusted}) as http,
+        over_grpc.InferenceServerClient(grpcs, ssl=True, root_certificates=trusted) as grpc,
+    ):
+        texts = [
+            client.infer("ensemble_infer", inputs(module, **asked)).as_numpy("text_output")[0].decode()
+            for client, module in ((http, over_http), (grpc, over_grpc))
+        ]
+        ready = [http.is_server_ready(), grpc.is_server_ready()]
+    untrusted = 0
+    for module, place in ((over_http, https), (over_grpc, grpcs)):
+        with module.InferenceServerClient(place, ssl=True) as client:
+            try:
+                client.get_server_metadata()
+            except Exception:
+                untrusted += 1
+    return {"texts": texts, "ready": ready, "untrusted": untrusted}
+
+
 def stream() -> dict[str, Any]:
     found: dict[str, Any] = {}
     asked = {"text_input": [[FRANCE]], "max_tokens": [[6]], "stream": [[True]], "beam_width": [[1]], "temperature": [[0.0]]}
@@ -64,4 +87,4 @@ def error() -> dict[str, Any]:
     raise AssertionError("beam search was not refused")
 
 
-main(whole, stream, error)
+main(whole, stream, error, secured)

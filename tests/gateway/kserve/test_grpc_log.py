@@ -55,10 +55,10 @@ def lines(log: Path, use: Callable[[grpc.aio.Channel], Awaitable[None]]) -> list
         upstream = f"127.0.0.1:{behind.add_insecure_port('127.0.0.1:0')}"
         await behind.start()
         front, port = (
-            GrpcFront(Shared(Limits(), "127.0.0.1", Keys(("one # team",)), AccessLog(str(log), "kserve")), upstream),
+            GrpcFront(Shared(Limits(), Keys(("one # team",)), AccessLog(str(log), "kserve")), upstream),
             free_port(),
         )
-        await front.start(port)
+        await front.start("127.0.0.1", port)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             await use(channel)
         await front.stop(0)

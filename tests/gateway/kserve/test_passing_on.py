@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from fakes.kserve import OK, front, post, say_ok, saying, status
 from triune_gateway.kserve.framing import BadAnswer, Framing
+from triune_gateway.kserve.refusal import Refusal
+from triune_gateway.kserve.upstream import Upstream
 
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENTS = [b'data: {"text_output":"%d"}\n\n' % number for number in range(3)]
@@ -18,6 +21,36 @@ EVENTS = [b'data: {"text_output":"%d"}\n\n' % number for number in range(3)]
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Waiting:
+    """A client whose connection has no memory for one piece."""
+
+    def __init__(self, lost: int) -> None:
+        self._lost = lost
+        self.got: list[bytes] = []
+        self.cut = self.ended = False
+
+    def head(self, status: int, head: bytes, body: bytes) -> None:
+        self.body(body)
+
+    def body(self, data: bytes) -> None:
+        if len(self.got) == self._lost:
+            self._lost = -1
+            raise MemoryError
+        self.got.append(data)
+
+    def end(self, *, keep: bool) -> None:
+        self.ended = True
+
+    def abort(self) -> None:
+        self.cut = True
+
+    def refuse(self, refusal: Refusal) -> None:
+        raise AssertionError(refusal)
+
+    def unavailable(self, message: str) -> None:
+        raise AssertionError(message)
 
 
 def test_an_event_arrives_before_the_next_one_is_made() -> None:
@@ -42,6 +75,17 @@ def test_an_event_arrives_before_the_next_one_is_made() -> None:
             writer.close()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("lost", range(3))
+def test_an_answer_of_which_a_piece_was_lost_is_cut(lost: int) -> None:
+    """asyncio closes a connection whose protocol fails; where there is no memory left for that, it goes on reading."""
+    client = Waiting(lost)
+    upstream = Upstream(client, b"")
+    for piece in (STREAM + chunk(EVENTS[0]), chunk(EVENTS[1]), chunk(EVENTS[2]), b"0\r\n\r\n"):
+        with suppress(MemoryError):
+            upstream.data_received(piece)
+    assert client.got == [chunk(event) for event in EVENTS[:lost]] and client.cut and not client.ended
 
 
 def test_an_answer_is_byte_equal_but_for_the_request_s_id() -> None:

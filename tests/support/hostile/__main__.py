@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 
 from .cases import SEED, case_of
+from .guarding import outcome
 from .running import Journal, tried
-from .trying import FAILED, Trier
+from .trying import FAILED
 
 
 def main() -> int:
@@ -19,7 +20,7 @@ def main() -> int:
     parser.add_argument("--case", type=int, help="try this one, build it if its plan is sound, and print what becomes of it")
     parser.add_argument("--keep", type=Path, help="with --case: a folder to be made, for the checkpoint")
     parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--build-every", type=int, default=10, help="build, load and ask every so many of them")
+    parser.add_argument("--build-every", type=int, default=50, help="build, load and ask every so many of them")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--journal", type=Path, help="where outcomes are noted; a run goes on behind what is in it")
     given = parser.parse_args()
@@ -46,9 +47,9 @@ def _one(seed: int, number: int, keep: Path | None) -> int:
         keep.mkdir()
         print(case.write(keep))
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
-        outcome = Trier(Path(folder)).outcome(case, with_build=True)
-    print(f"{outcome.kind}, {outcome.seconds:.2f} s of processor time, {outcome.megabytes:.0f} MB\n{outcome.said}")
-    return 1 if outcome.kind == FAILED else 0
+        found = outcome(Path(folder), case, with_build=True)
+    print(f"{found.kind}, {found.seconds:.2f} s of processor time, {found.megabytes:.0f} MB\n{found.said}")
+    return 1 if found.kind == FAILED else 0
 
 
 if __name__ == "__main__":

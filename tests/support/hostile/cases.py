@@ -79,7 +79,10 @@ def _change(files: dict[str, Content], dice: random.Random) -> str:
     name = dice.choices(known, [weights.get(name, 2) for name in known])[0]
     content = files[name]
     assert isinstance(content, bytes)
-    changed, what = _change_of(name, dice)(content, dice)
+    try:
+        changed, what = _change_of(name, dice)(content, dice)
+    except RecursionError:  # an earlier change has nested it
+        changed, what = change_text(content, dice)
     files[name] = changed
     return f"{name} {what}"
 

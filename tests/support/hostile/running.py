@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
 
 from .cases import case_of
-from .trying import FAILED, Outcome, Trier
+from .guarding import Job, outcomes
+from .memory import Known
+from .trying import FAILED, Outcome
 
-_BATCH = 20  # cases
+_BATCH = 50  # cases
+_MEMORY_DISK, _ROOM = Path("/dev/shm"), 2 << 30  # bytes
+_KNOWN: Known = {}  # in all cases that a process of the pool has tried
 
 
 @dataclass
@@ -56,12 +62,15 @@ def _pool(processes: int) -> Pool:
 
 
 def _work(job: _Job) -> list[tuple[int, Outcome]]:
-    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
-        trier = Trier(Path(folder))
-        return [
-            (n, trier.outcome(case_of(job.seed, n), with_build=job.build_every > 0 and n % job.build_every == 0))
-            for n in job.numbers
-        ]
+    built = [job.build_every > 0 and n % job.build_every == 0 for n in job.numbers]
+    jobs = [Job(partial(case_of, job.seed, n), with_build) for n, with_build in zip(job.numbers, built, strict=True)]
+    with tempfile.TemporaryDirectory(prefix="hostile-", dir=_fast_disk()) as folder:
+        return list(zip(job.numbers, outcomes(Path(folder), jobs, _KNOWN), strict=True))
+
+
+def _fast_disk() -> Path | None:
+    """Memory for files, if there is enough of it."""
+    return _MEMORY_DISK if _MEMORY_DISK.is_dir() and shutil.disk_usage(_MEMORY_DISK).free > _ROOM else None
 
 
 class Journal:

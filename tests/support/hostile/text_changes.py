@@ -57,6 +57,7 @@ TEMPLATES = [
     "{{ 'x'|indent(10**9) }}",
     "<think>" * 10_000,
 ]
+_MOST_LETTERS = 10**8  # of tokens that are added: more than is read of a tokenizer.json
 _PATTERNS = [
     "(a+)+$",
     "(.*)*x",
@@ -168,7 +169,7 @@ def change_tokenizer(content: bytes, dice: random.Random) -> tuple[bytes, str]:
                 "rstrip": False,
                 "normalized": dice.random() < 0.5,
             }
-            added += [token] * dice.choice([1, 1, 2, 2000])
+            added += [token] * min(dice.choice([1, 1, 2, 2000]), _MOST_LETTERS // (len(token["content"]) + 1))
             done = f"has the added token {words(token['content'])} as {token['id']}"
         case 1:
             model["merges"] = dice.choice(

@@ -16,6 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from triune_runtime.manifest import CacheTensor
+from triune_runtime.targets.cpu.session import ask_for_exact_products
 
 from ...errors import BuildError
 
@@ -113,6 +114,7 @@ class OrtPieces:
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self._folder))
+        ask_for_exact_products(options)
         if piece.cost > _WIDE:
             options.add_session_config_entry("session.disable_prepacking", "1")
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

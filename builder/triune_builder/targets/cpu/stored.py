@@ -140,12 +140,12 @@ class _Storer:
         return self._register(name, tensor)
 
     def _half(self, name: str, values: NDArray[np.float32]) -> NDArray[Any]:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             half: NDArray[Any] = values.astype(_HALVES[self._form])
         if not np.isfinite(half).all() and np.isfinite(values).all():
             raise BuildError(
                 f"{name} has numbers up to {np.abs(values).max():g}, too large for {self._form}",
-                f"choose {option('precision', 'bf16')}",
+                f"choose {option('precision', 'fp32' if self._form == 'BF16' else 'bf16')}",
             )
         return half
 

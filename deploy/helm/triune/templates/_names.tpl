@@ -2,6 +2,11 @@
 {{- if contains "triune" .Release.Name }}{{ .Release.Name | trunc 45 | trimSuffix "-" }}{{ else }}{{ printf "%s-triune" (.Release.Name | trunc 38) }}{{ end }}
 {{- end }}
 
+{{/* What gateways speak. */}}
+{{- define "triune.scheme" -}}
+{{- if .Values.gateway.tls.secret }}https{{ else }}http{{ end }}
+{{- end }}
+
 {{- define "triune.image" -}}
 {{- with .Values.image }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}{{ end }}
 {{- end }}

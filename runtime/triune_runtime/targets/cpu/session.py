@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...allocator import return_free_memory
 from ...errors import ManifestError
+from .processor import has_vnni
 
 
 def untouched(shape: tuple[int, ...], dtype: str) -> NDArray[np.generic]:
@@ -22,8 +23,19 @@ def untouched(shape: tuple[int, ...], dtype: str) -> NDArray[np.generic]:
 
     NumPy asks for huge pages, of which the first token of every head would take a whole one: 1.5 GB at once instead of as
     sequences grow.
+
+    Raises:
+        ManifestError: the system reserves no room for so many.
     """
-    pages = mmap.mmap(-1, math.prod(shape) * np.dtype(dtype).itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise ManifestError(
+            f"the system reserves no {size / 1e9:,.3g} GB for one tensor of the KV cache, which {shape[0]} sequences of "
+            f"{shape[2]:,} tokens need: {error}",
+            "free memory, or build with a smaller --max-length or --max-sequences",
+        ) from error
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         pages.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(pages, dtype).reshape(shape)
@@ -64,9 +76,7 @@ def load(path: Path, threads: int) -> onnxruntime.InferenceSession:
     # Threads spin between the ops of a run, where waking them would cost more than the op, and sleep between runs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if not has_vnni():
-        # Sums of products of uint8 and int8 would saturate there. Where they do not, exact products are only slower.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+    ask_for_exact_products(options)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many types, all of them meaning that the file is unusable
@@ -77,14 +87,10 @@ def load(path: Path, threads: int) -> onnxruntime.InferenceSession:
     return session
 
 
-@functools.cache
-def has_vnni() -> bool:
-    """Whether this processor adds products of uint8 and int8 in 32 bits; for one that cannot be asked, no."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text("utf-8").partition("\nflags")[2].partition("\n")[0].split()
-    except OSError:
-        return False
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags)
+def ask_for_exact_products(options: onnxruntime.SessionOptions) -> None:
+    """Have sums of products of uint8 and int8 not saturate, on processors where they would; elsewhere that is only slower."""
+    if not has_vnni():
+        options.add_session_config_entry("session.x64quantprecision", "1")
 
 
 def bind_input(binding: onnxruntime.IOBinding, name: str, array: NDArray[np.generic]) -> None:
