@@ -143,3 +143,12 @@ def test_a_file_that_shrank_is_named(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"cannot read tensor w .*t: "):
         tensor.float32()
     assert not (PLAIN.keys() & BLOCKED.keys())
+
+
+@pytest.mark.filterwarnings("error")
+def test_scales_that_are_no_numbers_make_values_that_are_none_in_silence(tmp_path: Path) -> None:
+    tensor = stored(tmp_path / "t", np.zeros((2, 32), np.float32), "Q8_0")
+    raw = bytearray((tmp_path / "t").read_bytes())
+    raw[:2] = np.float16(np.inf).tobytes()
+    (tmp_path / "t").write_bytes(raw)
+    assert not np.isfinite(tensor.float32()).all()

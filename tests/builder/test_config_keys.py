@@ -125,6 +125,11 @@ def test_a_malformed_value_is_named_with_its_key_and_what_was_expected(kind: str
         read(kind, **{key: value})
 
 
+def test_what_another_key_replaces_is_an_object_too() -> None:
+    with pytest.raises(BuildError, match=r"rope_parameters is 7; expected an object or null"):
+        read("llama", rope_scaling=YARN, rope_parameters=7)
+
+
 @pytest.mark.parametrize(
     ("scaling", "says"),
     [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakes.tiny_llama import TinyRunner, tiny_checkpoint
+from fakes.tiny_llama import FakeTensor, TinyRunner, tiny_checkpoint
 from triune_builder.errors import BuildError
 from triune_builder.targets.cpu.precisions import PRECISIONS
 from triune_builder.verify.budget import Budget
@@ -209,6 +209,14 @@ def test_every_linear_of_the_checkpoint_is_observed_once() -> None:
 
     observe_inputs(checkpoint.config, checkpoint.weights, [[1, 2, 3], [4]], observe)
     assert sorted(seen) == sorted([*(n for n in checkpoint.weights if n.endswith("_proj.weight")), "lm_head.weight"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_that_are_no_numbers_are_observed_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, seen = tiny_checkpoint(), []
+    monkeypatch.setattr(FakeTensor, "float32", lambda self: np.full(self.shape, np.inf, np.float32))
+    observe_inputs(checkpoint.config, checkpoint.weights, [[1, 2, 3]], lambda name, x: seen.append(bool(np.isfinite(x).all())))
+    assert seen and not any(seen)
 
 
 @pytest.fixture

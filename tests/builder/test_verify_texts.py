@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from fakes.tiny_llama import byte_tokenizer
 from triune_builder.checkpoint.folder import open_folder
@@ -87,3 +87,12 @@ def test_each_kind_of_text_gets_its_share_of_the_tokens(sizes: list[tuple[str, i
     fair = most // len(kinds)
     assert all(read[kind] >= min(have[kind], fair) for kind in kinds)
     assert sum(read.values()) > most - len(kinds) or read == have  # nothing is left over
+
+
+def test_a_tokenizer_that_fails_at_a_text_is_refused() -> None:
+    """The library panics, which is no Exception."""
+    hostile = Tokenizer.from_str(byte_tokenizer())
+    hostile.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+b"), "isolated")
+    with pytest.raises(BuildError, match=r"the tokenizer fails at the texts that a build is judged by: .*retry-limit") as caught:
+        token_ids(hostile.to_str(), ["a" * 40])
+    assert "\n" not in str(caught.value.args[0])

@@ -184,9 +184,10 @@ def _half(pair: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _block_values(stored: NDArray[np.uint8], dtype: str) -> NDArray[np.float32]:
     codes, scale, minimum = _unpack(stored, dtype)
     values = codes.astype(np.float32)
-    values *= scale[..., None]
-    if minimum is not None:
-        values += minimum[..., None]
+    with np.errstate(over="ignore", invalid="ignore"):  # of scales that are no numbers: they are told of where it matters
+        values *= scale[..., None]
+        if minimum is not None:
+            values += minimum[..., None]
     return values.reshape(len(stored), -1)
 
 

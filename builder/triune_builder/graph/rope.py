@@ -120,10 +120,11 @@ def read_rope(config: Mapping[str, Any], dim: int, *, max_positions: int | None 
 
 def _parameters(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The object that counts, and its name: rope_scaling, unless it is empty."""
-    for name in ("rope_scaling", "rope_parameters"):
-        value = config.get(name)
+    said = {name: config.get(name) for name in ("rope_scaling", "rope_parameters")}
+    for name, value in said.items():
         if value is not None and not isinstance(value, dict):
             _refuse(f"{name} is {shown(value)}; expected an object or null", f"correct {name} in config.json")
+    for name, value in said.items():
         if value:
             inner = [key for key, entry in value.items() if isinstance(entry, dict)]
             if inner:

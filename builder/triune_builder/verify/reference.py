@@ -55,6 +55,7 @@ def score(
             yield Scored(number, block, x[span][block] @ head.T)
 
 
+@np.errstate(all="ignore")  # as in `verify`
 def observe_inputs(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], texts: Sequence[Sequence[int]], observe: Observe
 ) -> None:

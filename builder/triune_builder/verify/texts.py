@@ -53,14 +53,22 @@ def token_ids(tokenizer_json: str, texts: Sequence[str]) -> list[list[int]]:
     """The tokens of each text, all of them whatever the file says of truncation: a server cuts no prompt either.
 
     Raises:
-        BuildError: no text has any.
+        BuildError: no text has any, or the tokenizer fails.
     """
     from tokenizers import Tokenizer  # not at the top: `triune --help` does without
 
     tokenizer = Tokenizer.from_str(tokenizer_json)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    found = [list(tokenizer.encode(text).ids) for text in texts]
+    try:
+        found = [list(tokenizer.encode(text).ids) for text in texts]
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library's panics are no Exceptions; a pattern that searches for too long is one
+        raise BuildError(
+            f"the tokenizer fails at the texts that a build is judged by: {str(error).partition(chr(10))[0]}",
+            "fetch tokenizer.json again; its patterns are not the model's",
+        ) from None
     if not any(found):
         raise BuildError(
             f"the tokenizer makes no token of the texts that a build is judged by, such as {texts[0][:40]!r}",

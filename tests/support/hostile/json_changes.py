@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from typing import Any
 
@@ -156,7 +157,8 @@ def _another(value: Any, dice: random.Random) -> Any:
                 [value + 1, value - 1, -value, value * 2, value // 2, float(value), str(value), [value], dice.choice(NUMBERS)]
             )
         if isinstance(value, float):
-            return dice.choice([-value, value * 1e30, int(value), str(value), dice.choice(NUMBERS)])
+            whole = int(value) if math.isfinite(value) else value
+            return dice.choice([-value, value * 1e30, whole, str(value), dice.choice(NUMBERS)])
         if isinstance(value, str):
             return dice.choice(
                 [value + "\x1b[7m", value[:-1], value.upper(), value * 2, [value], {"content": value}, dice.choice(TEXTS)]
