@@ -203,7 +203,7 @@ fuzz: .venv/installed-test ## some 11,000 random requests to a real server of r1
 	@TRIUNE_FUZZ_CASES=$(FUZZ_CASES) TRIUNE_FUZZ_REPOSITORY="$$($(BIN)/python -m triune_server.entry repository --config /dev/null --model r1-nano)" $(BIN)/python -m pytest tests/fuzz
 
 # One case that failed: CASE=17. A run goes on where an earlier one of the seed has ended; see build/fuzz-checkpoints.
-fuzz-checkpoints: .venv/installed-test ## 100,000 damaged checkpoints, in hours: refused in a sentence or served; CASE=17: one again
+fuzz-checkpoints: .venv/installed-test ## 100,000 damaged checkpoints, in an hour on two cores: refused in a sentence or served; CASE=17: one again
 	@PYTHONPATH=tests:models/r1-nano $(BIN)/python -m support.hostile --seed $(FUZZ_SEED) \
 	    $(if $(CASE),--case $(CASE),--cases $(FUZZ_CHECKPOINTS) --build-every $(FUZZ_BUILD_EVERY))
 

@@ -22,6 +22,8 @@ _COLOURS = (
     "#8a63d2",
     "#2a9d8f",
     "#b58900",
+    "#d1495b",
+    "#3d5a80",
 )
 _TITLE = "Soak test"
 
