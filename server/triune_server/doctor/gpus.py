@@ -20,11 +20,11 @@ _BUSY = 0.1  # from which on a link runs as fast as it can
 def has_gpus(context: Context) -> Iterator[Finding]:
     """Which there are."""
     if isinstance(context.nvml, str):
-        text = f"none that NVIDIA's driver knows ({context.nvml})"
         if context.wants_gpu:
-            yield bad("GPUs", text, "install NVIDIA's driver 580 or later; in a container: docker run --gpus all")
+            remedy = "install NVIDIA's driver 580 or later; in a container: docker run --gpus all"
+            yield bad("GPUs", f"none ({context.nvml})", remedy)
         else:
-            yield good("GPUs", f"{text}; a target of the CPU needs none")
+            yield good("GPUs", f"none, and TARGET=cpu needs none ({context.nvml})")
         return
     if not context.gpus:
         yield unknown("GPUs", "the driver has none", "in a container: docker run --gpus all")

@@ -53,18 +53,22 @@ def cores(context: Context) -> Iterator[Finding]:
         yield good("cores", found)
     if (share := cgroup.throttled(context)) is not None and share > _OFTEN:
         yield poor("cgroup quota", f"stopped in {share:.0%} of its periods", "allow more time of the processor, or fewer threads")
-    yield from _load(context)
+    yield from _load(context, here or context.cores)
 
 
-def _load(context: Context) -> Iterator[Finding]:
+def _load(context: Context, cores: int) -> Iterator[Finding]:
+    """
+    Args:
+        cores: of the machine, whose threads are counted.
+    """
     first = context.read("proc/loadavg").partition(" ")[0]
     if not first:
         return
     load = float(first)
-    if load > context.cores * 1.5 and context.running is None:
-        yield poor("load", f"{load:.1f} threads want {context.cores} cores", "end other programs, or serve on another machine")
+    if load > cores * 1.5 and context.running is None:
+        yield poor("load", f"{load:.1f} threads want {cores} cores", "end other programs, or serve on another machine")
     else:
-        yield good("load", f"{load:.1f} threads on {context.cores} cores")
+        yield good("load", f"{load:.1f} threads on {cores} cores")
 
 
 def numa(context: Context) -> Iterator[Finding]:

@@ -50,8 +50,8 @@ def summary(found: Found) -> str:
     """In one line."""
     counts = Counter(one.verdict for one in _all(found))
     words = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
-    fit = "something will not work" if counts[Verdict.BAD] else "it works" + (", and could be better" if counts[Verdict.POOR] else "")
-    return f"{fit}: {', '.join(words)}"
+    fit = "unfit: something will not work" if counts[Verdict.BAD] else "fit" + (", and could be better" if counts[Verdict.POOR] else "")
+    return f"{fit} ({', '.join(words)})"
 
 
 def as_json(found: Found) -> dict[str, Any]:
