@@ -1,4 +1,4 @@
-"""Files by which a server says that it is about to stop, hangs or is full, or is asked for a profile. Imports nothing that takes time."""
+"""Files by which a server says that it is about to stop, hangs or is full, or is asked for a profile. Quick to import."""
 
 from __future__ import annotations
 

@@ -176,7 +176,14 @@ def test_who_asks_by_a_file_finds_the_record_beside_it(asked: Asked) -> None:
 
 @pytest.mark.parametrize(
     "question",
-    ["", "{", "[]", '{"name": "a1"}', '{"name": "../a", "seconds": 1, "until": 9e12}', '{"name": "a", "seconds": 1, "until": 5}'],
+    [
+        "",
+        "{",
+        "[]",
+        '{"name": "a1"}',
+        '{"name": "../a", "seconds": 1, "until": 9e12}',
+        '{"name": "a", "seconds": 1, "until": 5}',
+    ],
 )
 def test_what_is_no_question_or_is_asked_no_more_is_not_answered(question: str, asked: Asked) -> None:
     (asked.folder / "profile.ask").write_text(question)

@@ -52,8 +52,9 @@ class Recording:
         self._replace(generator, "step", self._stepping)
         if isinstance(generator, StepLoop):
             for owner, method, phase in (
-                (generator.scheduler, "plan", PLAN), (generator.scheduler, "commit", COMMIT), (generator.sampler, "sample", SAMPLE),
-                (generator.answers, "pieces", TEXT), (generator.drafts, "propose", DRAFT),
+                (generator.scheduler, "plan", PLAN), (generator.scheduler, "commit", COMMIT),
+                (generator.sampler, "sample", SAMPLE), (generator.answers, "pieces", TEXT),
+                (generator.drafts, "propose", DRAFT),
             ):  # fmt: skip
                 self._replace(owner, method, lambda call, phase=phase: self._timed(phase, call))
             self._replace(generator.runner, "launch", self._launching)

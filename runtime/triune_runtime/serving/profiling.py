@@ -39,7 +39,12 @@ class Profiling:
     """Of one engine's process. One thread calls `look`, now and then."""
 
     def __init__(
-        self, model: str, generator: Generator, worker: Worker, beginning: bytes = b"", clock: Callable[[], float] = time.monotonic
+        self,
+        model: str,
+        generator: Generator,
+        worker: Worker,
+        beginning: bytes = b"",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
@@ -109,7 +114,12 @@ class Profiling:
     def _write(self, recording: Recording, question: Question) -> None:
         """A line about the record, then lines of events; whole or not at all."""
         path = self._beginning + f"-{question.name}-{os.getpid()}".encode("ascii")
-        about = {"model": self._model, "pid": os.getpid(), "dropped": recording.dropped, "slots": self._generator.limits.max_sequences}
+        about = {
+            "model": self._model,
+            "pid": os.getpid(),
+            "dropped": recording.dropped,
+            "slots": self._generator.limits.max_sequences,
+        }
         descriptor = os.open(path + b".new", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(json.dumps(about) + "\n")

@@ -1,1 +1,1 @@
-"""triune doctor: is this machine fit for this model, and why is a server slow; triune profile. A file for each group of checks."""
+"""triune doctor: is this machine fit for a model, and why is a server slow; triune profile. A file for each group of checks."""

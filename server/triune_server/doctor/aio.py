@@ -21,8 +21,8 @@ _PREAD = 0
 _EVENT_BYTES = 32
 # struct iocb
 _IOCB = np.dtype(
-    [("data", "<u8"), ("key", "<u4"), ("flags", "<u4"), ("opcode", "<u2"), ("priority", "<i2"), ("file", "<u4"), ("buffer", "<u8"),
-     ("size", "<u8"), ("offset", "<i8"), ("reserved", "<u8"), ("more_flags", "<u4"), ("event_file", "<u4")]
+    [("data", "<u8"), ("key", "<u4"), ("flags", "<u4"), ("opcode", "<u2"), ("priority", "<i2"), ("file", "<u4"),
+     ("buffer", "<u8"), ("size", "<u8"), ("offset", "<i8"), ("reserved", "<u8"), ("more_flags", "<u4"), ("event_file", "<u4")]
 )  # fmt: skip
 
 
@@ -85,7 +85,9 @@ def _measure(descriptor: int, size: int, seconds: float, depth: int, ordered: bo
             batch.close()
 
 
-def _offsets(chance: np.random.Generator, pieces: int, place: int, count: int, ordered: bool) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _offsets(
+    chance: np.random.Generator, pieces: int, place: int, count: int, ordered: bool
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.arange(place, place + count) % pieces if ordered else chance.integers(0, pieces, count)
 
 
@@ -110,7 +112,9 @@ class _Batch:
         self._blocks["offset"] = offsets
         done = 0
         while done < self.count:
-            done += self._call(_SUBMIT, self._context, self.count - done, ctypes.c_void_p(int(self._pointers.ctypes.data) + 8 * done))
+            done += self._call(
+                _SUBMIT, self._context, self.count - done, ctypes.c_void_p(int(self._pointers.ctypes.data) + 8 * done)
+            )
         self._busy = True
 
     def wait(self) -> int:

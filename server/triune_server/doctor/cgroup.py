@@ -42,7 +42,9 @@ def memory_limit(files: Files) -> tuple[int, int] | None:
     for folder in levels(files, "memory"):
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             if (most := number(files.read(f"{folder}/{limit}"))) is not None:
-                found.append((most, (number(files.read(f"{folder}/{used}")) or 0) - _cache(files.read(f"{folder}/memory.stat"))))
+                found.append(
+                    (most, (number(files.read(f"{folder}/{used}")) or 0) - _cache(files.read(f"{folder}/memory.stat")))
+                )
     return min(found, key=lambda one: one[0] - one[1], default=None)
 
 

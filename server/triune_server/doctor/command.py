@@ -40,8 +40,8 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], config: object, 
 
     def doctor(
         values: Values,
-        only: Annotated[list[str] | None, typer.Option(help=f"Only these groups: {', '.join(GROUPS)}.", metavar="GROUP")] = None,
-        peer: Annotated[str | None, typer.Option(help="Measure the network to a doctor that listens.", metavar="HOST:PORT")] = None,
+        only: Annotated[list[str] | None, typer.Option(help=f"Only: {', '.join(GROUPS)}.", metavar="GROUP")] = None,
+        peer: Annotated[str | None, typer.Option(help="Measure the network to one that listens.", metavar="HOST:PORT")] = None,
         listen: Annotated[int | None, typer.Option(help="Be the other side of --peer, once.", min=1, max=65535)] = None,
         listen_host: Annotated[str, typer.Option(help="Address that --listen listens on.")] = "0.0.0.0",
         ports: Annotated[str, typer.Option(help="With --listen: hold these open for the peer to try, e.g. 8000-8003.")] = "",
@@ -67,7 +67,7 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], config: object, 
         values: Values,
         seconds: Annotated[float, typer.Option(help="How long.", min=0.2, max=LONGEST_S)] = 5.0,
         output: Annotated[
-            Path | None, typer.Option(help="The trace; the picture lies beside it, as .svg.", show_default="a new file in the run folder")
+            Path | None, typer.Option(help="The trace, with a picture (.svg) beside it; by default in the run folder.")
         ] = None,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
     ) -> None:  # fmt: skip
@@ -94,7 +94,9 @@ def _profile(context: Context, output: Path | None, as_json: bool) -> None:
     folder = context.run_folder
     if context.running is None:
         if find_stack(folder) is not None:
-            raise ServerError("what runs is in containers", "in its container: docker exec CONTAINER triune profile --output FILE")
+            raise ServerError(
+                "what runs is in containers", "in its container: docker exec CONTAINER triune profile --output FILE"
+            )
         raise ServerError("no server is running", "start one with `make up`")
     path = output or folder / f"trace-{time.strftime('%Y%m%d-%H%M%S')}.json"
     with path.open("w", encoding="utf-8") as file:  # before anything is waited for
@@ -115,6 +117,10 @@ def _profile(context: Context, output: Path | None, as_json: bool) -> None:
 
 def _listen(host: str, port: int, ports: tuple[int, ...]) -> None:
     def told(port: int) -> None:
-        print(f"listening on {host}, port {port}, for one peer; there: triune doctor --peer THIS_MACHINE:{port}", file=sys.stderr, flush=True)
+        print(
+            f"listening on {host}, port {port}, for one peer; there: triune doctor --peer THIS_MACHINE:{port}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     print(f"measured by {listen(host, port, ports, _PATIENCE_S, told)}")

@@ -55,7 +55,11 @@ def speed(context: Context) -> Iterator[Finding]:
         ordered = measure_reads(largest, _PIECE, context.seconds / 2, depth=_PIECES, ordered=True)
         random = measure_reads(largest, _PAGE, context.seconds / 2, depth=_DEPTH, ordered=False)
     except OSError as error:
-        yield unknown("speed of the disk", _cached(largest, context.seconds / 2, error), "measure it where the model lies on a disk of the machine")
+        yield unknown(
+            "speed of the disk",
+            _cached(largest, context.seconds / 2, error),
+            "measure it where the model lies on a disk of the machine",
+        )
         return
     yield from judged_speed(ordered, random, weight_bytes(context))
 

@@ -48,4 +48,3 @@ def bad(subject: str, found: str, remedy: str) -> Finding:
 def unknown(subject: str, found: str, remedy: str = "") -> Finding:
     """It could not be looked at, and why."""
     return Finding(subject, found, Verdict.UNKNOWN, remedy)
-

@@ -31,7 +31,9 @@ def instructions(context: Context) -> Iterator[Finding]:
     elif not kinds["AVX2"]:
         yield bad("instructions", told, "engines for the CPU would take minutes for an answer: use a processor with AVX2")
     elif not kinds["VNNI"] and precision in _EIGHT_BIT:
-        yield poor("instructions", f"{told}; {precision} is fast with VNNI", "try PRECISION=int8 or int4, and compare: make verify")
+        yield poor(
+            "instructions", f"{told}; {precision} is fast with VNNI", "try PRECISION=int8 or int4, and compare: make verify"
+        )
     else:
         yield good("instructions", told)
 
@@ -47,12 +49,16 @@ def cores(context: Context) -> Iterator[Finding]:
         yield poor("cores", said, "Triton, the front and the engine share one: allow at least 2 (docker run --cpus 2)")
     elif quota is not None and quota < context.cores:
         # Threads are counted by the cores that are seen.
-        remedy = f"threads of {context.cores} cores share the time of {quota:g}: give whole cores, e.g. docker run --cpuset-cpus"
+        remedy = (
+            f"threads of {context.cores} cores share the time of {quota:g}: give whole cores, e.g. docker run --cpuset-cpus"
+        )
         yield poor("cores", f"{found}; the cgroup allows {quota:g}", remedy)
     else:
         yield good("cores", found)
     if (share := cgroup.throttled(context)) is not None and share > _OFTEN:
-        yield poor("cgroup quota", f"stopped in {share:.0%} of its periods", "allow more time of the processor, or fewer threads")
+        yield poor(
+            "cgroup quota", f"stopped in {share:.0%} of its periods", "allow more time of the processor, or fewer threads"
+        )
     yield from _load(context, here or context.cores)
 
 
@@ -86,7 +92,9 @@ def numa(context: Context) -> Iterator[Finding]:
         yield poor("NUMA", found, remedy)
     elif len(near) == 1 and spread != 1:
         node = near.pop()
-        yield poor("NUMA", f"{found}; the GPUs are at node {node}", f"numactl --cpunodebind={node} --membind={node} triune up ...")
+        yield poor(
+            "NUMA", f"{found}; the GPUs are at node {node}", f"numactl --cpunodebind={node} --membind={node} triune up ..."
+        )
     else:
         yield good("NUMA", found)
 
@@ -121,7 +129,9 @@ def frequency(context: Context) -> Iterator[Finding]:
     if not governor:
         yield good("frequency", "is decided by the machine below, or by the firmware")
     elif governor == "powersave" and "pstate" not in driver:
-        yield poor("frequency", "governor powersave: cores run at their lowest", "as root: cpupower frequency-set -g performance")
+        yield poor(
+            "frequency", "governor powersave: cores run at their lowest", "as root: cpupower frequency-set -g performance"
+        )
     else:
         yield good("frequency", f"governor {governor}")
 
@@ -140,7 +150,9 @@ def memory(context: Context) -> Iterator[Finding]:
     else:
         yield good("memory of the machine", told)
     if found.swap_used > _SWAPPED:
-        yield poor("swap", f"{found.swap_used / _GB:.1f} GB of memory lie on the disk", "end other programs: what is swapped is slow")
+        yield poor(
+            "swap", f"{found.swap_used / _GB:.1f} GB of memory lie on the disk", "end other programs: what is swapped is slow"
+        )
 
 
 def huge_pages(context: Context) -> Iterator[Finding]:

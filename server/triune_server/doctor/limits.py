@@ -26,7 +26,9 @@ def ulimits(context: Context) -> Iterator[Finding]:
 
 def files_limit(most: int | None) -> Finding:
     """Open files."""
-    return _judged("open files", most, _FILES, _FEWEST_FILES, "ulimit -n 65536; LimitNOFILE of systemd; docker run --ulimit nofile=65536")
+    return _judged(
+        "open files", most, _FILES, _FEWEST_FILES, "ulimit -n 65536; LimitNOFILE of systemd; docker run --ulimit nofile=65536"
+    )
 
 
 def processes_limit(most: int | None, group: int | None) -> Finding:
@@ -42,7 +44,11 @@ def other_limits(locked: int | None, space: int | None, *, wants_gpu: bool) -> I
         remedy = "for InfiniBand between machines: ulimit -l unlimited; docker run --ulimit memlock=-1"
         yield poor("locked memory", f"at most {locked / 1e6:,.0f} MB", remedy)
     if space is not None:
-        yield bad("address space", f"at most {space / 1e9:,.0f} GB", "ulimit -v unlimited: weights are mapped, and CUDA reserves hundreds of GB")
+        yield bad(
+            "address space",
+            f"at most {space / 1e9:,.0f} GB",
+            "ulimit -v unlimited: weights are mapped, and CUDA reserves hundreds of GB",
+        )
 
 
 def shared_memory(context: Context) -> Iterator[Finding]:
@@ -67,7 +73,11 @@ def _judged(subject: str, most: int | None, enough: int, least: int, remedy: str
         return good(subject, "no limit")
     if most < least:
         return bad(subject, f"at most {most:,}; a server needs {least:,}", remedy)
-    return poor(subject, f"at most {most:,}; a busy server needs {enough:,}", remedy) if most < enough else good(subject, f"at most {most:,}")
+    return (
+        poor(subject, f"at most {most:,}; a busy server needs {enough:,}", remedy)
+        if most < enough
+        else good(subject, f"at most {most:,}")
+    )
 
 
 CHECKS = (ulimits, shared_memory)

@@ -35,7 +35,9 @@ class Observed:
         return {one.model: where(one, self.seconds) for one in self.records}
 
 
-def observe(running: RunningServer, run_folder: Path, seconds: float, gpus: Callable[[], tuple[GpuState, ...]] = tuple) -> Observed:
+def observe(
+    running: RunningServer, run_folder: Path, seconds: float, gpus: Callable[[], tuple[GpuState, ...]] = tuple
+) -> Observed:
     """Look for some time.
 
     Raises:
@@ -54,7 +56,7 @@ def observe(running: RunningServer, run_folder: Path, seconds: float, gpus: Call
 
 
 def counters(options: ServerOptions) -> dict[str, float]:
-    """The server's numbers, over all models: `name` or, where a series has a reason, `name:reason`; empty: it does not answer."""
+    """The server's numbers, over all models: `name`, or `name:reason` where a series has one; empty: it does not answer."""
     found: dict[str, float] = {}
     try:
         for family in text_string_to_metric_families(ask(options.metrics_url, timeout_s=2.0).text):

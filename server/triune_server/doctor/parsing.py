@@ -29,7 +29,9 @@ def ports(text: str) -> tuple[int, ...]:
     for part in filter(None, text.replace(" ", "").split(",")):
         first, _, last = part.partition("-")
         if not first.isdigit() or not (last or first).isdigit() or not 0 < int(first) <= int(last or first) < 1 << 16:
-            raise ServerError(f"--ports has {part!r}; a port, or a range as 8000-8003, was expected", "e.g. --ports 8000-8003,29500")
+            raise ServerError(
+                f"--ports has {part!r}; a port, or a range as 8000-8003, was expected", "e.g. --ports 8000-8003,29500"
+            )
         found += range(int(first), int(last or first) + 1)[: _MOST_PORTS + 1]
     if len(found) > _MOST_PORTS:
         raise ServerError(f"--ports names over {_MOST_PORTS} ports", "name those that the servers use")

@@ -64,7 +64,8 @@ def judged(found: Between) -> Iterator[Finding]:
     text = f"{middle * 1e6:,.0f} µs there and back, 1% over {late * 1e6:,.0f} µs"
     remedy = "machines of one rack, no tunnel or VPN between; interrupts of the card on near cores"
     yield good("latency", text) if middle <= _QUICK_S else poor("latency", text, remedy)
-    text = f"{found.host}'s is {abs(found.skew) * 1e3:.1f} ms {'ahead' if found.skew > 0 else 'behind'}, to within {found.doubt * 1e3:.1f} ms"
+    way = "ahead" if found.skew > 0 else "behind"
+    text = f"{found.host}'s is {abs(found.skew) * 1e3:.1f} ms {way}, to within {found.doubt * 1e3:.1f} ms"
     remedy = "as root, on both: systemctl enable --now chrony (or systemd-timesyncd); logs and traces do not match else"
     yield good("clocks", text) if abs(found.skew) - found.doubt <= _SKEW_S else poor("clocks", text, remedy)
     for port, (held, why) in found.ports.items():
@@ -74,7 +75,9 @@ def judged(found: Between) -> Iterator[Finding]:
         elif held:
             yield bad(subject, f"cannot be reached: {why}", "open it in the firewall between the machines, for these two alone")
         else:
-            yield unknown(subject, f"a program there has it, and does not answer here: {why}", "it may listen on 127.0.0.1 alone")
+            yield unknown(
+                subject, f"a program there has it, and does not answer here: {why}", "it may listen on 127.0.0.1 alone"
+            )
 
 
 def measure(host: str, port: int, seconds: float) -> Between:

@@ -1,4 +1,4 @@
-"""A recorded server as a picture: what of the time the parts of steps take, how many are served, which cores and GPUs are busy."""
+"""A recorded server as a picture: the time that parts of steps take, how many are served, which cores and GPUs are busy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 
 from .recording import Record
 from .watching import Sample
-from .where import COUNTS, PHASES, over_time
+from .where import COUNTS, over_time
 
 _WIDTH, _LEFT, _RIGHT, _HIGH, _GAP = 960, 60, 190, 170, 64
 _BUCKETS = 160
@@ -30,16 +30,22 @@ def picture(records: Sequence[Record], samples: Sequence[Sample], began: int, se
         rows = over_time(record.events, began, seconds, _BUCKETS)
         parts.append(_stacked(f"{record.model}: share of time in parts of steps", rows, seconds, len(parts)))
         counts = [event for event in record.events if event.name == COUNTS]
-        lines = {name: [((one.began - began) / 1e9, float(one.about[name])) for one in counts] for name in ("decoding", "waiting")}
+        lines = {
+            name: [((one.began - began) / 1e9, float(one.about[name])) for one in counts] for name in ("decoding", "waiting")
+        }
         parts.append(_lined(f"{record.model}: sequences", lines, seconds, len(parts)))
     if samples:
-        names = sorted({name for one in samples for name in one.cores}, key=lambda name: -sum(one.cores.get(name, 0) for one in samples))
+        names = sorted(
+            {name for one in samples for name in one.cores}, key=lambda name: -sum(one.cores.get(name, 0) for one in samples)
+        )
         cores = {name: [((one.at - began) / 1e9, one.cores.get(name, 0.0)) for one in samples] for name in names[:7]}
         cores["others"] = [((one.at - began) / 1e9, one.others) for one in samples]
         parts.append(_lined("busy cores by process", cores, seconds, len(parts)))
     if any(one.gpus for one in samples):
         every = {gpu.index for one in samples for gpu in one.gpus}
-        lines = {f"GPU {n}": [((s.at - began) / 1e9, g.busy or 0.0) for s in samples for g in s.gpus if g.index == n] for n in every}
+        lines = {
+            f"GPU {n}": [((s.at - began) / 1e9, g.busy or 0.0) for s in samples for g in s.gpus if g.index == n] for n in every
+        }
         parts.append(_lined("share of time that GPUs compute", lines, seconds, len(parts)))
     height = len(parts) * (_HIGH + _GAP)
     return (
@@ -62,7 +68,7 @@ def _stacked(title: str, rows: Mapping[str, Sequence[float]], seconds: float, ro
                 x, y = _LEFT + place * width, (1 - top) * _HIGH
                 drawn.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.2f}" height="{high:.1f}" fill="{_COLOURS[name]}"/>')
             under[place] = top
-    legend = [(PHASES[name].partition(":")[0], _COLOURS[name]) for name in used]
+    legend = [(name, _COLOURS[name]) for name in used]
     return _framed(title, "".join(drawn), legend, seconds, ("0%", "100%"), row)
 
 
@@ -83,9 +89,12 @@ def _framed(title: str, body: str, legend: Sequence[tuple[str, str]], seconds: f
         f'<text x="{right + 28}" y="{15 + 18 * n}">{escape(name[:24])}</text>'
         for n, (name, colour) in enumerate(legend)
     )
+    left, foot = _LEFT - 6, _HIGH + 16
     return (
-        f'<g transform="translate(0 {row * (_HIGH + _GAP) + 30})"><text x="{_LEFT}" y="-10" font-weight="bold">{escape(title)}</text>'
+        f'<g transform="translate(0 {row * (_HIGH + _GAP) + 30})">'
+        f'<text x="{_LEFT}" y="-10" font-weight="bold">{escape(title)}</text>'
         f'{body}<path d="M{_LEFT},0V{_HIGH}H{right}" fill="none" stroke="#888"/>{keys}'
-        f'<text x="{_LEFT - 6}" y="{_HIGH}" text-anchor="end">{ends[0]}</text><text x="{_LEFT - 6}" y="10" text-anchor="end">{ends[1]}</text>'
-        f'<text x="{_LEFT}" y="{_HIGH + 16}">0 s</text><text x="{right}" y="{_HIGH + 16}" text-anchor="end">{seconds:g} s</text></g>'
+        f'<text x="{left}" y="{_HIGH}" text-anchor="end">{ends[0]}</text>'
+        f'<text x="{left}" y="10" text-anchor="end">{ends[1]}</text>'
+        f'<text x="{_LEFT}" y="{foot}">0 s</text><text x="{right}" y="{foot}" text-anchor="end">{seconds:g} s</text></g>'
     )

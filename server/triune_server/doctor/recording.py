@@ -59,7 +59,8 @@ def record(run_folder: Path, seconds: float) -> list[Record]:
                 time.sleep(_LOOK_S)
             if not found:
                 raise ServerError(
-                    "no engine answers", "a server of an earlier version records nothing: `make up SWITCH=1`; or it hangs: `make status`"
+                    "no engine answers",
+                    "a server of an earlier version records nothing: `make up SWITCH=1`; or it hangs: `make status`",
                 )
             return [read(path) for path in found]
         finally:
@@ -72,7 +73,9 @@ def read(path: Path) -> Record:
     with path.open(encoding="ascii") as file:
         about = json.loads(file.readline())
         events = tuple(Timed(*event) for line in file for event in json.loads(line))
-    return Record(about["model"], about["pid"], about["slots"], about["dropped"], tuple(sorted(events, key=lambda one: one.began)))
+    return Record(
+        about["model"], about["pid"], about["slots"], about["dropped"], tuple(sorted(events, key=lambda one: one.began))
+    )
 
 
 def _written(beginning: Path, name: str) -> list[Path]:

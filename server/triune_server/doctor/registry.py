@@ -1,4 +1,4 @@
-"""All checks, by group, in the order in which they are told. A new check is a function in its group's file, and its place there."""
+"""All checks, by group, in the order of telling. A new one is a function in its group's file, and its place there."""
 
 from __future__ import annotations
 

@@ -40,7 +40,11 @@ def runs(context: Context) -> Iterator[Finding]:
     else:
         yield good("server", f"{found}; ready")
     if (stalled := stalled_file(context.run_folder)).exists():
-        yield bad("sign of life", f"it hangs: {stalled.read_text('utf-8').strip()}", "it is started again by itself in 30 s; `make logs`")
+        yield bad(
+            "sign of life",
+            f"it hangs: {stalled.read_text('utf-8').strip()}",
+            "it is started again by itself in 30 s; `make logs`",
+        )
 
 
 def devices(context: Context) -> Iterator[Finding]:
@@ -68,13 +72,23 @@ def device(name: str, target: str, maps: str, holds: bool | None, *, gpus: int) 
     loaded = [part for part in _LIBRARIES[target] if part in maps]
     if target == "cpu":
         if gpus:
-            return poor(subject, f"the CPU, beside {gpus} GPUs that are not used", "make up TARGET=cuda SWITCH=1, or TARGET=tensorrt")
+            return poor(
+                subject, f"the CPU, beside {gpus} GPUs that are not used", "make up TARGET=cuda SWITCH=1, or TARGET=tensorrt"
+            )
         return good(subject, "the CPU, with ONNX Runtime" if loaded else "the CPU")
     if not loaded:
         wanted = " or ".join(_LIBRARIES[target])
-        return bad(subject, f"built for {target}, and none of {wanted} is in its memory: it is not used", "`make logs`, then make verify")
+        return bad(
+            subject,
+            f"built for {target}, and none of {wanted} is in its memory: it is not used",
+            "`make logs`, then make verify",
+        )
     if holds is False:
-        return bad(subject, f"has {', '.join(loaded)} in memory, and the driver knows of no use of a GPU", "`make logs`, then make verify")
+        return bad(
+            subject,
+            f"has {', '.join(loaded)} in memory, and the driver knows of no use of a GPU",
+            "`make logs`, then make verify",
+        )
     return good(subject, f"{target} is used: {', '.join(loaded)}" + (", and a GPU" if holds else ""))
 
 

@@ -26,7 +26,11 @@ def slow(seen: Observed, *, cores: int) -> Iterator[Finding]:
         cores: that the server may use.
     """
     if all(one.idle > _IDLE for one in seen.engines.values()):
-        yield unknown("steps", f"idle: next to nothing was asked of it in {seen.seconds:g} s", "look again under load: make load, or your clients")
+        yield unknown(
+            "steps",
+            f"idle: next to nothing was asked of it in {seen.seconds:g} s",
+            "look again under load: make load, or your clients",
+        )
     for record in seen.records:
         engine = seen.engines[record.model]
         if engine.idle <= _IDLE:
@@ -42,49 +46,77 @@ def slow(seen: Observed, *, cores: int) -> Iterator[Finding]:
 def _steps(model: str, one: Where, seen: Observed) -> Iterator[Finding]:
     parts = sorted(one.parts, key=lambda part: -one.parts[part])
     told = ", ".join(f"{part} {one.share(part):.0%}" for part in parts if one.share(part) >= 0.01)
-    found = f"{one.steps / one.span_s:.0f} a second of {one.busy_s / one.steps * 1e3:.1f} ms: {told}; {one.decoding:.1f} sequences together"
+    rate, took_ms = one.steps / one.span_s, one.busy_s / one.steps * 1e3
+    found = f"{rate:.0f} a second of {took_ms:.1f} ms: {told}; {one.decoding:.1f} sequences together"
     subject, host = f"steps of {model}", one.share("plan", "commit", "text", "rest", "draft")
     if one.share("sample") > _MUCH_SAMPLING:
         remedy = (
-            "choosing tokens is as costly as that with log probabilities, penalties, logit_bias, min_p, grammars or top_k off: ask for "
+            "log probabilities, penalties, logit_bias, min_p, grammars or a top_k that is off make it so costly: ask for "
             "fewer of them; on a GPU greedy, temperature, top_k and top_p are chosen there"
         )
         yield poor(subject, f"{found}; choosing tokens on the CPU holds it up", remedy)
     elif host > _MUCH_REST:
-        yield poor(subject, f"{found}; what is around the model takes {host:.0%}", "a faster core for the engine's process; fewer streams with few tokens each")
+        yield poor(
+            subject,
+            f"{found}; what is around the model takes {host:.0%}",
+            "a faster core for the engine's process; fewer streams with few tokens each",
+        )
     else:
         yield good(subject, found)
     busy = [gpu.busy for sample in seen.samples for gpu in sample.gpus[:1] if gpu.busy is not None]
     if busy:
         mean = sum(busy) / len(busy)
         text = f"computes {mean:.0%} of the time, steps take {1 - one.idle:.0%} of it"
-        remedy = "the host holds the GPU up: more requests at once, faster or less busy cores; `triune profile` shows what it waits for"
+        remedy = (
+            "the host holds it up: more requests at once, faster or less busy cores; `triune profile` shows what it waits for"
+        )
         yield poor(f"GPU of {model}", text, remedy) if mean < _HOST_BOUND * (1 - one.idle) else good(f"GPU of {model}", text)
 
 
 def _queue(model: str, one: Where, slots: int) -> Finding:
-    subject, found = f"queue of {model}", f"{one.waiting:.1f} requests waited on average, {one.decoding:.1f} of {slots} places were in use"
+    subject, found = (
+        f"queue of {model}",
+        f"{one.waiting:.1f} requests waited on average, {one.decoding:.1f} of {slots} places were in use",
+    )
     if one.full <= _OFTEN:
         return good(subject, found)
     if one.decoding >= slots * 0.8:
-        return poor(subject, found, "a larger MAX_SEQUENCES if memory allows, or a further replica; `triune load --search` finds what one can serve")
-    return poor(subject, found, "long prompts are computed first, or KV memory is full: a shorter MAX_LENGTH, prefix caching, a further replica")
+        return poor(
+            subject,
+            found,
+            "a larger MAX_SEQUENCES if memory allows, or a further replica; `triune load --search` finds what one can serve",
+        )
+    return poor(
+        subject,
+        found,
+        "long prompts are computed first, or KV memory is full: a shorter MAX_LENGTH, prefix caching, a further replica",
+    )
 
 
 def _kv(model: str, one: Where) -> Finding:
     subject, found = f"KV cache of {model}", f"{one.kv_share:.0%} in use at most"
     if one.kv_share >= _FULL_KV and one.full > _OFTEN:
-        return poor(subject, f"{found}, and requests wait", "KV in eight bits (CUDA), a smaller MAX_LENGTH, more memory, or a further replica")
+        return poor(
+            subject,
+            f"{found}, and requests wait",
+            "KV in eight bits (CUDA), a smaller MAX_LENGTH, more memory, or a further replica",
+        )
     return good(subject, found)
 
 
 def _refused(seen: Observed) -> Iterator[Finding]:
     refused = seen.counts.get("triune_requests_refused_total:overloaded", 0.0)
     if refused:
-        yield poor("refused requests", f"{refused:.0f} in {seen.seconds:g} s for want of room", "a further replica; docs/overload.md")
+        yield poor(
+            "refused requests", f"{refused:.0f} in {seen.seconds:g} s for want of room", "a further replica; docs/overload.md"
+        )
     late = seen.counts.get("triune_requests_aborted_total:deadline", 0.0)
     if late:
-        yield poor("missed deadlines", f"{late:.0f} in {seen.seconds:g} s", "longer deadlines, fewer requests at once, or a further replica")
+        yield poor(
+            "missed deadlines",
+            f"{late:.0f} in {seen.seconds:g} s",
+            "longer deadlines, fewer requests at once, or a further replica",
+        )
 
 
 def _processes(samples: Sequence[Sample], cores: int) -> Iterator[Finding]:
@@ -96,7 +128,11 @@ def _processes(samples: Sequence[Sample], cores: int) -> Iterator[Finding]:
     own = sum(mean.values())
     told = ", ".join(f"{name} {mean[name]:.1f}" for name in sorted(mean, key=lambda name: -mean[name]) if mean[name] >= 0.05)
     found = f"{own:.1f} of {cores} cores in use ({told or 'none'}), {others:.1f} by others"
-    asked = {name: used for name, used in mean.items() if used >= _WHOLE and name.rpartition("__")[2] in ("front", "gateway", "tritonserver")}
+    asked = {
+        name: used
+        for name, used in mean.items()
+        if used >= _WHOLE and name.rpartition("__")[2] in ("front", "gateway", "tritonserver")
+    }
     if others > cores * _TAKEN and own + others > cores * 0.8:
         yield poor("processor", found, "end other programs, or give the server cores of its own")
     elif asked:

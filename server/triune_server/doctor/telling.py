@@ -16,7 +16,12 @@ from .where import PHASES, Where
 
 UNFIT = 4  # exit code where something will not work
 Found = Mapping[str, Sequence[Finding]]
-_LOOKS = {Verdict.GOOD: ("ok", "green"), Verdict.UNKNOWN: ("?", "dim"), Verdict.POOR: ("poor", "yellow"), Verdict.BAD: ("BAD", "bold red")}
+_LOOKS = {
+    Verdict.GOOD: ("ok", "green"),
+    Verdict.UNKNOWN: ("?", "dim"),
+    Verdict.POOR: ("poor", "yellow"),
+    Verdict.BAD: ("BAD", "bold red"),
+}
 
 
 def table(found: Found) -> Table:
@@ -50,7 +55,11 @@ def summary(found: Found) -> str:
     """In one line."""
     counts = Counter(one.verdict for one in _all(found))
     words = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
-    fit = "unfit: something will not work" if counts[Verdict.BAD] else "fit" + (", and could be better" if counts[Verdict.POOR] else "")
+    fit = (
+        "unfit: something will not work"
+        if counts[Verdict.BAD]
+        else "fit" + (", and could be better" if counts[Verdict.POOR] else "")
+    )
     return f"{fit} ({', '.join(words)})"
 
 

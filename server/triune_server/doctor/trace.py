@@ -30,7 +30,12 @@ def _engine(record: Record) -> Iterator[dict[str, Any]]:
     for event in record.events:
         at = {"pid": pid, "ts": event.began / 1e3}
         if event.name == COUNTS:
-            yield {"ph": "C", "name": "sequences", "args": {k: event.about[k] for k in ("decoding", "prefilling", "waiting")}, **at}
+            yield {
+                "ph": "C",
+                "name": "sequences",
+                "args": {k: event.about[k] for k in ("decoding", "prefilling", "waiting")},
+                **at,
+            }
             yield {"ph": "C", "name": "KV blocks", "args": {"used": event.about["kv_used"]}, **at}
         elif event.name == REQUEST:
             about = {"name": "request", "cat": "request", "id": event.about["key"], "tid": 0, **at}

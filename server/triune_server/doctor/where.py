@@ -11,7 +11,7 @@ from .recording import Record, Timed
 STEP, REQUEST, COUNTS = "step", "request", "counts"
 # Parts of a step -> what they are, for people.
 PHASES = {
-    "plan": "plan: who is served next", "draft": "guess tokens ahead", "launch": "launch: hand the step over; on a CPU, compute it",
+    "plan": "plan who is served next", "draft": "guess tokens ahead", "launch": "launch a step; on a CPU, compute it",
     "wait": "wait for the device", "sample": "choose tokens", "commit": "keep the books", "text": "cut pieces of text",
     "rest": "take tokens in",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What two doctors say to each other: a line of JSON a message, then what is measured. Whoever listens does only what it offered."""
+"""What two doctors say to each other: a line of JSON each, then what is measured. Who listens does only what it offered."""
 
 from __future__ import annotations
 

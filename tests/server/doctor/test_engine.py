@@ -94,7 +94,9 @@ def installed(folder: Path, **versions: str) -> tuple[Path, ...]:
 
 
 def test_what_is_installed_is_said_with_its_version(tmp_path: Path) -> None:
-    packages = installed(tmp_path, onnxruntime_gpu="1.31.1", nvidia_cudnn_cu13="9.14.0", tensorrt="10.14.1", onnxruntime="1.32.0")
+    packages = installed(
+        tmp_path, onnxruntime_gpu="1.31.1", nvidia_cudnn_cu13="9.14.0", tensorrt="10.14.1", onnxruntime="1.32.0"
+    )
     found = {finding.subject: finding.found for finding in software.packages(machine(tmp_path, packages=packages))}
     expected = {"ONNX Runtime": "1.32.0", "ONNX Runtime for CUDA": "1.31.1", "cuDNN": "9.14.0", "TensorRT": "10.14.1"}
     assert expected.items() <= found.items() and "TensorRT-RTX" not in found and "vLLM" not in found
@@ -128,7 +130,11 @@ def test_a_triton_that_is_not_there_or_does_not_run_here_is_bad(tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("files", "said"),
-    [({}, "no"), ({".dockerenv": ""}, "yes: Docker; its limits hold"), ({"proc/1/environ": "container=lxc"}, "yes: of another kind")],
+    [
+        ({}, "no"),
+        ({".dockerenv": ""}, "yes: Docker; its limits hold"),
+        ({"proc/1/environ": "container=lxc"}, "yes: of another kind"),
+    ],
 )
 def test_a_container_is_recognized(files: dict[str, str | None], said: str, tmp_path: Path) -> None:
     assert next(iter(software.container(machine(tmp_path, files)))).found.startswith(said)

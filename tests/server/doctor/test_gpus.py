@@ -22,7 +22,9 @@ class _Driver:
     driver = "580.95.05"
 
 
-def look(check: Check, folder: Path, *states: GpuState, files: dict[str, str | None] | None = None, **more: Any) -> list[Finding]:
+def look(
+    check: Check, folder: Path, *states: GpuState, files: dict[str, str | None] | None = None, **more: Any
+) -> list[Finding]:
     return list(check(machine(folder, files, gpus=states, nvml=_Driver(), **more)))
 
 
@@ -46,7 +48,7 @@ def test_where_all_is_well_every_check_says_so(check: Check, tmp_path: Path) -> 
         (gpus.memory_errors, {"remap_pending": True}, Verdict.POOR, "next reset", "as root"),
         (gpus.memory_errors, {"ecc": False}, Verdict.POOR, "off", "-e 1"),
         (gpus.power, {"watts_limit": 400.0}, Verdict.POOR, "400 W, 700 W by default", "-pl 700"),
-        (gpus.power, {"slowed": 0x44, "celsius": 91}, Verdict.POOR, "held back by power limit and heat, by the hardware", "cool"),
+        (gpus.power, {"slowed": 0x44, "celsius": 91}, Verdict.POOR, "by power limit and heat, by the hardware", "cool"),
         (gpus.power, {"slowed": None}, Verdict.UNKNOWN, "does not tell", ""),
         (gpus.power, {"persistent": False}, Verdict.POOR, "unloaded when nobody", "-pm 1"),
     ],

@@ -1,4 +1,4 @@
-"""Each check of the processor, its memory and the system's limits, passing and failing. Run: pytest tests/server/doctor/test_host.py"""
+"""Each check of the processor, memory and limits, passing and failing. Run: pytest tests/server/doctor/test_host.py"""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from triune_server.doctor.context import Context
 from triune_server.doctor.finding import Finding, Verdict
 
 Check = Callable[[Context], Iterable[Finding]]
+POOR = Verdict.POOR
+SWAPPING = "MemTotal: 67108864 kB\nMemAvailable: 60000000 kB\nSwapTotal: 1000000 kB\nSwapFree: 1 kB\n"
 NO_QUOTA = "max 100000\n"
 TWO_NODES = {
     "sys/devices/system/node/online": "0-1\n",
@@ -35,27 +37,28 @@ def test_where_all_is_well_every_check_says_so(check: Check, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("check", "files", "more", "verdict", "said", "remedy"),
     [
-        (host.instructions, {}, {"instructions": FULL - {"avx512_vnni"}}, Verdict.POOR, "w8a8 is fast with VNNI", "PRECISION=int8"),
+        (host.instructions, {}, {"instructions": FULL - {"avx512_vnni"}}, POOR, "w8a8 is fast with VNNI", "PRECISION=int8"),
         (host.instructions, {}, {"instructions": frozenset({"sse2"})}, Verdict.BAD, "AVX2 no", "AVX2"),
         (host.instructions, {}, {"instructions": frozenset()}, Verdict.UNKNOWN, "does not tell", ""),
-        (host.cores, {}, {"cores": 1}, Verdict.POOR, "1 of 4, Good CPU", "at least 2"),
-        (host.cores, {"sys/fs/cgroup/cpu.max": "250000 100000\n"}, {}, Verdict.POOR, "the cgroup allows 2.5", "cpuset"),
+        (host.cores, {}, {"cores": 1}, POOR, "1 of 4, Good CPU", "at least 2"),
+        (host.cores, {"sys/fs/cgroup/cpu.max": "250000 100000\n"}, {}, POOR, "the cgroup allows 2.5", "cpuset"),
         (host.cores, {"proc/self/cgroup": "4:cpu,cpuacct:/a/b\n", "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us": "200000\n",
-                      "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"}, {}, Verdict.POOR, "allows 2", "cpuset"),
-        (host.cores, {"sys/fs/cgroup/cpu.stat": "nr_periods 100\nnr_throttled 40\n"}, {}, Verdict.POOR, "40% of its periods", "more time"),
-        (host.cores, {"proc/loadavg": "9.00 8.00 7.00 9/100 1\n"}, {}, Verdict.POOR, "9.0 threads want 4 cores", "end other programs"),
-        (host.numa, TWO_NODES, {}, Verdict.POOR, "2 nodes; this process may use 2", "numactl --cpunodebind"),
+                      "sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"}, {}, POOR, "allows 2", "cpuset"),
+        (host.cores, {"sys/fs/cgroup/cpu.stat": "nr_periods 100\nnr_throttled 40\n"}, {}, POOR, "40% of its periods", "time"),
+        (host.cores, {"proc/loadavg": "9.00 8.00 7.00 9/100 1\n"}, {}, POOR, "9.0 threads want 4 cores", "end other programs"),
+        (host.numa, TWO_NODES, {}, POOR, "2 nodes; this process may use 2", "numactl --cpunodebind"),
         (host.numa, TWO_NODES | {"sys/bus/pci/devices/0000:1b:00.0/numa_node": "1\n"}, {"gpus": (gpu(),), "target": "cuda"},
-         Verdict.POOR, "the GPUs are at node 1", "--cpunodebind=1"),
+         POOR, "the GPUs are at node 1", "--cpunodebind=1"),
         (host.frequency, {"sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
-                          "sys/devices/system/cpu/cpu0/cpufreq/scaling_driver": "acpi-cpufreq\n"}, {}, Verdict.POOR, "powersave", "as root"),
-        (host.memory, {"proc/meminfo": "MemTotal: 4000000 kB\nMemAvailable: 900000 kB\n"}, {}, Verdict.POOR, "0.9 of 4.1 GB", "more"),
-        (host.memory, {"sys/fs/cgroup/memory.max": "1000000000\n", "sys/fs/cgroup/memory.current": "600000000\n"}, {}, Verdict.POOR,
+                          "sys/devices/system/cpu/cpu0/cpufreq/scaling_driver": "acpi-cpufreq\n"}, {}, POOR,
+         "powersave", "as root"),
+        (host.memory, {"proc/meminfo": "MemTotal: 4000000 kB\nMemAvailable: 900000 kB\n"}, {}, POOR, "0.9 of 4.1 GB", "more"),
+        (host.memory, {"sys/fs/cgroup/memory.max": "1000000000\n", "sys/fs/cgroup/memory.current": "600000000\n"}, {}, POOR,
          "a cgroup allows 1.0 GB, 0.6 GB are used", "docker run --memory"),
-        (host.memory, {"proc/meminfo": "MemTotal: 67108864 kB\nMemAvailable: 60000000 kB\nSwapTotal: 1000000 kB\nSwapFree: 1 kB\n"}, {},
-         Verdict.POOR, "lie on the disk", "slow"),
+        (host.memory, {"proc/meminfo": SWAPPING}, {},
+         POOR, "lie on the disk", "slow"),
         (host.memory, {"proc/meminfo": None}, {}, Verdict.UNKNOWN, "does not tell", ""),
-        (host.huge_pages, {"sys/kernel/mm/transparent_hugepage/enabled": "always madvise [never]\n"}, {}, Verdict.POOR, "TLB", "as root"),
+        (host.huge_pages, {"sys/kernel/mm/transparent_hugepage/enabled": "always madvise [never]\n"}, {}, POOR, "TLB", "root"),
         (host.huge_pages, {"sys/kernel/mm/transparent_hugepage/enabled": None}, {}, Verdict.UNKNOWN, "does not tell", ""),
     ],
 )  # fmt: skip
@@ -78,9 +81,7 @@ def test_files_that_a_cgroup_counts_are_free_memory(tmp_path: Path) -> None:
     assert machine(tmp_path, files).memory.free == 7_000_000_000
 
 
-@pytest.mark.parametrize(
-    ("most", "verdict"), [(None, Verdict.GOOD), (65_536, Verdict.GOOD), (1024, Verdict.POOR), (100, Verdict.BAD)]
-)
+@pytest.mark.parametrize(("most", "verdict"), [(None, Verdict.GOOD), (65_536, Verdict.GOOD), (1024, POOR), (100, Verdict.BAD)])
 def test_limits_of_files_and_processes_are_judged(most: int | None, verdict: Verdict) -> None:
     assert limits.files_limit(most).verdict is verdict
     assert limits.processes_limit(65_536, 1_000 if most == 1024 else most).verdict is verdict
@@ -101,7 +102,7 @@ def test_locked_memory_matters_for_gpus_and_addresses_always() -> None:
     assert not list(limits.other_limits(65_536, None, wants_gpu=False))
     (locked,) = limits.other_limits(65_536, None, wants_gpu=True)
     (space,) = limits.other_limits(None, 4 << 30, wants_gpu=False)
-    assert (locked.verdict, space.verdict) == (Verdict.POOR, Verdict.BAD) and "unlimited" in space.remedy
+    assert (locked.verdict, space.verdict) == (POOR, Verdict.BAD) and "unlimited" in space.remedy
 
 
 def test_shared_memory_that_is_too_small_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_two_doctors_measure_bandwidth_latency_clocks_and_ports() -> None:
         found = measure("127.0.0.1", port, 0.2)
         assert said() == f"{socket.gethostname()} (127.0.0.1)"
     assert found.version == __version__ and found.sent > 1e6 and found.taken > 1e6
-    assert len(found.latencies) == 500 and 0 < min(found.latencies)
+    assert len(found.latencies) == 500 and min(found.latencies) > 0
     assert abs(found.skew) <= found.doubt + 1e-3  # it is the same clock
     assert found.ports == {held: (True, ""), other: (False, "")}
 
@@ -103,6 +103,7 @@ def test_nobody_there_or_somebody_else_is_one_sentence_and_a_remedy() -> None:
         measure("127.0.0.1", free_port(), 0.1)
     assert "--listen" in (caught.value.hint or "")
     with socket.create_server(("127.0.0.1", 0)) as other:
+
         def answer() -> None:
             connection, _ = other.accept()
             with connection:
@@ -138,7 +139,7 @@ def test_a_peer_that_goes_away_and_one_that_asks_for_what_is_not_known_are_said(
             if words:
                 line.say(**words)
             connection.shutdown(socket.SHUT_WR)
-            with pytest.raises(ServerError, match="evil .* went away"):
+            with pytest.raises(ServerError, match=r"evil .* went away"):
                 said()
 
 

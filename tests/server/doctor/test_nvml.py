@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -61,8 +60,6 @@ def test_what_a_driver_does_not_know_is_not_known(library: FakeNvml) -> None:
 
 
 def test_a_driver_that_is_not_there_or_does_not_answer_is_said(library: FakeNvml) -> None:
-    assert open_nvml("libnvidia-ml-of-no-version.so") == (
-        "no NVIDIA driver: libnvidia-ml-of-no-version.so cannot be loaded"
-    )
+    assert open_nvml("libnvidia-ml-of-no-version.so") == ("no NVIDIA driver: libnvidia-ml-of-no-version.so cannot be loaded")
     library.set(init=999)
     assert open_nvml(str(library.path)) == "the driver does not answer, NVML error 999"
