@@ -99,11 +99,17 @@ def _profile(context: Context, output: Path | None, as_json: bool) -> None:
             )
         raise ServerError("no server is running", "start one with `make up`")
     path = output or folder / f"trace-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    with path.open("w", encoding="utf-8") as file:  # before anything is waited for
+    new = not path.exists()
+    path.open("a").close()  # what cannot be written to is said before anything is waited for
+    try:
         with Console(stderr=True).status(f"recording for {context.seconds:g} s ..."):
             observed = context.observed
-        assert observed is not None, "a server runs"
-        json.dump(chrome(observed.records, observed.samples), file, separators=(",", ":"))
+    except ServerError:
+        if new:
+            path.unlink()
+        raise
+    assert observed is not None, "a server runs"
+    path.write_text(json.dumps(chrome(observed.records, observed.samples), separators=(",", ":")), "utf-8")
     drawn = path.with_suffix(".svg")
     drawn.write_text(picture(observed.records, observed.samples, observed.began, observed.seconds), "utf-8")
     if as_json:
