@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 _SETUP, _DESTROY, _GETEVENTS, _SUBMIT = 206, 207, 208, 209  # system calls of x86-64
 _PREAD = 0
@@ -85,10 +86,8 @@ def _measure(descriptor: int, size: int, seconds: float, depth: int, ordered: bo
             batch.close()
 
 
-def _offsets(
-    chance: np.random.Generator, pieces: int, place: int, count: int, ordered: bool
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.arange(place, place + count) % pieces if ordered else chance.integers(0, pieces, count)
+def _offsets(chance: np.random.Generator, pieces: int, place: int, count: int, ordered: bool) -> NDArray[np.int64]:
+    return np.arange(place, place + count, dtype=np.int64) % pieces if ordered else chance.integers(0, pieces, count)
 
 
 class _Batch:
@@ -107,7 +106,7 @@ class _Batch:
         self._pointers = self._blocks.ctypes.data + np.arange(count, dtype=np.uint64) * np.uint64(_IOCB.itemsize)
         self._events = np.zeros(count * _EVENT_BYTES // 8, np.int64).reshape(count, -1)
 
-    def submit(self, offsets: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+    def submit(self, offsets: NDArray[np.int64]) -> None:
         """Begin to read there."""
         self._blocks["offset"] = offsets
         done = 0

@@ -14,7 +14,7 @@ from triune_runtime.manifest import EngineManifest
 from ..state import RUN_FOLDER, RunningServer, find_running
 from ..view import ENGINE_FOLDER
 from .memory import Memory, read_memory
-from .nvml import LIBRARY, GpuState, Nvml, open_nvml
+from .nvml import LIBRARY, GpuState, Nvml, no_gpus, open_nvml
 from .observing import Observed, observe
 
 
@@ -95,7 +95,7 @@ class Context:
         """
         if (running := self.running) is None:
             return None
-        gpus = tuple if isinstance(self.nvml, str) else self.nvml.gpus
+        gpus = no_gpus if isinstance(self.nvml, str) else self.nvml.gpus
         return observe(running, self.run_folder, self.seconds, gpus)
 
     @cached_property

@@ -172,6 +172,11 @@ def open_nvml(library: str = LIBRARY) -> Nvml | str:
     return Nvml(loaded) if code == 0 else f"the driver does not answer, NVML error {code}"
 
 
+def no_gpus() -> tuple[GpuState, ...]:
+    """What a machine without that library has."""
+    return ()
+
+
 def _thousandth(value: int | None) -> float | None:
     return None if value is None else value / 1000
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ..asking import ask
 from ..options import ServerOptions
 from ..state import RunningServer
-from .nvml import GpuState
+from .nvml import GpuState, no_gpus
 from .recording import Record, record
 from .watching import Sample, Watch
 from .where import Where, where
@@ -36,7 +36,7 @@ class Observed:
 
 
 def observe(
-    running: RunningServer, run_folder: Path, seconds: float, gpus: Callable[[], tuple[GpuState, ...]] = tuple
+    running: RunningServer, run_folder: Path, seconds: float, gpus: Callable[[], tuple[GpuState, ...]] = no_gpus
 ) -> Observed:
     """Look for some time.
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
+from .. import __version__
 from ..errors import ServerError
 from .context import Context
 from .finding import Finding, bad, good, poor, unknown
@@ -41,8 +42,6 @@ def network(context: Context) -> Iterator[Finding]:
     """The network between this machine and the peer; nothing where none is named."""
     if context.peer is None:
         return
-    from .. import __version__
-
     found = measure(*context.peer, context.seconds)
     if found.version != __version__:
         remedy = "all machines of one model need the same"

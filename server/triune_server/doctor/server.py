@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest
 
 from ..background import look
 from ..draining_file import stalled_file
 from ..errors import ServerError
+from ..stack import find_stack
+from ..view import ENGINE_FOLDER, View
 from .context import Context
 from .finding import Finding, bad, good, poor, unknown
 from .steps import slow
@@ -27,7 +30,12 @@ def runs(context: Context) -> Iterator[Finding]:
     """Whether there is one, and whether it is well."""
     running = context.running
     if running is None:
-        yield unknown("server", f"none runs in {context.run_folder}", "start it with `make up` to have it looked at")
+        if find_stack(context.run_folder) is not None:
+            yield unknown(
+                "server", "it runs in containers", "look at it there: docker exec CONTAINER triune doctor --only server"
+            )
+        else:
+            yield unknown("server", f"none runs in {context.run_folder}", "start it with `make up` to have it looked at")
         return
     health = look(running)
     found = f"{running.model}, pid {running.pid}, {health.memory_bytes / 1e6:,.0f} MB"
@@ -104,14 +112,12 @@ def gpu_holds(context: Context, pid: int) -> bool | None:
 
 def _target(context: Context, name: str) -> str:
     """Of the engine of one of Triton's models."""
-    from ..view import ENGINE_FOLDER, View
-
     served = View(context.run_folder).served()
     owner = name.rpartition("__")[0]
     repository = served[owner].repository if owner in served else next((one.repository for one in served.values()), None)
     try:
         return EngineManifest.load((repository or context.repository or Path()) / ENGINE_FOLDER).target
-    except Exception:  # it is gone from the disk; what runs is not touched by that
+    except ManifestError:  # it is gone from the disk; what runs is not touched by that
         return ""
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from ..stubs import is_stub, model_of
-from .nvml import GpuState
+from .nvml import GpuState, no_gpus
 
 _EVERY_S = 0.25
 
@@ -35,7 +35,7 @@ class Watch:
     """
 
     pid: int  # of the supervisor
-    gpus: Callable[[], tuple[GpuState, ...]] = tuple
+    gpus: Callable[[], tuple[GpuState, ...]] = no_gpus
     samples: list[Sample] = field(default_factory=list)
 
     def __enter__(self) -> Watch:

@@ -174,6 +174,12 @@ def test_no_server_is_no_fault(tmp_path: Path) -> None:
     assert [one.verdict for one in found] == [Verdict.UNKNOWN] and "make up" in found[0].remedy
 
 
+def test_a_server_in_containers_is_looked_at_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "find_stack", lambda folder: object())
+    (found,) = server.runs(machine(tmp_path))
+    assert found.verdict is Verdict.UNKNOWN and "docker exec" in found.remedy
+
+
 def test_a_server_that_records_nothing_is_not_known_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = machine(tmp_path, seconds=0.1)
     context.run_folder.mkdir()
