@@ -50,7 +50,7 @@ def observe(
     after = counters(running.options)
     firsts = [one.events[0].began for one in records if one.events]
     began = max(asked, min(firsts, default=asked) - 1)
-    kept = tuple(one for one in watch.samples if began <= one.at <= began + (seconds + 1) * 1e9) or tuple(watch.samples)
+    kept = tuple(one for one in watch.samples if began <= one.at <= began + (seconds + 0.3) * 1e9) or tuple(watch.samples)
     grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
     return Observed(began, seconds, tuple(records), kept, grown)
 

@@ -73,6 +73,7 @@ def _stacked(title: str, rows: Mapping[str, Sequence[float]], seconds: float, ro
 
 
 def _lined(title: str, lines: Mapping[str, Points], seconds: float, row: int) -> str:
+    lines = {name: [(x, y) for x, y in points if 0 <= x <= seconds] for name, points in lines.items()}
     most = max((value for points in lines.values() for _, value in points), default=0.0) or 1.0
     drawn, legend = list[str](), list[tuple[str, str]]()
     for (name, points), colour in zip(lines.items(), _LINES, strict=False):

@@ -44,10 +44,10 @@ def table(found: Found) -> Table:
 def parts_table(model: str, one: Where) -> Table:
     """Where the time of an engine's steps goes."""
     title = f"{model}: {one.steps:,} steps in {one.span_s:g} s, {one.idle:.0%} idle, {one.decoding:.1f} sequences together"
-    made = Table("part of a step", "ms a step", "share", title=title, title_justify="left", title_style="bold")
+    made = Table("part of a step", "", "ms a step", "share", title=title, title_justify="left", title_style="bold")
     for name, words in PHASES.items():
         if name in one.parts and one.steps:
-            made.add_row(words, f"{one.parts[name] / one.steps * 1e3:.3f}", f"{one.share(name):.1%}")
+            made.add_row(name, words, f"{one.parts[name] / one.steps * 1e3:.3f}", f"{one.share(name):.1%}")
     return made
 
 

@@ -11,9 +11,9 @@ from .recording import Record, Timed
 STEP, REQUEST, COUNTS = "step", "request", "counts"
 # Parts of a step -> what they are, for people.
 PHASES = {
-    "plan": "plan who is served next", "draft": "guess tokens ahead", "launch": "launch a step; on a CPU, compute it",
-    "wait": "wait for the device", "sample": "choose tokens", "commit": "keep the books", "text": "cut pieces of text",
-    "rest": "take tokens in",
+    "plan": "who is served next", "draft": "guess tokens ahead", "launch": "the model; on a GPU, hand it over",
+    "wait": "for the GPU", "sample": "choose tokens on the host", "commit": "keep the books", "text": "cut pieces of text",
+    "rest": "take tokens in, end answers",
 }  # fmt: skip
 
 

@@ -265,3 +265,11 @@ def test_processes_are_watched() -> None:
         while not watch.samples:
             over.wait(0.05)
     assert "supervisor" in watch.samples[0].cores and watch.samples[0].gpus == (gpu(),) and watch.samples[0].others >= 0
+
+
+def test_nothing_is_drawn_beside_the_axes() -> None:
+    seen = observed(events(parts=WELL))
+    late = [Sample(at, CPU, 0.1) for at in (-5 * MS, 500 * MS, 5_000 * MS)]
+    drawn = xml.etree.ElementTree.fromstring(picture(seen.records, late, 0, 1.0))
+    lines = [one.attrib["points"] for one in drawn.iter() if one.tag.endswith("polyline")]
+    assert lines and all(60 <= float(point.split(",")[0]) <= 770 for line in lines for point in line.split())
