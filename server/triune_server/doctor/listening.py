@@ -16,7 +16,7 @@ from ..errors import ServerError
 from .wire import HELLO, MOST_SECONDS, PING, Line, drink, hello, pour
 
 _STREAMS = 16  # at most
-_SILENCE_S = 40.0
+_SILENCE_S, _HELLO_S = 40.0, 5.0
 
 
 def listen(host: str, port: int, ports: Sequence[int], patience_s: float, told: Callable[[int], None]) -> str:
@@ -62,13 +62,14 @@ def _serve(server: socket.socket, held: dict[int, bool], until: float) -> str:
         except TimeoutError:
             raise ServerError("no peer came", "on the other machine: triune doctor --peer THIS_MACHINE:PORT") from None
         with connection:
-            connection.settimeout(_SILENCE_S)
+            connection.settimeout(_HELLO_S)
             line = Line(connection)
             try:
                 first = line.hear()
                 if first.get("hello") != HELLO:
                     continue
                 line.say(**hello(ports=[[port, free] for port, free in held.items()]))
+                connection.settimeout(_SILENCE_S)
                 who = f"{first.get('host', '?')!s:.60} ({address[0]})"
                 _answer(line, server)
                 return who

@@ -94,6 +94,8 @@ def _asked(file: Path, name: str, seconds: float) -> Iterator[None]:
     except FileExistsError:
         raise ServerError("another profile is being recorded", f"wait for it, or remove {file}") from None
     try:
+        for left in file.parent.glob(f"{file.stem}-*"):  # of who was killed: nobody else asks now
+            left.unlink(missing_ok=True)
         with os.fdopen(descriptor, "w", encoding="ascii") as out:
             out.write(question)
         yield

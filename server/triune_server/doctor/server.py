@@ -24,6 +24,7 @@ _LIBRARIES = {
     "tensorrt": ("libnvinfer", "libtensorrt_rtx"),
     "cpu": ("onnxruntime",),
 }
+_UNUSED = 0.99  # of a GPU's memory that is free where no engine is: its context alone takes more than the rest
 
 
 def runs(context: Context) -> Iterator[Finding]:
@@ -101,13 +102,13 @@ def device(name: str, target: str, maps: str, holds: bool | None, *, gpus: int) 
 
 
 def gpu_holds(context: Context, pid: int) -> bool | None:
-    """Whether the driver says that a process uses a GPU. In a container it may name processes as the machine does."""
+    """Whether the driver says that a process uses a GPU. In a container it names none, or names them as the machine does: so
+    that nobody uses one is believed only where its memory is free."""
     known = [gpu.processes for gpu in context.gpus if gpu.processes is not None]
-    if not known:
-        return None
     if any(pid in processes for processes in known):
         return True
-    return None if any(known) else False
+    unused = [(gpu.free_bytes or 0) > _UNUSED * (gpu.memory_bytes or 0) > 0 for gpu in context.gpus]
+    return False if unused and all(unused) else None
 
 
 def _target(context: Context, name: str) -> str:

@@ -134,13 +134,14 @@ def test_what_an_engine_really_runs_on_is_told(
     assert found.verdict is verdict and said in found.found and bool(found.remedy) == (verdict is not Verdict.GOOD)
 
 
-def test_a_gpu_that_knows_processes_by_other_ids_knows_nothing_of_ours(tmp_path: Path) -> None:
-    def holds(*of_gpus: frozenset[int] | None) -> bool | None:
-        return server.gpu_holds(machine(tmp_path, gpus=[gpu(n, processes=one) for n, one in enumerate(of_gpus)]), 4242)
+def test_that_nobody_uses_a_gpu_is_believed_only_where_its_memory_is_free(tmp_path: Path) -> None:
+    def holds(*of_gpus: frozenset[int] | None, free: int = 140_000_000_000) -> bool | None:
+        gpus = [gpu(n, processes=one, free_bytes=free) for n, one in enumerate(of_gpus)]
+        return server.gpu_holds(machine(tmp_path, gpus=gpus), 4242)
 
     assert holds(frozenset({4242}), frozenset()) is True
-    assert holds(frozenset(), frozenset()) is False
-    assert holds(frozenset({7})) is None and holds(None) is None and holds() is None
+    assert holds(frozenset()) is holds(frozenset({7})) is holds(None) is holds() is None  # as in a container
+    assert holds(frozenset(), free=149_900_000_000) is False
 
 
 def running(tmp_path: Path, **more: Any) -> RunningServer:
@@ -254,9 +255,10 @@ def test_two_do_not_record_at_once_and_what_was_killed_is_forgotten(tmp_path: Pa
         record(tmp_path, 0.1)
     assert str(ask) in (caught.value.hint or "") and ask.exists()
     ask.write_text(json.dumps({"name": "x", "seconds": 1, "until": 5}))
+    (tmp_path / "profile-x-1").touch()
     with pytest.raises(ServerError, match="no engine answers"):
         record(tmp_path, 0.1)
-    assert not ask.exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_processes_are_watched() -> None:
