@@ -41,7 +41,7 @@ def test_a_server_that_is_asked_is_recorded_while_it_serves(tmp_path: Path, monk
         recorder.join()
         service.close()
     (one,) = found
-    seen = where(one, 0.3)
+    seen = where(one)
     assert (one.model, one.pid, one.slots, one.dropped) == ("fake", os.getpid(), 16, 0)
     assert seen.steps >= 5 and {"launch", "sample", "plan", "rest"} <= seen.parts.keys()
     assert [event for event in one.events if event.name == REQUEST]

@@ -40,6 +40,7 @@ class Recording:
         """
         self.events: list[Timed] = []
         self.dropped = 0
+        self.began = self.ended = 0  # of the clock
         self._generator, self._most, self._clock = generator, most, clock
         self._replaced: list[tuple[object, str]] = []
         self._counted = 0
@@ -47,7 +48,7 @@ class Recording:
 
     def begin(self) -> None:
         """Time what is called from now on."""
-        generator = self._generator
+        self.began, generator = self._clock(), self._generator
         self._replace(generator, "submit_group", self._submitting)
         self._replace(generator, "step", self._stepping)
         if isinstance(generator, StepLoop):
@@ -66,6 +67,7 @@ class Recording:
         self._replaced.clear()
         for key in list(self._open):
             self._close(key)
+        self.ended = self._clock()
 
     def _replace(self, owner: object, method: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         setattr(owner, method, around(getattr(owner, method)))

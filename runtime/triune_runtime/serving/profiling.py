@@ -118,6 +118,8 @@ class Profiling:
             "model": self._model,
             "pid": os.getpid(),
             "dropped": recording.dropped,
+            "began": recording.began,
+            "ended": recording.ended,
             "slots": self._generator.limits.max_sequences,
         }
         descriptor = os.open(path + b".new", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

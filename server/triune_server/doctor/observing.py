@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ class Observed:
     """What was seen."""
 
     began: int  # nanoseconds of the monotonic clock
-    seconds: float  # of each record; processes are looked at a little longer
+    seconds: float  # in which all of it was recorded
     records: tuple[Record, ...]
     samples: tuple[Sample, ...]
     counts: Mapping[str, float]  # by how much counters of the server have grown, by name and label
@@ -32,7 +31,7 @@ class Observed:
     @property
     def engines(self) -> dict[str, Where]:
         """Where the time of each engine goes, by its model."""
-        return {one.model: where(one, self.seconds) for one in self.records}
+        return {one.model: where(one) for one in self.records}
 
 
 def observe(
@@ -45,14 +44,12 @@ def observe(
     """
     before = counters(running.options)
     with Watch(running.pid, gpus) as watch:
-        asked = time.monotonic_ns()
         records = record(run_folder, seconds)
     after = counters(running.options)
-    firsts = [one.events[0].began for one in records if one.events]
-    began = max(asked, min(firsts, default=asked) - 1)
-    kept = tuple(one for one in watch.samples if began <= one.at <= began + (seconds + 0.3) * 1e9) or tuple(watch.samples)
+    began, ended = min(one.began for one in records), max(one.ended for one in records)
+    kept = tuple(one for one in watch.samples if began <= one.at <= ended) or tuple(watch.samples)
     grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
-    return Observed(began, seconds, tuple(records), kept, grown)
+    return Observed(began, (ended - began) / 1e9, tuple(records), kept, grown)
 
 
 def counters(options: ServerOptions) -> dict[str, float]:

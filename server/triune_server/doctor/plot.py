@@ -97,5 +97,5 @@ def _framed(title: str, body: str, legend: Sequence[tuple[str, str]], seconds: f
         f'{body}<path d="M{_LEFT},0V{_HIGH}H{right}" fill="none" stroke="#888"/>{keys}'
         f'<text x="{left}" y="{_HIGH}" text-anchor="end">{ends[0]}</text>'
         f'<text x="{left}" y="10" text-anchor="end">{ends[1]}</text>'
-        f'<text x="{_LEFT}" y="{foot}">0 s</text><text x="{right}" y="{foot}" text-anchor="end">{seconds:g} s</text></g>'
+        f'<text x="{_LEFT}" y="{foot}">0 s</text><text x="{right}" y="{foot}" text-anchor="end">{seconds:.1f} s</text></g>'
     )

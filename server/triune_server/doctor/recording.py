@@ -41,6 +41,8 @@ class Record:
     pid: int
     slots: int
     dropped: int  # events that there was no room for
+    began: int  # nanoseconds: an engine begins and ends between two steps
+    ended: int
     events: tuple[Timed, ...]
 
 
@@ -74,7 +76,13 @@ def read(path: Path) -> Record:
         about = json.loads(file.readline())
         events = tuple(Timed(*event) for line in file for event in json.loads(line))
     return Record(
-        about["model"], about["pid"], about["slots"], about["dropped"], tuple(sorted(events, key=lambda one: one.began))
+        about["model"],
+        about["pid"],
+        about["slots"],
+        about["dropped"],
+        about["began"],
+        about["ended"],
+        tuple(sorted(events, key=lambda one: one.began)),
     )
 
 

@@ -28,7 +28,7 @@ def slow(seen: Observed, *, cores: int) -> Iterator[Finding]:
     if all(one.idle > _IDLE for one in seen.engines.values()):
         yield unknown(
             "steps",
-            f"idle: next to nothing was asked of it in {seen.seconds:g} s",
+            f"idle: next to nothing was asked of it in {seen.seconds:.1f} s",
             "look again under load: make load, or your clients",
         )
     for record in seen.records:
@@ -108,13 +108,13 @@ def _refused(seen: Observed) -> Iterator[Finding]:
     refused = seen.counts.get("triune_requests_refused_total:overloaded", 0.0)
     if refused:
         yield poor(
-            "refused requests", f"{refused:.0f} in {seen.seconds:g} s for want of room", "a further replica; docs/overload.md"
+            "refused requests", f"{refused:.0f} in {seen.seconds:.1f} s for want of room", "a further replica; docs/overload.md"
         )
     late = seen.counts.get("triune_requests_aborted_total:deadline", 0.0)
     if late:
         yield poor(
             "missed deadlines",
-            f"{late:.0f} in {seen.seconds:g} s",
+            f"{late:.0f} in {seen.seconds:.1f} s",
             "longer deadlines, fewer requests at once, or a further replica",
         )
 

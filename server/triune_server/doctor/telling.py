@@ -43,7 +43,7 @@ def table(found: Found) -> Table:
 
 def parts_table(model: str, one: Where) -> Table:
     """Where the time of an engine's steps goes."""
-    title = f"{model}: {one.steps:,} steps in {one.span_s:g} s, {one.idle:.0%} idle, {one.decoding:.1f} sequences together"
+    title = f"{model}: {one.steps:,} steps in {one.span_s:.1f} s, {one.idle:.0%} idle, {one.decoding:.1f} sequences together"
     made = Table("part of a step", "", "ms a step", "share", title=title, title_justify="left", title_style="bold")
     for name, words in PHASES.items():
         if name in one.parts and one.steps:

@@ -21,7 +21,7 @@ PHASES = {
 class Where:
     """Of one engine; seconds."""
 
-    span_s: float  # from the first event to the last
+    span_s: float  # that were recorded
     steps: int
     busy_s: float  # in steps
     parts: dict[str, float]  # by PHASES, together `busy_s`
@@ -40,7 +40,7 @@ class Where:
         return sum(self.parts.get(part, 0.0) for part in parts) / self.busy_s if self.busy_s else 0.0
 
 
-def where(record: Record, span_s: float) -> Where:
+def where(record: Record) -> Where:
     """Sum up."""
     spent, steps = Counter[str](), 0
     for event in record.events:
@@ -51,10 +51,9 @@ def where(record: Record, span_s: float) -> Where:
     parts["rest"] = max(0.0, busy - sum(parts.values()))
     counts = [event.about for event in record.events if event.name == COUNTS]
     kv = [one["kv_used"] / one["kv_blocks"] for one in counts if one["kv_blocks"]]
-    return Where(
-        span_s, steps, busy, parts, _mean(one["decoding"] for one in counts), _mean(one["waiting"] for one in counts),
-        max(kv, default=0.0), _mean(one["waiting"] > 0 for one in counts),
-    )  # fmt: skip
+    span_s, decoding = (record.ended - record.began) / 1e9, _mean(one["decoding"] for one in counts)
+    waiting, full = _mean(one["waiting"] for one in counts), _mean(one["waiting"] > 0 for one in counts)
+    return Where(span_s, steps, busy, parts, decoding, waiting, max(kv, default=0.0), full)
 
 
 def over_time(events: Iterable[Timed], began: int, seconds: float, buckets: int) -> dict[str, list[float]]:

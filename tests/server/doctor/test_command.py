@@ -119,10 +119,10 @@ def test_a_profile_needs_a_server_that_runs() -> None:
 def test_a_profile_is_a_table_a_trace_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = (Timed("step", 0, 4_000_000, {}), Timed("launch", 0, 3_000_000, {}))
     monkeypatch.setattr(Context, "running", object())
-    monkeypatch.setattr(Context, "observed", Observed(0, 1.0, (Record("m", 7, 16, 0, events),), (), {}))
+    monkeypatch.setattr(Context, "observed", Observed(0, 1.0, (Record("m", 7, 16, 0, 0, 1_000_000_000, events),), (), {}))
     path = tmp_path / "trace.json"
     code, out, _ = run("profile", "--output", str(path))
-    assert code == 0 and "m: 1 steps in 1 s, 100% idle" in out and "75.0%" in out
+    assert code == 0 and "m: 1 steps in 1.0 s, 100% idle" in out and "75.0%" in out
     assert {one["name"] for one in json.loads(path.read_text())["traceEvents"]} >= {"step", "launch"}
     assert path.with_suffix(".svg").read_text().startswith("<svg")
     code, out, _ = run("profile", "--output", str(path), "--json")

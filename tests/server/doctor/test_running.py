@@ -60,7 +60,7 @@ def observed(
     counts: Mapping[str, float] | None = None,
     **of_gpu: Any,
 ) -> Observed:
-    one = Record("m", 4242, 16, 0, tuple(made))
+    one = Record("m", 4242, 16, 0, 0, 1000 * MS, tuple(made))
     gpus = (gpu(**of_gpu),) if of_gpu else ()
     return Observed(
         0, 1.0, (one,), (Sample(100 * MS, cores, others, gpus), Sample(400 * MS, cores, others, gpus)), counts or {}
@@ -85,8 +85,8 @@ def test_a_server_under_load_that_is_well_is_good_in_all() -> None:
         (observed(events(parts=WELL, decoding=16, waiting=9)), "queue of m", "9.0 requests waited", "MAX_SEQUENCES"),
         (observed(events(parts=WELL, decoding=3, waiting=9)), "queue of m", "3.0 of 16 places", "KV memory is full"),
         (observed(events(parts=WELL, waiting=2, decoding=16, kv=16)), "KV cache of m", "100% in use at most", "eight bits"),
-        (observed(events(parts=WELL), counts={REFUSED: 5.0}), "refused requests", "5 in 1 s", "replica"),
-        (observed(events(parts=WELL), counts={LATE: 2.0}), "missed deadlines", "2 in 1 s", "longer"),
+        (observed(events(parts=WELL), counts={REFUSED: 5.0}), "refused requests", "5 in 1.0 s", "replica"),
+        (observed(events(parts=WELL), counts={LATE: 2.0}), "missed deadlines", "2 in 1.0 s", "longer"),
         (observed(events(parts=WELL), others=3.0), "processor", "3.0 by others", "end other programs"),
         (observed(events(parts=WELL), cores={"gateway": 0.97}), "processor", "gateway is at its limit", "chunks"),
         (observed(events(parts=WELL), busy=0.9, slowed=0x40), "clocks of GPU 0", "held back by heat, by the hardware", "cool"),
@@ -199,12 +199,12 @@ def test_parts_are_the_runtimes_own() -> None:
 
 
 def test_the_parts_of_a_step_are_the_whole_of_it() -> None:
-    found = where.where(Record("m", 1, 16, 0, tuple(events(parts=WELL))), 1.0)
+    found = where.where(observed(events(parts=WELL)).records[0])
     assert found.steps == 100 and found.busy_s == pytest.approx(0.95) and sum(found.parts.values()) == pytest.approx(0.95)
     assert found.idle == pytest.approx(0.05) and found.share("launch", "rest") == pytest.approx(8.4 / 9.5)
     rows = over_time(events(parts=WELL), 0, 1.0, 7)
     assert sum(map(sum, rows.values())) == pytest.approx(0.95) and sum(rows["launch"]) == pytest.approx(0.8)
-    assert where.where(Record("m", 1, 16, 0, ()), 1.0).idle == 1.0
+    assert where.where(Record("m", 1, 16, 0, 0, 0, ())).idle == 1.0
 
 
 def test_the_trace_is_chromes_and_the_picture_is_svg() -> None:
@@ -236,13 +236,17 @@ def test_an_engine_that_answers_is_read_and_what_it_wrote_is_removed(tmp_path: P
         question = json.loads(ask.read_text())
         assert question["seconds"] == 0.1
         beside = tmp_path / f"profile-{question['name']}-7.new"
-        lines = [{"model": "m", "pid": 7, "slots": 16, "dropped": 0}, [["step", 5, 2, {}], ["plan", 4, 1, {}]], []]
+        lines = [
+            {"model": "m", "pid": 7, "slots": 16, "dropped": 0, "began": 3, "ended": 9},
+            [["step", 5, 2, {}], ["plan", 4, 1, {}]],
+            [],
+        ]
         beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
         beside.rename(beside.with_suffix(""))
 
     thread = threading.Thread(target=engine)
     thread.start()
-    assert record(tmp_path, 0.1) == [Record("m", 7, 16, 0, (Timed("plan", 4, 1, {}), Timed("step", 5, 2, {})))]
+    assert record(tmp_path, 0.1) == [Record("m", 7, 16, 0, 3, 9, (Timed("plan", 4, 1, {}), Timed("step", 5, 2, {})))]
     thread.join()
     assert not list(tmp_path.iterdir())
 
