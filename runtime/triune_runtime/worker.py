@@ -142,11 +142,14 @@ class Worker:
             self.abort(key)
 
     def do(self, command: Callable[[], None]) -> threading.Event:
-        """Have the stepping thread do something between two steps; the event is set when it has."""
+        """Have the stepping thread do something between two steps; the event is set when it has. A failure is logged."""
         done = threading.Event()
 
         def run() -> list[Event]:
-            command()
+            try:
+                command()
+            except Exception:  # requests are served on
+                LOG.exception("what was to be done between two steps has failed")
             done.set()
             return []
 

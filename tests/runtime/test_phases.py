@@ -94,6 +94,25 @@ def test_a_step_that_fails_fails_as_ever(monkeypatch: pytest.MonkeyPatch) -> Non
     assert LAUNCH in {one.name for one in recording.events}
 
 
+def test_a_generator_that_lets_nothing_be_replaced_is_served_on_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    class Closed(type(make_engine().sampler)):  # type: ignore[misc]
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "sample":
+                raise AttributeError("it is closed")
+            super().__setattr__(name, value)
+
+    engine = make_engine()
+    engine.sampler.__class__ = Closed
+    recording = Recording(engine)
+    with working(engine) as worker:
+        assert worker.do(recording.begin).wait(20)
+        assert "it is closed" in caplog.text
+        client = Client()
+        worker.submit(request(1, 5), client)
+        assert client.last
+    assert not recording.events and "step" not in vars(engine) and "plan" not in vars(engine.scheduler)
+
+
 class _Other:
     """A generator that is no loop of ours."""
 

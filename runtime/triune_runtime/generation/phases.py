@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import wraps
 from typing import Any, NamedTuple
 
 from ..runner import Flight, Rows
@@ -47,7 +46,14 @@ class Recording:
         self._open: dict[int, int] = {}  # when requests came, by their keys
 
     def begin(self) -> None:
-        """Time what is called from now on."""
+        """Time what is called from now on; all of it or nothing."""
+        try:
+            self._replace_all()
+        except BaseException:
+            self.end()
+            raise
+
+    def _replace_all(self) -> None:
         self.began, generator = self._clock(), self._generator
         self._replace(generator, "submit_group", self._submitting)
         self._replace(generator, "step", self._stepping)
@@ -80,7 +86,6 @@ class Recording:
             self.dropped += 1
 
     def _timed(self, phase: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(call)
         def timed(*args: Any, **more: Any) -> Any:
             began = self._clock()
             try:
