@@ -55,6 +55,13 @@ class Context:
         """All of the machine, whichever this process may use."""
         return () if isinstance(self.nvml, str) else self.nvml.gpus()
 
+    @property
+    def first_gpu(self) -> GpuState | None:
+        """The one that runs an engine, as far as CUDA_VISIBLE_DEVICES says it by a number."""
+        said = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+        chosen = [gpu for gpu in self.gpus if said == str(gpu.index)]
+        return next(iter(chosen or self.gpus), None)
+
     @cached_property
     def memory(self) -> Memory:
         """The processor's."""

@@ -12,6 +12,7 @@ from .context import Context
 from .finding import Finding, bad, good, poor, unknown
 
 ASIDE = 500_000_000  # bytes of a server beside weights and KV cache: docs/doctor.md says where it was measured
+_SHARES = ("cuda",)  # targets whose sequences share all KV memory that there is
 _SUFFIXES = {".data", ".plan", ".onnx", ".bin", ".safetensors", ".gguf"}
 
 
@@ -50,7 +51,7 @@ def runs(context: Context) -> Iterator[Finding]:
 
 
 def fits(context: Context) -> Iterator[Finding]:
-    """Whether weights and KV cache fit into the memory that is free: the processor's, or the first GPU's."""
+    """Whether weights and KV cache fit into the memory that is free: the processor's, or the GPU's that runs it."""
     if (manifest := context.manifest) is None:
         return
     needed, place = Needs.of(context, manifest), "GPU memory" if context.wants_gpu else "memory"
@@ -60,6 +61,8 @@ def fits(context: Context) -> Iterator[Finding]:
     found = f"the engine needs {needed}; {room / 1e9:.1f} GB can be had"
     if needed.least > room:
         yield bad(place, found, _SMALLER)
+    elif needed.most > room and manifest.target in _SHARES:
+        yield good(place, f"{found}: what there is is shared, and not all sequences can be long at once")
     elif needed.most > room:
         remedy = f"not all sequences can be long at once: a smaller MAX_SEQUENCES or MAX_LENGTH, or {_SMALLER}"
         yield poor(place, found, remedy)
@@ -109,9 +112,8 @@ def weight_bytes(context: Context) -> int:
 def _room(context: Context) -> int | None:
     """Bytes that an engine can have; of a server that runs, those that it has count, too. None: not known."""
     if context.wants_gpu:
-        if not context.gpus:
+        if (gpu := context.first_gpu) is None:
             return None
-        gpu = context.gpus[0]
         return gpu.memory_bytes if context.running else gpu.free_bytes
     if context.running:
         return context.memory.most

@@ -79,6 +79,20 @@ def test_an_engine_of_a_gpu_must_fit_into_its_memory(free: int | None, verdict: 
     assert found.verdict is verdict and found.subject == "GPU memory"
 
 
+def test_sequences_that_share_memory_need_not_all_be_long(tmp_path: Path) -> None:
+    repository = built(tmp_path, target="cuda", cache=(CacheTensor(name="0.key", heads=256, dim=100, dtype="float16"),))
+    context = machine(tmp_path, repository=repository, gpus=(gpu(free_bytes=10**9),))
+    found = one(list(engine.fits(context)))
+    assert found.verdict is Verdict.GOOD and "not all sequences can be long at once" in found.found
+
+
+def test_the_gpu_that_this_process_may_use_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = machine(tmp_path, repository=built(tmp_path, target="cuda"), gpus=(gpu(0, free_bytes=10**8), gpu(1)))
+    for said, verdict in (("", Verdict.BAD), ("1", Verdict.GOOD), ("1,0", Verdict.GOOD), ("GPU-8f2a", Verdict.BAD)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+        assert one(list(engine.fits(context))).verdict is verdict
+
+
 def test_memory_that_nobody_tells_is_not_known(tmp_path: Path) -> None:
     found = one(list(engine.fits(machine(tmp_path, {"proc/meminfo": None}, repository=built(tmp_path)))))
     assert found.verdict is Verdict.UNKNOWN
