@@ -159,7 +159,7 @@ class Nvml:
     def _ask(self, call: str, *arguments: object) -> bool:
         """Whether it was answered."""
         function = getattr(self._library, call, None)
-        return function is not None and function(*arguments) == 0
+        return function is not None and bool(function(*arguments) == 0)
 
 
 def open_nvml(library: str = LIBRARY) -> Nvml | str:
