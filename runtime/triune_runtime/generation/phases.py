@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..runner import Flight, Rows
@@ -63,7 +64,7 @@ class Recording:
                 (generator.sampler, "sample", SAMPLE), (generator.answers, "pieces", TEXT),
                 (generator.drafts, "propose", DRAFT),
             ):  # fmt: skip
-                self._replace(owner, method, lambda call, phase=phase: self._timed(phase, call))
+                self._replace(owner, method, partial(self._timed, phase))
             self._replace(generator.runner, "launch", self._launching)
 
     def end(self) -> None:
