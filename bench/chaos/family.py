@@ -17,6 +17,8 @@ _PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 STUB = "triton_python"  # a process's name has 15 letters at most
 SUPERVISOR, TRITON, GATEWAY, FRONT = "supervisor", "tritonserver", "gateway", "front"
 _FRONT_MODULE = "triune_gateway.kserve"
+RENDERER = "renderer"  # of chats: tokenize and tokenize_2d have one each, from the first chat on
+_RENDERER_MODULE = ".rendering_process import "
 
 
 def adopt_orphans(*, on: bool = True) -> None:
@@ -63,7 +65,7 @@ def role_of(process: psutil.Process) -> str:
         if module == "triune_server":
             return SUPERVISOR if verb == ["serve"] else "command"
         return module.removeprefix("triune_")
-    return name
+    return RENDERER if any(_RENDERER_MODULE in word for word in words) else name
 
 
 def wait_gone(timeout_s: float, known: frozenset[int] = frozenset()) -> list[psutil.Process]:

@@ -1,7 +1,8 @@
 """Refuses at once what the server behind would refuse. Of one event loop; knows no server.
 
-Where the server says how many places it has (`room.py`), a request goes on while there are more than were asked for within the
-last second without a word of it yet: those may be on their way.
+Where the server says how many places it has, and how many requests have come (`room.py`), a request goes on while there are
+more places than are on their way to it: asked for within the last second, and not come yet, if they come in their order. What
+others send seems to be ours that has come; then the server refuses what is too much.
 
 Elsewhere what is known is what the server has said of others: it has just refused one, for it is full. A word of the server,
 that it is full or any other, tells how things were when it got the request. So words count in the order in which their requests
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable
 
 from .bearer import CLIENT
-from .room import Room
+from .room import Room, Said
 
 PROBE_S = 0.1
 PATIENCE_S = 0.25  # for a refusal to come; or, if that is longer,
@@ -35,9 +36,9 @@ _MOST = 1000  # places that are known: every client that has been refused by its
 class _Gate:
     """What the server has said last of one place."""
 
-    def __init__(self) -> None:
+    def __init__(self, heard: int) -> None:
         self._full = False
-        self._heard = 0  # number of the request that it was said of
+        self._heard = heard  # number of the request that it was said of
         self._said_at = 0.0  # when it was said that it is full
         self._least = 0  # answers of the smallest request that was refused; since it is full, as all that follows
         self._room = 0  # places that have been left
@@ -91,6 +92,32 @@ class _Gate:
             self._room += places
 
 
+class _Way:
+    """What is on its way to a model."""
+
+    def __init__(self) -> None:
+        self.sent: dict[int, Sent] = {}  # by number
+        self._came = 0  # requests to the server, those of others too
+
+    def send(self, sent: Sent, said: Said) -> None:
+        if not self.sent:
+            self._came = said.came
+        self.sent[sent.number] = sent
+
+    def places(self, said: Said, now: float) -> int:
+        """Places of what has not come yet, as far as is known."""
+        came, self._came = said.came - self._came, said.came
+        if came < 0:  # it was started again
+            self.sent.clear()
+        while self.sent:
+            number, first = next(iter(self.sent.items()))
+            if came <= 0 and now - first.at <= _ON_THE_WAY_S:
+                break
+            came -= first.places
+            del self.sent[number]
+        return sum(one.places for one in self.sent.values())
+
+
 class Gates:
     """Of all models and clients."""
 
@@ -100,24 +127,20 @@ class Gates:
             room: what the server says of itself.
         """
         self._clock, self._room = clock, room or Room()
-        self._sent: dict[str, dict[int, Sent]] = {}  # by model and number: the silent ones, where the server says its room
+        self._ways: dict[str, _Way] = {}  # to each model, where the server says its room
         self._numbers = itertools.count(1)
         self._gates: dict[tuple[str, str | None], _Gate] = {}  # by model and client; None: of all clients
+        self._heard: dict[str, int] = {}  # by model: the latest request that was not refused, for gates that are made later
 
     def refuses(self, model: str, client: str, places: int = 1) -> bool:
         """Whether a request that came now would be refused. Asking changes nothing."""
         now = self._clock()
-        if (free := self._room.free(model)) is None:
+        if (said := self._room.said(model)) is None:
             return any(gate.refuses(now, places) for gate in self._passed(model, client))
         own = self._gates.get((model, client))
-        return free <= self._on_the_way(model, now) or (own is not None and own.refuses(now, places))
-
-    def _on_the_way(self, model: str, now: float) -> int:
-        """Places that have been asked for, and that the server may not have counted yet."""
-        sent = self._sent.get(model, {})
-        while sent and now - next(iter(sent.values())).at > _ON_THE_WAY_S:
-            del sent[next(iter(sent))]
-        return sum(one.places for one in sent.values())
+        way = self._ways.get(model)
+        on_the_way = 0 if way is None else way.places(said, now)
+        return said.free <= on_the_way or (own is not None and own.refuses(now, places))
 
     def enter(self, model: str, client: str, places: int = 1) -> Sent | None:
         """Let a request go on to the server; None: it is refused.
@@ -130,22 +153,26 @@ class Gates:
         sent = Sent(self, model, client, next(self._numbers), self._clock(), places)
         for gate in self._passed(model, client):
             gate.pass_on(sent.number, sent.at, places)
-        if self._room.free(model) is not None:
-            self._sent.setdefault(model, {})[sent.number] = sent
+        if (said := self._room.said(model)) is not None:
+            self._ways.setdefault(model, _Way()).send(sent, said)
         return sent
 
-    def _arrived(self, sent: Sent) -> None:
-        self._sent.get(sent.model, {}).pop(sent.number, None)
+    def _never_came(self, sent: Sent) -> None:
+        """For all that is known."""
+        if sent.model in self._ways:
+            self._ways[sent.model].sent.pop(sent.number, None)
 
     def heard(self, sent: Sent) -> None:
         """The server has said something else of a request than that it is full."""
-        self._arrived(sent)
+        if len(self._heard) >= _MOST:
+            self._heard.clear()
+        self._heard[sent.model] = max(self._heard.get(sent.model, 0), sent.number)
         for gate in self._passed(sent.model, sent.client):
             gate.hear(sent.number)
 
     def refused(self, sent: Sent, *, for_all: bool) -> None:
         """The server has refused a request for want of room."""
-        self._arrived(sent)
+        self._never_came(sent)
         everyone, own = (self._gates.get((sent.model, client)) for client in (None, sent.client))
         if for_all:
             if own is not None:
@@ -158,7 +185,7 @@ class Gates:
 
     def left(self, sent: Sent) -> None:
         """A request that the server did not refuse is over."""
-        self._arrived(sent)
+        self._never_came(sent)
         for gate in self._passed(sent.model, sent.client):
             gate.forget(sent.number)
             gate.leave(sent.places)
@@ -170,7 +197,7 @@ class Gates:
     def _made(self, model: str, client: str | None) -> _Gate:
         if len(self._gates) >= _MOST:
             self._gates = {place: gate for place, gate in self._gates.items() if place[1] is None}
-        return self._gates.setdefault((model, client), _Gate())
+        return self._gates.setdefault((model, client), _Gate(self._heard.get(model, 0)))
 
 
 class Sent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -208,3 +209,22 @@ def speculation_from(raw: dict[str, Any]) -> Speculation:
 def replace_limits(manifest: EngineManifest, **changes: Any) -> EngineManifest:
     """A manifest with other limits, e.g. fewer slots on a small machine."""
     return dataclasses.replace(manifest, limits=dataclasses.replace(manifest.limits, **changes))
+
+
+def engine_folder(model_folder: str) -> Path:
+    """The folder of engine.json, seen from any model of the repository: its neighbour `generate`, version 1, or the one that a
+    file there names.
+
+    Where several engines are served side by side, the steps of one are called NAME__tokenize, NAME__generate, ..., and what
+    answers with one response NAME_infer.
+    """
+    repository, model = Path(model_folder).parent, Path(model_folder).name
+    name, separator, _ = model.rpartition("__")
+    if (repository / f"{model.removesuffix('_infer')}__generate").exists():
+        name, separator = model.removesuffix("_infer"), "__"
+    folder = repository / f"{name}{separator}generate" / "1"
+    elsewhere = folder / ENGINE_ELSEWHERE
+    if not elsewhere.exists():
+        return folder
+    # As it is called, not resolved: what lies behind may have a name that the server's Python cannot say.
+    return Path(os.path.normpath(repository / elsewhere.read_text("utf-8")))

@@ -272,8 +272,10 @@ class Worker:
                 for key in self._outbox.expired(now):
                     LOG.warning("no acknowledgement of request %d for %s s: aborting it", key, self._pace.ack_timeout_s)
                     self.abort(key)
+                here = len(self._outbox)
                 if (delivery := self._outbox.take(now)) is not None:
-                    self._on_count(len(self._outbox))
+                    if len(self._outbox) != here:  # its last item, not each of its chunks
+                        self._on_count(len(self._outbox))
                     return delivery
                 if not self._sending:
                     return None

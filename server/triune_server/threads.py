@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from triune_runtime.manifest import FILE_NAME, EngineManifest
-from triune_runtime.serving.tensors import engine_folder
+from triune_runtime.manifest import FILE_NAME, EngineManifest, engine_folder
 
 _LEAST, _MORE = 64, 48  # at all; and than the sequences that are computed at once
 

@@ -135,6 +135,7 @@ def test_a_second_process_of_a_role_and_memory_that_grows_are_found_and_less_of_
     ("words", "role"),
     [
         (["-c", "import time; time.sleep(60)"], "python"),
+        (["-c", "import time; time.sleep(60)  # from triune_runtime.text.rendering_process import main"], "renderer"),
         (["-m", "http.server", "--bind", "127.0.0.1", "0"], "http"),
         (["-m", "triune_gateway.kserve", *FRONT_OPTIONS], "front"),
     ],
@@ -149,3 +150,11 @@ def test_a_role_is_a_python_processs_module_or_a_programs_name(words: list[str],
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(("count", "leaks"), [(1, False), (2, False), (3, True)])
+def test_each_of_two_steps_may_have_a_renderer_later_and_no_more(count: int, leaks: bool) -> None:
+    def seen(number: int) -> Footprint:
+        return Footprint(tuple(Member(pid, 1.0, "renderer", 5, 10.0) for pid in range(number)))
+
+    assert bool(grown(seen(0), seen(count))) == leaks

@@ -22,7 +22,7 @@ from fakes.tiny_build import LIMITS, TinyTools, settings, snapshot, write_checkp
 from triune_builder.plan import BuildPlan, repository_of
 from triune_builder.progress import Display
 
-EVENTS = 20  # kills before a file operation, spread over all of them, besides one before every rename
+EVENTS = 12  # kills before a file operation, spread over all of them, besides one before every rename
 MOMENTS = 8  # kills at a random moment
 
 

@@ -182,7 +182,7 @@ FRAGMENTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(FORMATS), st.lists(FRAGMENTS, max_size=8), st.data())
 @example("hermes", ["text", " ", WRITTEN["hermes"], "\n", "text"], None)
 def test_however_an_answer_is_cut_it_holds_the_same(form: str, fragments: list[str], data: st.DataObject | None) -> None:
@@ -241,7 +241,7 @@ def cut(text: str, data: st.DataObject) -> list[str]:
     return [text[a:b] for a, b in zip([0, *places], [*places, len(text)], strict=True)]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(FORMATS), PROSE, CALLED, st.data())
 def test_random_calls_come_as_they_were_written(
     form: str, prose: str, calls: list[tuple[str, str]], data: st.DataObject
@@ -253,7 +253,7 @@ def test_random_calls_come_as_they_were_written(
         assert flat(found) == calls
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(FORMATS), CALLED, st.data())
 def test_calls_that_are_cut_off_are_there_as_far_as_they_came(
     form: str, calls: list[tuple[str, str]], data: st.DataObject

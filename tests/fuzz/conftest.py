@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from bench.chaos.family import RENDERER, role_of
 
 from fakes.thinking import thinking_repository
 from support.fuzzing import Tally
@@ -50,11 +51,4 @@ def loses_nothing(target: RealServer) -> Iterator[None]:
 def _processes(server: RealServer) -> set[int]:
     """All but those that render chats: they come with the first chat, and may be replaced at any time."""
     every = psutil.Process(server.process.pid).children(recursive=True)
-    return {process.pid for process in every if not _renders(process)}
-
-
-def _renders(process: psutil.Process) -> bool:
-    try:
-        return any("triune_runtime.text.rendering_process" in word for word in process.cmdline())
-    except psutil.NoSuchProcess:
-        return False
+    return {process.pid for process in every if role_of(process) != RENDERER}

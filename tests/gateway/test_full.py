@@ -30,7 +30,7 @@ GENERATING = {
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time of the gates, which stands still."""
     now = [0.0]
-    monkeypatch.setattr(Gates.__init__, "__defaults__", (lambda: now[0],))
+    monkeypatch.setattr(Gates.__init__, "__defaults__", (lambda: now[0], None))
     return now
 
 

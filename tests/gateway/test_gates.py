@@ -6,7 +6,7 @@ Run: pytest tests/gateway/test_gates.py
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from triune_gateway.bearer import CLIENT
@@ -39,6 +39,7 @@ def entered(gates: Gates, client: str = "a", places: int = 1) -> Sent:
     return sent
 
 
+@example([("come", 0), ("come", 0), ("taken", 1), ("full", 0), ("come", 0)])  # the first refusal of all is an old one
 @given(st.lists(st.tuples(st.sampled_from(["come", "full", "taken", "end", "wait"]), st.integers(0, 5)), max_size=80))
 def test_the_word_about_the_latest_request_holds(does: list[tuple[str, int]]) -> None:
     """Whatever comes in whatever order: after a good word nobody is refused; while it is full, who waits for a probe's time is

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triune_gateway.gates import PROBE_S, Gates, Sent
-from triune_gateway.room import Room
+from triune_gateway.room import Room, Said
 
 FULL = ("overloaded", None)
 
@@ -43,7 +43,7 @@ class World:
     turned_away: Counter[str] = field(default_factory=Counter)  # by a gate
 
     def __post_init__(self) -> None:
-        self._running = 0
+        self._running = self.came = 0
         self._waiting: deque[tuple[str, Sent | None]] = deque()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -77,6 +77,7 @@ class World:
             if sent is not None:
                 self.after(self.refusal_s, lambda: sent.failed(*FULL))
             return
+        self.came += 1
         self._waiting.append((name, sent))
         self._start()
 
@@ -103,8 +104,8 @@ class Told(Room):
         super().__init__()
         self._world = world
 
-    def free(self, model: str) -> int:
-        return self._world.free
+    def said(self, model: str) -> Said:
+        return Said(self._world.free, self._world.came)
 
 
 SECONDS = 20.0
@@ -160,7 +161,7 @@ def test_most_of_what_a_full_server_would_refuse_does_not_reach_it(refusal_s: fl
     assert asked <= 30 / PROBE_S * replicas + 2 * 160 * refusal_s + 160, "probes, and what came before the first refusals"
 
 
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(service_s=st.floats(0.2, 4.0), refusal_s=st.floats(0.001, 0.3))
 def test_a_server_that_is_left_by_others_is_full_again_soon(service_s: float, refusal_s: float) -> None:
     """All places are clients' that ask past the gateway, until these stop: nothing tells it so but its probes."""
@@ -183,7 +184,7 @@ def test_a_gateway_that_is_asked_little_gets_its_answers_beside_one_that_is_aske
     assert world.served["little"] >= 3
 
 
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(way_s=st.floats(0.001, 0.3), replicas=st.integers(1, 4))
 def test_a_server_that_tells_its_room_is_asked_for_little_more_than_it_has(way_s: float, replicas: int) -> None:
     world = World(16, 256, 2.0, 0.3, way_s)

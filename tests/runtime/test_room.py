@@ -5,6 +5,7 @@ Run: pytest tests/runtime/test_room.py
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import tempfile
@@ -153,3 +154,4 @@ def test_a_worker_says_how_many_requests_are_here_whenever_that_changes() -> Non
     assert all(isinstance(client.last, Chunk) for client in clients)
     worker.close()
     assert said[-1] == 0
+    assert all(before != after for before, after in itertools.pairwise(said)), "it is told of changes alone, not of chunks"

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fakes.runtime import make_manifest
 from fakes.server import options
 from support.real_server import free_port
 from triune_gateway import bearer
@@ -24,6 +25,7 @@ from triune_server.given import given
 from triune_server.inside import Inside
 from triune_server.launcher import check_ports, command, environment
 from triune_server.options import ServerOptions
+from triune_server.threads import threads
 
 BINARIES = Binaries(Path("/s/bin/tritonserver"), Path("/s/backends"), (Path("/s/libs"), Path("/p/lib")), Path("/e/bin"))
 
@@ -213,3 +215,17 @@ def test_the_engine_is_told_how_clients_share() -> None:
     for wrong in ("0", "-1", "some", ""):
         with pytest.raises(ServerError, match="how many slots"):
             ServerOptions(repository=Path("none"), fair_share=wrong)
+
+
+@pytest.mark.parametrize(("sequences", "expected"), [((), 64), ((4,), 64), ((256,), 304), ((4, 100, 30), 148)])
+def test_each_sequence_has_one_of_triton_s_threads_and_some_are_left(
+    tmp_path: Path, sequences: tuple[int, ...], expected: int
+) -> None:
+    for number, most in enumerate(sequences):
+        folder = tmp_path / ("generate" if not number else f"model{number}__generate") / "1"
+        folder.mkdir(parents=True)
+        make_manifest(max_sequences=most).save(folder)
+    assert threads(tmp_path) == expected
+    there = dataclasses.replace(options(1111, 2222, 3333), repository=tmp_path)
+    assert f"--backend-config=python,thread-pool-size={expected}" in command(BINARIES, there, "one_", INSIDE)
+    assert environment(BINARIES, there)["TRIUNE_THREADS"] == str(expected)

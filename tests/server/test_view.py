@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from triune_runtime.manifest import ENGINE_ELSEWHERE
-from triune_runtime.serving.tensors import engine_folder
+from triune_runtime.manifest import ENGINE_ELSEWHERE, engine_folder
 from triune_server.errors import ServerError
 from triune_server.view import ENGINES, View
 

@@ -7,11 +7,11 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import RequestError
-from triune_runtime.manifest import EngineManifest
+from triune_runtime.manifest import EngineManifest, engine_folder
 from triune_runtime.serving import pulse
 from triune_runtime.serving.acknowledgements import AcknowledgementSender
 from triune_runtime.serving.rendering import rendered
-from triune_runtime.serving.tensors import engine_folder, flat, strings, triton_error
+from triune_runtime.serving.tensors import flat, strings, triton_error
 from triune_runtime.text.tokenizer import load_token_bytes
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from triune_runtime.errors import TriuneError
+from triune_runtime.manifest import engine_folder
 from triune_runtime.options.values import text
 from triune_runtime.serving.draining import Draining
 from triune_runtime.serving.generation import GenerationService
 from triune_runtime.serving.room import link_of
-from triune_runtime.serving.tensors import Arrays, engine_folder, flat, triton_error
+from triune_runtime.serving.tensors import Arrays, flat, triton_error
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 

@@ -10,10 +10,11 @@ import triton_python_backend_utils as pb_utils
 
 from triune_runtime.contracts.outputs import DESCRIBED
 from triune_runtime.errors import TriuneError
+from triune_runtime.manifest import engine_folder
 from triune_runtime.serving import pulse
 from triune_runtime.serving.prompts import PromptService
 from triune_runtime.serving.room import RoomReader
-from triune_runtime.serving.tensors import engine_folder, request_parameters, strings, triton_error
+from triune_runtime.serving.tensors import request_parameters, strings, triton_error
 
 
 class TritonPythonModel:

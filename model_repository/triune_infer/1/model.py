@@ -12,10 +12,11 @@ import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
 from triune_runtime.errors import Overloaded, TriuneError
+from triune_runtime.manifest import engine_folder
 from triune_runtime.serving import pulse
 from triune_runtime.serving.combining import PLACES, combined
 from triune_runtime.serving.room import RoomReader
-from triune_runtime.serving.tensors import engine_folder, request_parameters, triton_error, triton_error_again, without_floats
+from triune_runtime.serving.tensors import request_parameters, triton_error, triton_error_again, without_floats
 
 MOST = 256  # requests at once, each with a thread
 TURNS = int(os.environ.get("TRIUNE_THREADS", "32")) - 8  # of Triton's threads for this process; some are left for answers
@@ -76,10 +77,9 @@ class TritonPythonModel:
 
 
 def _unstreamed(tensor: Any) -> NDArray[Any]:
-    """A copy of an input, but nothing is to be streamed: all comes at once.
+    """A copy of an input, but nothing is to be streamed, all comes at once.
 
-    Of a request that streams, an error may follow a response; and such an error Triton 24.10 does not bring to whom called the
-    model by `exec`, who would wait for it for ever.
+    Triton 24.10 loses an error that follows a response on its way to who called a model by `exec`, and would wait for ever.
     """
     array: NDArray[Any] = tensor.as_numpy()
     return np.zeros_like(array) if tensor.name() == "stream" else array.copy()

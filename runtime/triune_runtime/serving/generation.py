@@ -236,7 +236,7 @@ class GenerationService:
                 LOG.warning("the server is stopping: what is left is ended")
                 self._worker.close()
                 return
-            if not (self._worker.alive or self._closed.is_set()):
+            if not self._worker.alive and not self._closed.is_set():  # in this order: who closes it says so before
                 LOG.critical("the engine has failed; this process ends")
                 self._closed.wait(_WATCH_S)
                 self._on_failure()

@@ -16,6 +16,7 @@ import contextlib
 import mmap
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -28,7 +29,8 @@ from ..errors import Overloaded
 from .acknowledgements import private_files
 
 VARIABLE = b"TRIUNE_ROOM"  # of the environment: what the links' paths begin with
-_SAID = struct.Struct("<qd")  # places that are free; when that was said, by the clock that all processes of a machine share
+# Places that are free; when that was said, by the clock that all processes of a machine share; requests that have come.
+_SAID = struct.Struct("<qdq")
 _COUNT = struct.Struct("<q")
 _READERS = ("tokenize", "tokenize_2d", "triune_infer", "ensemble_infer")  # each with a cell behind the others
 _SIZE = _SAID.size + _COUNT.size * len(_READERS)
@@ -48,7 +50,8 @@ class RoomWriter:
             limit: requests that are served and wait at most.
             link: a path that leads to the file, too, see `link_of`.
         """
-        self._limit, self._here = limit, 0
+        self._limit, self._here, self._came = limit, 0, 0
+        self._saying = threading.Lock()
         self._counted = 0
         self._memory: mmap.mmap | None = None
         self._path: Path | None = None
@@ -66,18 +69,24 @@ class RoomWriter:
         self.say(0)
 
     def say(self, here: int) -> None:
-        """So many requests are served and wait now."""
-        self._here = here
-        if self._memory is not None:
-            _SAID.pack_into(self._memory, 0, self._limit - here, time.monotonic())
+        """So many requests are served and wait now. Told of every change, it knows how many have come."""
+        with self._saying:
+            self._came += max(here - self._here, 0)
+            self._here = here
+            self._write()
 
     def refused(self) -> int:
         """How many others have refused since this was asked last; what was said is said again."""
-        self.say(self._here)
         if self._memory is None:
             return 0
+        with self._saying:
+            self._write()
         before, self._counted = self._counted, sum(_counts(self._memory))
         return self._counted - before
+
+    def _write(self) -> None:
+        if self._memory is not None:
+            _SAID.pack_into(self._memory, 0, self._limit - self._here, time.monotonic(), self._came)
 
     def close(self) -> None:
         """Say nothing more."""
@@ -133,7 +142,7 @@ class RoomReader:
         """The places that are free; None: nobody has said so lately."""
         if self._memory is None:
             return None
-        free, said = _SAID.unpack_from(self._memory)
+        free, said, _ = _SAID.unpack_from(self._memory)
         return int(free) if now - said < _OLD_S else None
 
 

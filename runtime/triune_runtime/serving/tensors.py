@@ -1,12 +1,10 @@
-"""NumPy tensors <-> Python values, and where a model of the repository finds the engine."""
+"""NumPy tensors <-> Python values."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ from numpy.typing import NDArray
 
 from ..contracts.outputs import OUTPUTS, Output
 from ..errors import RequestError, Status, TriuneError
-from ..manifest import ENGINE_ELSEWHERE
 from ..options.declared import CLIENT
 from ..options.values import Text
 
@@ -24,25 +21,6 @@ _DTYPES = {"INT32": np.int32, "UINT32": np.uint32, "INT64": np.int64, "FP32": np
 _TRITONS: Mapping[Status, str] = {"INVALID_ARGUMENT": "INVALID_ARG", "UNAVAILABLE": "UNAVAILABLE", "INTERNAL": "INTERNAL"}
 _PARAM = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")  # a client may send any name: of others, the text alone speaks
 _HEAD = re.compile(rf"\b({'|'.join(_TRITONS)})(?: \[\w+(?: {_PARAM.pattern})?\])?: ")
-
-
-def engine_folder(model_folder: str) -> Path:
-    """The folder of engine.json, seen from any model of the repository: its neighbour `generate`, version 1, or the one that a
-    file there names.
-
-    Where several engines are served side by side, the steps of one are called NAME__tokenize, NAME__generate, ..., and what
-    answers with one response NAME_infer.
-    """
-    repository, model = Path(model_folder).parent, Path(model_folder).name
-    name, separator, _ = model.rpartition("__")
-    if (repository / f"{model.removesuffix('_infer')}__generate").exists():
-        name, separator = model.removesuffix("_infer"), "__"
-    folder = repository / f"{name}{separator}generate" / "1"
-    elsewhere = folder / ENGINE_ELSEWHERE
-    if not elsewhere.exists():
-        return folder
-    # As it is called, not resolved: what lies behind may have a name that the server's Python cannot say.
-    return Path(os.path.normpath(repository / elsewhere.read_text("utf-8")))
 
 
 def request_parameters(raw: Callable[[], str]) -> dict[str, Any]:
