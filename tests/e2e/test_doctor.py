@@ -78,4 +78,4 @@ def test_a_doctor_tells_of_a_server_that_is_well_and_of_one_that_nobody_asks(fak
     with asked(server):
         done = triune("doctor", "--only", "server", "--run-folder", folder, "--seconds", 2, "--json")
     found = {one["subject"]: one for one in json.loads(done.stdout)["findings"]}
-    assert "a second of" in found["steps of fake"]["found"] and "of 16 places" in found["queue of fake"]["found"]
+    assert "steps a second" in found["steps of fake"]["found"] and "of 16 places" in found["queue of fake"]["found"]

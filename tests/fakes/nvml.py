@@ -14,7 +14,7 @@ NUMBERS = {
     "init": 0, "count": 2, "generation": 5, "generation_most": 5, "width": 16, "width_most": 16, "links": 18, "apart": 0,
     "ecc": 1, "uncorrected": 0, "pending": 0, "failed": 0, "watts": 300_500, "watts_limit": 700_000, "watts_default": 700_000,
     "celsius": 45, "clock": 1_980, "clock_most": 1_980, "slowed": 0, "busy": 37, "mig": 0, "persistent": 1,
-    "processes": 1, "pid": 4_242, "knows": 1,
+    "processes": 1, "pid": 4_242, "knows": 1, "second": 0,
 }  # fmt: skip
 _SOURCE = (
     "#include <string.h>\ntypedef unsigned u; typedef unsigned long long ull;\n"
@@ -25,7 +25,7 @@ _SOURCE = (
 int nvmlInit_v2(void) { return init; }
 int nvmlSystemGetDriverVersion(char *t, u n) { strncpy(t, "580.95.05", n); return 0; }
 int nvmlDeviceGetCount_v2(u *v) { *v = count; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(u i, void **g) { *g = (void *)(long)(i + 1); return 0; }
+int nvmlDeviceGetHandleByIndex_v2(u i, void **g) { *g = (void *)(long)(i + 1); return i == 1 ? second : 0; }
 int nvmlDeviceGetName(void *g, char *t, u n) { KNOWN; strncpy(t, "NVIDIA H200", n); return 0; }
 struct pci { char legacy[16]; u domain, bus, device, id, subsystem; char bus_id[32]; };
 int nvmlDeviceGetPciInfo_v3(void *g, struct pci *p) { KNOWN; strcpy(p->bus_id, "00000000:1B:00.0"); return 0; }
@@ -73,6 +73,19 @@ class FakeNvml:
         """Of all GPUs; the others are as in a GPU where all is well."""
         for name, value in (NUMBERS | numbers).items():
             ctypes.c_longlong.in_dll(self._library, {"clock": "clock_now"}.get(name, name)).value = value
+
+
+class Driver:
+    """One that answers."""
+
+    driver = "580.95.05"
+
+    def __init__(self, *lost: int) -> None:
+        self._lost = lost
+
+    def lost(self) -> tuple[int, ...]:
+        """As `Nvml.lost`."""
+        return self._lost
 
 
 def gpu(index: int = 0, **more: Any) -> GpuState:

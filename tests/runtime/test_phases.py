@@ -68,6 +68,23 @@ def test_what_is_recorded_is_answered_as_ever_and_nothing_is_left_of_it() -> Non
     assert len(recording.events) == seen
 
 
+def test_a_request_that_was_here_before_and_one_that_is_aborted_are_recorded_once_each() -> None:
+    engine = make_engine()
+    engine.submit(request(1, 5))
+    engine.submit(request(2, 90))
+    engine.step()
+    recording = Recording(engine)
+    recording.begin()
+    for _ in range(10):
+        engine.step()
+    engine.abort(2)
+    recording.end()
+    found = {event.about["key"]: event for event in recording.events if event.name == REQUEST}
+    assert found.keys() == {1, 2} and len([event for event in recording.events if event.name == REQUEST]) == 2
+    assert all(recording.began <= one.began and one.began + one.took <= recording.ended for one in found.values())
+    assert not {"abort", "abort_id"} & vars(engine).keys()
+
+
 def test_no_more_than_so_many_events_are_kept_and_the_others_are_counted() -> None:
     engine = make_engine()
     recording = Recording(engine, most=10)
@@ -247,6 +264,24 @@ def test_a_record_that_cannot_be_written_keeps_nobody_from_being_served(
     while not list(asked.folder.glob(f"profile-b2-{os.getpid()}")):
         asked.profiling.look()
         assert time.monotonic() < end
+
+
+def test_a_recording_that_could_not_begin_is_no_record_of_an_idle_engine(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def closed(*_: object) -> None:
+        raise AttributeError("it is closed")
+
+    monkeypatch.setattr(Recording, "_replace", closed)
+    asked.ask()
+    asked.profiling.look()
+    asked.serve(1)
+    asked.now = 3.0
+    end = time.monotonic() + 20
+    while asked.profiling.patience(1.0) != 1.0:  # until it is over
+        asked.profiling.look()
+        assert time.monotonic() < end
+    assert not asked.records and "it is closed" in caplog.text
 
 
 def test_nothing_is_looked_for_where_no_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,11 +40,11 @@ class Recording:
         """
         self.events: list[Timed] = []
         self.dropped = 0
-        self.began = self.ended = 0  # of the clock
+        self.began = self.ended = 0  # of the clock; both 0: it has not begun, or could not
         self._generator, self._most, self._clock = generator, most, clock
         self._replaced: list[tuple[object, str]] = []
         self._counted = 0
-        self._open: dict[int, int] = {}  # when requests came, by their keys
+        self._open: dict[int, int] = {}  # when requests came, by key, of requests that are here
 
     def begin(self) -> None:
         """Time what is called from now on; all of it or nothing."""
@@ -52,12 +52,15 @@ class Recording:
             self._replace_all()
         except BaseException:
             self.end()
+            self.began = self.ended = 0
             raise
 
     def _replace_all(self) -> None:
         self.began, generator = self._clock(), self._generator
         self._replace(generator, "submit_group", self._submitting)
         self._replace(generator, "step", self._stepping)
+        for method in ("abort", "abort_id"):
+            self._replace(generator, method, self._aborting)
         if isinstance(generator, StepLoop):
             for owner, method, phase in (
                 (generator.scheduler, "plan", PLAN), (generator.scheduler, "commit", COMMIT),
@@ -108,7 +111,7 @@ class Recording:
         def submit(requests: Any, *args: Any, **more: Any) -> None:
             now = self._clock()
             call(requests, *args, **more)
-            self._open |= {request.key: now for request in requests if len(self._open) < self._most}
+            self._open |= {request.key: now for request in requests}
 
         return submit
 
@@ -119,11 +122,21 @@ class Recording:
             self._keep(STEP, began)
             self._count()
             for event in events:
+                self._open.setdefault(event.key, self.began)  # one that was here before
                 if event.last:
                     self._close(event.key)
             return events
 
         return step
+
+    def _aborting(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def abort(*args: Any, **more: Any) -> Any:
+            events = call(*args, **more)
+            for event in events:
+                self._close(event.key)
+            return events
+
+        return abort
 
     def _count(self) -> None:
         if (now := self._clock()) - self._counted < _COUNT_EVERY:

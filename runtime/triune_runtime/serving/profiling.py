@@ -109,7 +109,8 @@ class Profiling:
             self._ended = self._worker.do(recording.end)
         if self._ended.wait(_SOON_S):  # else it is in a long step: the next look asks again
             self._recording = self._ended = None
-            self._write(recording, question)
+            if recording.began:  # else it has been logged why not
+                self._write(recording, question)
 
     def _write(self, recording: Recording, question: Question) -> None:
         """A line about the record, then lines of events; whole or not at all."""

@@ -43,7 +43,7 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], config: object, 
         only: Annotated[list[str] | None, typer.Option(help=f"Only: {', '.join(GROUPS)}.", metavar="GROUP")] = None,
         peer: Annotated[str | None, typer.Option(help="Measure the network to one that listens.", metavar="HOST:PORT")] = None,
         listen: Annotated[int | None, typer.Option(help="Be the other side of --peer, once.", min=1, max=65535)] = None,
-        listen_host: Annotated[str, typer.Option(help="Address that --listen listens on.")] = "0.0.0.0",
+        listen_host: Annotated[str, typer.Option(help="Address that --listen listens on; by default all.")] = "",
         ports: Annotated[str, typer.Option(help="With --listen: hold these open for the peer to try, e.g. 8000-8003.")] = "",
         seconds: Annotated[float, typer.Option(help="That each measurement may take.", min=0.2, max=60)] = 3.0,
         as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line.")] = False,
@@ -51,15 +51,24 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], config: object, 
         """Whether this machine is fit for a model, and why a server is slow; exit code 4: something will not work."""
         with files_told():
             if listen is not None:
-                _listen(listen_host, listen, parsing.ports(ports))
+                if peer or only or as_json:
+                    raise ServerError(
+                        "--listen takes no --peer, --only or --json", "name them on the other machine, with --peer"
+                    )
+                _listen(listen_host or "0.0.0.0", listen, parsing.ports(ports))
                 return
-            if ports:
-                raise ServerError("--ports is without --listen", "name them where --listen is")
+            if ports or listen_host:
+                raise ServerError("--ports and --listen-host go with --listen", "name them where --listen is")
+            groups = chosen(only or (["network"] if peer else []))
+            if only and ("network" in groups) != (peer is not None):
+                raise ServerError(
+                    "--peer and --only network go together",
+                    "--only network --peer HOST:PORT; there: triune doctor --listen PORT",
+                )
             context = Context(
                 repository=repository(values), target=values["target"], run_folder=values["run_folder"], seconds=seconds,
-                peer=parsing.peer(peer) if peer else None,
+                peer=parsing.peer(peer) if peer else None, said=_said(values),
             )  # fmt: skip
-            groups = chosen(only or (["network"] if peer else []))
             code = _tell(context, groups, as_json)
         raise typer.Exit(code)
 
@@ -77,6 +86,11 @@ def commands(app: typer.Typer, settings: Mapping[str, Setting], config: object, 
 
     app.command("doctor")(with_settings(doctor, settings, config))
     app.command("profile")(with_settings(profile, {"run_folder": settings["run_folder"]}, config))
+
+
+def _said(values: Values) -> str:
+    """What was asked for, as make takes it."""
+    return " ".join(values.settings[name].said(value) for name, value in values.asked().items() if name != "run_folder")
 
 
 def _tell(context: Context, groups: tuple[str, ...], told_as_json: bool) -> int:
@@ -99,18 +113,23 @@ def _profile(context: Context, output: Path | None, as_json: bool) -> None:
             )
         raise ServerError("no server is running", "start one with `make up`")
     path = output or folder / f"trace-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    drawn = path.with_suffix(".svg")
+    if drawn == path:
+        raise ServerError(f"--output is {path}, where the picture would lie", f"name the trace: {path.with_suffix('.json')}")
     new = not path.exists()
-    path.open("a").close()  # what cannot be written to is said before anything is waited for
+    try:
+        path.open("a").close()  # what cannot be written to is said before anything is waited for
+    except OSError as error:
+        raise ServerError(f"{path} cannot be written to: {error.strerror}", "name another file: --output FILE") from None
     try:
         with Console(stderr=True).status(f"recording for {context.seconds:g} s ..."):
             observed = context.observed
-    except ServerError:
+    except BaseException:  # ctrl-C, too
         if new:
-            path.unlink()
+            path.unlink(missing_ok=True)
         raise
     assert observed is not None, "a server runs"
     path.write_text(json.dumps(chrome(observed.records, observed.samples), separators=(",", ":")), "utf-8")
-    drawn = path.with_suffix(".svg")
     drawn.write_text(picture(observed.records, observed.samples, observed.began, observed.seconds), "utf-8")
     if as_json:
         engines = {model: asdict(one) | {"idle": one.idle} for model, one in observed.engines.items()}
@@ -118,6 +137,11 @@ def _profile(context: Context, output: Path | None, as_json: bool) -> None:
         return
     for model, one in observed.engines.items():
         Console().print(parts_table(model, one))
+    if observed.silent:
+        print(
+            f"{observed.silent} more engines recorded nothing: `make logs` and `make status` say whether they hang",
+            file=sys.stderr,
+        )
     print(f"trace    {path} (open it at https://ui.perfetto.dev, or chrome://tracing)\npicture  {drawn}")
 
 

@@ -24,6 +24,7 @@ class Context:
 
     repository: Path | None = None  # of the model that is to be served; it may be that it is not built
     target: str = "cpu"  # that is asked for; an engine that is built says its own
+    said: str = ""  # what was asked for, as make takes it, e.g. MODEL=r1-nano
     run_folder: Path = RUN_FOLDER
     seconds: float = 3.0  # that a measurement may take
     peer: tuple[str, int] | None = None  # host and port of a doctor that listens on another machine

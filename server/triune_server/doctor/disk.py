@@ -17,7 +17,7 @@ ASKED_READS = 500_000  # of 4 KiB a second, of NVMe
 _QUICK_S = 10.0  # in which an engine is loaded that no faster disk is needed for
 _SLOW_S = 60.0
 _LEAST_FREE = 1_000_000_000  # bytes, for logs, a build's pieces, and answers that are kept
-_SMALLEST = 16 << 20  # of a file that tells anything
+_SMALLEST = 16 << 20  # of a file that tells anything, and that is worth telling of
 _PAGE, _PIECE = 4096, 4 << 20
 _DEPTH, _PIECES = 256, 8
 
@@ -48,8 +48,11 @@ def speed(context: Context) -> Iterator[Finding]:
     folder = context.engine_folder
     files = [] if folder is None or not folder.is_dir() else [one for one in folder.iterdir() if one.is_file()]
     largest = max(files, key=lambda one: one.stat().st_size, default=None)
-    if largest is None or largest.stat().st_size < _SMALLEST:
-        yield unknown("speed of the disk", "not measured: no engine with a file of 16 MB", "build one: make engine")
+    if largest is None:
+        yield unknown("speed of the disk", "not measured: there is no engine to read", f"make engine {context.said}".strip())
+        return
+    if (size := largest.stat().st_size) < _SMALLEST:
+        yield good("speed of the disk", f"of no matter: the engine's largest file has {size / 1e6:.0f} MB")
         return
     try:
         ordered = measure_reads(largest, _PIECE, context.seconds / 2, depth=_PIECES, ordered=True)

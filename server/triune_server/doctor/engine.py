@@ -22,7 +22,7 @@ def built(context: Context) -> Iterator[Finding]:
     if folder is None:
         yield unknown("engine", "no model is named, and none is served", "name one: triune doctor --model MODEL")
     elif engine is None:
-        remedy = "make engine; `triune build --dry-run` says before what it needs"
+        remedy = f"{f'make engine {context.said}'.strip()}; `triune build --dry-run` says before what it needs"
         yield unknown("engine", f"not built: nothing at {context.repository}", remedy)
     elif isinstance(engine, ManifestError):
         yield bad("engine", str(engine.args[0]), engine.hint or "")

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from .context import Context
 from .finding import Finding, bad, good, poor, unknown
-from .nvml import SLOWED, GpuState
+from .nvml import POWER_LIMIT, SLOWED, GpuState
 
 _KERNEL_LOG = ("dev/kmsg", "var/log/kern.log", "var/log/messages")
 _XID = re.compile(r"NVRM: Xid \((?:PCI:)?([^)]*)\): (\d+)")
-_FATAL_XIDS = {48, 63, 64, 74, 79, 94, 95, 119, 120}  # of memory, NVLink, a GPU that is off the bus, its firmware
+_FATAL_XIDS = {48, 64, 74, 79, 95, 119, 120}  # of memory, NVLink, a GPU that is off the bus, its firmware
+_LOOKED_AT = "if they come back, have the GPU looked at"
 _LOG_BYTES = 4 << 20
 _BUSY = 0.1  # from which on a link runs as fast as it can
 
@@ -20,14 +21,15 @@ _BUSY = 0.1  # from which on a link runs as fast as it can
 def has_gpus(context: Context) -> Iterator[Finding]:
     """Which there are."""
     if isinstance(context.nvml, str):
-        if context.wants_gpu:
-            remedy = "install NVIDIA's driver 580 or later; in a container: docker run --gpus all"
-            yield bad("GPUs", f"none ({context.nvml})", remedy)
-        else:
-            yield good("GPUs", f"none, and TARGET=cpu needs none ({context.nvml})")
+        yield _not_told(context, context.nvml)
         return
+    if lost := context.nvml.lost():
+        remedy = f"as root: dmesg | grep -i xid says why; start the machine anew; {_LOOKED_AT}"
+        yield bad("GPUs", f"the driver does not reach number {', '.join(map(str, lost))}", remedy)
+    elif not context.gpus:
+        said = bad if context.wants_gpu else unknown
+        yield said("GPUs", "the driver has none that this user may use", "in a container: docker run --gpus all")
     if not context.gpus:
-        yield unknown("GPUs", "the driver has none", "in a container: docker run --gpus all")
         return
     for gpu in context.gpus:
         yield _memory(gpu)
@@ -37,6 +39,16 @@ def has_gpus(context: Context) -> Iterator[Finding]:
     elif hidden > 0:
         said = f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
         yield good("GPUs for this process", f"{len(context.machine.gpus)} of {len(context.gpus)} ({said})")
+
+
+def _not_told(context: Context, why: str) -> Finding:
+    """What can be said without NVML."""
+    if context.machine.gpus:
+        found = f"{', '.join(gpu.name for gpu in context.machine.gpus)}; nothing more is told ({why})"
+        return unknown("GPUs", found, "in a container: docker run -e NVIDIA_DRIVER_CAPABILITIES=compute,utility")
+    if context.wants_gpu:
+        return bad("GPUs", f"none ({why})", "install NVIDIA's driver 580 or later; in a container: docker run --gpus all")
+    return good("GPUs", f"none, and TARGET=cpu needs none ({why})")
 
 
 def _memory(gpu: GpuState) -> Finding:
@@ -93,7 +105,7 @@ def memory_errors(context: Context) -> Iterator[Finding]:
             found = "a row of memory is to be replaced at the next reset"
             yield poor(subject, found, f"as root, when nothing uses it: {_smi(gpu)} -r")
         elif gpu.ecc is None:
-            yield good(subject, "it has none")
+            yield good(subject, "none, or the driver does not tell")
         elif not gpu.ecc:
             yield poor(subject, "off: errors of memory are not noticed", f"as root: {_smi(gpu)} -e 1, then {_smi(gpu)} -r")
         else:
@@ -105,7 +117,7 @@ def power(context: Context) -> Iterator[Finding]:
     for gpu in context.gpus:
         if gpu.watts_limit is not None and gpu.watts_default is not None:
             subject, found = f"power limit of GPU {gpu.index}", f"{gpu.watts_limit:.0f} W"
-            if gpu.watts_limit < gpu.watts_default * 0.99:
+            if not _at_default(gpu):
                 found = f"{found}, {gpu.watts_default:.0f} W by default"
                 yield poor(subject, found, f"as root: {_smi(gpu)} -pl {gpu.watts_default:.0f}")
             else:
@@ -116,6 +128,11 @@ def power(context: Context) -> Iterator[Finding]:
             yield poor(f"driver of GPU {gpu.index}", "is unloaded when nobody uses it: starts take seconds longer", remedy)
 
 
+def _at_default(gpu: GpuState) -> bool:
+    """Whether it may take the power that it was made for, as far as that is known."""
+    return gpu.watts_limit is None or gpu.watts_default is None or gpu.watts_limit >= gpu.watts_default * 0.99
+
+
 def clocks(gpu: GpuState) -> Finding:
     """What holds its clocks back now."""
     subject = f"clocks of GPU {gpu.index}"
@@ -123,7 +140,10 @@ def clocks(gpu: GpuState) -> Finding:
         return unknown(subject, "the driver does not tell what holds them back")
     heat = "" if gpu.celsius is None else f", {gpu.celsius} °C"
     speed = "" if gpu.clock is None or gpu.clock_most is None else f"{gpu.clock} of {gpu.clock_most} MHz"
-    if reasons := [words for bit, words in SLOWED.items() if gpu.slowed & bit]:
+    reasons = [words for bit, words in SLOWED.items() if gpu.slowed & bit]
+    if reasons == [SLOWED[POWER_LIMIT]] and _at_default(gpu):
+        return good(subject, f"at its power limit, as under full load ({speed}{heat})")
+    if reasons:
         cooler = "cool it: fans, air, the room; look at the power supply and its limit"
         return poor(subject, f"held back by {' and '.join(reasons)} ({speed}{heat})", cooler)
     return good(subject, f"not held back ({speed}{heat})".replace("(, ", "(").replace(" ()", ""))
@@ -144,10 +164,10 @@ def xids(context: Context) -> Iterator[Finding]:
     numbers = ", ".join(map(str, sorted({number for _, number in found})))
     text = f"{len(found)} in the kernel's log (number {numbers}), the latest of {found[-1][0]}"
     if any(number in _FATAL_XIDS for _, number in found):
-        remedy = "as root: nvidia-smi -r, or start the machine anew; if they come back, have the GPU looked at"
+        remedy = f"as root: start the machine anew, which empties the log, too; {_LOOKED_AT}"
         yield bad("Xid errors", text, remedy)
     else:
-        yield poor("Xid errors", text, "NVIDIA's list of Xid errors says what each is; 13 and 31 are a program's fault")
+        yield poor("Xid errors", text, "NVIDIA's list of Xid errors says what each is; 13 and 31 are mostly a program's fault")
 
 
 def _smi(gpu: GpuState) -> str:

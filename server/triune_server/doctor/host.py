@@ -59,7 +59,8 @@ def cores(context: Context) -> Iterator[Finding]:
         yield poor(
             "cgroup quota", f"stopped in {share:.0%} of its periods", "allow more time of the processor, or fewer threads"
         )
-    yield from _load(context, here or context.cores)
+    if context.running is None:  # else it is told of the server who takes what
+        yield from _load(context, here or context.cores)
 
 
 def _load(context: Context, cores: int) -> Iterator[Finding]:
@@ -71,7 +72,7 @@ def _load(context: Context, cores: int) -> Iterator[Finding]:
     if not first:
         return
     load = float(first)
-    if load > cores * 1.5 and context.running is None:
+    if load > cores * 1.5:
         yield poor("load", f"{load:.1f} threads want {cores} cores", "end other programs, or serve on another machine")
     else:
         yield good("load", f"{load:.1f} threads on {cores} cores")
@@ -126,9 +127,9 @@ def frequency(context: Context) -> Iterator[Finding]:
     """What decides how fast the cores run."""
     governor = context.read("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     driver = context.read("sys/devices/system/cpu/cpu0/cpufreq/scaling_driver")
-    if not governor:
-        yield good("frequency", "is decided by the machine below, or by the firmware")
-    elif governor == "powersave" and "pstate" not in driver:
+    if not governor:  # the firmware decides, or the machine below
+        return
+    if governor == "powersave" and "pstate" not in driver:
         yield poor(
             "frequency", "governor powersave: cores run at their lowest", "as root: cpupower frequency-set -g performance"
         )

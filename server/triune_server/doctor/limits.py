@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 from collections.abc import Iterator
 
 from ..errors import ServerError
@@ -19,9 +20,10 @@ _KINDS = {"open files": resource.RLIMIT_NOFILE, "processes": resource.RLIMIT_NPR
 
 def ulimits(context: Context) -> Iterator[Finding]:
     """What a shell's `ulimit` shows."""
-    yield files_limit(_soft("open files"))
-    yield processes_limit(_soft("processes"), cgroup.pids_limit(context))
-    yield from other_limits(_soft("locked memory"), _soft("address space"), wants_gpu=context.wants_gpu)
+    pid = context.running.pid if context.running else 0  # else what is started here will have this process's own
+    yield files_limit(_soft("open files", pid))
+    yield processes_limit(_soft("processes", pid), cgroup.pids_limit(context))
+    yield from other_limits(_soft("locked memory", pid), _soft("address space", pid), wants_gpu=context.wants_gpu)
 
 
 def files_limit(most: int | None) -> Finding:
@@ -59,12 +61,12 @@ def shared_memory(context: Context) -> Iterator[Finding]:
     except ServerError as error:
         yield bad("/dev/shm", str(error.args[0]), error.hint or "")
         return
-    yield good("/dev/shm", "large enough")
+    yield good("/dev/shm", f"{shutil.disk_usage(folder).total / 1e6:,.0f} MB" if folder.exists() else "not to be seen")
 
 
-def _soft(name: str) -> int | None:
-    """None: no limit."""
-    soft, _ = resource.getrlimit(_KINDS[name])
+def _soft(name: str, pid: int) -> int | None:
+    """Of a process, 0 for this one. None: no limit."""
+    soft, _ = resource.prlimit(pid, _KINDS[name])
     return None if soft == resource.RLIM_INFINITY else soft
 
 

@@ -17,6 +17,7 @@ from .wire import HELLO, MOST_SECONDS, PING, Line, drink, hello, pour
 
 _STREAMS = 16  # at most
 _SILENCE_S, _HELLO_S = 40.0, 5.0
+_CHOOSE = "choose another port, or an address of this machine: --listen PORT --listen-host ADDRESS"
 
 
 def listen(host: str, port: int, ports: Sequence[int], patience_s: float, told: Callable[[int], None]) -> str:
@@ -41,7 +42,7 @@ def _listener(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64)
     except OSError as error:
-        raise ServerError(f"port {port} on {host} cannot be used: {error.strerror}", "choose another: --listen PORT") from None
+        raise ServerError(f"port {port} on {host} cannot be used: {error.strerror}", _CHOOSE) from None
 
 
 def _held(host: str, port: int, stack: ExitStack) -> bool:
@@ -73,7 +74,7 @@ def _serve(server: socket.socket, held: dict[int, bool], until: float) -> str:
                 who = f"{first.get('host', '?')!s:.60} ({address[0]})"
                 _answer(line, server)
                 return who
-            except (ServerError, OSError, ValueError) as error:
+            except (ServerError, OSError, ValueError, LookupError, TypeError) as error:
                 if who:
                     raise ServerError(f"{who} went away: {error}", "run both sides again") from error
 

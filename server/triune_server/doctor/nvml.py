@@ -7,7 +7,7 @@ driver 510. A call that a driver or a GPU does not have is a value that is not k
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 LIBRARY = "libnvidia-ml.so.1"
@@ -16,10 +16,12 @@ _MOST_PROCESSES = 256
 _NVLINK = 2  # of NVML_P2P_CAPS_INDEX_...
 _SM = 1  # of NVML_CLOCK_...
 _UNCORRECTED, _VOLATILE = 1, 0
+_NO_PERMISSION = 4  # of NVML_ERROR_...
 
 # Bits of why clocks are low, that say that the GPU is slower than it could be -> what is wrong.
+POWER_LIMIT = 0x04
 SLOWED = {
-    0x04: "power limit", 0x08: "hardware slowdown", 0x20: "heat, by the driver", 0x40: "heat, by the hardware",
+    POWER_LIMIT: "power limit", 0x08: "hardware slowdown", 0x20: "heat, by the driver", 0x40: "heat, by the hardware",
     0x80: "power brake: the power supply asks for it",
 }  # fmt: skip
 
@@ -89,12 +91,18 @@ class Nvml:
 
     def gpus(self) -> tuple[GpuState, ...]:
         """All GPUs, as they are now."""
-        found = [(index, handle) for index in range(self._number("nvmlDeviceGetCount_v2") or 0) if (handle := self._at(index))]
+        found = [(index, handle) for index, code, handle in self._handles() if code == 0]
         return tuple(self._state(index, handle, found) for index, handle in found)
 
-    def _at(self, index: int) -> ctypes.c_void_p | None:
-        handle = ctypes.c_void_p()
-        return handle if self._ask("nvmlDeviceGetHandleByIndex_v2", Uint(index), ctypes.byref(handle)) else None
+    def lost(self) -> tuple[int, ...]:
+        """Indices of GPUs that the driver counts and does not reach. Those that this user may not use are none of them."""
+        return tuple(index for index, code, _ in self._handles() if code not in (0, _NO_PERMISSION))
+
+    def _handles(self) -> Iterator[tuple[int, int, ctypes.c_void_p]]:
+        """Index, code and handle of all GPUs that the driver counts."""
+        for index in range(self._number("nvmlDeviceGetCount_v2") or 0):
+            handle = ctypes.c_void_p()
+            yield index, int(self._library.nvmlDeviceGetHandleByIndex_v2(Uint(index), ctypes.byref(handle))), handle
 
     def _state(self, index: int, gpu: ctypes.c_void_p, every: list[tuple[int, ctypes.c_void_p]]) -> GpuState:
         name, pci, memory = ctypes.create_string_buffer(96), _Pci(), _Memory()

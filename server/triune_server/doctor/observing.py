@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ..asking import ask
 from ..options import ServerOptions
 from ..state import RunningServer
+from ..view import View
 from .nvml import GpuState, no_gpus
 from .recording import Record, record
 from .watching import Sample, Watch
@@ -27,6 +28,7 @@ class Observed:
     records: tuple[Record, ...]
     samples: tuple[Sample, ...]
     counts: Mapping[str, float]  # by how much counters of the server have grown, by name and label
+    silent: int = 0  # engines that are served and have recorded nothing
 
     @property
     def engines(self) -> dict[str, Where]:
@@ -49,7 +51,8 @@ def observe(
     began, ended = min(one.began for one in records), max(one.ended for one in records)
     kept = tuple(one for one in watch.samples if began <= one.at <= ended) or tuple(watch.samples)
     grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
-    return Observed(began, (ended - began) / 1e9, tuple(records), kept, grown)
+    silent = max(0, len(View(run_folder).served()) - len(records))
+    return Observed(began, (ended - began) / 1e9, tuple(records), kept, grown, silent)
 
 
 def counters(options: ServerOptions) -> dict[str, float]:

@@ -99,6 +99,8 @@ def measure(host: str, port: int, seconds: float) -> Between:
             line.say(do="bye")
     except OSError as error:
         raise ServerError(f"{host}:{port} cannot be reached: {error.strerror or error}", _LISTEN) from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise ServerError(f"{host}:{port} answers otherwise than this version: {error!r}", _LISTEN) from error
     return Between(
         host=str(other.get("host", host)), version=str(other.get("version", "?")), latencies=latencies, skew=skew, doubt=doubt,
         sent=sent, taken=taken, ports=ports,

@@ -11,6 +11,7 @@ from .where import COUNTS, over_time
 
 _WIDTH, _LEFT, _RIGHT, _HIGH, _GAP = 960, 60, 190, 170, 64
 _BUCKETS = 160
+_SEEN = 0.01  # of a core, that a process's line differs from the axis by
 _COLOURS = {
     "launch": "#4269d0", "wait": "#6cc5b0", "sample": "#ff725c", "text": "#efb118", "plan": "#9498a0", "commit": "#a463f2",
     "draft": "#97bbf5", "rest": "#9c6b4e",
@@ -35,10 +36,9 @@ def picture(records: Sequence[Record], samples: Sequence[Sample], began: int, se
         }
         parts.append(_lined(f"{record.model}: sequences", lines, seconds, len(parts)))
     if samples:
-        names = sorted(
-            {name for one in samples for name in one.cores}, key=lambda name: -sum(one.cores.get(name, 0) for one in samples)
-        )
-        cores = {name: [((one.at - began) / 1e9, one.cores.get(name, 0.0)) for one in samples] for name in names[:7]}
+        mean = {name: sum(one.cores.get(name, 0.0) for one in samples) / len(samples) for one in samples for name in one.cores}
+        names = [name for name in sorted(mean, key=lambda name: -mean[name]) if mean[name] >= _SEEN][:7]
+        cores = {name: [((one.at - began) / 1e9, one.cores.get(name, 0.0)) for one in samples] for name in names}
         cores["others"] = [((one.at - began) / 1e9, one.others) for one in samples]
         parts.append(_lined("busy cores by process", cores, seconds, len(parts)))
     if any(one.gpus for one in samples):

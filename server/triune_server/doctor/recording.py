@@ -9,9 +9,10 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,9 +63,9 @@ def record(run_folder: Path, seconds: float) -> list[Record]:
             if not found:
                 raise ServerError(
                     "no engine answers",
-                    "a server of an earlier version records nothing: `make up SWITCH=1`; or it hangs: `make status`",
+                    "`make logs` and `make status` say whether it hangs; one of an earlier version: `make up SWITCH=1`",
                 )
-            return [read(path) for path in found]
+            return named_apart([read(path) for path in found])
         finally:
             for path in beginning.parent.glob(f"{beginning.name}-{name}-*"):
                 path.unlink(missing_ok=True)
@@ -86,6 +87,12 @@ def read(path: Path) -> Record:
     )
 
 
+def named_apart(records: Sequence[Record]) -> list[Record]:
+    """Two engines of one model get the ids of their processes."""
+    count = Counter(one.model for one in records)
+    return [replace(one, model=f"{one.model} (pid {one.pid})") if count[one.model] > 1 else one for one in records]
+
+
 def _written(beginning: Path, name: str) -> list[Path]:
     return sorted(path for path in beginning.parent.glob(f"{beginning.name}-{name}-*") if path.suffix != ".new")
 
@@ -94,7 +101,7 @@ def _written(beginning: Path, name: str) -> list[Path]:
 def _asked(file: Path, name: str, seconds: float) -> Iterator[None]:
     """The question, for as long as it is asked."""
     question = json.dumps({"name": name, "seconds": seconds, "until": time.time() + seconds + _PATIENCE_S})
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, LookupError, TypeError):
         if json.loads(file.read_text("ascii"))["until"] < time.time():
             file.unlink()  # of one that was killed
     try:

@@ -16,7 +16,7 @@ from ..view import ENGINE_FOLDER, View
 from .context import Context
 from .finding import Finding, bad, good, poor, unknown
 from .steps import slow
-from .watching import engines_of
+from .watching import cores_of, engines_of
 
 # By target, parts of the names of libraries that an engine's process has in memory when it really runs there.
 _LIBRARIES = {
@@ -132,7 +132,8 @@ def slowness(context: Context) -> Iterator[Finding]:
         yield unknown("steps", str(error.args[0]), error.hint or "")
         return
     if observed is not None:
-        yield from slow(observed, cores=context.cores)
+        first = context.first_gpu
+        yield from slow(observed, cores=len(cores_of(context.running.pid)), gpu=first.index if first else 0)
 
 
 CHECKS = (runs, devices, slowness)

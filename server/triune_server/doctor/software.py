@@ -14,10 +14,11 @@ from ..binaries import find_binaries
 from ..errors import ServerError
 from ..extras import missing
 from .context import Context
-from .finding import Finding, bad, good, poor, unknown
+from .finding import Finding, bad, good, poor
 
 # What it is -> the names of its distribution, of which one is there.
 _PARTS = {
+    "ONNX Runtime": ("onnxruntime",),
     "ONNX Runtime for CUDA": ("onnxruntime-gpu",),
     "cuDNN": ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"),
     "CUDA's libraries": ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu13", "nvidia-cuda-runtime-cu12"),
@@ -26,7 +27,7 @@ _PARTS = {
     "TensorRT-RTX": ("tensorrt-rtx", "tensorrt-rtx-cu13-bindings"),
     "vLLM": ("vllm",),
 }
-_PROVES = ("onnxruntime",)  # of `built_with`: what computed when an engine for the CPU was proved
+_PROVES = "onnxruntime"  # of `built_with`: what computed when an engine for the CPU was proved
 
 
 def driver(context: Context) -> Iterator[Finding]:
@@ -39,12 +40,9 @@ def driver(context: Context) -> Iterator[Finding]:
 
 def packages(context: Context) -> Iterator[Finding]:
     """Which there are; those that the engine needs are asked for by its own check."""
-    yield good("Python", f"{sys.version.split()[0]}, {sys.prefix}")
     found = {name: version for name, names in _PARTS.items() if (version := _version(names, context))}
-    if (version := _version(("onnxruntime",), context)) is not None:
-        found = {"ONNX Runtime": version} | found
-    for name, version in found.items():
-        yield good(name, version)
+    told = {"Python": sys.version.split()[0]} | found
+    yield good("packages", ", ".join(f"{name} {version}" for name, version in told.items()))
     if lacking := missing("server"):
         yield bad("packages of the server", f"not installed: {', '.join(lacking)}", 'pip install "triune[server]"')
 
@@ -62,17 +60,16 @@ def proved_with(context: Context) -> Iterator[Finding]:
     """Whether the engine runs with what it was proved with."""
     if (manifest := context.manifest) is None or manifest.target != "cpu":
         return
-    for name in _PROVES:
-        built, here = manifest.built_with.get(name), _version((name,), context)
-        if built is None:
-            continue
-        if here is None:
-            yield bad(f"{name} of the engine", f"built with {built}, none is installed here", f"pip install {name}=={built}")
-        elif here != built:
-            remedy = "prove it again with this one: make verify; or build it again: make engine"
-            yield poor(f"{name} of the engine", f"built with {built}, {here} is installed", remedy)
-        else:
-            yield good(f"{name} of the engine", f"{built}, as it was built with")
+    subject, built, here = "ONNX Runtime of the engine", manifest.built_with.get(_PROVES), _version((_PROVES,), context)
+    if built is None:
+        return
+    if here is None:
+        yield bad(subject, f"built with {built}, none is installed here", f"pip install {_PROVES}=={built}")
+    elif here != built:
+        remedy = "prove it again with this one: make verify; or build it again: make engine"
+        yield poor(subject, f"built with {built}, {here} is installed", remedy)
+    else:
+        yield good(subject, f"{built}, as it was built with")
 
 
 def _version(names: tuple[str, ...], context: Context) -> str | None:
@@ -86,8 +83,8 @@ def _version(names: tuple[str, ...], context: Context) -> str | None:
     return None
 
 
-def container(context: Context) -> Iterator[Finding]:
-    """Whether this is one, and whose limits hold therefore."""
+def system(context: Context) -> Iterator[Finding]:
+    """The kernel, and whether this is a container, whose limits hold then."""
     kinds = {
         "Docker": (context.root / ".dockerenv").exists(), "Podman": (context.root / "run/.containerenv").exists(),
         "Kubernetes": (context.root / "var/run/secrets/kubernetes.io").exists(),
@@ -95,11 +92,8 @@ def container(context: Context) -> Iterator[Finding]:
     inside = [name for name, here in kinds.items() if here]
     if not inside and "container=" in context.read("proc/1/environ"):
         inside = ["of another kind"]
-    yield good("container", f"yes: {', '.join(inside)}; its limits hold" if inside else "no")
-    if not (system := context.read("proc/sys/kernel/osrelease")):
-        yield unknown("kernel", "it does not tell its version")
-    else:
-        yield good("kernel", system)
+    kernel = f"Linux {context.read('proc/sys/kernel/osrelease') or 'of a version that is not told'}"
+    yield good("system", f"{kernel}, in a container ({', '.join(inside)}): its limits hold" if inside else kernel)
 
 
-CHECKS = (container, driver, packages, triton, proved_with)
+CHECKS = (system, driver, packages, triton, proved_with)

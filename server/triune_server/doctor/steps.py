@@ -8,6 +8,7 @@ from .finding import Finding, good, poor, unknown
 from .gpus import clocks
 from .nvml import SLOWED
 from .observing import Observed
+from .recording import Record
 from .watching import Sample
 from .where import Where
 
@@ -19,12 +20,16 @@ _TAKEN = 0.25  # of the cores, by others
 _WHOLE = 0.9  # of a core, that a process takes
 
 
-def slow(seen: Observed, *, cores: int) -> Iterator[Finding]:
+def slow(seen: Observed, *, cores: int, gpu: int = 0) -> Iterator[Finding]:
     """All findings.
 
     Args:
         cores: that the server may use.
+        gpu: the index of the one that runs engines, where the driver does not say which process uses which.
     """
+    if seen.silent:
+        remedy = "`make logs` and `make status` say whether they hang; a later start (`make up SWITCH=1`) mends that"
+        yield unknown("steps", f"{seen.silent} of {seen.silent + len(seen.records)} engines have recorded nothing", remedy)
     if all(one.idle > _IDLE for one in seen.engines.values()):
         yield unknown(
             "steps",
@@ -34,43 +39,45 @@ def slow(seen: Observed, *, cores: int) -> Iterator[Finding]:
     for record in seen.records:
         engine = seen.engines[record.model]
         if engine.idle <= _IDLE:
-            yield from _steps(record.model, engine, seen)
+            yield _steps(record.model, engine)
+            yield from _gpu(record, engine, seen.samples, gpu)
             yield _queue(record.model, engine, record.slots)
             yield _kv(record.model, engine)
     yield from _refused(seen)
     yield from _processes(seen.samples, cores)
-    for gpu in {gpu.index: gpu for one in seen.samples for gpu in one.gpus if (gpu.slowed or 0) & _slowing()}.values():
-        yield clocks(gpu)
+    for slowed in {gpu.index: gpu for one in seen.samples for gpu in one.gpus if (gpu.slowed or 0) & sum(SLOWED)}.values():
+        yield clocks(slowed)
 
 
-def _steps(model: str, one: Where, seen: Observed) -> Iterator[Finding]:
+def _steps(model: str, one: Where) -> Finding:
     parts = sorted(one.parts, key=lambda part: -one.parts[part])
     told = ", ".join(f"{part} {one.share(part):.0%}" for part in parts if one.share(part) >= 0.01)
     rate, took_ms = one.steps / one.span_s, one.busy_s / one.steps * 1e3
-    found = f"{rate:.0f} a second of {took_ms:.1f} ms: {told}; {one.decoding:.1f} sequences together"
+    found = f"{rate:.0f} steps a second, {took_ms:.1f} ms each: {told}; {one.decoding:.1f} sequences together"
     subject, host = f"steps of {model}", one.share("plan", "commit", "text", "rest", "draft")
     if one.share("sample") > _MUCH_SAMPLING:
         remedy = (
             "log probabilities, penalties, logit_bias, min_p, grammars or a top_k that is off make it so costly: ask for "
             "fewer of them; on a GPU greedy, temperature, top_k and top_p are chosen there"
         )
-        yield poor(subject, f"{found}; choosing tokens on the CPU holds it up", remedy)
-    elif host > _MUCH_REST:
-        yield poor(
-            subject,
-            f"{found}; what is around the model takes {host:.0%}",
-            "a faster core for the engine's process; fewer streams with few tokens each",
-        )
-    else:
-        yield good(subject, found)
-    busy = [gpu.busy for sample in seen.samples for gpu in sample.gpus[:1] if gpu.busy is not None]
-    if busy:
-        mean = sum(busy) / len(busy)
-        text = f"computes {mean:.0%} of the time, steps take {1 - one.idle:.0%} of it"
-        remedy = (
-            "the host holds it up: more requests at once, faster or less busy cores; `triune profile` shows what it waits for"
-        )
-        yield poor(f"GPU of {model}", text, remedy) if mean < _HOST_BOUND * (1 - one.idle) else good(f"GPU of {model}", text)
+        return poor(subject, f"{found}; choosing tokens on the CPU holds it up", remedy)
+    if host > _MUCH_REST:
+        remedy = "a faster core for the engine's process; fewer streams with few tokens each"
+        return poor(subject, f"{found}; what is around the model takes {host:.0%}", remedy)
+    return good(subject, found)
+
+
+def _gpu(record: Record, one: Where, samples: Sequence[Sample], index: int) -> Iterator[Finding]:
+    """Whether the GPU that runs it computes while steps run."""
+    every = [gpu for sample in samples for gpu in sample.gpus]
+    own = [gpu for gpu in every if record.pid in (gpu.processes or ())] or [gpu for gpu in every if gpu.index == index]
+    busy = [gpu.busy for gpu in own if gpu.busy is not None]
+    if not busy:
+        return
+    subject, mean = f"GPU of {record.model}", sum(busy) / len(busy)
+    found = f"computes {mean:.0%} of the time, steps take {1 - one.idle:.0%} of it"
+    remedy = "the host holds it up: more requests at once, faster or less busy cores; `triune profile` shows what it waits for"
+    yield poor(subject, found, remedy) if mean < _HOST_BOUND * (1 - one.idle) else good(subject, found)
 
 
 def _queue(model: str, one: Where, slots: int) -> Finding:
@@ -141,7 +148,3 @@ def _processes(samples: Sequence[Sample], cores: int) -> Iterator[Finding]:
         yield poor("processor", f"{found}; {busiest} is at its limit", remedy)
     else:
         yield good("processor", found)
-
-
-def _slowing() -> int:
-    return sum(SLOWED)

@@ -38,7 +38,8 @@ def _engine(record: Record) -> Iterator[dict[str, Any]]:
             }
             yield {"ph": "C", "name": "KV blocks", "args": {"used": event.about["kv_used"]}, **at}
         elif event.name == REQUEST:
-            about = {"name": "request", "cat": "request", "id": event.about["key"], "tid": 0, **at}
+            # Keys are an engine's own.
+            about = {"name": "request", "cat": "request", "id2": {"local": hex(event.about["key"])}, "tid": 0, **at}
             yield {"ph": "b", **about}
             yield {"ph": "e", **about, "ts": (event.began + event.took) / 1e3}
         else:

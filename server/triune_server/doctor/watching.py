@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ class Sample:
 
     at: int  # nanoseconds of the monotonic clock
     cores: Mapping[str, float]  # by process
-    others: float  # cores that all else of the machine kept busy
+    others: float  # of the server's cores, those that all else kept busy
     gpus: tuple[GpuState, ...] = ()
 
 
@@ -49,13 +50,14 @@ class Watch:
         self._thread.join()
 
     def _look_until_over(self) -> None:
-        before, at, whole = _used(self.pid), time.monotonic_ns(), _busy()
+        cores = cores_of(self.pid)
+        before, at, whole = _used(self.pid), time.monotonic_ns(), _busy(cores)
         while not self._over.wait(_EVERY_S):
-            now, when, all_now = _used(self.pid), time.monotonic_ns(), _busy()
+            now, when, all_now = _used(self.pid), time.monotonic_ns(), _busy(cores)
             passed = (when - at) / 1e9
-            cores = {name: max(seconds - before.get(name, seconds), 0.0) / passed for name, seconds in now.items()}
-            others = max((all_now - whole) / passed - sum(cores.values()), 0.0)
-            self.samples.append(Sample(when, cores, others, self.gpus()))
+            own = {name: max(seconds - before.get(name, seconds), 0.0) / passed for name, seconds in now.items()}
+            others = max((all_now - whole) / passed - sum(own.values()), 0.0)
+            self.samples.append(Sample(when, own, others, self.gpus()))
             before, at, whole = now, when, all_now
 
 
@@ -88,7 +90,16 @@ def engines_of(pid: int) -> dict[str, psutil.Process]:
     return {}
 
 
-def _busy() -> float:
-    """Seconds that all cores together have worked, for whomever."""
-    times = psutil.cpu_times()
-    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+def cores_of(pid: int) -> frozenset[int]:
+    """The cores that a process may run on: in a container the machine has more."""
+    try:
+        return frozenset(os.sched_getaffinity(pid))
+    except OSError:  # it has ended
+        return frozenset(os.sched_getaffinity(0))
+
+
+def _busy(cores: frozenset[int]) -> float:
+    """Seconds that these cores together have worked, for whomever."""
+    every = psutil.cpu_times(percpu=True)
+    times = [one for core, one in enumerate(every) if core in cores]
+    return float(sum(sum(one) - one.idle - getattr(one, "iowait", 0.0) - getattr(one, "guest", 0.0) for one in times))

@@ -14,6 +14,7 @@ HELLO = "triune-doctor"
 LONGEST = 4096  # bytes of a line
 MOST_SECONDS = 30.0  # of one measurement
 PIECE = 1 << 20  # bytes handed over at once
+_LATE_S = 10.0  # for what was sent to come
 PING = 64  # bytes of a message whose way is timed
 
 
@@ -41,7 +42,7 @@ class Line:
             heard += one
         try:
             message = json.loads(heard)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ServerError(f"the other side says {bytes(heard[:60])!r}", _VERSIONS) from error
         if not isinstance(message, dict):
             raise ServerError(f"the other side says {message!r:.60}", _VERSIONS)
@@ -76,10 +77,16 @@ def pour(connection: socket.socket, seconds: float) -> None:
 
 
 def drink(connection: socket.socket) -> tuple[int, float]:
-    """Take in all that comes; bytes, and seconds from the first to the last."""
+    """Take in all that comes; bytes, and seconds from the first to the last.
+
+    Raises:
+        OSError: it does not end.
+    """
     room, size, first, last = bytearray(PIECE), 0, 0.0, 0.0
     while got := connection.recv_into(room):
         last = time.monotonic()
         first = first or last
         size += got
+        if last - first > MOST_SECONDS + _LATE_S:
+            raise TimeoutError(f"more is sent than for {MOST_SECONDS:.0f} s")
     return size, last - first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,19 +39,43 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
+def told(found: dict[str, list[Finding]], width: int) -> list[str]:
+    """The lines of a table."""
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(table(found))
+    return [line.strip() for line in console.export_text().splitlines()]
+
+
 def seen(groups: dict[str, list[Finding]]) -> Any:
     """Checks that find these."""
     return {name: [lambda context, findings=findings: findings] for name, findings in groups.items()}
 
 
-def test_findings_are_told_with_their_remedies_and_worst_last() -> None:
-    console = Console(width=60, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    console.print(table(FOUND))
-    lines = [line.strip() for line in console.export_text().splitlines()]
+def test_findings_are_told_with_their_remedies() -> None:
+    lines = told(FOUND, 60)
     assert lines[0] == "gpus" and "BAD   ECC    3 errors" in lines and "-> as root: reset it" in lines
     assert "poor  reads  slow\\x1b[31m" in lines
-    assert summary(FOUND) == "unfit: something will not work (1 good, 1 unknown, 1 poor, 1 bad)"
-    assert summary({"disk": FOUND["disk"]}) == "fit, and could be better (1 unknown, 1 poor)"
+    assert summary(FOUND) == "unfit: something will not work (1 ok, 1 not known, 1 poor, 1 bad)"
+    assert summary({"disk": FOUND["disk"]}) == "fit, and could be better (1 not known, 1 poor)"
+    assert summary({"x": [good("a", "b")]}) == "fit (1 ok)" and summary({"x": [unknown("a", "b")]}).startswith(
+        "nothing is known"
+    )
+
+
+def test_gpus_of_which_the_same_is_found_share_a_line() -> None:
+    found = [good(f"ECC of GPU {n}", "on") for n in range(8)] + [
+        good("GPU 0", "H200"),
+        good("GPU 1", "H200"),
+        good("NUMA", "on"),
+    ]
+    found[2:3] = [bad("ECC of GPU 2", "3 errors", "reset 2")]
+    found[3:4] = [bad("ECC of GPU 3", "3 errors", "reset 3")]
+    lines = told({"gpus": found}, 120)
+    assert [line.split("  ")[1].strip() for line in lines if line.startswith("ok")] == [
+        "ECC of GPUs 0, 1, 4, 5, 6, 7", "GPUs 0, 1", "NUMA",
+    ]  # fmt: skip
+    assert len([line for line in lines if line.startswith("BAD")]) == 2
+    assert len(as_json({"gpus": found})["findings"]) == 11
 
 
 def test_programs_get_json_and_an_exit_code_of_its_own_where_something_will_not_work() -> None:
@@ -87,7 +112,14 @@ def test_a_check_that_cannot_look_ends_no_other(tmp_path: Path, monkeypatch: pyt
     [
         (["--only", "gpu"], "there are no checks called 'gpu'"),
         (["--peer", "host"], "--peer is 'host'; HOST:PORT was expected"),
-        (["--ports", "8000"], "--ports is without --listen"),
+        (["--ports", "8000"], "--ports and --listen-host go with --listen"),
+        (["--listen-host", "127.0.0.1"], "--ports and --listen-host go with --listen"),
+        (["--listen", "7000", "--peer", "b:1"], "--listen takes no --peer"),
+        (["--listen", "7000", "--json"], "--listen takes no --peer, --only or --json"),
+        (["--only", "network"], "--peer and --only network go together"),
+        (["--only", "gpus", "--peer", "b:1"], "--peer and --only network go together"),
+        (["--listen", "7000", "--listen-host", "300.1.1.1"], "port 7000 on 300.1.1.1 cannot be used"),
+        (["--target", "vllm", "--only", "engine"], "unknown target 'vllm'"),
         (["--listen", "7000", "--ports", "x"], "--ports has 'x'"),
         (["--peer", "127.0.0.1:1"], "127.0.0.1:1 cannot be reached"),
     ],
@@ -109,6 +141,22 @@ def test_the_model_that_is_named_is_looked_at(monkeypatch: pytest.MonkeyPatch) -
     (context,) = asked
     assert context.repository is not None and context.repository.parts[-3:] == ("r1-nano", "cuda", "repository")
     assert (context.target, context.seconds, context.wants_gpu) == ("cuda", 1.0, True)
+    assert context.said == "MODEL=r1-nano TARGET=cuda BUILD_DIR=b"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["doctor", "--seconds", "0"],
+        ["doctor", "--seconds", "nan"],
+        ["doctor", "--listen", "0"],
+        ["doctor", "--listen", "65536"],
+        ["profile", "--seconds", "301"],
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_by_its_option(arguments: list[str]) -> None:
+    code, _, err = run(*arguments)
+    assert code == 2 and f"Invalid value for '{arguments[1]}'" in err
 
 
 def test_a_profile_needs_a_server_that_runs() -> None:
@@ -122,7 +170,7 @@ def test_a_profile_is_a_table_a_trace_and_a_picture(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(Context, "observed", Observed(0, 1.0, (Record("m", 7, 16, 0, 0, 1_000_000_000, events),), (), {}))
     path = tmp_path / "trace.json"
     code, out, _ = run("profile", "--output", str(path))
-    assert code == 0 and "m: 1 steps in 1.0 s, 100% idle" in out and "75.0%" in out
+    assert code == 0 and "m: 1 steps in 1.0 s, 100% idle" in out and "75.0%" in out and "sample" not in out
     assert {one["name"] for one in json.loads(path.read_text())["traceEvents"]} >= {"step", "launch"}
     assert path.with_suffix(".svg").read_text().startswith("<svg")
     code, out, _ = run("profile", "--output", str(path), "--json")
@@ -138,4 +186,18 @@ def test_a_profile_that_cannot_be_recorded_leaves_nothing(tmp_path: Path, monkey
     monkeypatch.setattr(Context, "observed", property(none))
     code, _, err = run("profile", "--output", str(tmp_path / "trace.json"))
     assert code == FAILED and "no engine answers" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_trace_that_cannot_be_written_is_said_before_anything_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Context, "running", object())
+    for path, said in (
+        ("trace.svg", "where the picture would lie"),
+        ("no/trace.json", "No such file"),
+        (".", "Is a directory"),
+    ):
+        code, _, err = run("profile", "--output", str(tmp_path / path))
+        assert code == FAILED and said in err and "hint: " in err
     assert not list(tmp_path.iterdir())

@@ -60,11 +60,14 @@ def test_the_engines_largest_file_is_read(tmp_path: Path, monkeypatch: pytest.Mo
     assert asked == [("model.data", True), ("model.data", False)]
 
 
-def test_an_engine_without_a_large_file_or_a_file_system_without_such_reads_is_not_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (found,) = look(tmp_path / "small", 1000)
-    assert found.verdict is Verdict.UNKNOWN and "16 MB" in found.found
+def test_a_small_engine_asks_nothing_of_a_disk_and_of_none_nothing_is_known(tmp_path: Path) -> None:
+    (found,) = look(tmp_path, 3 * 10**6)
+    assert found.verdict is Verdict.GOOD and "largest file has 3 MB" in found.found
+    (found,) = disk.speed(machine(tmp_path, repository=tmp_path / "none", said="MODEL=x"))
+    assert found.verdict is Verdict.UNKNOWN and found.remedy == "make engine MODEL=x"
+
+
+def test_of_a_file_system_without_such_reads_the_speed_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refuse(*_: object, **__: object) -> Rate:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fakes.machine_files import machine
-from fakes.nvml import gpu
+from fakes.nvml import Driver, gpu
 from fakes.repository import fake_repository, tensorrt_repository
 from triune_runtime.manifest import CacheTensor, EngineManifest
 from triune_server.doctor import engine, software
@@ -38,9 +40,9 @@ def test_an_engine_that_is_there_and_runs_is_well(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_is_not_built_or_not_named_is_not_known_and_nothing_else_is_said(tmp_path: Path) -> None:
-    context = machine(tmp_path, repository=tmp_path / "nothing")
+    context = machine(tmp_path, repository=tmp_path / "nothing", said="MODEL=x")
     found = one([finding for check in engine.CHECKS for finding in check(context)])
-    assert found.verdict is Verdict.UNKNOWN and "not built" in found.found and "make engine" in found.remedy
+    assert found.verdict is Verdict.UNKNOWN and "not built" in found.found and "make engine MODEL=x;" in found.remedy
     assert "--model" in one(list(engine.built(machine(tmp_path)))).remedy
 
 
@@ -111,9 +113,9 @@ def test_what_is_installed_is_said_with_its_version(tmp_path: Path) -> None:
     packages = installed(
         tmp_path, onnxruntime_gpu="1.31.1", nvidia_cudnn_cu13="9.14.0", tensorrt="10.14.1", onnxruntime="1.32.0"
     )
-    found = {finding.subject: finding.found for finding in software.packages(machine(tmp_path, packages=packages))}
-    expected = {"ONNX Runtime": "1.32.0", "ONNX Runtime for CUDA": "1.31.1", "cuDNN": "9.14.0", "TensorRT": "10.14.1"}
-    assert expected.items() <= found.items() and "TensorRT-RTX" not in found and "vLLM" not in found
+    found = one(list(software.packages(machine(tmp_path, packages=packages))))
+    told = "ONNX Runtime 1.32.0, ONNX Runtime for CUDA 1.31.1, cuDNN 9.14.0, TensorRT 10.14.1"
+    assert found.verdict is Verdict.GOOD and found.found == f"Python {platform.python_version()}, {told}"
 
 
 def test_packages_of_the_server_that_lack_are_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,23 +142,25 @@ def test_a_triton_that_is_not_there_or_does_not_run_here_is_bad(tmp_path: Path, 
 
     monkeypatch.setattr(software, "find_binaries", none)
     assert one(list(software.triton(machine(tmp_path)))).remedy == "use a container"
+    monkeypatch.setattr(software, "find_binaries", lambda folder: types.SimpleNamespace(server=tmp_path / "tritonserver"))
+    assert one(list(software.triton(machine(tmp_path)))).verdict is Verdict.GOOD
 
 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({}, "no"),
-        ({".dockerenv": ""}, "yes: Docker; its limits hold"),
-        ({"proc/1/environ": "container=lxc"}, "yes: of another kind"),
+        ({}, "Linux 6.1.0"),
+        ({".dockerenv": ""}, "Linux 6.1.0, in a container (Docker): its limits hold"),
+        ({"proc/1/environ": "container=lxc"}, "Linux 6.1.0, in a container (of another kind): its limits hold"),
+        ({"proc/sys/kernel/osrelease": None}, "Linux of a version that is not told"),
     ],
 )
 def test_a_container_is_recognized(files: dict[str, str | None], said: str, tmp_path: Path) -> None:
-    assert next(iter(software.container(machine(tmp_path, files)))).found.startswith(said)
+    assert one(list(software.system(machine(tmp_path, files)))).found == said
 
 
 def test_a_driver_says_its_version_and_cudas(tmp_path: Path) -> None:
-    nvml = type("Driver", (), {"driver": "580.95.05"})()
-    found = one(list(software.driver(machine(tmp_path, gpus=(gpu(),), nvml=nvml))))
+    found = one(list(software.driver(machine(tmp_path, gpus=(gpu(),), nvml=Driver()))))
     assert found.found == "580.95.05, runs CUDA 13.0 or earlier"
     assert not list(software.driver(machine(tmp_path)))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fakes.machine_files import machine
-from fakes.nvml import gpu
+from fakes.nvml import Driver, gpu
 from triune_server.doctor import gpus
 from triune_server.doctor.context import Context
 from triune_server.doctor.finding import Finding, Verdict
@@ -18,14 +18,10 @@ from triune_server.doctor.nvml import GpuState
 Check = Callable[[Context], Iterable[Finding]]
 
 
-class _Driver:
-    driver = "580.95.05"
-
-
 def look(
     check: Check, folder: Path, *states: GpuState, files: dict[str, str | None] | None = None, **more: Any
 ) -> list[Finding]:
-    return list(check(machine(folder, files, gpus=states, nvml=_Driver(), **more)))
+    return list(check(machine(folder, files, gpus=states, **{"nvml": Driver()} | more)))
 
 
 @pytest.mark.parametrize("check", gpus.CHECKS)
@@ -65,6 +61,12 @@ def test_a_link_that_saves_power_at_rest_is_well(tmp_path: Path) -> None:
     assert found.verdict is Verdict.GOOD and "at rest" in found.found
 
 
+def test_a_gpu_at_the_power_that_it_was_made_for_is_well_and_one_below_it_is_not(tmp_path: Path) -> None:
+    assert gpus.clocks(gpu(slowed=0x04)).found.startswith("at its power limit, as under full load")
+    assert gpus.clocks(gpu(slowed=0x04)).verdict is Verdict.GOOD
+    assert gpus.clocks(gpu(slowed=0x04, watts_limit=400.0)).verdict is Verdict.POOR
+
+
 def test_no_gpu_is_bad_only_where_one_is_needed(tmp_path: Path) -> None:
     (without,) = gpus.has_gpus(machine(tmp_path))
     (needed,) = gpus.has_gpus(machine(tmp_path, target="cuda"))
@@ -72,11 +74,30 @@ def test_no_gpu_is_bad_only_where_one_is_needed(tmp_path: Path) -> None:
     assert "none is here" in needed.found and "driver" in needed.remedy
 
 
+def test_a_gpu_that_the_driver_does_not_reach_is_bad(tmp_path: Path) -> None:
+    (lost, other) = look(gpus.has_gpus, tmp_path, gpu(), nvml=Driver(1, 3))
+    assert lost.verdict is Verdict.BAD and "number 1, 3" in lost.found and "as root" in lost.remedy
+    assert other.verdict is Verdict.GOOD
+    (lost,) = look(gpus.has_gpus, tmp_path, nvml=Driver(0))
+    assert lost.verdict is Verdict.BAD
+
+
+def test_a_driver_without_gpus_is_bad_only_where_one_is_needed(tmp_path: Path) -> None:
+    for target, verdict in (("cpu", Verdict.UNKNOWN), ("cuda", Verdict.BAD)):
+        (found,) = look(gpus.has_gpus, tmp_path, target=target)
+        assert found.verdict is verdict and "--gpus all" in found.remedy
+
+
+def test_gpus_that_engines_can_use_and_nvml_cannot_tell_of_are_not_missing(tmp_path: Path) -> None:
+    (found,) = look(gpus.has_gpus, tmp_path, gpu(), nvml="no NVIDIA driver: none is here", target="cuda")
+    assert found.verdict is Verdict.UNKNOWN and "NVIDIA H200; nothing more" in found.found and "utility" in found.remedy
+
+
 def test_gpus_that_this_process_does_not_see_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = look(gpus.has_gpus, tmp_path, gpu(), no_gpu="the driver sees no GPU, CUDA error 100")
     assert [one.verdict for one in found] == [Verdict.GOOD, Verdict.BAD]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    context = machine(tmp_path, gpus=(gpu(0), gpu(1)), nvml=_Driver())
+    context = machine(tmp_path, gpus=(gpu(0), gpu(1)), nvml=Driver())
     context.__dict__["gpus"] = (gpu(0), gpu(1), gpu(2))
     assert "2 of 3 (CUDA_VISIBLE_DEVICES=1)" in list(gpus.has_gpus(context))[-1].found
 
@@ -86,6 +107,7 @@ def test_gpus_that_this_process_does_not_see_are_said(tmp_path: Path, monkeypatc
     [
         ("NVRM: Xid (PCI:0000:1b:00): 79, pid=1, GPU has fallen off the bus.\n", Verdict.BAD),
         ("NVRM: Xid (PCI:0000:1b:00): 31, pid=1, MMU Fault\n", Verdict.POOR),
+        ("NVRM: Xid (PCI:0000:1b:00): 63, Row Remapper: New row marked for remapping\n", Verdict.POOR),
         (None, Verdict.UNKNOWN),
     ],
 )

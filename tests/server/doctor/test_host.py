@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,13 @@ def test_a_server_that_is_bound_to_one_node_is_well(tmp_path: Path) -> None:
     assert found.verdict is Verdict.GOOD
 
 
+def test_nothing_is_said_of_a_frequency_that_is_not_told_nor_of_the_load_that_a_server_makes(tmp_path: Path) -> None:
+    files = {"sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": None, "proc/loadavg": "9.00 8.00 7.00 9/100 1\n"}
+    context = machine(tmp_path, files)
+    context.__dict__["running"] = object()
+    assert not list(host.frequency(context)) and [one.subject for one in host.cores(context)] == ["cores"]
+
+
 def test_files_that_a_cgroup_counts_are_free_memory(tmp_path: Path) -> None:
     files = {"sys/fs/cgroup/memory.max": "8000000000\n", "sys/fs/cgroup/memory.current": "7000000000\n",
              "sys/fs/cgroup/memory.stat": "anon 1\ninactive_file 6000000000\n"}  # fmt: skip
@@ -96,6 +105,17 @@ def test_this_process_own_limits_are_read(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert found["open files"] is Verdict.BAD
+
+
+def test_limits_are_those_of_a_server_that_runs(tmp_path: Path) -> None:
+    limited = "import resource as r, sys; r.setrlimit(r.RLIMIT_NOFILE, (200, 200)); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", limited], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None and server.stdout.readline()
+        context = machine(tmp_path)
+        context.__dict__["running"] = type("Running", (), {"pid": server.pid})()
+        found = {one.subject: one.found for one in limits.ulimits(context)}
+        server.communicate()
+    assert "at most 200;" in found["open files"]
 
 
 def test_locked_memory_matters_for_gpus_and_addresses_always() -> None:

@@ -15,11 +15,11 @@ import pytest
 from fakes.machine_files import machine
 from support.real_server import free_port
 from triune_server import __version__
-from triune_server.doctor import parsing, peer
+from triune_server.doctor import parsing, peer, wire
 from triune_server.doctor.finding import Verdict
 from triune_server.doctor.listening import listen
 from triune_server.doctor.peer import Between, judged, measure
-from triune_server.doctor.wire import Line
+from triune_server.doctor.wire import PING, Line, drink
 from triune_server.errors import ServerError
 
 WELL = Between(
@@ -117,9 +117,43 @@ def test_nobody_there_or_somebody_else_is_one_sentence_and_a_remedy() -> None:
         thread.join(10)
 
 
+@pytest.mark.parametrize("said", [{"came": "x", "went": 1}, {"came": 1}, {"came": None, "went": None}])
+def test_a_listener_that_answers_otherwise_is_one_sentence_and_a_remedy(said: dict[str, object]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                line = Line(connection)
+                line.hear()
+                line.say(hello="triune-doctor")
+                line.hear()
+                for _ in range(500):
+                    line.read(PING)
+                    connection.sendall(bytes(PING))
+                line.hear()
+                line.say(**said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ServerError, match="answers otherwise than this version") as caught:
+            measure("127.0.0.1", other.getsockname()[1], 0.1)
+        thread.join(10)
+    assert "--listen" in (caught.value.hint or "")
+
+
+def test_who_sends_without_end_is_not_listened_to_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MOST_SECONDS", -1 - wire._LATE_S)  # it has sent for too long with its first byte
+    here, there = socket.socketpair()
+    with here, there:
+        there.sendall(b"x")
+        with pytest.raises(TimeoutError, match="more is sent"):
+            drink(here)
+
+
 def test_who_is_no_doctor_is_let_go_and_the_next_one_is_served() -> None:
     with listening() as (port, said):
-        for noise in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"hello": "other"}\n', b"x" * 10_000):
+        for noise in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"[" * 4000 + b"\n", b'{"hello": "other"}\n', b"x" * 10_000):
             with socket.create_connection(("127.0.0.1", port)) as stranger:
                 stranger.sendall(noise)
                 stranger.shutdown(socket.SHUT_WR)
@@ -131,7 +165,7 @@ def test_who_is_no_doctor_is_let_go_and_the_next_one_is_served() -> None:
 
 
 def test_a_peer_that_goes_away_and_one_that_asks_for_what_is_not_known_are_said() -> None:
-    for words in ({}, {"do": "rm"}):
+    for words in ({}, {"do": "rm"}, {"do": "ping"}, {"do": "ping", "count": []}, {"do": "send", "seconds": "x", "streams": 1}):
         with listening() as (port, said), socket.create_connection(("127.0.0.1", port)) as connection:
             line = Line(connection)
             line.say(hello="triune-doctor", host="evil")

@@ -54,6 +54,12 @@ def test_what_a_gpu_says_otherwise_is_read(library: FakeNvml, numbers: dict[str,
     assert found == dataclasses.replace(gpu(peers=()), **expected)  # type: ignore[arg-type]
 
 
+def test_a_gpu_that_is_not_reached_is_told_from_one_that_is_not_for_this_user(library: FakeNvml) -> None:
+    for code, lost in ((0, ()), (15, (1,)), (4, ())):  # NVML_ERROR_GPU_IS_LOST, NVML_ERROR_NO_PERMISSION
+        nvml = opened(library, second=code)
+        assert nvml.lost() == lost and [one.index for one in nvml.gpus()] == ([0, 1] if code == 0 else [0])
+
+
 def test_what_a_driver_does_not_know_is_not_known(library: FakeNvml) -> None:
     (found,) = opened(library, count=1, knows=0).gpus()
     assert found == GpuState(index=0, name="GPU 0")

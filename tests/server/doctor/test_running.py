@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
+import shutil
 import threading
 import xml.etree.ElementTree
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fakes.machine_files import machine
 from fakes.nvml import gpu
+from fakes.repository import fake_repository, tensorrt_repository
 from triune_runtime.generation import phases
+from triune_runtime.manifest import EngineManifest
+from triune_runtime.metrics import FAMILIES
 from triune_server.background import Health
-from triune_server.doctor import recording, server, where
+from triune_server.doctor import observing, recording, server, watching, where
 from triune_server.doctor.finding import Verdict
 from triune_server.doctor.observing import Observed
 from triune_server.doctor.plot import picture
@@ -29,6 +35,7 @@ from triune_server.doctor.where import over_time
 from triune_server.errors import ServerError
 from triune_server.options import ServerOptions
 from triune_server.state import RunningServer
+from triune_server.view import ENGINE_FOLDER, View
 
 MS = 1_000_000
 REFUSED, LATE = "triune_requests_refused_total:overloaded", "triune_requests_aborted_total:deadline"
@@ -73,7 +80,9 @@ WELL: Mapping[str, float] = {"plan": 0.1, "launch": 8.0, "sample": 1.0, "rest": 
 def test_a_server_under_load_that_is_well_is_good_in_all() -> None:
     found = list(slow(observed(events(parts=WELL), busy=0.9), cores=4))
     assert {one.verdict for one in found} == {Verdict.GOOD}
-    assert found[0].found.startswith("100 a second of 9.5 ms: launch 84%, sample 11%, rest 4%, plan 1%; 4.0 sequences together")
+    assert found[0].found.startswith(
+        "100 steps a second, 9.5 ms each: launch 84%, sample 11%, rest 4%, plan 1%; 4.0 sequences together"
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,6 +104,22 @@ def test_a_server_under_load_that_is_well_is_good_in_all() -> None:
 def test_what_makes_it_slow_is_found_with_its_remedy(seen: Observed, subject: str, said: str, remedy: str) -> None:
     found = [one for one in slow(seen, cores=4) if one.verdict is Verdict.POOR and one.subject == subject]
     assert len(found) == 1 and said in found[0].found and remedy in found[0].remedy
+
+
+def test_an_engines_gpu_is_that_which_its_process_uses_or_that_which_is_named() -> None:
+    def share(*own: bool, named: int = 0) -> str:
+        seen = observed(events(parts=WELL))
+        gpus = tuple(gpu(n, busy=n / 2, processes=frozenset({4242} if one else ())) for n, one in enumerate(own))
+        seen = dataclasses.replace(seen, samples=(Sample(100 * MS, CPU, 0.1, gpus),))
+        return next(one.found for one in slow(seen, cores=4, gpu=named) if one.subject == "GPU of m")
+
+    assert share(False, True).startswith("computes 50%") and share(True, False).startswith("computes 0%")
+    assert share(False, False, False, named=2).startswith("computes 100%")
+
+
+def test_an_engine_that_records_nothing_is_said() -> None:
+    (found,) = [one for one in slow(dataclasses.replace(observed(events(parts=WELL)), silent=1), cores=4) if one.remedy]
+    assert found.verdict is Verdict.UNKNOWN and "1 of 2 engines" in found.found and "make logs" in found.remedy
 
 
 def test_of_a_server_that_nobody_asks_nothing_is_said_of_steps() -> None:
@@ -132,6 +157,27 @@ def test_what_an_engine_really_runs_on_is_told(
 ) -> None:
     found = server.device("generate", target, maps, holds, gpus=gpus)
     assert found.verdict is verdict and said in found.found and bool(found.remedy) == (verdict is not Verdict.GOOD)
+
+
+def test_each_engines_process_is_looked_at_by_what_it_was_built_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = {"proc/7/maps": MAPS.format("onnxruntime_pybind11_state.so"), "proc/8/maps": MAPS.format("libnvinfer.so.10")}
+    context = machine(tmp_path, maps)
+    repositories = {"a": fake_repository(tmp_path / "a"), "b": tensorrt_repository(tmp_path / "b")}
+    engine = repositories["a"] / ENGINE_FOLDER
+    dataclasses.replace(EngineManifest.load(engine), target="cpu").save(engine)
+    View(context.run_folder).begin(repositories)
+    context.__dict__["running"] = running(tmp_path)
+    processes = {
+        "generate": SimpleNamespace(pid=7),
+        "b__generate": SimpleNamespace(pid=8),
+        "gone__generate": SimpleNamespace(pid=9),
+    }
+    monkeypatch.setattr(server, "engines_of", lambda pid: processes)
+    found = {one.subject: one.found for one in server.devices(context)}
+    assert found["device of generate"] == "the CPU, with ONNX Runtime"
+    assert found["device of b__generate"] == "tensorrt is used: libnvinfer"
+    shutil.rmtree(repositories["b"])
+    assert [one.subject for one in server.devices(context)][:1] == ["device of generate"]
 
 
 def test_that_nobody_uses_a_gpu_is_believed_only_where_its_memory_is_free(tmp_path: Path) -> None:
@@ -216,7 +262,11 @@ def test_the_trace_is_chromes_and_the_picture_is_svg() -> None:
     assert all({"ph", "pid", "name"} <= one.keys() and (one["ph"] == "M" or "ts" in one) for one in trace)
     assert {"busy cores", "GPU 0", "sequences", "KV blocks"} <= {one["name"] for one in trace if one["ph"] == "C"}
     begins, ends = ([one for one in trace if one["ph"] == ph] for ph in "be")
-    assert [(one["id"], one["cat"]) for one in begins] == [(one["id"], one["cat"]) for one in ends] == [(7, "request")]
+    assert (
+        [(one["id2"], one["cat"]) for one in begins]
+        == [(one["id2"], one["cat"]) for one in ends]
+        == [({"local": "0x7"}, "request")]
+    )
     full = chrome([dataclasses.replace(seen.records[0], dropped=5)], ())
     assert full["otherData"] == {"dropped": {"m": 5}}
     drawn = picture(seen.records, seen.samples, seen.began, seen.seconds)
@@ -251,6 +301,34 @@ def test_an_engine_that_answers_is_read_and_what_it_wrote_is_removed(tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+def test_two_engines_of_one_model_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = (Record("m", pid, 16, 0, 0, 9, ()) for pid in (7, 8))
+    assert [record.model for record in recording.named_apart([one, two])] == ["m (pid 7)", "m (pid 8)"]
+    assert recording.named_apart([one, dataclasses.replace(two, model="n")])[0] is one
+
+
+def test_what_counters_have_grown_by_is_seen_and_which_engines_are_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f'{REFUSED.partition(":")[0]}{{model="{model}",reason="overloaded"}} {n}\n' for n in (2, 7) for model in "m"]
+    monkeypatch.setattr(observing, "ask", lambda url, timeout_s: SimpleNamespace(text=texts.pop(0)))
+    monkeypatch.setattr(observing, "record", lambda folder, seconds: observed(events(parts=WELL)).records)
+    monkeypatch.setattr(View, "served", lambda view: {"m": None, "n": None})
+    seen = observing.observe(running(tmp_path), tmp_path, 0.1)
+    assert seen.counts[REFUSED] == 5 and seen.silent == 1 and seen.seconds == 1.0
+
+    def refuse(url: str, timeout_s: float) -> None:
+        raise OSError("nobody")
+
+    monkeypatch.setattr(observing, "ask", refuse)
+    assert observing.counters(ServerOptions(repository=tmp_path)) == {}
+
+
+def test_counters_are_those_of_the_runtime() -> None:
+    for name, _, reason in (one.partition(":") for one in (REFUSED, LATE)):
+        assert reason in FAMILIES[name].values
+
+
 def test_two_do_not_record_at_once_and_what_was_killed_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "_PATIENCE_S", 0.1)
     ask = tmp_path / "profile.ask"
@@ -258,6 +336,9 @@ def test_two_do_not_record_at_once_and_what_was_killed_is_forgotten(tmp_path: Pa
     with pytest.raises(ServerError, match="another profile") as caught:
         record(tmp_path, 0.1)
     assert str(ask) in (caught.value.hint or "") and ask.exists()
+    ask.write_text("[]")
+    with pytest.raises(ServerError, match="another profile"):
+        record(tmp_path, 0.1)
     ask.write_text(json.dumps({"name": "x", "seconds": 1, "until": 5}))
     (tmp_path / "profile-x-1").touch()
     with pytest.raises(ServerError, match="no engine answers"):
@@ -271,6 +352,14 @@ def test_processes_are_watched() -> None:
         while not watch.samples:
             over.wait(0.05)
     assert "supervisor" in watch.samples[0].cores and watch.samples[0].gpus == (gpu(),) and watch.samples[0].others >= 0
+
+
+def test_only_cores_that_a_server_may_use_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = collections.namedtuple("times", "user idle iowait guest")
+    times = [made(5.0, 3.0, 1.0, 0.0), made(50.0, 3.0, 1.0, 0.0)]
+    monkeypatch.setattr("psutil.cpu_times", lambda percpu: times)
+    assert watching._busy(frozenset({0})) == 5.0 and watching._busy(frozenset({0, 1})) == 55.0
+    assert watching.cores_of(os.getpid()) == watching.cores_of(1 << 30) == os.sched_getaffinity(0)
 
 
 def test_nothing_is_drawn_beside_the_axes() -> None:
