@@ -12,6 +12,8 @@ from .recording import Record
 from .watching import Sample
 from .where import Where
 
+# Counters of the runtime.
+REFUSED, LATE = "triune_requests_refused_total:overloaded", "triune_requests_aborted_total:deadline"
 _IDLE = 0.9  # of the time: from there on nothing can be said
 _MUCH_SAMPLING, _MUCH_REST = 0.25, 0.35
 _FULL_KV, _OFTEN = 0.95, 0.2
@@ -112,12 +114,12 @@ def _kv(model: str, one: Where) -> Finding:
 
 
 def _refused(seen: Observed) -> Iterator[Finding]:
-    refused = seen.counts.get("triune_requests_refused_total:overloaded", 0.0)
+    refused = seen.counts.get(REFUSED, 0.0)
     if refused:
         yield poor(
             "refused requests", f"{refused:.0f} in {seen.seconds:.1f} s for want of room", "a further replica; docs/overload.md"
         )
-    late = seen.counts.get("triune_requests_aborted_total:deadline", 0.0)
+    late = seen.counts.get(LATE, 0.0)
     if late:
         yield poor(
             "missed deadlines",
