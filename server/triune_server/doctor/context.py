@@ -11,6 +11,7 @@ from triune_runtime.errors import ManifestError
 from triune_runtime.machine import Machine, this_machine
 from triune_runtime.manifest import EngineManifest
 
+from ..background import Health, look
 from ..state import RUN_FOLDER, RunningServer, find_running
 from ..view import ENGINE_FOLDER
 from .memory import Memory, read_memory
@@ -105,6 +106,11 @@ class Context:
             return None
         gpus = no_gpus if isinstance(self.nvml, str) else self.nvml.gpus
         return observe(running, self.run_folder, self.seconds, gpus)
+
+    @cached_property
+    def health(self) -> Health | None:
+        """Of that server; None: there is none."""
+        return look(self.running) if self.running else None
 
     @cached_property
     def running(self) -> RunningServer | None:

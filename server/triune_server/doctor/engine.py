@@ -115,9 +115,8 @@ def _room(context: Context) -> int | None:
         if (gpu := context.first_gpu) is None:
             return None
         return gpu.memory_bytes if context.running else gpu.free_bytes
-    if context.running:
-        return context.memory.most
-    return context.memory.free
+    free = context.memory.free
+    return free if free is None or context.health is None else free + context.health.memory_bytes
 
 
 CHECKS = (built, runs, fits)

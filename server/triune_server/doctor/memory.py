@@ -19,11 +19,6 @@ class Memory:
     swap_used: int = 0
 
     @property
-    def most(self) -> int | None:
-        """That can be had if nobody else takes any."""
-        return min((one for one in (self.total, self.limit) if one is not None), default=None)
-
-    @property
     def free(self) -> int | None:
         """That can be had now."""
         own = None if self.limit is None else max(self.limit - self.used, 0)

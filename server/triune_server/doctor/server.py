@@ -8,7 +8,6 @@ from pathlib import Path
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest
 
-from ..background import look
 from ..draining_file import stalled_file
 from ..errors import ServerError
 from ..stack import find_stack
@@ -29,8 +28,8 @@ _UNUSED = 0.99  # of a GPU's memory that is free where no engine is: its context
 
 def runs(context: Context) -> Iterator[Finding]:
     """Whether there is one, and whether it is well."""
-    running = context.running
-    if running is None:
+    running, health = context.running, context.health
+    if running is None or health is None:
         if find_stack(context.run_folder) is not None:
             yield unknown(
                 "server", "it runs in containers", "look at it there: docker exec CONTAINER triune doctor --only server"
@@ -38,7 +37,6 @@ def runs(context: Context) -> Iterator[Finding]:
         else:
             yield unknown("server", f"none runs in {context.run_folder}", "start it with `make up` to have it looked at")
         return
-    health = look(running)
     found = f"{running.model}, pid {running.pid}, {health.memory_bytes / 1e6:,.0f} MB"
     if running.waiting:
         yield bad("server", f"{found}; it waits before it starts again: {running.reason}", "`make logs` says why")

@@ -14,6 +14,7 @@ from fakes.machine_files import machine
 from fakes.nvml import Driver, gpu
 from fakes.repository import fake_repository, tensorrt_repository
 from triune_runtime.manifest import CacheTensor, EngineManifest
+from triune_server.background import Health
 from triune_server.doctor import engine, software
 from triune_server.doctor.context import Context
 from triune_server.doctor.finding import Finding, Verdict
@@ -71,6 +72,14 @@ def test_memory_must_hold_weights_and_cache(available: int, verdict: Verdict, tm
     found = one(list(engine.fits(machine(tmp_path, files, repository=repository))))
     assert found.verdict is verdict and found.subject == "memory" and "0.7 GB for one sequence, 3.9 GB for all" in found.found
     assert ("PRECISION" in found.remedy) == (verdict is not Verdict.GOOD)
+
+
+def test_what_a_server_that_runs_has_taken_can_be_had(tmp_path: Path) -> None:
+    context = machine(tmp_path, repository=built(tmp_path))
+    alone = engine._room(context)
+    assert alone is not None
+    context.__dict__ |= {"running": object(), "health": Health(True, 10**9, {})}
+    assert engine._room(context) == alone + 10**9
 
 
 @pytest.mark.parametrize(("free", "verdict"), [(10**11, Verdict.GOOD), (10**8, Verdict.BAD), (None, Verdict.UNKNOWN)])

@@ -16,6 +16,7 @@ from fakes.observed import CPU, MS, WELL, events, observed, running
 from fakes.repository import fake_repository, tensorrt_repository
 from triune_runtime.manifest import EngineManifest
 from triune_server.background import Health
+from triune_server.doctor import context as context_module
 from triune_server.doctor import recording, server
 from triune_server.doctor.finding import Verdict
 from triune_server.doctor.observing import Observed
@@ -149,7 +150,7 @@ def test_that_nobody_uses_a_gpu_is_believed_only_where_its_memory_is_free(tmp_pa
 def test_whether_a_server_is_well_is_told(
     more: dict[str, Any], ready: bool, verdict: Verdict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "look", lambda one: Health(ready, 10**9, {}))
+    monkeypatch.setattr(context_module, "look", lambda one: Health(ready, 10**9, {}))
     context = machine(tmp_path)
     context.__dict__["running"] = running(tmp_path, **more)
     (found,) = server.runs(context)
