@@ -27,8 +27,8 @@ def has_gpus(context: Context) -> Iterator[Finding]:
         remedy = f"as root: dmesg | grep -i xid says why; start the machine anew; {_LOOKED_AT}"
         yield bad("GPUs", f"the driver does not reach number {', '.join(map(str, lost))}", remedy)
     elif not context.gpus:
-        said = bad if context.wants_gpu else unknown
-        yield said("GPUs", "the driver has none that this user may use", "in a container: docker run --gpus all")
+        tell = bad if context.wants_gpu else unknown
+        yield tell("GPUs", "the driver has none that this user may use", "in a container: docker run --gpus all")
     if not context.gpus:
         return
     for gpu in context.gpus:
