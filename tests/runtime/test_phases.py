@@ -78,6 +78,7 @@ def test_a_request_that_was_here_before_and_one_that_is_aborted_are_recorded_onc
     for _ in range(10):
         engine.step()
     engine.abort(2)
+    assert [event.about["key"] for event in recording.events if event.name == REQUEST] == [1, 2]
     recording.end()
     found = {event.about["key"]: event for event in recording.events if event.name == REQUEST}
     assert found.keys() == {1, 2} and len([event for event in recording.events if event.name == REQUEST]) == 2
