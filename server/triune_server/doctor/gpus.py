@@ -138,15 +138,16 @@ def clocks(gpu: GpuState) -> Finding:
     subject = f"clocks of GPU {gpu.index}"
     if gpu.slowed is None:
         return unknown(subject, "the driver does not tell what holds them back")
-    heat = "" if gpu.celsius is None else f", {gpu.celsius} °C"
+    heat = "" if gpu.celsius is None else f"{gpu.celsius} °C"
     speed = "" if gpu.clock is None or gpu.clock_most is None else f"{gpu.clock} of {gpu.clock_most} MHz"
+    now = f" ({told})" if (told := ", ".join(filter(None, (speed, heat)))) else ""
     reasons = [words for bit, words in SLOWED.items() if gpu.slowed & bit]
     if reasons == [SLOWED[POWER_LIMIT]] and _at_default(gpu):
-        return good(subject, f"at its power limit, as under full load ({speed}{heat})")
+        return good(subject, f"at its power limit, as under full load{now}")
     if reasons:
         cooler = "cool it: fans, air, the room; look at the power supply and its limit"
-        return poor(subject, f"held back by {' and '.join(reasons)} ({speed}{heat})", cooler)
-    return good(subject, f"not held back ({speed}{heat})".replace("(, ", "(").replace(" ()", ""))
+        return poor(subject, f"held back by {' and '.join(reasons)}{now}", cooler)
+    return good(subject, f"not held back{now}")
 
 
 def xids(context: Context) -> Iterator[Finding]:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
+from triune_runtime.command_line import printable
+
 from ..errors import ServerError
 from .wire import HELLO, MOST_SECONDS, PING, Line, drink, hello, pour
 
@@ -71,7 +73,7 @@ def _serve(server: socket.socket, held: dict[int, bool], until: float) -> str:
                     continue
                 line.say(**hello(ports=[[port, free] for port, free in held.items()]))
                 connection.settimeout(_SILENCE_S)
-                who = f"{first.get('host', '?')!s:.60} ({address[0]})"
+                who = f"{printable(str(first.get('host', '?')))[:60]} ({address[0]})"
                 _answer(line, server)
                 return who
             except (ServerError, OSError, ValueError, LookupError, TypeError) as error:

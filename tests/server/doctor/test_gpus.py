@@ -65,6 +65,8 @@ def test_a_gpu_at_the_power_that_it_was_made_for_is_well_and_one_below_it_is_not
     assert gpus.clocks(gpu(slowed=0x04)).found.startswith("at its power limit, as under full load")
     assert gpus.clocks(gpu(slowed=0x04)).verdict is Verdict.GOOD
     assert gpus.clocks(gpu(slowed=0x04, watts_limit=400.0)).verdict is Verdict.POOR
+    assert gpus.clocks(gpu(clock=None, celsius=None)).found == "not held back"
+    assert gpus.clocks(gpu(clock=None, celsius=50)).found == "not held back (50 °C)"
 
 
 def test_no_gpu_is_bad_only_where_one_is_needed(tmp_path: Path) -> None:

@@ -168,12 +168,12 @@ def test_a_peer_that_goes_away_and_one_that_asks_for_what_is_not_known_are_said(
     for words in ({}, {"do": "rm"}, {"do": "ping"}, {"do": "ping", "count": []}, {"do": "send", "seconds": "x", "streams": 1}):
         with listening() as (port, said), socket.create_connection(("127.0.0.1", port)) as connection:
             line = Line(connection)
-            line.say(hello="triune-doctor", host="evil")
+            line.say(hello="triune-doctor", host="evil\x1b[2J")
             line.hear()
             if words:
                 line.say(**words)
             connection.shutdown(socket.SHUT_WR)
-            with pytest.raises(ServerError, match=r"evil .* went away"):
+            with pytest.raises(ServerError, match=r"evil\\x1b\[2J .* went away"):
                 said()
 
 
