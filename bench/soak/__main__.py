@@ -3,7 +3,8 @@
     python -m bench.soak REPOSITORY --minutes 60 --out build/soak
 
 Prints a line of JSON every few seconds, and a verdict last; exits with 1 if something is wrong. In the folder it leaves
-lines.json (a line for each look), verdict.json and soak.html (plots of memory and latencies).
+lines.json (a line for each look), verdict.json and soak.html (plots of memory and latencies). Ctrl-C or SIGTERM ends the load
+early; what has been seen is judged.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,16 +30,15 @@ from .watching import Line, judge, line
 CROWD = 20  # more than there are slots: somebody always waits
 
 
-def soak(server: Server, out: Path, minutes: float, every_s: float) -> dict[str, Any]:
-    """Start a server, load it for so long, stop it; the verdict."""
+def soak(server: Server, out: Path, minutes: float, every_s: float, enough: threading.Event) -> dict[str, Any]:
+    """Start a server, load it for so long or until it is enough, stop it; the verdict."""
     lines: list[Line] = []
     server.start()
     began = time.monotonic()
     with Crowd(server.where, server.texts, size=CROWD) as crowd, Visitors(server.where) as visitors:
-        due = began
-        while (now := time.monotonic()) - began < 60 * minutes:
+        due = began + every_s
+        while (now := time.monotonic()) - began < 60 * minutes and not enough.wait(max(0.0, due - now)):
             due += every_s
-            time.sleep(max(0.0, due - now))
             lines.append(line(time.monotonic() - began, server.look(), [*crowd.take(), *visitors.take()], server.held()))
             _say(lines[-1], out)
     last = [*crowd.take(), *visitors.take()]
@@ -67,13 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--every", type=float, default=5.0, help="seconds between lines")
     parser.add_argument("--out", type=Path, required=True, help="folder of what is written")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # what was started is ended
+    enough = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: enough.set())
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "lines.json").unlink(missing_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="triune-soak-"))
     server = Server(options.repository.absolute(), folder / "server")
     try:
-        verdict = soak(server, options.out, options.minutes, options.every)
+        verdict = soak(server, options.out, options.minutes, options.every, enough)
     finally:
         server.close()
         folder.rmdir()

@@ -18,7 +18,7 @@ def ask(url: str, *, timeout_s: float, method: str = "GET", socket: Path | None 
     Raises:
         httpx.HTTPError: there is none.
     """
-    transport = None if socket is None else httpx.HTTPTransport(uds=str(socket))
+    transport = None if socket is None else httpx.HTTPTransport(verify=False, uds=str(socket))
     # trust_env: a proxy of the environment is for the network, not for this machine.
     # verify: the server's certificate has the name by which a network knows it, and what is asked does not leave this machine.
     with httpx.Client(transport=transport, timeout=timeout_s, trust_env=False, verify=False) as client:

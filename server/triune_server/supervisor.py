@@ -253,14 +253,15 @@ class Supervisor:
                 state.save(self._folder)
 
     def _finish(self) -> None:
-        """Refuse what comes, and let what is under way end."""
+        """Refuse what comes, let what is under way end, and have those beside the server end while it does."""
         grace_s = self._options.drain_s
         self._drain.begin(0 if self._hurrying.is_set() else grace_s)
-        if self._hurrying.is_set() or not self._served:
-            return
-        LOG.info("stopping: requests under way have %d s to end, new ones are refused", grace_s)
-        if not wait_drained(self._options, grace_s, self._hurrying.wait):
-            LOG.warning("stopping: not all requests have ended by themselves")
+        if self._served and not self._hurrying.is_set():
+            LOG.info("stopping: requests under way have %d s to end, new ones are refused", grace_s)
+            if not wait_drained(self._options, grace_s, self._hurrying.wait):
+                LOG.warning("stopping: not all requests have ended by themselves")
+        for one in self._beside:
+            one.tell_to_end()
 
 
 def stop_on_signals(supervisor: Supervisor) -> None:

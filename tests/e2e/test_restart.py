@@ -20,7 +20,7 @@ def test_killing_generate_under_load_gives_errors_and_then_service_again(own_ser
 
     def client() -> None:
         while not done.is_set():
-            body = {"text_input": "Once upon a time", "max_tokens": 200, "ignore_eos": True, "stream": True}
+            body = {"text_input": "Once upon a time", "max_tokens": 80, "ignore_eos": True, "stream": True}
             try:
                 url = f"{own_server.url}/v2/models/triune/generate_stream"
                 with httpx.stream("POST", url, json=body, timeout=httpx.Timeout(30, connect=2)) as response:

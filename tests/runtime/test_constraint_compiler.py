@@ -156,16 +156,18 @@ def test_answers_are_the_same_wherever_their_tokens_are_taken_in(model: Model, m
     guides: list[Guide] = [("regex", "([a-z]{1,4} ){6}"), json_schema("x", {"type": "array", "items": {"type": "integer"}})]
     requests = [model.request(key, guide, max_tokens=40) for key, guide in enumerate(guides, 1)]
     expected = [chunk.cut.token_ids for chunk in model.answers(*requests)]
-    monkeypatch.setattr(grammar, "_HEAVY_COMPILE_S", -1.0)  # all are taken in beside
-    monkeypatch.setattr(model, "compiler", ConstraintCompiler(model.manifest, model.table))
-    assert [chunk.cut.token_ids for chunk in model.answers(*requests)] == expected
+    for name in ("_HEAVY_COMPILE_S", "_SLOW_SECONDS"):
+        monkeypatch.setattr(grammar, name, -1.0)  # all take long
+        monkeypatch.setattr(model, "compiler", ConstraintCompiler(model.manifest, model.table))
+        assert [chunk.cut.token_ids for chunk in model.answers(*requests)] == expected
 
 
-def test_a_token_of_a_large_grammar_is_taken_in_where_others_can_run_meanwhile(model: Model) -> None:
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_token_of_a_large_grammar_is_taken_in_where_others_can_run_meanwhile(model: Model, slow: bool) -> None:
     """Not on the thread that asks: the library lets nobody run on that."""
     kinds = [{"type": "object", "properties": {"a": {"pattern": f"^[a-z]*{i}$", "type": "string"}}} for i in range(300)]
     compiled = GrammarCompiler(model.table).compile(json_schema("x", {"anyOf": kinds}))
     before, own = time.process_time(), time.thread_time()
-    compiled.consume(compiled.matcher, model.table.index(b"{"))
+    compiled.advance(compiled.matcher, model.table.index(b"{"), slow=slow)
     own, everywhere = time.thread_time() - own, time.process_time() - before
     assert own < everywhere / 4

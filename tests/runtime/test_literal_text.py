@@ -60,14 +60,14 @@ def test_what_a_user_spells_is_text_where_that_is_asked_for(service: PromptServi
     assert thinking_tokenizer().decode(ids, skip_special_tokens=False) == f"<U>a{spelled}b<A><think>\n"
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=30))
 def test_a_chat_that_spells_none_is_encoded_as_ever(service: PromptService, text: str) -> None:
     if not any(one in text for one in SPELLED):
         assert ids_of(service, user(text + "."), **SPLIT) == ids_of(service, user(text + "."))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(pieces=PIECES)
 def test_no_way_of_writing_it_makes_a_token_or_loses_a_letter(service: PromptService, pieces: list[str]) -> None:
     text = "".join(pieces) + "."

@@ -137,7 +137,7 @@ ADAPTERS: dict[str, set[str]] = {
     "onnx_ir": {"triune_builder.graph", "triune_builder.quantize", "triune_builder.targets"},
     "gguf": {"triune_builder.checkpoint.gguf_header"},
     "huggingface_hub": {"triune_builder.checkpoint.hub"},
-    "llguidance": {"triune_runtime.constraints.grammar"},
+    "llguidance": {"triune_runtime.constraints.beside", "triune_runtime.constraints.grammar"},
     "jinja2": {"triune_runtime.text"},
     "tokenizers": {
         "triune_runtime.text", "triune_builder.checkpoint.gguf_tokenizer", "triune_builder.reasoning",

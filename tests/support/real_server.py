@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -125,9 +126,9 @@ def wait_watched(server: RealServer, timeout_s: float = 20.0) -> None:
 
 
 def stop(server: RealServer) -> None:
-    """Stop the server and make sure that nothing of it is left."""
+    """Stop the server, at once, and make sure that nothing of it is left."""
     family = [psutil.Process(server.process.pid), *psutil.Process(server.process.pid).children(recursive=True)]
-    server.process.terminate()
+    server.process.send_signal(signal.SIGINT)
     server.process.wait(30)
     _, left = psutil.wait_procs(family, timeout=5)
     for process in left:

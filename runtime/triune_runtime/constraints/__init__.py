@@ -26,8 +26,12 @@ class Constraint(Protocol):
     def error(self) -> str:
         """Why no token can be chosen any more; empty while some can. Also where that takes longer to work out than it may."""
 
-    def settle(self, until: float) -> bool:
-        """Wait until it is known what may come next, at most until `until` (`time.monotonic`). Returns whether it is."""
+    def settle(self, until: float, *, only_quick: bool = False) -> bool:
+        """Wait until it is known what may come next, at most until `until` (`time.monotonic`). Returns whether it is.
+
+        Args:
+            only_quick: do not wait where the last one took long.
+        """
 
     def allowed(self, bits: NDArray[np.uint32]) -> None:
         """Write all of `bits`, a word for 32 tokens of the vocabulary: which may come next. See `bits.py`.

@@ -24,7 +24,8 @@ from .thinking import AfterThinking
 
 LOG = logging.getLogger(__name__)
 _SECONDS = 10.0  # what compiling one guide may take, and what it may wait for that
-_SLOW_SECONDS = 0.1  # then it gives way
+_SLOW_SECONDS = 0.03  # then it gives way
+_MOST_SLOW_MASKS = 64  # they take no more than two threads' time together
 _KEPT = 16  # compiled guides, of up to 50 MB each; many requests share one
 _MOST_WAITING = 256
 _PARAM = "response_format"  # what asks for one, whatever else may
@@ -49,7 +50,7 @@ class ConstraintCompiler:
 
     def __init__(self, manifest: EngineManifest, token_bytes: TokenBytes) -> None:
         self._manifest, self._token_bytes = manifest, token_bytes
-        self._compilers, self._masks = Pool("triune-compile"), Pool("triune-mask")
+        self._compilers, self._masks = Pool("triune-compile"), Pool("triune-mask", most_slow=_MOST_SLOW_MASKS)
         self._changed = threading.Condition()  # guards the four below
         self._wanted: dict[_Wanted, None] = {}  # of whom nobody has been told anything yet
         self._lanes: WeakValueDictionary[Guide, Lane] = WeakValueDictionary()  # a guide is compiled once
@@ -139,11 +140,12 @@ class ConstraintCompiler:
             if guide in self._kept:
                 self._kept.move_to_end(guide)
                 return self._kept[guide]
+            # Now: later this thread may have given way, and to free a large one lets nobody run.
+            while len(self._kept) >= _KEPT:
+                self._kept.popitem(last=False)
         compiled = library.compile(guide)
         with self._loading:
             self._kept[guide] = compiled
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
         return compiled
 
     def _compile(self, wanted: _Wanted, lane: Lane) -> None:

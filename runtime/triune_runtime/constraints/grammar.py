@@ -1,11 +1,9 @@
-"""Guides -> constraints: the only file that speaks to llguidance. It is imported when the first guide comes, not before."""
+"""Guides -> constraints: with `beside.py` all that speaks to llguidance. Imported when the first guide comes, not before."""
 
 from __future__ import annotations
 
 import logging
-import os
 import re
-import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -16,17 +14,18 @@ import numpy as np
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from ..text.vocabulary import TokenBytes
+from .beside import NICEST, Beside
 from .bits import Bits, places, words
 from .guide import Guide
-from .pool import STACK_BYTES, THREADS, Job, Lane, Pool, lower
+from .pool import Job, Lane, Pool
 from .telling import FAILED, refusal, shown
 
 LOG = logging.getLogger(__name__)
-TOKEN_SECONDS, ANSWER_SECONDS = 5.0, 20.0  # what an answer may wait for its grammar: once, and in all
+TOKEN_SECONDS, ANSWER_SECONDS = 5.0, 60.0  # what an answer may wait for its grammar: once, and in all
 _USUAL_SECONDS = 0.02  # of each wait, what does not count for the sum
+_SLOW_SECONDS = 0.005  # for what may come next; after more than that the next one is worked out with what others leave over
 # Of a grammar: beyond these its tokens are taken in beside. That costs 20 us a token; otherwise one may keep others for 130 ms.
 _HEAVY_COMPILE_S, _HEAVY_TOKEN_S = 0.02, 0.001
-_STACK_VARIABLE = "RUST_MIN_STACK"
 # The library's own measures of work: a grammar compiles within a second or two, and a mask of most takes 15 ms at the most.
 # Some take seconds all the same.
 _LIMITS = llguidance.LLParserLimits(
@@ -64,74 +63,57 @@ class Found:
     error: str  # empty: none
 
     @classmethod
-    def of(cls, matcher: llguidance.LLMatcher, size: int) -> Found:
+    def of(cls, matcher: llguidance.LLMatcher, size: int, beside: Beside | None = None) -> Found:
         """Work it out.
 
         Args:
             size: tokens of the library's vocabulary.
+            beside: where; None: here.
         """
-        bits = np.zeros(words(size), np.uint32)
-        matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+        if beside is not None:
+            bits = beside.mask(matcher, size)
+        else:
+            bits = np.zeros(words(size), np.uint32)
+            matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
         if matcher.is_error():
             return cls(bits, accepting=False, stopped=True, error=shown("grammar", matcher.get_error()))
         return cls(bits, matcher.is_accepting(), matcher.is_stopped(), "")
 
 
-class Beside:
-    """Threads of the library's own. What it does there lets others run; a token that it takes in on ours lets nobody."""
-
-    def __init__(self, tokenizer: llguidance.LLTokenizer, end: int) -> None:
-        """
-        Args:
-            end: the library's one token that ends a text.
-        """
-        starting = threading.Thread(target=self._start, name="triune-beside")
-        starting.start()
-        starting.join()
-        self._over = llguidance.LLMatcher(tokenizer, "nothing", log_level=0)  # takes in its end, and does nothing for it
-        self._end = end
-
-    def _start(self) -> None:
-        """On a thread that has given way, as then those have that it starts."""
-        lower(threading.get_native_id())
-        before = os.environ.get(_STACK_VARIABLE)
-        os.environ[_STACK_VARIABLE] = str(STACK_BYTES)  # the library reads it when it starts its first thread
-        try:
-            self._executor = llguidance.LLExecutor(THREADS)
-        finally:
-            os.environ.pop(_STACK_VARIABLE)
-            if before is not None:
-                os.environ[_STACK_VARIABLE] = before
-
-    def consume(self, matcher: llguidance.LLMatcher, token_id: int) -> None:
-        """Have a matcher take in a token."""
-        # A single one would be taken in on this thread.
-        self._executor.consume_token_par([(matcher, token_id), (self._over.deep_copy(), self._end)])
-
-
 class Compiled:
     """A guide, compiled."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, vocabulary: _Vocabulary, beside: Beside, began: float) -> None:
+    def __init__(
+        self, matcher: llguidance.LLMatcher, vocabulary: _Vocabulary, beside: Beside, behind: Beside, began: float
+    ) -> None:
         """
         Args:
+            beside: for tokens that take long.
+            behind: for what takes long altogether.
             began: when its compiling did, on the clock of this thread's processor time.
         """
         self.matcher, self.beginnings, self.size = matcher, vocabulary.beginnings, len(vocabulary.tokens)
         self.lane = Lane()  # of all that is made of it
         self.failed = False  # an answer could not go on: it is at one of the limits
         self.first = Found.of(matcher, self.size)
-        self._beside = beside
+        self._beside, self._behind = beside, behind
         self._heavy = time.thread_time() - began > _HEAVY_COMPILE_S
 
-    def consume(self, matcher: llguidance.LLMatcher, token_id: int) -> None:
-        """Have a matcher that is made of it take in a token, where others can run meanwhile if that may take long."""
-        if self._heavy:
+    def advance(self, matcher: llguidance.LLMatcher, token_id: int, *, slow: bool) -> Found:
+        """What may come after a token, by a matcher that is made of it.
+
+        Args:
+            slow: that takes long.
+        """
+        if slow:
+            self._behind.consume(matcher, token_id)
+        elif self._heavy:
             self._beside.consume(matcher, token_id)
-            return
-        began = time.thread_time()
-        matcher.consume_token(token_id)
-        self._heavy = time.thread_time() - began > _HEAVY_TOKEN_S
+        else:
+            began = time.thread_time()
+            matcher.consume_token(token_id)
+            self._heavy = time.thread_time() - began > _HEAVY_TOKEN_S
+        return Found.of(matcher, self.size, self._behind if slow else None)
 
 
 class GrammarCompiler:
@@ -144,7 +126,8 @@ class GrammarCompiler:
         """
         self._vocabulary = _Vocabulary(token_bytes, hidden)
         self._tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self._vocabulary))
-        self._beside = Beside(self._tokenizer, self._vocabulary.eos_token_id)
+        end = self._vocabulary.eos_token_id
+        self._beside, self._behind = (Beside(self._tokenizer, end, nicer=nicer) for nicer in (0, NICEST))
 
     def compile(self, guide: Guide) -> Compiled:
         """A guide whose first tokens are known.
@@ -156,7 +139,7 @@ class GrammarCompiler:
         matcher = llguidance.LLMatcher(self._tokenizer, _lark(guide), log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise refusal(guide[0], matcher.get_error())
-        compiled = Compiled(matcher, self._vocabulary, self._beside, began)
+        compiled = Compiled(matcher, self._vocabulary, self._beside, self._behind, began)
         if compiled.first.error:
             raise refusal(guide[0], compiled.first.error)
         return compiled
@@ -180,6 +163,7 @@ class GrammarConstraint:
         self._size = size
         self._ended = False
         self._job: Job | None = None  # that works out what may come next
+        self._slow = False  # the last one took long
         self._late = False  # it took longer than it may
         self._asked = self._waited = 0.0  # when that was begun; how long earlier ones took beyond what is usual
         self.active = True
@@ -194,16 +178,16 @@ class GrammarConstraint:
             return "the answer's grammar takes too long: what may come next is not known in time"
         return f"the answer's grammar cannot go on: {self._found.error}" if self._found.error else ""
 
-    def settle(self, until: float) -> bool:
+    def settle(self, until: float, *, only_quick: bool = False) -> bool:
         job = self._job
         if job is None:
             return True
-        done, waited = job.wait(until), time.monotonic() - self._asked
+        done, waited = job.wait(0.0 if only_quick and self._slow else until), time.monotonic() - self._asked
         if not done:
             self._pool.give_way(job)
             self._late = self._late or waited > TOKEN_SECONDS or waited + self._waited > ANSWER_SECONDS
             return False
-        self._job = None
+        self._job, self._slow = None, job.seconds > _SLOW_SECONDS
         self._waited += max(waited - _USUAL_SECONDS, 0.0)
         if job.error is not None:
             LOG.error("the grammar library failed", exc_info=job.error)
@@ -237,15 +221,14 @@ class GrammarConstraint:
         self._beginning = False
         if self._job is None:
             self._asked = time.monotonic()
-        self._job = self._pool.put(self._compiled.lane, partial(self._advance, known))
+        self._job = self._pool.put(self._compiled.lane, partial(self._advance, known, slow=self._slow), slow=self._slow)
 
     def follow(self) -> None:
         self._beginning = False
 
-    def _advance(self, token_id: int) -> None:
+    def _advance(self, token_id: int, *, slow: bool) -> None:
         """On a thread of the pool."""
-        self._compiled.consume(self._matcher, token_id)
-        self._found = Found.of(self._matcher, self._compiled.size)
+        self._found = self._compiled.advance(self._matcher, token_id, slow=slow)
         self._compiled.failed |= bool(self._found.error)
 
 

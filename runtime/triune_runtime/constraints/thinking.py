@@ -47,8 +47,8 @@ class AfterThinking:
     def error(self) -> str:
         return self._inner.error
 
-    def settle(self, until: float) -> bool:
-        return self._inner.settle(until)
+    def settle(self, until: float, *, only_quick: bool = False) -> bool:
+        return self._inner.settle(until, only_quick=only_quick)
 
     def allowed(self, bits: Bits) -> None:
         self._inner.allowed(bits)

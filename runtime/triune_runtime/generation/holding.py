@@ -12,7 +12,7 @@ from ..request import TokenLogprob
 from ..sampling.sampler import Sampler
 from .sequence import Sequence
 
-PATIENCE_S = 0.005  # of a step, for all grammars together
+PATIENCE_S = 0.005  # of a step, for all grammars together; with none that took long the last time
 _HINT = "simplify it"
 
 
@@ -37,7 +37,7 @@ class Holding:
 
     def unsettled(self, keys: Iterable[int]) -> set[int]:
         """Those of `keys` that must wait, after a moment's patience."""
-        return set(self._sampler.settle(keys, time.monotonic() + PATIENCE_S))
+        return set(self._sampler.settle(keys, time.monotonic() + PATIENCE_S, only_quick=True))
 
     def hold(self, taken: Taken) -> None:
         """Let a sequence wait."""

@@ -67,15 +67,22 @@ class Sampler:
         """Whether every request takes the best token of its logits as they are, and wants nothing else of them."""
         return not self._varied
 
-    def settle(self, keys: Iterable[int], until: float) -> list[int]:
+    def settle(self, keys: Iterable[int], until: float, *, only_quick: bool = False) -> list[int]:
         """Wait, at most until `until` (`time.monotonic`), until it is known what may come next in the answers of `keys`.
+
+        Args:
+            only_quick: see `Constraint.settle`.
 
         Returns those of whom it is not: their next token cannot be chosen yet.
         """
         if not self._constrained:
             return []
         constraints = [(key, self._rows[key].constraint) for key in keys if key in self._constrained]
-        return [key for key, constraint in constraints if constraint is not None and not constraint.settle(until)]
+        return [
+            key
+            for key, constraint in constraints
+            if constraint is not None and not constraint.settle(until, only_quick=only_quick)
+        ]
 
     def complete(self, key: int) -> bool:
         """Whether a request's constraint allows no further token."""
