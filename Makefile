@@ -57,7 +57,7 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up image image-cpu serve down status logs chat add remove config kernels lint format test test-slow \
+.PHONY: help install engine verify up image image-cpu serve down status doctor logs chat add remove config kernels lint format test test-slow \
         test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz fuzz-checkpoints chaos soak audit bench dashboards contracts load load-test \
         lock clean .kernels FORCE
 
@@ -111,6 +111,9 @@ down: .venv/installed ## stop the server that `make up` started, in containers o
 
 status: .venv/installed ## what is running, where, and how it is doing
 	@$(TRIUNE) status
+
+doctor: .venv/installed ## is this machine fit for a model, and why is a server slow: what is wrong, and what to do
+	@$(TRIUNE) doctor
 
 logs: .venv/installed ## the server's log
 	@$(TRIUNE) logs

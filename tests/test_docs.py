@@ -60,7 +60,10 @@ def test_files_that_the_readme_names_exist() -> None:
         assert (ROOT / path).exists() or "NAME" in path, path
 
 
-@pytest.mark.parametrize("command", ["build", "report", "verify", "serve", "up", "down", "status", "logs", "chat", "config"])
+@pytest.mark.parametrize(
+    "command",
+    ["build", "report", "verify", "serve", "up", "down", "status", "logs", "chat", "config", "doctor", "profile"],
+)
 def test_every_command_has_a_help_screen(command: str) -> None:
     done = subprocess.run([Path(sys.executable).parent / "triune", command, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -141,6 +141,21 @@ class Worker:
         if cancelled:
             self.abort(key)
 
+    def do(self, command: Callable[[], None]) -> threading.Event:
+        """Have the stepping thread do something between two steps; the event is set when it has. A failure is logged."""
+        done = threading.Event()
+
+        def run() -> list[Event]:
+            try:
+                command()
+            except Exception:  # requests are served on
+                LOG.exception("what was to be done between two steps has failed")
+            done.set()
+            return []
+
+        self._tell(run)
+        return done
+
     def close(self, timeout_s: float = 10.0) -> None:
         """Refuse new requests, answer everyone and stop the threads; one that is stuck for `timeout_s` is left behind."""
         end = time.monotonic() + timeout_s

@@ -20,6 +20,7 @@ from . import __version__, extras
 from .building import Building
 from .cli import SERVER, commands, config_option, files_told, for_models
 from .configuration import configured
+from .doctor.command import commands as doctor_commands
 from .errors import ServerError
 from .exposure import check_open, own_key
 from .gateway import check_key_file, gateway_alone
@@ -114,8 +115,16 @@ def _show_repository(
             print(_BUILDING.repository(values))
 
 
+def _examined(values: Values) -> Path | None:
+    """The repository that `doctor` looks at: of what is asked for, else of what runs, else of the default model."""
+    if not values.asked(_NAMING) and (running := find_running(values["run_folder"])) is not None:
+        return running.options.repository
+    return _BUILDING.repository(values)
+
+
 app.command("config")(with_settings(_show_settings, SETTINGS, _CONFIG))
 app.command("repository")(with_settings(_show_repository, SETTINGS, _CONFIG))
+doctor_commands(app, _ITS | _RUN_FOLDER, _CONFIG, _examined)
 
 
 def _running(values: Values) -> ServerOptions:

@@ -1,4 +1,4 @@
-"""Files by which a server says that it is about to stop, hangs or is full. Imports nothing that takes time."""
+"""Files by which a server says that it is about to stop, hangs or is full, or is asked for a profile. Quick to import."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def stalled_file(run_folder: Path) -> Path:
 def room_files(run_folder: Path) -> Path:
     """What the paths of links begin with that engines make while they are served: to where they say how much room they have."""
     return run_folder.absolute() / "room"
+
+
+def profile_files(run_folder: Path) -> Path:
+    """What the paths begin with of the question for a profile, and of what engines answer."""
+    return run_folder.absolute() / "profile"
 
 
 def forget_room(run_folder: Path) -> None:

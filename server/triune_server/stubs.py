@@ -30,7 +30,7 @@ class Stubs:
     def look(self) -> None:
         """Know those that run now, and those that have died and that nobody has asked for their exit code."""
         if (children := self._children()) is not None:
-            self._models = {stub: self._models.get(stub) or _model_of(stub) for stub in children if _is_stub(stub)}
+            self._models = {stub: self._models.get(stub) or model_of(stub) for stub in children if is_stub(stub)}
 
     def lost(self) -> str | None:
         """Which one has died while the server starts: Triton then waits for its answer, for ever.
@@ -42,7 +42,7 @@ class Stubs:
         for child, since in self._dead.items():
             if now - since >= _UNASKED_S:
                 return f"{_process_of(self._models.get(child, ''))} died (pid {child.pid})"
-        self._models |= {child: _model_of(child) for child in children if child not in self._dead and _is_stub(child)}
+        self._models |= {child: model_of(child) for child in children if child not in self._dead and is_stub(child)}
         return None
 
     def problem(self) -> str | None:
@@ -79,14 +79,15 @@ def _process_of(model: str) -> str:
     return f"the Python process of {model or 'a model'}"
 
 
-def _is_stub(process: psutil.Process) -> bool:
+def is_stub(process: psutil.Process) -> bool:
+    """Whether it is the process of a model."""
     try:
         return bool(process.name().startswith(STUB[:15]))
     except (psutil.NoSuchProcess, OSError):
         return False
 
 
-def _model_of(stub: psutil.Process) -> str:
+def model_of(stub: psutil.Process) -> str:
     """The folder's name of the model that a stub runs; empty if that cannot be seen."""
     try:
         return next((Path(one).parents[1].name for one in stub.cmdline() if one.endswith("/1/model.py")), "")

@@ -21,7 +21,7 @@ from triune_runtime.manifest import EngineManifest
 from .binaries import Binaries
 from .companions import Companion, stop_all
 from .draining import Drain, wait_drained
-from .draining_file import forget_room, room_files
+from .draining_file import forget_room, profile_files, room_files
 from .errors import ServerError
 from .front import Front
 from .gateway import Gateway
@@ -75,8 +75,8 @@ class Supervisor:
         log = os.dup(1) if options.log_format == "json" else None
         self._watchdog = Watchdog(silence_s)
         self._around = Surroundings(
-            draining=self._drain.file, stalled=self._stalled.file, room=room_files(folder), log=log, mark=mark_of(folder),
-            pulse=self._watchdog.descriptor,
+            draining=self._drain.file, stalled=self._stalled.file, room=room_files(folder), profile=profile_files(folder),
+            log=log, mark=mark_of(folder), pulse=self._watchdog.descriptor,
         )  # fmt: skip
         self._lock = lock
         self._state: RunningServer | None = None

@@ -14,6 +14,7 @@ from fakes.repository import fake_engine
 from triune_runtime.errors import TriuneError
 from triune_runtime.generation.loop import StepLoop
 from triune_runtime.serving import generation
+from triune_runtime.serving.profiling import Profiling
 
 
 def start(service: generation.GenerationService) -> tuple[threading.Event, list[Any]]:
@@ -64,3 +65,20 @@ def test_a_service_that_is_closed_has_not_failed(tmp_path: Path, monkeypatch: py
     service.close()
     assert not reported.wait(0.2)
     assert answers[-1]["finish_reason"].tolist()[0] in (b"stop", b"length")
+
+
+def test_a_service_that_is_closed_while_it_is_looked_at_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, closed, reported = threading.Event(), threading.Event(), threading.Event()
+
+    def look(profiling: Profiling) -> None:
+        looking.set()
+        closed.wait(10)
+
+    fake_engine(tmp_path)
+    monkeypatch.setattr(Profiling, "look", look)
+    monkeypatch.setattr(generation, "_WATCH_S", 0.02)
+    service = generation.GenerationService(tmp_path, MetricFamily, reported.set)
+    assert looking.wait(10)
+    service.close()
+    closed.set()
+    assert not reported.wait(0.2)

@@ -90,7 +90,7 @@ def test_what_is_not_said_is_left_to_the_file_and_the_defaults(checkout: Checkou
 def test_each_verb_calls_its_command(checkout: Checkout) -> None:
     verbs = {
         "engine": ["build"], "verify": ["verify"], "up": ["up", "--build"], "serve": ["serve", "--build"], "down": ["down"],
-        "status": ["status"], "logs": ["logs"], "chat": ["chat"], "config": ["config"],
+        "status": ["status"], "logs": ["logs"], "chat": ["chat"], "config": ["config"], "doctor": ["doctor"],
         "add": ["add", "--build"], "remove": ["remove", ""],
     }  # fmt: skip
     for verb, command in verbs.items():

@@ -33,6 +33,10 @@ ALLOWED: dict[str, set[str]] = {
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets",
         "triune_runtime.command_line", "triune_runtime.interruption",
     },
+    "triune_server.doctor": {  # it asks the machine what its targets ask
+        "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets", "triune_runtime.machine",
+        "triune_runtime.command_line",
+    },
     # Of the gateway's, what it says of the files of a certificate: a start is refused for what it would be refused for.
     "triune_server.tls": {"triune_server", "triune_gateway.certificate"},
     "triune_server.command": {

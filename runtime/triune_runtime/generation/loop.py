@@ -58,8 +58,8 @@ class StepLoop:
         self.metrics = Metrics(self.snapshot())
         self.answers = Answers(manifest, token_bytes, self.metrics, clock)
         self.sampler = sampler
-        self._drafts = drafts or NoDrafts()
-        self._stepper = Stepper(runner, sampler, self._drafts, clock)
+        self.drafts = drafts or NoDrafts()
+        self._stepper = Stepper(runner, sampler, self.drafts, clock)
         self._clock = clock
         self._flying: Launched | None = None
         self._sequences: dict[int, Sequence] = {}
@@ -193,7 +193,7 @@ class StepLoop:
         """Plan the next step and launch it; None if there is nothing to run. Adds to `events` whom it failed."""
         scheduler = self.scheduler
         going_on = [] if scheduler.stands_still else [s for s in scheduler.decoding if not (s.unknown or s.held)]
-        step = scheduler.plan(self._drafts.propose(going_on, scheduler.prefilling))
+        step = scheduler.plan(self.drafts.propose(going_on, scheduler.prefilling))
         if not step.slices:
             return None
         self._count_started(step)
@@ -275,7 +275,7 @@ class StepLoop:
         self.scheduler.remove(self._sequences.pop(key), keep=keep)
         self.sampler.remove(key)
         self._holding.forget(key)
-        self._drafts.forget(key)
+        self.drafts.forget(key)
 
     def _count_started(self, step: Step) -> None:
         prompted = 0

@@ -32,6 +32,7 @@ from .acknowledgements import AcknowledgementReceiver
 from .draining import Draining
 from .memory import MemoryLimit
 from .metrics_bridge import MetricFamilies, MetricsBridge
+from .profiling import Profiling
 from .pulse import REQUEST_BEATS, STEP_BEATS, Watched
 from .records import Record, Recorder
 from .request_log import RequestLog
@@ -102,6 +103,7 @@ class GenerationService:
         self._metrics = MetricsBridge(self._counts, families, manifest.model, usage)
         self._draining, self._memory = draining or Draining(), MemoryLimit.of_environment()
         self._closed, self._on_failure = threading.Event(), on_failure
+        self._profiling = Profiling.of_environment(manifest.model, generator, self._worker)
         keep_loaded()
         self.work = pulse.begin(Watched(self._worker.steps, STEP_BEATS), Watched(self._worker.sent, REQUEST_BEATS))
         threading.Thread(target=self._watch_worker, name="triune-watch", daemon=True).start()
@@ -224,7 +226,8 @@ class GenerationService:
             self._recorder.acknowledged(key)
 
     def _watch_worker(self) -> None:
-        while not self._closed.wait(_WATCH_S):
+        while not self._closed.wait(self._profiling.patience(_WATCH_S)):
+            self._profiling.look()
             if self._recorder is not None:
                 self._recorder.sweep()
             if refused := self._room.refused():
@@ -288,12 +291,8 @@ def _split(input_ids: NDArray[np.int32], rows: Sequence[Options]) -> Iterator[tu
     """The prompt of each row."""
     lengths = [len(input_ids) if options.prompt_tokens is None else options.prompt_tokens for options in rows]
     if sum(lengths) != len(input_ids):
-        raise RequestError(
-            f"input_ids holds {len(input_ids):,} tokens, the options name {sum(lengths):,}",
-            "send what tokenize gives",
-            code="invalid_value",
-            param="input_ids",
-        )
+        what = f"input_ids holds {len(input_ids):,} tokens, the options name {sum(lengths):,}"
+        raise RequestError(what, "send what tokenize gives", code="invalid_value", param="input_ids")
     start = 0
     for length in lengths:
         yield tuple(input_ids[start : start + length].tolist())
