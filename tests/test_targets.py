@@ -25,9 +25,10 @@ TABLES = {"builder/triune_builder/targets/__init__.py", "runtime/triune_runtime/
 SHORT = {"trt": "tensorrt", "TensorRt": "tensorrt"}  # how identifiers call one of them
 NAMES = sorted({*builder.TARGETS, *runtime.TARGETS, *SHORT})
 PLATFORM = {  # where a name is that of a platform's own interface: CUDA is what two targets and the machine are spoken to with
-    "cuda": re.compile(r"runtime/triune_runtime/machine\.py|/targets/(device|tensorrt)/|/container_checks\.py"),
-    "tensorrt": re.compile(r"/container_checks\.py"),  # which image has a target: there is one for GPUs
-    "cpu": re.compile(r"/containers\.py"),  # the other image's name
+    "cuda": re.compile(r"runtime/triune_runtime/machine\.py|/targets/(device|tensorrt)/|/container_checks\.py|/doctor/"),
+    # Which image has a target: there is one for GPUs. And the libraries that a machine has, and a process has in memory.
+    "tensorrt": re.compile(r"/container_checks\.py|/doctor/"),
+    "cpu": re.compile(r"/containers\.py|/doctor/"),  # the other image's name; what the kernel calls a processor
 }
 OTHERS = re.compile(r"(tensorrt|trt)_llm", re.IGNORECASE)  # a server whose requests are understood, no target
 
