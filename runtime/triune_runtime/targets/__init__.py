@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # they import NumPy: memory for as long as a server's supervi
 
 DEFAULT_TARGET = "cpu"
 TARGETS = ("cpu", "tensorrt", "cuda", "fake")  # what a manifest names, and the package here that has its TARGET
+ON_GPUS = ("tensorrt", "cuda")  # those whose engines need one
 
 
 def find_target(name: str) -> Target:

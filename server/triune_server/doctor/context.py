@@ -10,6 +10,7 @@ from pathlib import Path
 from triune_runtime.errors import ManifestError
 from triune_runtime.machine import Machine, this_machine
 from triune_runtime.manifest import EngineManifest
+from triune_runtime.targets import ON_GPUS
 
 from ..background import Health, look
 from ..state import RUN_FOLDER, RunningServer, find_running
@@ -93,7 +94,7 @@ class Context:
     @property
     def wants_gpu(self) -> bool:
         """Whether what is to be served needs one."""
-        return (self.manifest.target if self.manifest else self.target) not in ("cpu", "fake")
+        return (self.manifest.target if self.manifest else self.target) in ON_GPUS
 
     @cached_property
     def observed(self) -> Observed | None:
