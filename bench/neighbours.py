@@ -1,8 +1,8 @@
 """python -m bench.neighbours: gaps between the tokens of free streams beside the worst grammars, as a table and one JSON line.
 
 Beside them the same streams alone, and beside programs that do nothing but compute: what grammars cost beyond that is the
-server's doing. The three take turns, on a server of its own. A grammar that is refused is
-asked for again, always as a new one, so that compiling is part of it.
+server's doing. The three take turns, on a server of its own. A grammar that is refused is asked for again, always as a new one,
+so that compiling is part of it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import httpx
@@ -39,20 +40,23 @@ def _prompt(number: int) -> str:
     return f"Chapter {number}."
 
 
+def _words(count: int) -> list[str]:
+    """Different ones, of a letter and a number."""
+    return [f"{ascii_lowercase[i % 26]}{i * 7919 % 9973}" for i in range(count)]
+
+
 def _grammar(count: int, number: int, form: str) -> Json:
     """One of `count` texts.
 
     Args:
         form: of each, with its word and that word's first letter.
     """
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = [f"{letters[i % 26]}{i * 7919 % 9973}" for i in range(count)]
-    rules = [f"T{i}: {form.format(word=word, letter=word[0])}" for i, word in enumerate(words)]
+    rules = [f"T{i}: {form.format(word=word, letter=word[0])}" for i, word in enumerate(_words(count))]
     return {"grammar": "\n".join(["start: " + " | ".join(f"T{i}" for i in range(count)), *rules, f"// {number}"])}
 
 
 def _schema(count: int, number: int) -> Json:
-    words = [f"{'abcdefghijklmnopqrstuvwxyz'[i % 26]}{i * 7919 % 9973}x{number}" for i in range(count)]
+    words = [f"{word}x{number}" for word in _words(count)]
     kinds = [
         {"type": "object", "properties": {"kind": {"type": "string", "pattern": f"^[a-z]*{word}$"}, word: {"type": "number"}}}
         for word in words
@@ -85,8 +89,8 @@ class Gaps:
 class Asker:
     """Asks a server for free answers, and for such with a guide."""
 
-    def __init__(self, url: str) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=httpx.Timeout(120.0), trust_env=False)
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
         self._numbers = itertools.count()
         self.ended = 0  # answers with a guide
 
@@ -135,11 +139,12 @@ def computing(programs: int) -> Iterator[None]:
 
 async def measure(url: str, streams: int, seconds: float, guides: list[Callable[[int], Json]]) -> tuple[list[float], int]:
     """The gaps of so many streams beside answers with these guides, and how many of those answers ended."""
-    asker, until = Asker(url), time.perf_counter() + seconds
-    async with asyncio.TaskGroup() as group:
-        beside = [group.create_task(asker.guided(guide, until)) for guide in guides]
-        found = [group.create_task(asker.free(until)) for _ in range(streams)]
-    assert all(task.done() for task in beside)
+    async with httpx.AsyncClient(base_url=url, timeout=120.0, trust_env=False) as http:
+        asker, until = Asker(http), time.perf_counter() + seconds
+        async with asyncio.TaskGroup() as group:
+            for guide in guides:
+                group.create_task(asker.guided(guide, until))
+            found = [group.create_task(asker.free(until)) for _ in range(streams)]
     return [gap for task in found for gap in task.result()], asker.ended
 
 
@@ -156,8 +161,8 @@ def run(serving: Serving, options: argparse.Namespace) -> list[Gaps]:
     """All cases, taking turns."""
     gaps: dict[str, list[float]] = {}
     ended: dict[str, int] = {}
-    worst, programs = list(WORST.values()), options.programs
-    cases = ("alone", 0, []), ("beside the worst grammars", 0, worst), (f"beside {programs} programs", programs, [])
+    worst, most = list(WORST.values()), options.programs
+    cases = ("alone", 0, []), ("beside the worst grammars", 0, worst), (f"beside {most} programs", most, [])
     for _ in range(options.rounds):
         for case, programs, guides in cases:
             with computing(programs):
@@ -179,13 +184,7 @@ def main() -> None:
     options = parser.parse_args()
     with Serving(str(options.repository), openai=True) as serving:
         found = run(serving, options)
-    table = Table(
-        "two free streams" if options.streams == 2 else f"{options.streams} free streams",
-        "tokens",
-        "median, ms",
-        "p99, ms",
-        "worst, ms",
-    )
+    table = Table(f"{options.streams} free streams", "tokens", "median, ms", "p99, ms", "worst, ms")
     for one in found:
         table.add_row(one.case, str(one.tokens), f"{one.median_ms:.1f}", f"{one.p99_ms:.1f}", f"{one.worst_ms:.1f}")
     Console(width=110).print(table)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fakes.nvml import gpu
+from triune_runtime.recorded import Timed
 from triune_server.doctor import where
 from triune_server.doctor.observing import Observed
-from triune_server.doctor.recording import Record, Timed
+from triune_server.doctor.recording import Record
 from triune_server.doctor.watching import Sample
 from triune_server.options import ServerOptions
 from triune_server.state import RunningServer

@@ -11,10 +11,11 @@ import pytest
 
 from fakes.pb_utils import MetricFamily
 from fakes.repository import fake_engine
+from triune_runtime.recorded import REQUEST
 from triune_runtime.serving import generation
 from triune_runtime.serving.profiling import VARIABLE
 from triune_server.doctor.recording import Record, record
-from triune_server.doctor.where import REQUEST, where
+from triune_server.doctor.where import where
 from triune_server.draining_file import profile_files
 
 

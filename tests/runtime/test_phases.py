@@ -14,7 +14,8 @@ import pytest
 from fakes.runtime import make_engine, run_alone, text_of
 from fakes.sinks import Client, request, working
 from triune_runtime.generation.loop import StepLoop
-from triune_runtime.generation.phases import COUNTS, LAUNCH, REQUEST, SAMPLE, STEP, TEXT, WAIT, Recording, Timed
+from triune_runtime.generation.phases import Recording
+from triune_runtime.recorded import COUNTS, LAUNCH, REQUEST, SAMPLE, STEP, TEXT, WAIT, Timed
 from triune_runtime.request import Chunk
 from triune_runtime.serving import profiling
 from triune_runtime.serving.profiling import Profiling

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "triune_server.doctor": {  # it asks the machine what its targets ask
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets", "triune_runtime.machine",
-        "triune_runtime.command_line",
+        "triune_runtime.command_line", "triune_runtime.recorded",
     },
     # Of the gateway's, what it says of the files of a certificate: a start is refused for what it would be refused for.
     "triune_server.tls": {"triune_server", "triune_gateway.certificate"},
@@ -108,7 +108,7 @@ ALLOWED: dict[str, set[str]] = {
 # The runtime, from the bottom up: each may import those of the lines above its own, not its neighbours.
 RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "allocator", "crash", "packing", "sampling.columns", "sampling.weights"),
-    ("manifest", "command_line", "interruption"),
+    ("manifest", "command_line", "interruption", "recorded"),
     ("runner", "text", "machine", "options.values"),
     ("request", "kv"),
     ("constraints", "targets"),

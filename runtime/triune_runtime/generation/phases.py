@@ -9,25 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..recorded import COMMIT, COUNTS, DRAFT, LAUNCH, PLAN, REQUEST, SAMPLE, STEP, TEXT, WAIT, Timed
 from ..runner import Flight, Rows
 from .generator import Generator
 from .loop import StepLoop
 
-STEP, REQUEST, COUNTS = "step", "request", "counts"
-PLAN, LAUNCH, WAIT, SAMPLE, COMMIT, TEXT, DRAFT = "plan", "launch", "wait", "sample", "commit", "text", "draft"
 MOST_EVENTS = 100_000
 _COUNT_EVERY = 50_000_000  # nanoseconds: counting hundreds of sequences takes a tenth of a millisecond
-
-
-class Timed(NamedTuple):
-    """Something that took time."""
-
-    name: str
-    began: int  # nanoseconds of the monotonic clock, which all processes of a machine share
-    took: int  # nanoseconds
-    about: dict[str, int]
 
 
 class Recording:

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 
 from ..generation.generator import Generator
 from ..generation.phases import Recording
+from ..recorded import ASK, LONGEST_S
 from ..worker import Worker
 
 LOG = logging.getLogger(__name__)
 VARIABLE = b"TRIUNE_PROFILE"  # of the environment: what the paths of the files begin with
-ASK = b".ask"
-LONGEST_S = 300.0
 _LONGEST_QUESTION = 4096  # bytes
 _AT_ONCE = 500  # events that are written at a time: the thread that steps waits meanwhile
 _SOON_S = 0.1
@@ -80,7 +79,7 @@ class Profiling:
 
     def _asked(self) -> Question | None:
         try:
-            descriptor = os.open(self._beginning + ASK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(self._beginning + ASK.encode(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
         try:

@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from triune_runtime.recorded import LONGEST_S
+
 from ..cli import files_told
 from ..errors import ServerError
 from ..settings import Setting, Values, with_settings
@@ -21,7 +23,6 @@ from . import parsing
 from .context import Context
 from .listening import listen
 from .plot import picture
-from .recording import LONGEST_S
 from .registry import GROUPS, chosen, examine
 from .telling import as_json, exit_code, parts_table, summary, table
 from .trace import chrome

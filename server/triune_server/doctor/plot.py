@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from triune_runtime.recorded import COUNTS
+
 from .recording import Record
 from .watching import Sample
-from .where import COUNTS, over_time
+from .where import over_time
 
 _WIDTH, _LEFT, _RIGHT, _HIGH, _GAP = 960, 60, 190, 170, 64
 _BUCKETS = 160

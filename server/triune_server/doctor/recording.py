@@ -14,24 +14,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+
+from triune_runtime.recorded import ASK, Timed
 
 from ..draining_file import profile_files
 from ..errors import ServerError
 from ..view import View
 
-LONGEST_S = 300.0
 _PATIENCE_S = 15.0  # beyond the time that is recorded: for engines to look, to take note and to write
 _LOOK_S = 0.1
-
-
-class Timed(NamedTuple):
-    """Something that took time: nanoseconds of the monotonic clock, which all processes of a machine share."""
-
-    name: str
-    began: int
-    took: int
-    about: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ def record(run_folder: Path, seconds: float) -> list[Record]:
     """
     name, beginning = secrets.token_hex(8), profile_files(run_folder)
     expected = max(1, len(View(run_folder).served()))
-    with _asked(beginning.with_suffix(".ask"), name, seconds):
+    with _asked(beginning.with_suffix(ASK), name, seconds):
         end = time.monotonic() + seconds + _PATIENCE_S
         try:
             while len(found := _written(beginning, name)) < expected and time.monotonic() < end:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from triune_runtime.recorded import COUNTS, REQUEST, STEP
+
 from .recording import Record
 from .watching import Sample
-from .where import COUNTS, REQUEST, STEP
 
 _STEPS, _PARTS = 1, 2  # rows of an engine
 _MACHINE = 0  # the process under which counters of the machine stand

@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .recording import Record, Timed
+from triune_runtime.recorded import COMMIT, COUNTS, DRAFT, LAUNCH, PLAN, SAMPLE, STEP, TEXT, WAIT, Timed
 
-STEP, REQUEST, COUNTS = "step", "request", "counts"
+from .recording import Record
+
+REST = "rest"
 # Parts of a step -> what they are, for people.
 PHASES = {
-    "plan": "who is served next", "draft": "guess tokens ahead", "launch": "the model; on a GPU, hand it over",
-    "wait": "for the GPU", "sample": "choose tokens on the host", "commit": "keep the books", "text": "cut pieces of text",
-    "rest": "take tokens in, end answers",
+    PLAN: "who is served next", DRAFT: "guess tokens ahead", LAUNCH: "the model; on a GPU, hand it over",
+    WAIT: "for the GPU", SAMPLE: "choose tokens on the host", COMMIT: "keep the books", TEXT: "cut pieces of text",
+    REST: "take tokens in, end answers",
 }  # fmt: skip
 
 
@@ -48,7 +50,7 @@ def where(record: Record) -> Where:
         steps += event.name == STEP
     busy = spent[STEP] / 1e9
     parts = {name: spent[name] / 1e9 for name in PHASES if spent[name]}
-    parts["rest"] = max(0.0, busy - sum(parts.values()))
+    parts[REST] = max(0.0, busy - sum(parts.values()))
     counts = [event.about for event in record.events if event.name == COUNTS]
     kv = [one["kv_used"] / one["kv_blocks"] for one in counts if one["kv_blocks"]]
     span_s, decoding = (record.ended - record.began) / 1e9, _mean(one["decoding"] for one in counts)
@@ -65,7 +67,7 @@ def over_time(events: Iterable[Timed], began: int, seconds: float, buckets: int)
             _spread(found[event.name], event, began, width)
     steps = found.pop(STEP)
     for place, whole in enumerate(steps):
-        found["rest"][place] = max(0.0, whole - sum(found[name][place] for name in PHASES if name != "rest"))
+        found[REST][place] = max(0.0, whole - sum(found[name][place] for name in PHASES if name != REST))
     return found
 
 

@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 from fakes.machine_files import machine
 from triune_runtime.command_line import FAILED
+from triune_runtime.recorded import Timed
 from triune_server.command import app
 from triune_server.doctor import command, registry
 from triune_server.doctor.context import Context
 from triune_server.doctor.finding import Finding, bad, good, poor, unknown
 from triune_server.doctor.observing import Observed
-from triune_server.doctor.recording import Record, Timed
+from triune_server.doctor.recording import Record
 from triune_server.doctor.telling import UNFIT, as_json, exit_code, summary, table
 from triune_server.errors import ServerError
 

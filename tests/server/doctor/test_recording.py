@@ -17,9 +17,10 @@ from fakes.nvml import gpu
 from fakes.observed import CPU, MS, WELL, events, observed, running
 from triune_runtime.generation import phases
 from triune_runtime.metrics import FAMILIES
-from triune_server.doctor import observing, recording, watching, where
+from triune_runtime.recorded import Timed
+from triune_server.doctor import observing, recording, trace, watching, where
 from triune_server.doctor.plot import picture
-from triune_server.doctor.recording import Record, Timed, record
+from triune_server.doctor.recording import Record, record
 from triune_server.doctor.steps import LATE, REFUSED
 from triune_server.doctor.trace import chrome
 from triune_server.doctor.watching import Sample, Watch
@@ -32,7 +33,7 @@ from triune_server.view import View
 def test_parts_are_the_runtimes_own() -> None:
     known = {getattr(phases, name) for name in ("PLAN", "LAUNCH", "WAIT", "SAMPLE", "COMMIT", "TEXT", "DRAFT")}
     assert known | {"rest"} == where.PHASES.keys()
-    assert (phases.STEP, phases.REQUEST, phases.COUNTS) == (where.STEP, where.REQUEST, where.COUNTS)
+    assert (phases.STEP, phases.REQUEST, phases.COUNTS) == (trace.STEP, trace.REQUEST, trace.COUNTS)
     assert phases.Timed._fields == Timed._fields
 
 
