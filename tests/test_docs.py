@@ -62,12 +62,12 @@ def test_files_that_the_readme_names_exist() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["build", "report", "verify", "serve", "up", "down", "status", "logs", "chat", "config", "doctor", "profile"],
+    "build plan compare report verify serve up down status logs chat config doctor profile node".split(),
 )
 def test_every_command_has_a_help_screen(command: str) -> None:
     done = subprocess.run([Path(sys.executable).parent / "triune", command, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) < 84
+    assert len(done.stdout.splitlines()) < 100
 
 
 def shell_blocks(page: Path) -> list[str]:

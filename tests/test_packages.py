@@ -21,10 +21,16 @@ from support.real_server import free_port
 PACKAGES = ("builder/triune_builder", "runtime/triune_runtime", "server/triune_server", "gateway/triune_gateway")
 # What the extras [tensorrt] and [cuda] are for.
 GPU = ("triune_runtime.targets.tensorrt", "triune_runtime.targets.cuda", "triune_runtime.targets.device")
-# extra -> packages of which it brings all, and modules of these that need another extra
+# What an environment with vLLM is for.
+VLLM = tuple(f"triune_runtime.targets.vllm.{name}" for name in ("engine", "guides_v1", "guides_v2"))
+DRAWN = ("triune_builder.planning.drawing", "triune_builder.comparing.drawing")  # by the extra [load]
+# extra -> packages of which it brings all, and modules of these that need something else
 EXTRAS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "builder": (("triune_builder", "triune_runtime.targets"), GPU),
-    "server": (("triune_server", "triune_gateway", "triune_runtime"), GPU),
+    "builder": (
+        ("triune_builder", "triune_runtime.targets"),
+        (*GPU, "triune_runtime.targets.vllm", *DRAWN, "triune_builder.comparing.problems"),
+    ),
+    "server": (("triune_server", "triune_gateway", "triune_runtime"), (*GPU, *VLLM)),
     "gateway": (("triune_gateway",), ()),
     "cpu": (("triune_runtime.targets.cpu",), ()),
     "tensorrt": (("triune_runtime.targets.tensorrt", "triune_runtime.targets.device"), ()),
@@ -63,9 +69,11 @@ def test_the_wheels_hold_the_packages_and_nothing_else(wheels: Wheels) -> None:
 
 def test_the_base_names_the_extra_that_a_command_needs(environment: CleanEnvironment) -> None:
     told = environment.run("triune", "--help").stdout
-    assert '`triune build` and `triune verify` can be used after: pip install "triune[builder]"' in told
+    building = "`triune build` and `triune verify` and `triune plan` and `triune compare`"
+    assert f'{building} can be used after: pip install "triune[builder]"' in told
     assert '`triune serve` and `triune up` and `triune chat` can be used after: pip install "triune[server]"' in told
-    for command, extra in (("build", "builder"), ("verify", "builder"), ("up", "server"), ("chat", "server"), ("load", "load")):
+    needed = {"build": "builder", "verify": "builder", "plan": "builder", "up": "server", "chat": "server", "load": "load"}
+    for command, extra in needed.items():
         error, _, hint = environment.run("triune", command, exit_code=1).stderr.partition("\n\n")
         assert error.startswith("error: ") and "not installed" in error and "\n" not in error
         assert hint == f'hint: pip install "triune[{extra}]"\n'

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 AREAS = ("builder", "runtime", "server", "gateway", "model_repository")
 IMPORTERS = {  # the modules that import by a name made while the program runs, past the rules of test_layout.py
     "builder/triune_builder/targets/__init__.py", "builder/triune_builder/targets/tensorrt/adapter.py",
+    "builder/triune_builder/targets/tensorrt/classic/worker.py",
     "runtime/triune_runtime/machine.py", "runtime/triune_runtime/targets/__init__.py",
     "runtime/triune_runtime/targets/tensorrt/preflight.py",
 }  # fmt: skip
@@ -25,12 +26,17 @@ TABLES = {"builder/triune_builder/targets/__init__.py", "runtime/triune_runtime/
 SHORT = {"trt": "tensorrt", "TensorRt": "tensorrt"}  # how identifiers call one of them
 NAMES = sorted({*builder.TARGETS, *runtime.TARGETS, *SHORT})
 PLATFORM = {  # where a name is that of a platform's own interface: CUDA is what two targets and the machine are spoken to with
-    "cuda": re.compile(r"runtime/triune_runtime/machine\.py|/targets/(device|tensorrt)/|/container_checks\.py|/doctor/"),
+    "cuda": re.compile(
+        r"runtime/triune_runtime/machine\.py|/targets/(device|tensorrt)/|/container_checks\.py|/doctor/|/planning/formats\.py"
+    ),
     # Which image has a target: there is one for GPUs. And the libraries that a machine has, and a process has in memory.
     "tensorrt": re.compile(r"/container_checks\.py|/doctor/"),
-    "cpu": re.compile(r"/containers\.py|/doctor/"),  # the other image's name; what the kernel calls a processor
+    # The other image's name; what the kernel calls a processor; and one of vLLM's platforms.
+    "cpu": re.compile(r"/containers\.py|/cgroup\.py|/doctor/|/targets/vllm/"),
+    # A server, too, whose requests are understood, a package that a machine has, and an engine whose costs a plan counts.
+    "vllm": re.compile(r"^gateway/|/(options|contracts|serving)/|/constraints/guide\.py|/doctor/software\.py|/planning/"),
 }
-OTHERS = re.compile(r"(tensorrt|trt)_llm", re.IGNORECASE)  # a server whose requests are understood, no target
+OTHERS = re.compile(r"(tensorrt|trt)_llm|vllm:", re.IGNORECASE)  # a server whose requests are understood, metrics' names
 
 
 def names_in(text: str) -> set[str]:

@@ -48,7 +48,7 @@ def main() -> None:
     stages = Stages(options.limit)
     if options.engine is None or not options.no_peer:
         write = f"from bench.gpu.shapes import *; write_checkpoint({options.shape!r}, Path({str(checkpoint)!r}))"
-        stages.run("checkpoint", lambda: _run([sys.executable, "-c", write], options.limit))
+        stages.run("checkpoint", lambda: run([sys.executable, "-c", write], options.limit))
     counts = [str(count) for count in options.sequences]
     rest = ["--sequences", *counts, "--repetitions", str(options.repetitions)]
 
@@ -118,11 +118,19 @@ def build(checkpoint: Path, precision: str, options: argparse.Namespace) -> Path
     Raises:
         RuntimeError: it failed.
     """
-    most = str(max(options.sequences))
-    said = _run([
-        sys.executable, "-m", "triune_builder", "build", "--model", str(checkpoint), "--target", "cuda",
-        "--precision", precision, "--verify", "none", "--max-sequences", most, "--max-length", "4096",
-        "--prefill-chunk", str(options.prefill_chunk), "--build-dir", str(options.folder / "build" / precision),
+    rest = ["--target", "cuda", "--verify", "none", "--max-length", "4096"]
+    return build_engine(checkpoint, precision, options, [*rest, "--build-dir", str(options.folder / "build" / precision)])
+
+
+def build_engine(checkpoint: Path, precision: str, options: argparse.Namespace, rest: list[str]) -> Path:
+    """As `build`, for any target.
+
+    Args:
+        rest: of the build's options.
+    """
+    said = run([
+        sys.executable, "-m", "triune_builder", "build", "--model", str(checkpoint), "--precision", precision,
+        "--max-sequences", str(max(options.sequences)), "--prefill-chunk", str(options.prefill_chunk), *rest,
     ], options.limit)  # fmt: skip
     return next(Path(said.splitlines()[-1]).rglob("engine.json")).parent
 
@@ -164,10 +172,10 @@ def _gpu() -> str:
 
 
 def _figures(module: str, folder: Path, rest: list[str], limit_s: float, environment: dict[str, str] | None = None) -> Any:
-    return json.loads(_run([sys.executable, "-m", module, str(folder), *rest], limit_s, environment).splitlines()[-1])
+    return json.loads(run([sys.executable, "-m", module, str(folder), *rest], limit_s, environment).splitlines()[-1])
 
 
-def _run(command: list[str], limit_s: float, environment: dict[str, str] | None = None) -> str:
+def run(command: list[str], limit_s: float, environment: dict[str, str] | None = None) -> str:
     """What a command prints; what it says goes on to the terminal.
 
     Args:

@@ -45,6 +45,7 @@ class Answered:
     prompt_tokens: int
     tokens: int
     text: bytes
+    came: tuple[tuple[float, int], ...] = ()  # of each piece with tokens: when, and how many
 
 
 class Clients:
@@ -118,10 +119,13 @@ def _request(asked: Asked) -> Any:
 
 async def _ask(stub: Any, request: Any) -> Answered:
     sent = time.monotonic()
-    first, pieces, prompted, tokens, text = 0.0, 0, 0, 0, bytearray()
+    came, pieces, prompted, text = list[tuple[float, int]](), 0, 0, bytearray()
     async for response in stub.ModelStreamInfer(iter((request,))):
         piece = read_piece(response)
-        first = first or (time.monotonic() if piece.tokens else 0.0)
-        tokens, pieces, prompted = tokens + piece.tokens, pieces + 1, prompted + piece.prompt_tokens
+        if piece.tokens:
+            came.append((time.monotonic(), piece.tokens))
+        pieces, prompted = pieces + 1, prompted + piece.prompt_tokens
         text += piece.text
-    return Answered(sent, first, time.monotonic(), pieces, prompted, tokens, bytes(text))
+    first = came[0][0] if came else 0.0
+    tokens = sum(count for _, count in came)
+    return Answered(sent, first, time.monotonic(), pieces, prompted, tokens, bytes(text), tuple(came))

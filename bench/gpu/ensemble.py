@@ -13,7 +13,6 @@ import json
 import os
 import random
 import statistics
-import string
 import subprocess
 import sys
 import time
@@ -29,9 +28,8 @@ from r1_nano.scoring import is_right
 
 from ..serving import Serving
 from .clients import Answered, Asked, Clients
-
-_LETTERS = string.ascii_letters + string.digits
-_NAMES = {"generate/1/model.py": "generate", "detokenize/1/model.py": "detokenize", "/bin/tritonserver": "tritonserver"}
+from .processors import processor_seconds
+from .streams import draw
 
 
 def measure(repository: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -58,15 +56,13 @@ def measure(repository: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _requests(chance: random.Random, count: int, prompt: int, answer: int, temperature: float = 0.0) -> list[Asked]:
-    """Prompts of letters: bytes are all the tokens that a random tokenizer has of text."""
-    texts = ["".join(chance.choices(_LETTERS, k=prompt)) for _ in range(count)]
-    return [Asked(text, answer, temperature, seed=n + 1) for n, text in enumerate(texts)]
+    return [Asked(text, answer, temperature, seed=n + 1) for n, text in enumerate(draw(chance, count, prompt))]
 
 
 def _round(clients: Clients, server: psutil.Process, asked: Sequence[Asked]) -> dict[str, Any]:
-    before, began = _cpu_s(server), time.monotonic()
+    before, began = processor_seconds(server), time.monotonic()
     answers = clients.ask(asked)
-    spent, took = _cpu_s(server), time.monotonic() - began
+    spent, took = processor_seconds(server), time.monotonic() - began
     if wrong := [one.tokens for one in answers if one.tokens != asked[0].tokens]:
         raise RuntimeError(f"answers have {wrong[:5]} tokens, {asked[0].tokens} were asked for")
     seconds = max(one.last for one in answers) - min(one.sent for one in answers)
@@ -77,21 +73,6 @@ def _round(clients: Clients, server: psutil.Process, asked: Sequence[Asked]) -> 
         "prompt_tokens": max(one.prompt_tokens for one in answers),
         "processors": {name: round((spent[name] - before.get(name, 0.0)) / took, 2) for name in spent},
     }
-
-
-def _cpu_s(server: psutil.Process) -> dict[str, float]:
-    """Processor seconds of the server's processes that a token passes."""
-    found = dict[str, float]()
-    for process in server.children(recursive=True):
-        try:
-            line, times = " ".join(process.cmdline()), process.cpu_times()
-        except psutil.Error:
-            continue
-        for part, name in _NAMES.items():
-            if part in line:
-                found[name] = found.get(name, 0.0) + times.user + times.system
-                break
-    return found
 
 
 def exactness(clients: Clients, together: int, prompt: int, answer: int) -> dict[str, Any]:

@@ -16,11 +16,14 @@ from rich.console import Console
 from triune_runtime.command_line import errors_told
 from triune_runtime.manifest import Limits
 
+from .comparing.command import compare as compare
 from .inputs import Settings
 from .pipeline import build as run_build
 from .places import built, nothing_built
-from .plan import AUTO, NONE, BuildPlan, plan_of, repository_of
+from .plan import AUTO, NONE, BuildPlan, is_given, plan_of, repository_of
+from .planning.command import plan as plan
 from .progress import Display
+from .quantize.policy import ROUNDINGS
 from .repository.assemble import ENGINE_FOLDER
 from .targets import TARGETS, every_target
 from .verify.report import JSON_NAME, BuildReport, finite
@@ -56,6 +59,12 @@ Verify = Annotated[
         + " ".join(t.proofs_help for t in every_target())
     ),
 ]
+Rounding = Annotated[
+    str, typer.Option(help=f"Codes of four bits: {', '.join(ROUNDINGS)}. GPTQ loses less, in minutes.")
+]  # fmt: skip
+Calibration = Annotated[
+    list[str] | None, typer.Option(metavar="FILE", help="Your own text to calibrate on; repeatable.")
+]  # fmt: skip
 Speculation = Annotated[
     str,
     typer.Option(
@@ -98,7 +107,7 @@ def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
     ]
 
     def run(**values: Any) -> None:  # Typer passes what the signature below names
-        options = {flag.name: value for flag in _FLAGS if (value := values.pop(flag.name))}
+        options = {flag.name: value for flag in _FLAGS if is_given(value := values.pop(flag.name))}
         command(options=options, **values)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -121,6 +130,8 @@ def build(
     build_dir: BuildDir = _SETTINGS.build_dir,
     model_repository: Repository = _SETTINGS.model_repository,
     verify: Verify = str(_PLAN["verify"]),
+    rounding: Rounding = str(_PLAN["rounding"]),
+    calibration: Calibration = None,
     speculation: Speculation = str(_PLAN["speculation"]),
     force: Force = False,
     dry_run: DryRun = False,
@@ -129,8 +140,9 @@ def build(
     """Build an engine, prove it, and publish a model repository; prints the repository's path last."""
     with errors_told():
         plan = plan_of({
-            "model": model, "target": target, "precision": precision, "verify": verify, "speculation": speculation,
-            "max_sequences": max_sequences, "max_length": max_length, "prefill_chunk": prefill_chunk, **options,
+            "model": model, "target": target, "precision": precision, "verify": verify, "rounding": rounding,
+            "calibration": calibration, "speculation": speculation, "max_sequences": max_sequences, "max_length": max_length,
+            "prefill_chunk": prefill_chunk, **options,
         })  # fmt: skip
         settings = Settings(build_dir=build_dir, model_repository=model_repository)
         if dry_run:
@@ -182,6 +194,10 @@ def report(
             typer.echo(json.dumps(raw, ensure_ascii=False))
         else:
             Console().print(found.tables())
+
+
+app.command()(plan)
+app.command()(compare)
 
 
 @app.command(name="list")

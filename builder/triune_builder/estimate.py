@@ -14,7 +14,7 @@ from rich.text import Text
 
 from triune_runtime.manifest import CacheTensor, Limits
 
-from .checkpoint import Checkpoint, Fp8Tensor, Tensor
+from .checkpoint import Checkpoint, Tensor
 from .graph.promises import settled_config
 from .lengths import Room, own_length
 from .plan import BuildPlan
@@ -92,8 +92,8 @@ def estimate(
     by_dtype: dict[str, int] = {}
     for tensor in weights.values():
         by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.nbytes
-        if isinstance(tensor, Fp8Tensor):
-            by_dtype[tensor.scale.dtype] = by_dtype.get(tensor.scale.dtype, 0) + tensor.scale.nbytes
+        for part in tensor.beside:
+            by_dtype[part.dtype] = by_dtype.get(part.dtype, 0) + part.nbytes
     return Estimate(
         model=plan.model,
         target=plan.target,
@@ -143,12 +143,13 @@ def described_weights(weights: Mapping[str, Tensor]) -> list[Weight]:
 
 
 def _weight(name: str, tensor: Tensor) -> Weight:
-    nbytes = tensor.nbytes + (tensor.scale.nbytes if isinstance(tensor, Fp8Tensor) else 0)
-    return Weight(name=name, kind=_kind(name, tensor), shape=tensor.shape, dtype=tensor.dtype, nbytes=nbytes)
+    nbytes = tensor.nbytes + sum(part.nbytes for part in tensor.beside)
+    return Weight(name=name, kind=kind_of(name, tensor.shape), shape=tensor.shape, dtype=tensor.dtype, nbytes=nbytes)
 
 
-def _kind(name: str, tensor: Tensor) -> Kind:
-    if len(tensor.shape) < 2:
+def kind_of(name: str, shape: Sequence[int]) -> Kind:
+    """What a weight is to whoever decides how it is kept."""
+    if len(shape) < 2:
         return "vector"
     if name == "model.embed_tokens.weight":
         return "table"

@@ -26,7 +26,8 @@ BUILDER = Path(__file__).parent
 _RUNTIME = Path(triune_runtime.__file__).parent
 _ENGINE_CODE = tuple(BUILDER / part for part in ("checkpoint", "graph", "quantize"))
 _CALIBRATION_CODE = tuple(
-    BUILDER / "verify" / part for part in ("reference.py", "reference_deepseek.py", "reference_parts.py", "text/calibration")
+    BUILDER / "verify" / part
+    for part in ("reference.py", "reference_deepseek.py", "reference_parts.py", "text/calibration", "text/further")
 )
 _LONGEST_PROOF = 4096  # tokens: a proof reads no further, so of two limits beyond this it says the same
 _VERIFY_CODE = (BUILDER / "verify", _RUNTIME / "runner.py")
@@ -45,6 +46,11 @@ class Settings:
     def cache_dir(self) -> Path:
         return self.build_dir / ".cache"
 
+    @property
+    def lock_file(self) -> Path:
+        """Of one build at a time; see `stage_cache.locked`."""
+        return self.build_dir / ".lock"
+
 
 class Inputs:
     """Hashes of what one plan's results depend on."""
@@ -57,7 +63,10 @@ class Inputs:
         self.files = FileHashes(settings.cache_dir / "hashes.json")
         self.tools = tool_versions(target.tools)
         # Hashed once, at the start: sources edited while a build runs belong to the next one.
-        self._engine_code = code_hash([*_ENGINE_CODE, *_CALIBRATION_CODE, *_of_target(BUILDER, target.code)])
+        self._engine_code = code_hash([
+            *_ENGINE_CODE, *_CALIBRATION_CODE, *_of_target(BUILDER, target.code),
+            *(BUILDER / package for package in target.further_code),
+        ])  # fmt: skip
         self._verify_code = code_hash([*_VERIFY_CODE, *_of_target(_RUNTIME, target.runtime_code)])
         published = [BUILDER, _RUNTIME / "manifest.py", _RUNTIME / "runner.py", _RUNTIME / "targets", settings.model_repository]
         self._all_code = code_hash(published)
@@ -90,7 +99,8 @@ class Inputs:
         plan = self.plan
         length = self._target.engine_length(plan, self._room.own if self._room else None)
         return digest({
-            "plan": [plan.target, plan.precision, plan.speculation, length, *self._target.engine_choices(plan)],
+            "plan": [plan.target, plan.precision, plan.rounding, plan.speculation, length, *self._target.engine_choices(plan)],
+            "calibration": [text.sha256 for text in plan.calibration],
             "checkpoint": self.checkpoint(files),
             "code": self._engine_code,
             "tools": self.tools,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 
+from triune_runtime.cgroup import Files, MachineFiles, memory_limits
 from triune_runtime.manifest import CacheTensor, Limits
 
 from .targets.target import Target
 
 _LEAST, _STEP, _SMALL_STEP = 256, 1024, 256  # tokens: never chosen shorter, and the lengths that memory allows are rounded to
 _SHARE = 2  # KV slots may take one part in so many of the memory that the weights leave
-_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # what a container may use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +99,10 @@ def choose_length(room: Room, sequences: int, target: Target, memory: int) -> Le
     )
 
 
-def machine_memory(limits: Sequence[str] = _CGROUPS) -> int:
+def machine_memory(files: Files | None = None) -> int:
     """Bytes that a process may have here: the machine's, or a container's part of it."""
-    found = [int(psutil.virtual_memory().total)]
-    for name in limits:
-        try:
-            found.append(int(Path(name).read_text("utf-8")))
-        except (OSError, ValueError):
-            continue  # no such file, or "max"
-    return min(found)
+    limits = [limit for limit, _ in memory_limits(files or MachineFiles())]
+    return min([int(psutil.virtual_memory().total), *limits])
 
 
 def _gigabytes(count: int) -> str:

@@ -6,10 +6,9 @@ Heavy packages are imported by the target and the checkpoint's reader, and that 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from triune_runtime.manifest import EngineManifest
 
 from . import disk
+from .build_report import report_of
 from .errors import BuildError, option
 from .fingerprint import sha256, source_files
-from .inputs import REPORTS, Inputs, Settings, named
+from .inputs import REPORTS, Inputs, Settings
 from .manifest import manifest_of
 from .places import note_model
 from .plan import NONE, BuildPlan
@@ -27,11 +27,12 @@ from .progress import Display, StageClock
 from .repository.assemble import ENGINE_FOLDER, assemble, leftovers, repair
 from .repository.check import check
 from .stage_cache import StageCache, locked
+from .stages import Stages
 from .targets import find_target
 from .targets.facts import EngineFacts
-from .targets.target import Proof, Target, VerifyJob, budget_of
+from .targets.target import Proof, Target, VerifyJob
 from .text_checks import check_text
-from .verify.report import TEXT_NAME, BuildReport, Source, StageRun, verification_from
+from .verify.report import TEXT_NAME, BuildReport, verification_from
 from .verify.verification import Verification
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 KEPT = {"engine": 3, "verify": 12}  # results that stay, so that going back and forth between choices is quick
 FAILED = "failed"  # beside the repository: the report of a build over its budget
-_FACTS = "facts.json"  # in the folder of a stage's result
 OpenCheckpoint = Callable[[str, Path, StageClock], "Checkpoint"]  # name, cache for what is fetched, clock
 
 
@@ -50,6 +50,18 @@ class Built:
     repository: Path
     inputs_hash: str
     unchanged: bool  # nothing had to be done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """An engine that is compiled and proved as its plan asks; published or not, within its budget or not."""
+
+    checkpoint: Checkpoint
+    engine: Path  # the folder of its files, of which the cache may let go
+    facts: EngineFacts
+    manifest: EngineManifest
+    report: BuildReport
+    figures_key: str  # of the figures of its proof
 
 
 def build(
@@ -71,10 +83,34 @@ def build(
     Raises:
         BuildError: whatever stops the build; what was published before stays as it was.
     """
-    target, opened = target or find_target(plan.target), open_checkpoint or _open_checkpoint
     settings = settings or Settings()
+    with _disk_told(settings):
+        return _Build(plan, settings, display or Display(), force, target, open_checkpoint).run()
+
+
+def make_engine(
+    plan: BuildPlan,
+    settings: Settings,
+    *,
+    display: Display | None = None,
+    target: Target | None = None,
+    open_checkpoint: OpenCheckpoint | None = None,
+) -> Made:
+    """Compile and prove the engine of `plan`, or take what the cache has of it; publishes nothing, and judges nothing.
+
+    For the holder of the lock in `Settings.lock_file`; for the arguments see `build`.
+
+    Raises:
+        BuildError: whatever stops it.
+    """
+    with _disk_told(settings):
+        return _Build(plan, settings, display or Display(), False, target, open_checkpoint).make_alone()
+
+
+@contextmanager
+def _disk_told(settings: Settings) -> Iterator[None]:
     try:
-        return _Build(plan, settings, display or Display(), force, target, opened).run()
+        yield
     except BuildError:
         raise
     except Exception as error:
@@ -93,14 +129,21 @@ class _Build:
     """One build and the record of its stages."""
 
     def __init__(
-        self, plan: BuildPlan, settings: Settings, display: Display, force: bool, target: Target, opened: OpenCheckpoint
+        self,
+        plan: BuildPlan,
+        settings: Settings,
+        display: Display,
+        force: bool,
+        target: Target | None,
+        opened: OpenCheckpoint | None,
     ) -> None:
-        self.settings, self.display, self.force, self.target = settings, display, force, target
+        self.target = target or find_target(plan.target)
+        self.settings, self.display, self.force = settings, display, force
         self.folder = plan.folder(settings.build_dir)
         self.cache = StageCache(settings.cache_dir)
-        self.inputs = Inputs(plan, settings, target)
-        self.stages: list[StageRun] = []
-        self._open_checkpoint = opened
+        self.inputs = Inputs(plan, settings, self.target)
+        self.stages = Stages(self.cache, self.inputs.files, display, force=force)
+        self._open_checkpoint = opened or _open_checkpoint
 
     @property
     def plan(self) -> BuildPlan:
@@ -110,7 +153,7 @@ class _Build:
         tidy = not any(leftovers(self.folder)) and not any(self.cache.leftovers())
         if tidy and (built := self._unchanged()):
             return built
-        with locked(self.settings.build_dir / ".lock", f"building {self.plan.model} for {self.plan.target}"):
+        with locked(self.settings.lock_file, f"building {self.plan.model} for {self.plan.target}"):
             repair(self.folder)
             self.cache.clean()
             try:
@@ -118,10 +161,28 @@ class _Build:
             finally:
                 self.inputs.files.save()
 
+    def make_alone(self) -> Made:
+        """The engine, whatever is published."""
+        self.cache.clean()
+        try:
+            return self._make(self._fetch())
+        finally:
+            self.inputs.files.save()
+
     def _build(self) -> Built:
         checkpoint = self._fetch()
         if built := self._unchanged():
             return built
+        made = self._make(checkpoint)
+        self._judge(made.report)
+        note_model(self.plan.model, self.plan.target, self.settings.build_dir)
+        repository = self._assemble(made)
+        shutil.rmtree(self.folder / FAILED, ignore_errors=True)
+        for stage, count in KEPT.items():
+            self.cache.prune(stage, count)
+        return Built(repository=repository, inputs_hash=made.manifest.inputs_hash, unchanged=False)
+
+    def _make(self, checkpoint: Checkpoint) -> Made:
         check_text(checkpoint)
         engine, facts = self._compile(checkpoint, engine_key := self.inputs.engine_key(checkpoint.files))
         manifest = manifest_of(checkpoint, facts, self.plan, self.inputs.tools, self.inputs.everything(checkpoint.files))
@@ -129,13 +190,11 @@ class _Build:
         manifest = dataclasses.replace(manifest, verified=proof.how)
         if found and found.decode is None:  # drafts are decoded with, and that was left out
             manifest = dataclasses.replace(manifest, speculation=None)
-        report = self._judge(checkpoint, facts, manifest, found)
-        note_model(self.plan.model, self.plan.target, self.settings.build_dir)
-        repository = self._assemble(checkpoint, engine, facts, manifest, report)
-        shutil.rmtree(self.folder / FAILED, ignore_errors=True)
-        for stage, count in KEPT.items():
-            self.cache.prune(stage, count)
-        return Built(repository=repository, inputs_hash=manifest.inputs_hash, unchanged=False)
+        report = report_of(self.inputs, self.target, checkpoint, facts, manifest, found, self.stages.runs)
+        return Made(
+            checkpoint=checkpoint, engine=engine, facts=facts, manifest=manifest, report=report,
+            figures_key=self.inputs.verify_key(engine_key, proof),
+        )  # fmt: skip
 
     def _unchanged(self) -> Built | None:
         if self.force or (inputs_hash := self.inputs.published()) is None:
@@ -148,7 +207,7 @@ class _Build:
         from .estimate import room_of  # these import what a build that has nothing to do does without
         from .shapes import check_shapes
 
-        with self._stage("fetch") as clock:
+        with self.stages.stage("fetch") as clock:
             checkpoint = self._open_checkpoint(self.plan.model, self.settings.cache_dir / "checkpoints", clock)
             self.inputs.size(room_of(self.plan, checkpoint))
             check_shapes(self.plan, checkpoint, self.target)
@@ -165,16 +224,17 @@ class _Build:
         """Export, quantize, lower and write; kept as one result, since what passes between them lives in memory."""
 
         def make(folder: Path) -> dict[str, Any]:
-            return self.target.compile(self.plan, checkpoint, folder, self._stage).to_json()
+            return self.target.compile(self.plan, checkpoint, folder, self.stages.stage).to_json()
 
-        folder, facts = self._kept("engine", key, make)
+        folder, facts = self.stages.kept("engine", key, make)
         return folder, EngineFacts.from_json(facts)
 
     def _verify(
         self, checkpoint: Checkpoint, engine_key: str, engine: Path, facts: EngineFacts, manifest: EngineManifest
     ) -> tuple[Verification | None, Proof]:
-        if self.plan.verify == NONE:
-            self.display.say(f"{'verify':<10} left out, as --verify none asks: nothing says that the engine is right")
+        if self.plan.verify == NONE or self.target.unproved:
+            why = self.target.unproved or "left out, as --verify none asks: nothing says that the engine is right"
+            self.display.say(f"{'verify':<10} {why}")
             return None, Proof(how=NONE)
         job = VerifyJob(
             asked=self.plan.verify, manifest=manifest, folder=engine, checkpoint=checkpoint,
@@ -183,39 +243,17 @@ class _Build:
         proof = self.target.proof(job)
 
         def make(folder: Path) -> dict[str, Any]:
-            with self._stage("verify") as clock:
+            with self.stages.stage("verify") as clock:
                 return dataclasses.asdict(self.target.verify(dataclasses.replace(job, note=clock.note), proof))
 
-        _, raw = self._kept("verify", self.inputs.verify_key(engine_key, proof), make)
+        _, raw = self.stages.kept("verify", self.inputs.verify_key(engine_key, proof), make)
         found = verification_from(raw)
         if found.left_out:
             self.display.say(f"{'verify':<10} in part: {found.left_out}")
         return found, proof
 
-    def _judge(
-        self, checkpoint: Checkpoint, facts: EngineFacts, manifest: EngineManifest, found: Verification | None
-    ) -> BuildReport:
-        """The report, if the engine is within its budget; else the report goes to `failed` and the build stops."""
-        hashes, limits = self.inputs.checkpoint(checkpoint.files), self.plan.limits
-        report = BuildReport(
-            model=manifest.model,
-            target=self.plan.target,
-            precision=self.plan.precision,
-            inputs_hash=manifest.inputs_hash,
-            sources=tuple(
-                Source(name=name, bytes=path.stat().st_size, sha256=hashes[name])
-                for name, path in named(checkpoint.files).items()
-            ),
-            tools=self.inputs.tools,
-            stages=tuple(self.stages),
-            limits=(
-                ("sequences at once", f"{limits.max_sequences:,}"),
-                ("tokens of a sequence", f"{limits.max_length:,}, {self.inputs.why}"),
-            ),
-            changes=facts.changes,
-            verification=found,
-            budget=budget_of(self.target.precisions[self.plan.precision], manifest.verified),
-        )
+    def _judge(self, report: BuildReport) -> None:
+        """Stop the build if the engine is over its budget; the report then goes to `failed`."""
         if report.problems:
             failed = self.folder / FAILED
             failed.mkdir(parents=True, exist_ok=True)
@@ -225,73 +263,33 @@ class _Build:
                 + "; ".join(report.problems),
                 f"see {failed / TEXT_NAME}" + self._nearer(),
             )
-        return report
 
     def _nearer(self) -> str:
         """A precision nearer to the float weights, as words of a hint; none where this one is the nearest."""
         twin = self.target.float_twin
         return "" if self.plan.precision == twin else f", or choose what is nearer to the weights: {option('precision', twin)}"
 
-    def _assemble(
-        self,
-        checkpoint: Checkpoint,
-        engine: Path,
-        facts: EngineFacts,
-        manifest: EngineManifest,
-        report: BuildReport,
-    ) -> Path:
+    def _assemble(self, made: Made) -> Path:
+        engine, manifest = made.engine, made.manifest
+
         def finish(new: Path) -> None:
             inside = new / ENGINE_FOLDER
-            (inside / manifest.tokenizer).write_text(checkpoint.tokenizer_json, "utf-8")
+            (inside / manifest.tokenizer).write_text(made.checkpoint.tokenizer_json, "utf-8")
             manifest.save(inside)
-            originals = {inside / name: engine / name for name in facts.files}
+            originals = {inside / name: engine / name for name in made.facts.files}
             files = {}
             for path in source_files(new):
                 hashed = self.inputs.files.sha256(originals[path]) if path in originals else sha256(path)
                 files[path.relative_to(new).as_posix()] = {"bytes": path.stat().st_size, "sha256": hashed}
-            dataclasses.replace(report, files=files, stages=tuple(self.stages)).write(inside)
+            dataclasses.replace(made.report, files=files, stages=tuple(self.stages.runs)).write(inside)
             known = {new / name: str(entry["sha256"]) for name, entry in files.items()}
             check(new, files=files, sha256=known.__getitem__, ignored=REPORTS)
 
-        with self._stage("assemble"):
+        with self.stages.stage("assemble"):
             return assemble(
                 self.settings.model_repository,
                 self.folder,
                 name=manifest.inputs_hash[:16],
-                linked={name: engine / name for name in facts.files},
+                linked={name: engine / name for name in made.facts.files},
                 finish=finish,
             )
-
-    def _stage(self, name: str) -> AbstractContextManager[StageClock]:
-        return self.display.stage(name, done=self._done)
-
-    def _done(self, clock: StageClock) -> None:
-        self.stages.append(StageRun(name=clock.name, seconds=clock.seconds, peak_bytes=clock.peak_bytes))
-
-    def _kept(self, stage: str, key: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
-        """The folder and the facts of a stage's result, from an earlier build or made now."""
-
-        def fill(folder: Path) -> None:
-            before = len(self.stages)
-            facts = make(folder)
-            runs = [dataclasses.asdict(run) for run in self.stages[before:]]
-            hashes = {p.relative_to(folder).as_posix(): self.inputs.files.sha256(p) for p in source_files(folder)}
-            (folder / _FACTS).write_text(json.dumps({"facts": facts, "stages": runs, "files": hashes}, indent=1), "utf-8")
-
-        folder = None if self.force else self.cache.find(stage, key)
-        if folder and (kept := self._whole(folder)):
-            for run in kept["stages"]:
-                self.stages.append(StageRun(**(run | {"reused": True})))
-                self.display.say(f"{run['name']:<10} reused")
-            return folder, kept["facts"]
-        folder = self.cache.make(stage, key, fill, resume=not self.force)
-        return folder, json.loads((folder / _FACTS).read_text("utf-8"))["facts"]
-
-    def _whole(self, folder: Path) -> dict[str, Any] | None:
-        """What is noted of a kept result, if its files are still those that were made: links to them lie elsewhere."""
-        try:
-            kept: dict[str, Any] = json.loads((folder / _FACTS).read_text("utf-8"))
-            same = all(self.inputs.files.sha256(folder / name) == known for name, known in kept["files"].items())
-        except (OSError, ValueError, KeyError):
-            return None
-        return kept if same else None

@@ -33,6 +33,7 @@ def check_shapes(plan: BuildPlan, checkpoint: Checkpoint, target: Target) -> Non
     if misfit := _heads(target, cfg.cache, cfg.rope.dim):
         others = [t.name for t in every_target() if t.name != target.name and not _heads(t, cfg.cache, cfg.rope.dim)]
         raise BuildError(misfit, f"choose {option('target', others[0])}" if others else "no target here takes this model")
+    target.check_checkpoint(plan, checkpoint)
     misfits = {name: _weights(row.weights, weights, tied) for name, row in target.precisions.items()}
     if problem := misfits[plan.precision]:
         others = [name for name, wrong in misfits.items() if not wrong]

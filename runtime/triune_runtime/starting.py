@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import cast
 
 from .drafting.speculator import Speculator
+from .generation.generator import Generator
 from .generation.loop import StepLoop
 from .generation.stepping import Drafts
 from .generation.waiting import FairShare
@@ -14,8 +17,36 @@ from .kv.store import KvStore
 from .manifest import EngineManifest
 from .runner import Runner
 from .sampling.sampler import Sampler
-from .targets import find_target
+from .targets import check_runnable, find_target, make_runner
+from .targets.target import Hosting
 from .text.vocabulary import TokenBytes
+
+
+def generator_of(
+    manifest: EngineManifest,
+    folder: Path,
+    token_bytes: TokenBytes,
+    *,
+    prefix_caching: bool = True,
+    client_sequences: int | None = None,
+) -> Generator:
+    """What serves the engine in `folder`: its target's own generator, or a loop of steps of its runner.
+
+    Args:
+        prefix_caching, client_sequences: see `step_loop`.
+
+    Raises:
+        ManifestError: it cannot be loaded.
+    """
+    if (make := find_target(manifest.target).generator) is None:
+        runner = make_runner(manifest, folder)
+        return step_loop(manifest, runner, token_bytes, prefix_caching=prefix_caching, client_sequences=client_sequences)
+    check_runnable(manifest, folder)
+    hosting = Hosting(
+        manifest=manifest, folder=folder, token_bytes=token_bytes, prefix_caching=prefix_caching,
+        client_sequences=client_sequences,
+    )  # fmt: skip
+    return cast(Generator, make(hosting))  # whose type a target cannot name: it stands above
 
 
 def step_loop(

@@ -23,23 +23,27 @@ from .leftovers import wait_gone
 from .lock import tidy
 from .options import ServerOptions
 from .state import RunningServer, begin_log, find_running
+from .threads import start_seconds
 
+_MORE_S = 30.0  # than its engines, for a server to serve
 _ENDING_S = 20.0  # for a supervisor to end, besides what its requests get
 _KILLED_S = 5.0  # for what was killed to be gone
 _ASKED_S = 2.0  # for the parents of what has ended to ask for its exit code
 
 
 def start_in_background(
-    options: ServerOptions, folder: Path, settings: Mapping[str, Any], timeout_s: float = 150.0
+    options: ServerOptions, folder: Path, settings: Mapping[str, Any], timeout_s: float | None = None
 ) -> RunningServer:
     """Start `triune serve` in a session of its own and wait until it serves.
 
     Args:
         settings: see `RunningServer`.
+        timeout_s: by default what its engines may take, and some more.
 
     Raises:
         ServerError: it ended or was not ready in time; its message and hint are what it said.
     """
+    timeout_s = timeout_s or start_seconds(*options.repositories) + _MORE_S
     log = begin_log(folder)
     start = log.stat().st_size if log.exists() else 0
     with log.open("ab") as out:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from triune_builder.cli import build, list_built, report
+from triune_builder.cli import build, compare, list_built, plan, report
 from triune_runtime.command_line import FAILED, errors_told
 
 from . import __version__, extras
@@ -25,6 +25,7 @@ from .errors import ServerError
 from .exposure import check_open, own_key
 from .gateway import check_key_file, gateway_alone
 from .health import main as check_health
+from .node import commands as node_commands
 from .options import ServerOptions
 from .settings import ENVIRONMENT, Values, with_settings
 from .stack import find_stack
@@ -68,9 +69,10 @@ def _verify(values: Values, as_json: Annotated[bool, typer.Option("--json", help
 
 _ITS = {name: SETTINGS[name] for name in _NAMING}
 for _name, _command, _settings in (
-    ("build", build, {}), ("report", report, {}), ("list", list_built, {}), ("verify", _verify, _ITS),
+    ("build", build, {}), ("report", report, {}), ("list", list_built, {}), ("verify", _verify, _ITS), ("compare", compare, {}),
 ):  # fmt: skip
     app.command(_name)(with_settings(_command, _settings, _CONFIG))
+app.command("plan")(plan)  # of machines elsewhere: this one's settings say nothing about them
 commands(app, SETTINGS, _BUILDING)
 
 
@@ -124,6 +126,7 @@ def _examined(values: Values) -> Path | None:
 
 app.command("config")(with_settings(_show_settings, SETTINGS, _CONFIG))
 app.command("repository")(with_settings(_show_repository, SETTINGS, _CONFIG))
+node_commands(app, _ITS | {name: SERVER[name] for name in ("repository", "drain_s")}, _CONFIG, _BUILDING.repository)
 doctor_commands(app, _ITS | _RUN_FOLDER, _CONFIG, _examined)
 
 

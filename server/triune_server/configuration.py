@@ -16,7 +16,8 @@ from .settings import ENVIRONMENT, Setting
 
 FILE = Path("triune.toml")  # where a command runs
 OF_A_MODEL = (  # what each of several models may have of its own
-    "model", "name", "target", "precision", "max_length", "max_sequences", "prefill_chunk", "verify", "speculation",
+    "model", "name", "target", "precision", "max_length", "max_sequences", "prefill_chunk", "verify", "rounding",
+    "calibration", "speculation",
 )  # fmt: skip
 CONFIG_VARIABLE = "TRIUNE_CONFIG"
 

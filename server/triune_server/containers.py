@@ -20,6 +20,7 @@ from rich.console import Console
 
 from triune_runtime.interruption import raise_on_interrupt
 from triune_runtime.manifest import EngineManifest
+from triune_runtime.targets import TARGETS, find_target
 
 from . import __version__, docker_cli, telling
 from .container_checks import (
@@ -103,6 +104,11 @@ class ContainerStart:
         gateways = gateways_of(options, own)
         build = self.build and self.builder is not None and values["repository"] is None
         target = values["target"] if build else EngineManifest.load(_engine(options)).target
+        if target in TARGETS and not find_target(target).contained and not own.get("TRIUNE_IMAGE"):
+            raise ServerError(
+                f"the images have nothing that runs engines of target {target}",
+                "serve it here: leave WHERE out; or name an image that has: TRIUNE_IMAGE",
+            )
         of_gpus = target in OF_GPUS
         image = own.get("TRIUNE_IMAGE") or f"{'triune' if of_gpus else 'triune-cpu'}:{__version__}"
         environment = _environment(options, own, image, gateways)

@@ -10,8 +10,8 @@ from .errors import ServerError
 
 # command -> the extra with the packages that it needs; a command that is not here needs none
 EXTRAS = {
-    "build": "builder", "verify": "builder", "serve": "server", "up": "server", "chat": "server", "load": "load",
-    "gateway": "gateway",
+    "build": "builder", "verify": "builder", "plan": "builder", "compare": "builder",
+    "serve": "server", "up": "server", "chat": "server", "load": "load", "gateway": "gateway",
 }  # fmt: skip
 _OWN = ("triune_builder", "triune_runtime", "triune_server", "triune_gateway")  # of this wheel
 _REQUIREMENT = re.compile(r'([\w.-]+)[^;]*; extra == "([\w.-]+)"')  # as setuptools writes them

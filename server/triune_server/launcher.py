@@ -26,7 +26,7 @@ from .options import ServerOptions
 from .stubs import Stubs
 from .surroundings import NOTHING, Surroundings
 from .telling import log_lines, log_size
-from .threads import threads
+from .threads import START_S, start_seconds, threads
 
 _CAUSE = re.compile(r"\|.*\| UNAVAILABLE: (?:Internal: )?(.*?) *\|$")  # a row of the server's table of models
 _TRACE_HEADERS = "(?i:traceparent|tracestate)"
@@ -54,6 +54,7 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Ins
         # Requests and chunks are small; the default of 64 MB for each model would be most of the server's memory.
         "--backend-config=python,shm-default-byte-size=4194304",
         f"--backend-config=python,thread-pool-size={threads(options.repository)}",
+        *_patience(options),
         "--disable-auto-complete-config",
         *listening(options, inside),
         "--http-thread-count=4",
@@ -66,6 +67,12 @@ def command(binaries: Binaries, options: ServerOptions, prefix: str, inside: Ins
         *_forwarded(options),
         *(f"--trace-config={one}" for one in _traces(options)),
     ]
+
+
+def _patience(options: ServerOptions) -> list[str]:
+    """How long Triton waits for a model's process, where its engine takes longer than most."""
+    seconds = start_seconds(options.repository)
+    return [f"--backend-config=python,stub-timeout-seconds={seconds:.0f}"] if seconds > START_S else []
 
 
 def _forwarded(options: ServerOptions) -> list[str]:

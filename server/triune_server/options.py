@@ -89,6 +89,11 @@ class ServerOptions:
             raise ServerError(f"otlp is {self.otlp!r}; the URL of a collector is expected", "e.g. OTLP=http://127.0.0.1:4318")
 
     @property
+    def repositories(self) -> tuple[Path, ...]:
+        """All that are served from the start."""
+        return self.repository, *(Path(one.partition("=")[2]) for one in self.also)
+
+    @property
     def keyed(self) -> bool:
         """Whether API keys are asked for: those of the file, or of the environment, as the gateway reads it."""
         return self.api_key_file is not None or any(os.environ.get(name) for name in KEY_VARIABLES)

@@ -220,9 +220,8 @@ class Start:
         return "its engine is older than what would be built now"
 
     def _told(self, options: ServerOptions) -> str:
-        repositories = [options.repository, *(Path(one.partition("=")[2]) for one in options.also)]
         try:
-            engine = "\n".join(self._engine(repository) for repository in repositories)
+            engine = "\n".join(self._engine(repository) for repository in options.repositories)
         except TriuneError:  # of a server that runs: its repository was moved away since
             return telling.where(options)
         return f"{engine}\n{telling.where(options)}"

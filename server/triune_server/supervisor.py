@@ -36,6 +36,7 @@ from .stalled import Stalled
 from .state import RunningServer, forget, log_file
 from .stopping import StopRequest
 from .surroundings import Surroundings
+from .threads import start_seconds
 from .view import ENGINE_FOLDER, View, name_for
 from .watchdog import SILENCE_S, Probe, Watchdog
 
@@ -54,7 +55,7 @@ class Supervisor:
         *,
         settings: Mapping[str, Any] | None = None,
         engine: str = "",
-        ready_timeout_s: float = 120.0,
+        ready_timeout_s: float | None = None,
         watch_s: float = 0.5,
         silence_s: float = SILENCE_S,
         lock: RunLock | None = None,
@@ -63,13 +64,14 @@ class Supervisor:
         Args:
             folder: where its state and log lie; it is there.
             settings, engine: see `RunningServer`.
+            ready_timeout_s: how long it may take to start; by default what its engines may.
             silence_s: how long a process may give no sign of life.
             lock: of the folder, if it is held already; it is released at the end.
         """
         self._binaries, self._options, self._folder = binaries, options, folder
         self._view = View(folder)
         self._settings, self._engine = dict(settings or {}), engine
-        self._ready_timeout_s, self._watch_s = ready_timeout_s, watch_s
+        self._ready_timeout_s, self._watch_s = ready_timeout_s or start_seconds(*options.repositories), watch_s
         self._stopping, self._hurrying = StopRequest(), StopRequest()
         self._drain, self._stalled = Drain(folder), Stalled(folder)
         log = os.dup(1) if options.log_format == "json" else None

@@ -52,7 +52,7 @@ def test_seeds_that_do_not_give_their_text_again_are_counted_out() -> None:
 
 
 def test_answers_of_another_length_are_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ensemble, "_cpu_s", lambda server: {})
+    monkeypatch.setattr(ensemble, "processor_seconds", lambda server: {})
 
     class Short(Server):
         def ask(self, asked: Sequence[Asked]) -> list[Answered]:

@@ -64,7 +64,7 @@ def test_a_figure_that_one_lacks_is_a_dash_in_its_row() -> None:
 
 def test_a_stage_that_fails_is_told_and_the_next_one_runs() -> None:
     stages = bench.Stages(10)
-    assert stages.run("first", lambda: bench._run([sys.executable, "-c", "raise SystemExit(3)"], 10)) is None
+    assert stages.run("first", lambda: bench.run([sys.executable, "-c", "raise SystemExit(3)"], 10)) is None
     assert stages.run("second", lambda: {"decode": 1}) == {"decode": 1}
     assert list(stages.failed) == ["first"] and "3" in stages.failed["first"]
     assert list(stages.took_s) == ["first", "second"]
@@ -77,7 +77,7 @@ def test_a_stage_that_takes_too_long_ends_with_all_that_it_started(tmp_path: Pat
         f"pathlib.Path({str(told)!r}).write_text(str(sleeping.pid)); sleeping.wait()"
     )
     stages = bench.Stages(2)
-    assert stages.run("slow", lambda: bench._run([sys.executable, "-c", code], 2.0)) is None
+    assert stages.run("slow", lambda: bench.run([sys.executable, "-c", code], 2.0)) is None
     assert "timed out" in stages.failed["slow"]
     _, alive = psutil.wait_procs([psutil.Process(int(told.read_text()))] if psutil.pid_exists(int(told.read_text())) else [], 5)
     assert not alive

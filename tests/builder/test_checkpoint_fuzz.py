@@ -66,7 +66,15 @@ def sound(base: str) -> Case:
 
 @pytest.mark.parametrize("base", sorted(bases()))
 def test_what_is_sound_is_planned_and_served(tmp_path: Path, base: str) -> None:
-    with_build = base in ("deepseek-fp8", "gguf-pieces", "qwen2")  # the others are in many a case
+    with_build = base in (
+        "awq",
+        "deepseek-fp8",
+        "gguf-k",
+        "gguf-pieces",
+        "gptq",
+        "nf4",
+        "qwen2",
+    )  # the others are in many a case
     found = outcome(tmp_path, sound(base), with_build=with_build)
     assert found.kind == (SERVED if with_build else PLANNED), found.said
 

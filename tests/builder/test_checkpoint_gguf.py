@@ -96,7 +96,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
         ({"metadata": {"llama.block_count": None}}, r"lacks llama\.block_count"),
         ({"metadata": {"split.count": 3, "split.no": 1}}, "part 2 of 3"),
         ({"raw": {"blk.0.ffn_gate_exps.weight": np.zeros((4, 4), np.float32)}}, "ffn_gate_exps"),
-        ({"raw": {"extra.weight": np.zeros((2, 2), np.int32)}}, "type I32"),
+        ({"raw": {"extra.weight": np.zeros((2, 2), np.int32)}}, r"type I32 \(number 26\)"),
         ({"raw": {"rope_freqs.weight": np.full(DIM // 2, 3, np.float32)}}, "rope_freqs"),
         ({"raw": {"rope_freqs.weight": np.zeros(DIM // 2, np.float32)}}, "rope_freqs"),
         ({"raw": {"rope_freqs.weight": np.full(DIM // 2, np.inf, np.float32)}}, "rope_freqs"),

@@ -75,11 +75,15 @@ def tensor(name: str, sizes: list[int], offset: int = 0, *, kind: int = 0, dimen
         (header(tensors=(tensor("a", [4], offset=5),)), "tensor a begins at byte 5 of the data, not a multiple of 32"),
         (header(tensors=(tensor("a", [2**40]),)), "is cut short"),
         (header(tensors=(tensor("a", [16]), tensor("b", [2], 32))) + bytes(64), "its tensors a and b share bytes"),
-        (header(tensors=(tensor("a", [4], kind=99),)), "99 is not a valid"),
+        (header(tensors=(tensor("a", [4], kind=99),)), "its tensor a is of the type with number 99, which is not known"),
         (header(tensors=(tensor("a", [33], kind=8),)), "not a multiple of 32"),
+        (header(tensors=(tensor("a", [288], kind=12),)), "tensor a of Q4_K has rows of 288, not a multiple of 256"),
+        (header(tensors=(tensor("a", [128, 2], kind=14),)), "tensor a of Q6_K has rows of 128, not a multiple of 256"),
+        (header(tensors=(tensor("a", [256], kind=12),)), "is cut short"),
+        (b"GGUF" + struct.pack(">IQQ", 3, 1, 1) + bytes(64), "it is big-endian; little-endian files are read"),
         (header(number("\x1b[2J", 1), number("\x1b[2J", 1)), r"its key \x1b[2J is there twice"),
     ],
-    ids=range(25),
+    ids=range(29),
 )
 def test_a_gguf_header_that_cannot_be_is_refused_in_a_sentence(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "m.gguf").write_bytes(content)

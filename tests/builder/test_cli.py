@@ -119,7 +119,7 @@ def test_report_shows_the_table(model: Path) -> None:
     ("arguments", "says"),
     [
         (["build", "--precision", "int3"], "error: unknown precision 'int3'; known: fp32, bf16, fp16, fp8, int8,"),
-        (["build", "--target", "abacus"], "error: unknown target 'abacus'; known: cpu, tensorrt, cuda\n\nhint: "),
+        (["build", "--target", "abacus"], "error: unknown target 'abacus'; known: cpu, tensorrt, cuda, vllm\n\nhint: "),
         (["build", "--max-length", "0"], "error: --max-length is 0; it can be 1 to"),
         (["build", "--max-length", "long"], "error: --max-length is 'long'; it is a number of tokens, or auto"),
         (

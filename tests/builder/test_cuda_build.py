@@ -26,7 +26,8 @@ from triune_builder.targets import find_target
 from triune_builder.targets.cuda.kernels import block_tokens, group_size
 from triune_builder.targets.cuda.precisions import PRECISIONS
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.targets.cuda.plan import CudaPlan, StoredWeight, load_weights
+from triune_runtime.targets.cuda.plan import CudaPlan
+from triune_runtime.targets.device.stored import StoredWeight, load_weights
 
 LIMITS = Limits(max_sequences=4, max_length=100, prefill_chunk=16)
 

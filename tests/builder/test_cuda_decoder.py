@@ -22,7 +22,8 @@ from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets.cuda.fused.decoder import FusedDecoder, StepAddresses
 from triune_runtime.targets.cuda.fused.names import DecoderNames
 from triune_runtime.targets.cuda.fused.shape import Gpu
-from triune_runtime.targets.cuda.plan import CudaPlan, load_weights
+from triune_runtime.targets.cuda.plan import CudaPlan
+from triune_runtime.targets.device.stored import load_weights
 
 SIZES = {
     "head_dim": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 128, "intermediate_size": 192,

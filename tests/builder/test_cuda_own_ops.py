@@ -16,7 +16,8 @@ from fakes.cuda_graphs import LIMITS, Lowered, lowered, tiny
 from triune_builder.errors import BuildError
 from triune_builder.targets.cuda.own_ops import GRAPH
 from triune_builder.targets.cuda.proof import check_alike
-from triune_runtime.targets.cuda.plan import CudaPlan, load_weights
+from triune_runtime.targets.cuda.plan import CudaPlan
+from triune_runtime.targets.device.stored import load_weights
 
 STOCK = {"GatedRMSNorm", "QuickGelu"}  # what gates without custom ops
 

@@ -22,7 +22,7 @@ from triune_builder.targets.cuda.network_runner import Item
 from triune_builder.targets.cuda.precisions import PRECISIONS
 from triune_builder.targets.cuda.proof import verify_network
 from triune_builder.verify.verification import problems
-from triune_runtime.targets.cuda.plan import WEIGHTS, load_weights
+from triune_runtime.targets.device.stored import WEIGHTS, load_weights
 
 TOKENS = tuple(int(t) for t in np.random.default_rng(3).integers(0, 256, 40))
 

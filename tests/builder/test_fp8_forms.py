@@ -54,6 +54,7 @@ FORMS: dict[str, tuple[dict[str, Any], tuple[int, int], str, tuple[int, ...] | N
     "rows in a vector": (group("channel"), (1, COLUMNS), "_scale", (ROWS,)),
     "one of llm-compressor": (group("tensor"), (ROWS, COLUMNS), "_scale", (1,)),
     "blocks of llm-compressor": (group("block", block_structure=list(BLOCK)), BLOCK, "_scale", None),
+    "groups of llm-compressor": (group("group", group_size=8), (1, 8), "_scale", None),
     "one of Model Optimizer": ({"quant_method": "modelopt", "quant_algo": "FP8"}, (ROWS, COLUMNS), "_scale", ()),
 }
 

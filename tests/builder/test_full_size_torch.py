@@ -17,7 +17,7 @@ from fakes import cuda_graphs
 from triune_builder.targets.cuda.interpreter import Interpreter
 from triune_builder.targets.cuda.network_runner import Item, NetworkRunner
 from triune_runtime.runner import Order, Work
-from triune_runtime.targets.cuda.plan import load_weights
+from triune_runtime.targets.device.stored import load_weights
 
 torch = pytest.importorskip("torch")
 

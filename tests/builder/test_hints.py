@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from fakes.tiny_build import LIMITS, TinyTools, settings, write_checkpoint
@@ -32,8 +33,17 @@ from triune_builder.targets.cpu.compiling import compile_engine
 from triune_runtime.manifest import Limits
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "builder" / "triune_builder").rglob("*.py"))
+SOURCE = ROOT / "builder" / "triune_builder"
+SOURCES = sorted(SOURCE.rglob("*.py"))
 OPTIONS = {name.replace("_", "-") for name in inspect.signature(cli.build).parameters}
+OF_A_COMMAND = {  # part of the builder -> the options of the one command that is told by it
+    part: {
+        name.removeprefix("--")
+        for param in get_command(cli.app).commands[command].params  # type: ignore[attr-defined]
+        for name in param.opts
+    }
+    for part, command in (("planning", "plan"), ("comparing", "compare"))
+}
 NOT_OURS = {"force", "dry-run", "merge"}  # switches of one run, and another program's
 
 
@@ -48,7 +58,7 @@ def hints() -> Iterator[tuple[str, str]]:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "BuildError" and len(node.args) > 1:
-                yield f"{path.name}:{node.lineno}", ast.unparse(node.args[1])
+                yield f"{path.relative_to(SOURCE).as_posix()}:{node.lineno}", ast.unparse(node.args[1])
 
 
 def test_options_that_hints_name_are_there_and_make_can_pass_them() -> None:
@@ -59,6 +69,9 @@ def test_options_that_hints_name_are_there_and_make_can_pass_them() -> None:
             assert name.replace("_", "-") in OPTIONS, f"{where} names {name}, which is no option"
             assert name.upper() in make_variables(), f"{where} names {name}, which make cannot pass"
         written = set(re.findall(r"(?<![-\w])--([a-z][a-z-]+)", hint)) - NOT_OURS
+        if (own := OF_A_COMMAND.get(where.partition("/")[0])) is not None:
+            assert written <= own, f"{where} names {written}, which its command has not"
+            continue
         assert written <= {"build-dir", "model-repository", "target"}, f"{where}: say {written} with option()"
         for variable in re.findall(r"\b([A-Z_]{4,})=", hint):
             assert variable in make_variables() | {"MODEL"}, f"{where} names {variable}, which make does not know"

@@ -25,6 +25,7 @@ from triune_builder.plan import BuildPlan, plan_of
 from triune_builder.progress import Display
 from triune_builder.targets import find_target
 from triune_builder.verify.report import BuildReport
+from triune_runtime.cgroup import MachineFiles
 from triune_runtime.manifest import CacheTensor, EngineManifest, Limits
 
 GB = 10**9
@@ -103,11 +104,23 @@ def test_what_is_remembered_of_a_checkpoint_gives_the_same_length(tmp_path: Path
         assert chosen(seen, memory) == chosen(again, memory)
 
 
-def test_a_container_has_the_memory_that_it_may_use(tmp_path: Path) -> None:
-    (tmp_path / "max").write_text("max\n")
-    (tmp_path / "limit").write_text("1000000\n")
-    whole = machine_memory([str(tmp_path / "nothing"), str(tmp_path / "max")])
-    assert whole > 1_000_000 == machine_memory([str(tmp_path / "limit")])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"sys/fs/cgroup/memory.max": "1000000\n"},
+        {"proc/self/cgroup": "0::/jobs/7\n", "sys/fs/cgroup/memory.max": "max\n", "sys/fs/cgroup/jobs/memory.max": "1000000\n",
+         "sys/fs/cgroup/jobs/7/memory.max": "2000000\n"},
+        {"proc/self/cgroup": "4:memory:/docker/x\n", "sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes": "1000000\n",
+         "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"},
+    ],
+    ids=["of a container", "of a group above its own", "version 1"],
+)  # fmt: skip
+def test_a_build_has_the_memory_that_every_group_allows(limits: dict[str, str], tmp_path: Path) -> None:
+    whole = machine_memory(MachineFiles(tmp_path))
+    for name, text in limits.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert machine_memory(MachineFiles(tmp_path)) == 1_000_000 < whole
 
 
 def test_a_model_of_few_tokens_builds_unasked_and_says_its_length(tmp_path: Path) -> None:

@@ -102,6 +102,12 @@ def test_each_change_redoes_only_what_depends_on_it(workshop: Workshop) -> None:
     assert workshop.tools.calls == ["fetch"]  # went back to what was still kept
 
 
+def test_another_rounding_is_another_engine(workshop: Workshop) -> None:
+    nearest = workshop.build(precision="int4")
+    assert workshop.build(precision="int4", rounding="gptq").inputs_hash != nearest.inputs_hash
+    assert workshop.tools.calls == ["fetch", "compile", "verify"]
+
+
 def test_the_same_file_at_another_place_gives_the_same_build(workshop: Workshop, tmp_path: Path) -> None:
     first = workshop.build()
     workshop.model = write_checkpoint(tmp_path / "elsewhere" / "tiny.gguf")

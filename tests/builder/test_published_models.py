@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 import pytest
 
+from fakes.planned import geometry
 from fakes.published import CONFIGS, Published, tensors
 from triune_builder.dry_run import DryRun, dry_run
 from triune_builder.estimate import Estimate
@@ -63,6 +64,9 @@ def test_a_published_checkpoint_passes_from_headers_alone(tmp_path: Path, name: 
     held = found.estimate.parameters + found.estimate.spare_parameters
     scales = sum(math.prod(s) for n, (_, s) in tensors(published.config).items() if n.endswith("_scale_inv"))
     assert held + scales == sum(published.parameters.values())
+    counted = geometry(name)  # what `triune plan` counts, of config.json alone
+    for count in ("parameters", "active_parameters", "spare_parameters"):
+        assert getattr(counted, count) == getattr(found.estimate, count)
     if name == "deepseek-r1":  # here, as its dry run takes longest
         _is_671_billion_of_which_a_token_meets_37(found.estimate)
 

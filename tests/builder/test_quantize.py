@@ -12,13 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.block_tensors import BlockTensor
 from fakes.engines import BLOCK_SIZES, float_logits, made_up_maxima
 from fakes.tiny_llama import FakeTensor, tiny_checkpoint
 from triune_builder.checkpoint import Blocks
 from triune_builder.errors import BuildError
 from triune_builder.graph.export import export
+from triune_builder.graph.weights import WeightSource
 from triune_builder.quantize.apply import quantize
 from triune_builder.quantize.schemes.blocks import BLOCK, carry_blocks, quantize_blocks
+from triune_builder.quantize.schemes.blocks import Blocks as SchemeBlocks
 from triune_builder.quantize.schemes.rows import quantize_rows
 from triune_builder.quantize.smooth import smooth
 from triune_builder.quantize.statistics import MAXIMA
@@ -58,6 +61,7 @@ def four_bit_blocks(seed: int, rows: int = 3, blocks: int = 2) -> Blocks:
         codes=random.integers(0, 16, (rows, blocks * BLOCK)).astype(np.uint8),
         scale=scale,
         minimum=(-scale * random.uniform(4, 11, scale.shape)).astype(np.float32),
+        bits=4,
     )
 
 
@@ -75,7 +79,7 @@ def block_values(blocks: Blocks) -> np.ndarray:
 @given(st.integers(0, 1000))
 def test_blocks_of_the_checkpoint_are_carried_exactly_in_their_own_bits(seed: int) -> None:
     blocks = four_bit_blocks(seed)
-    carried = carry_blocks([blocks], bits=4)
+    carried = carry_blocks(blocks, bits=4)
     assert carried is not None
     assert np.array_equal(carried.codes, blocks.codes)
     np.testing.assert_allclose(carried.values(), block_values(blocks), rtol=0, atol=1e-6)
@@ -85,18 +89,42 @@ def test_blocks_of_the_checkpoint_are_carried_exactly_in_their_own_bits(seed: in
 @given(st.integers(0, 1000))
 def test_four_bit_blocks_in_eight_bits_move_by_at_most_a_32nd_of_a_step(seed: int) -> None:
     blocks = four_bit_blocks(seed)
-    carried = carry_blocks([blocks], bits=8)
+    carried = carry_blocks(blocks, bits=8)
     assert carried is not None
     step = np.repeat(blocks.scale, BLOCK, axis=1)
     assert (np.abs(carried.values() - block_values(blocks)) <= step / 32 * 1.001).all()
 
 
+def test_blocks_whose_zero_lies_outside_of_the_finer_grid_are_rounded_anew() -> None:
+    """A block far from zero, and one that holds one number 32 times, which has no step at all."""
+    codes = np.random.default_rng(0).integers(0, 16, (1, 3 * BLOCK)).astype(np.uint8)
+    scale, minimum = np.float32([[0.1, 0.01, 0.0]]), np.float32([[-0.8, -5.0, -0.25]])
+    blocks = Blocks(codes=codes, scale=scale, minimum=minimum, bits=4)
+    carried = carry_blocks(blocks, bits=8)
+    assert carried is not None and "2 of 3 rounded anew" in carried.note
+    steps = [0.1 / 32, 5.0 / 255, 0.25 / 255]  # half a step and the zero's rounding, of a grid that has a zero
+    error = np.abs(carried.values() - block_values(blocks)).reshape(3, BLOCK).max(axis=1)
+    assert (error <= np.array(steps) * 1.001).all(), error
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000))
+def test_parts_are_carried_where_they_fit_and_rounded_where_they_do_not(seed: int) -> None:
+    """Files hold values in more bits than queries and keys: those are still carried exactly."""
+    exact, wide = four_bit_blocks(seed), np.random.default_rng(seed).normal(size=(2, 2 * BLOCK)).astype(np.float32)
+    parts = (BlockTensor(block_values(exact).astype(np.float32), held=exact), FakeTensor(wide))
+    made = SchemeBlocks(bits=4).make(WeightSource("qkv", parts), {})
+    assert np.array_equal(made.codes[:3], exact.codes) and np.array_equal(made.offset[:3], exact.minimum)
+    assert np.array_equal(made.codes[3:], quantize_blocks(wide, 4).codes)
+    assert made.note == "checkpoint blocks carried exactly; the rest rounded to nearest"
+
+
 def test_eight_bit_blocks_do_not_fit_four_bits() -> None:
     random = np.random.default_rng(0)
     eight = Blocks(
-        codes=random.integers(-127, 128, (2, BLOCK)).astype(np.int8), scale=np.ones((2, 1), np.float32), minimum=None
+        codes=random.integers(-127, 128, (2, BLOCK)).astype(np.int8), scale=np.ones((2, 1), np.float32), minimum=None, bits=8
     )
-    assert carry_blocks([eight], bits=4) is None
+    assert carry_blocks(eight, bits=4) is None
 
 
 @pytest.mark.parametrize("tied", [True, False])

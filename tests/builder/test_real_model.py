@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.real_prompts import PROMPTS
 from triune_builder.checkpoint import Checkpoint, open_checkpoint
 from triune_builder.graph.export import export
 from triune_builder.quantize.apply import quantize
@@ -24,13 +25,6 @@ from triune_runtime.targets import make_runner
 
 torch = pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]
-PROMPTS = [
-    "The capital of France is", "Water boils at", "def fibonacci(n):", "Once upon a time, in a small village,", "1, 2, 3, 4,",
-    "The three primary colors are", "In 1969, astronauts", "Dear Sir or Madam,", "import numpy as np\n",
-    "The opposite of hot is",
-    "My favourite food is", "Photosynthesis is the process", "To be or not to be,", "SELECT name FROM", "The largest planet",
-    "A triangle has", "Q: What is 7 times 8?\nA:", "El perro de mi vecino", "The stock market", "Roses are red,",
-]  # fmt: skip
 TOKENS = 64
 
 

@@ -97,6 +97,9 @@ def test_an_engine_has_no_less_room_than_its_network() -> None:
     """What a build accepts without a GPU must not be refused for the same numbers where there is one."""
     for target in every_target():
         for precision in target.precisions.values():
+            if not precision.budgets:  # of a target whose engines are the checkpoint itself: nothing is proved of them
+                assert target.name == "vllm"
+                continue
             whole = precision.budgets["full"]
             for budget in precision.budgets.values():
                 assert (whole.mean_kl or 1.0) >= (budget.mean_kl or 0.0) and whole.tie >= budget.tie

@@ -84,7 +84,7 @@ def stack(
     keys, told = folder / "keys", Told()
     keys.write_text(f"{KEY}\n{KEYS}", "utf-8")
     keys.chmod(0o444)
-    first = free_port()
+    first = free_port(in_a_row=2)
     with Sink("0.0.0.0") as sink, told.listen("0.0.0.0") as receiver:
         said = {
             "TRIUNE_IMAGE": cpu_image, "TRIUNE_REPOSITORY": str(repository), "TRIUNE_API_KEY_FILE": str(keys),

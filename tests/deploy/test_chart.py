@@ -13,31 +13,12 @@ import jsonschema
 import pytest
 import yaml
 
-from support.charts import CHART, PRESETS, ROOT, TOOLS, helm, of_kind, render
+from support.charts import CHART, ROOT, SETS, SHA, TOOLS, helm, of_kind, render
 from triune_server.command import SETTINGS
 
 NEWEST = "1.37"
-SHA = "a" * 64
 OPERATORS = json.loads(Path(__file__).with_name("operators.schema.json").read_text("utf-8"))  # of what is rendered, strictly
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
-SETS: dict[str, tuple[str, ...]] = {
-    "defaults": (),
-    **{preset.stem: ("-f", str(preset)) for preset in PRESETS},
-    "claim": ("--set=engine.source=claim,engine.claim.name=models,engine.claim.subPath=a", "--set=gateway.apiKeys.secret=keys"),
-    "tls": ("--set=gateway.tls.secret=tls", "--set=monitoring.serviceMonitor.enabled=true"),
-    "archive": (f"--set=engine.source=archive,engine.archive.sha256={SHA}", "--set=engine.archive.url=https://x.example/a.tar"),
-    "checkpoint": ("--set=model.name=/checkpoint,engine.build.checkpointClaim=weights,engine.build.tokenSecret.secret=hub",
-                   "--set=engine.build.settings.max_length=4096,engine.volume.size="),
-    "hpa": ("--set=autoscaling.kind=hpa",),
-    "keda": ("--set=autoscaling.kind=keda", "--set=monitoring.serviceMonitor.enabled=true"),
-    "group": ("--set=server.kind=LeaderWorkerSet", "--set-json=leaderWorkerSet.workerCommand=[\"worker\"]",
-              "--set=autoscaling.kind=keda"),
-    "alone": ("--set=gateway.enabled=false,networkPolicy.enabled=false,podDisruptionBudget.enabled=false",),
-    "decorated": ('--set-json=server={"labels":{"a":"b"},"annotations":{"c":"d"},"nodeSelector":{"e":"f"},'
-                  '"env":[{"name":"G","value":"h"}],'
-                  '"tolerations":[{"operator":"Exists"}],"affinity":{"nodeAffinity":{}},"runtimeClassName":"nvidia","priorityClassName":"p"}',
-                  "--set-json=image.pullSecrets=[\"own\"]", "--set-json=services.openai.annotations={\"a\":\"b\"}"),
-}  # fmt: skip
 REFUSED = {
     "image.tag=latest": "name a version",
     "server.gpus=two": "/server/gpus",
@@ -48,7 +29,13 @@ REFUSED = {
     "engine.source=claim": "engine.claim.name is empty",
     "engine.source=archive,engine.archive.url=https://x.example/a": "`sha256sum FILE` says it",
     "server.gpus=0": "take values-cpu.yaml",
-    "server.kind=LeaderWorkerSet": "leaderWorkerSet.workerCommand is empty",
+    "server.kind=LeaderWorkerSet": "kind",
+    "server.nodes=0": "/server/nodes",
+    "server.nodes=2": "take model.target=vllm, or server.nodes=1",
+    "model.target=vllm,server.nodes=2": "name them, e.g. engine.build.settings.gpu=h200",
+    "model.target=vllm,server.gpus=8,engine.build.settings.gpu=h200": "240 MiB there for each of 8 GPUs; make it 3Gi",
+    "engine.build.settings.nodes=2": "use server.nodes",
+    "engine.build.settings.gpus=2": "use server.gpus",
     "server.preStopSeconds=10": "make preStopSeconds larger",
     "autoscaling.kind=hpa,autoscaling.minReplicas=9": "must not be larger",
     "services.openai.type=Magic": "/services/openai/type",
@@ -183,7 +170,9 @@ def test_every_container_is_as_strict_as_can_be(charts: dict[str, list[dict[str,
 
 def test_every_mount_has_its_volume(charts: dict[str, list[dict[str, Any]]]) -> None:
     for manifests in charts.values():
-        claimed = {c["metadata"]["name"] for m in manifests for c in m.get("spec", {}).get("volumeClaimTemplates", ())}
+        specs = [m.get("spec", {}) for m in manifests]
+        owners = [*specs, *(spec["leaderWorkerTemplate"] for spec in specs if "leaderWorkerTemplate" in spec)]
+        claimed = {c["metadata"]["name"] for owner in owners for c in owner.get("volumeClaimTemplates", ())}
         for pod, container in containers(manifests):
             volumes = {volume["name"] for volume in pod["volumes"]} | claimed
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
@@ -207,8 +196,9 @@ def test_with_a_certificate_gateways_are_asked_over_tls_by_everybody(charts: dic
 def test_services_monitors_and_policies_select_pods_that_are_there(charts: dict[str, list[dict[str, Any]]]) -> None:
     for manifests in charts.values():
         text = "\n".join(json.dumps(m) for m in manifests)
-        components = {re.search(r'component": "(\w+)', json.dumps(m["spec"]["selector"])).group(1)  # type: ignore[union-attr]
-                      for m in manifests if m["kind"] in ("Service", "PodDisruptionBudget")}  # fmt: skip
+        selectors = [m["spec"]["selector"] for m in manifests if m["kind"] in ("Service", "PodDisruptionBudget")]
+        components = set(re.findall(r"\b(server|worker|gateway)\b", json.dumps(selectors)))
+        assert all(re.search("server|gateway", json.dumps(selector)) for selector in selectors)
         for component in components:
             assert f'"app.kubernetes.io/component": "{component}"' in text
         services = {m["metadata"]["labels"]["triune/service"]: m for m in manifests if m["kind"] == "Service"}

@@ -35,6 +35,7 @@ def test_the_server_ends_and_the_reason_is_the_sentence(tmp_path: Path) -> None:
     finally:
         server.stop()
     said = str(error.value)
-    assert "tritonserver ended with code 1 while starting" in said
+    # With which code is tritonserver's own affair: it ends with 1, and now and then crashes while it takes down what it loaded.
+    assert "tritonserver ended with code " in said and " while starting:\n" in said
     assert said.count("no supported GPU: model.plan needs an NVIDIA GPU of compute capability 8.9") == 1
     assert "Traceback" not in said and "make engine TARGET=cpu" in said, said

@@ -28,6 +28,6 @@ def in_blocks(weight: NDArray[np.float32]) -> BlockTensor:
     low, high = (f(split, -1).astype(np.float16).astype(np.float32) for f in (np.min, np.max))
     scale = ((high - low) / 15).astype(np.float16).astype(np.float32)
     codes = np.clip(np.rint((split - low[..., None]) / scale[..., None]), 0, 15).astype(np.uint8).reshape(weight.shape)
-    held = Blocks(codes=codes, scale=scale, minimum=low)
+    held = Blocks(codes=codes, scale=scale, minimum=low, bits=4)
     values = codes.reshape(split.shape) * scale[..., None] + low[..., None]
     return BlockTensor(values.reshape(weight.shape).astype(np.float32), held=held)

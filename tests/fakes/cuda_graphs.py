@@ -12,15 +12,17 @@ from triune_builder.graph.export import GraphBundle, export
 from triune_builder.graph.promises import settled_config
 from triune_builder.quantize.apply import quantize
 from triune_builder.targets import onnx_files
-from triune_builder.targets.cuda.compiling import make_network_runner, read_by_the_gpu, stored_weights
+from triune_builder.targets.cuda.compiling import make_network_runner, read_by_the_gpu
 from triune_builder.targets.cuda.decoder import dense_decoder
 from triune_builder.targets.cuda.kernels import block_tokens
 from triune_builder.targets.cuda.lowering import lower
 from triune_builder.targets.cuda.network_runner import Item, NetworkRunner
 from triune_builder.targets.cuda.own_ops import write_own_ops
 from triune_builder.targets.cuda.precisions import PRECISIONS
+from triune_builder.targets.onnx_weights import stored_weights
 from triune_runtime.manifest import EngineManifest, Limits
-from triune_runtime.targets.cuda.plan import CudaPlan, save_weights
+from triune_runtime.targets.cuda.plan import CudaPlan
+from triune_runtime.targets.device.stored import save_weights
 
 from . import tiny_deepseek
 from .tiny_dense import dense_checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import gguf
 import numpy as np
 from gguf.constants import GGMLQuantizationType
 from tokenizers import pre_tokenizers
+
+from .k_quants import k_quantized
 
 HEADS, KV_HEADS, DIM, WIDTH, INNER, LAYERS = 4, 2, 16, 64, 96, 2
 TOKENS = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>"]
@@ -42,26 +45,35 @@ def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
     return np.array(out)
 
 
-def llama_weights(seed: int = 0) -> dict[str, np.ndarray]:
+# For `wide_weights`: rows that blocks of 256 divide.
+WIDE = {"llama.embedding_length": 256, "llama.feed_forward_length": 256, "llama.rope.dimension_count": 64}
+
+
+def wide_weights(seed: int = 0) -> dict[str, np.ndarray]:
+    """As `llama_weights`, of the sizes in `WIDE`."""
+    return llama_weights(seed, width=256, inner=256, dim=64)
+
+
+def llama_weights(seed: int = 0, *, width: int = WIDTH, inner: int = INNER, dim: int = DIM) -> dict[str, np.ndarray]:
     """Under Hugging Face names, in Hugging Face order."""
     random = np.random.default_rng(seed)
 
     def matrix(*shape: int) -> np.ndarray:
         return random.standard_normal(shape).astype(np.float32)
 
-    weights = {"model.embed_tokens.weight": matrix(len(TOKENS), WIDTH), "model.norm.weight": matrix(WIDTH)}
+    weights = {"model.embed_tokens.weight": matrix(len(TOKENS), width), "model.norm.weight": matrix(width)}
     for i in range(LAYERS):
         p = f"model.layers.{i}."
         weights |= {
-            p + "input_layernorm.weight": matrix(WIDTH),
-            p + "self_attn.q_proj.weight": matrix(HEADS * DIM, WIDTH),
-            p + "self_attn.k_proj.weight": matrix(KV_HEADS * DIM, WIDTH),
-            p + "self_attn.v_proj.weight": matrix(KV_HEADS * DIM, WIDTH),
-            p + "self_attn.o_proj.weight": matrix(WIDTH, HEADS * DIM),
-            p + "post_attention_layernorm.weight": matrix(WIDTH),
-            p + "mlp.gate_proj.weight": matrix(INNER, WIDTH),
-            p + "mlp.up_proj.weight": matrix(INNER, WIDTH),
-            p + "mlp.down_proj.weight": matrix(WIDTH, INNER),
+            p + "input_layernorm.weight": matrix(width),
+            p + "self_attn.q_proj.weight": matrix(HEADS * dim, width),
+            p + "self_attn.k_proj.weight": matrix(KV_HEADS * dim, width),
+            p + "self_attn.v_proj.weight": matrix(KV_HEADS * dim, width),
+            p + "self_attn.o_proj.weight": matrix(width, HEADS * dim),
+            p + "post_attention_layernorm.weight": matrix(width),
+            p + "mlp.gate_proj.weight": matrix(inner, width),
+            p + "mlp.up_proj.weight": matrix(inner, width),
+            p + "mlp.down_proj.weight": matrix(width, inner),
         }
     return weights
 
@@ -73,6 +85,13 @@ OURS = {
 }  # fmt: skip
 
 
+def as_q4_k_m(name: str, values: np.ndarray) -> tuple[np.ndarray, GGMLQuantizationType]:
+    """The mixture of llama.cpp's Q4_K_M: values, half of the down projections and the head in six bits, others in four."""
+    if values.ndim < 2:
+        return values, GGMLQuantizationType.F32
+    return k_quantized(values, "Q6_K" if any(part in name for part in ("attn_v", "blk.0.ffn_down", "token_embd")) else "Q4_K")
+
+
 def write_gguf(
     path: Path,
     weights: dict[str, np.ndarray],
@@ -82,9 +101,16 @@ def write_gguf(
     tokenizer: dict[str, Any] | None = None,
     raw: dict[str, np.ndarray] | None = None,
     alignment: int = 32,
+    split: int = 0,
+    quantize: Callable[[str, np.ndarray], tuple[np.ndarray, GGMLQuantizationType]] | None = None,
 ) -> Path:
-    """A GGUF file by the gguf package: `weights` renamed and interleaved as llama.cpp's converter does; matrices in `dtype`."""
-    writer = gguf.GGUFWriter(path, "llama")
+    """A GGUF file by the gguf package: `weights` renamed and interleaved as llama.cpp's converter does; matrices in `dtype`.
+
+    Args:
+        split: the most tensors of a file, of which there are as many as it takes; 0: one file.
+        quantize: makes bytes and type of a tensor of that name, in place of `dtype`.
+    """
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=split)
     writer.add_custom_alignment(alignment)
     fields = METADATA | {f"tokenizer.ggml.{k}": v for k, v in (TOKENIZER | (tokenizer or {})).items()} | (metadata or {})
     for key, value in fields.items():
@@ -109,8 +135,12 @@ def write_gguf(
             ours = f"{OURS[stem]}.{kind}"
         heads = HEADS if "q_proj" in name else KV_HEADS if "k_proj" in name else None
         values = interleave(values, heads) if heads else values
-        stored = GGMLQuantizationType[dtype if values.ndim == 2 else "F32"]
-        writer.add_tensor(ours, gguf.quantize(values, stored), raw_dtype=stored)
+        if quantize is not None:
+            raw_bytes, stored = quantize(ours, values)
+        else:
+            stored = GGMLQuantizationType[dtype if values.ndim == 2 else "F32"]
+            raw_bytes = gguf.quantize(values, stored)
+        writer.add_tensor(ours, raw_bytes, raw_dtype=stored)
     for name, values in (raw or {}).items():
         writer.add_tensor(name, values)
     writer.write_header_to_file()

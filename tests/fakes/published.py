@@ -49,6 +49,7 @@ class Published:
     """One published model: what its files hold, by type, and how many there are."""
 
     model: str
+    source: str  # how the counts are known
     parameters: dict[str, int]
     shards: int
     config: dict[str, Any]

@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 INDEX = "model.safetensors.index.json"
-SIZES = {"F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1}
-_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3"}
+SIZES = {"F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "U8": 1, "I8": 1, "I32": 4, "I64": 8}
+_NAMES = {
+    "float32": "F32", "float16": "F16", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "uint8": "U8", "int8": "I8",
+    "int32": "I32", "int64": "I64",
+}  # fmt: skip
 
 Shape = tuple[str, tuple[int, ...]]  # dtype and shape of a tensor
 

@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .packed_weights import FORMS, packed_form
 from .safetensors_writer import INDEX, bf16, to_fp8, write_tensors
 from .tiny_llama import FakeCheckpoint, FakeTensor
 
 BLOCK = (16, 24)  # divides few of the tiny sizes
-_FLOAT = ("embed_tokens", "lm_head", "norm", "mlp.gate.")  # what stays out of FP8
+_FLOAT = ("embed_tokens", "lm_head", "norm", "mlp.gate.")  # what stays out of FP8, and of small integers
 
 
 def write_folder(folder: Path, checkpoint: FakeCheckpoint, form: str = "BF16", *, shards: int = 1, pad: int = 8) -> Path:
-    """`checkpoint` in the form BF16, F16, F32 or F8_E4M3; correction biases are F32 in all of them."""
+    """`checkpoint` in the form BF16, F16, F32, F8_E4M3 or one of `FORMS`; correction biases are F32 in all of them."""
     folder.mkdir(parents=True, exist_ok=True)
     config = dict(checkpoint.config)
     if form == "F8_E4M3":
         config["quantization_config"] = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": list(BLOCK)}
+    if form in FORMS:
+        config["quantization_config"] = FORMS[form]
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text(checkpoint.tokenizer_json)
     stored = {key: value for name, tensor in checkpoint.weights.items() for key, value in _in_form(name, tensor, form).items()}
@@ -52,4 +55,6 @@ def _in_form(name: str, tensor: FakeTensor, form: str) -> dict[str, NDArray[Any]
     if form == "F8_E4M3" and array.ndim == 2 and not any(part in name for part in _FLOAT):
         codes, scale = to_fp8(array, BLOCK)
         return {name: codes, f"{name}_scale_inv": scale}
+    if form in FORMS and array.ndim == 2 and not any(part in name for part in _FLOAT):
+        return packed_form(form, name.removesuffix(".weight"), array)
     return {name: bf16(array)}

@@ -37,6 +37,10 @@ class FakeTensor:
     def nbytes(self) -> int:
         return self.array.nbytes
 
+    @property
+    def beside(self) -> tuple[()]:
+        return ()
+
     def float32(self) -> NDArray[np.float32]:
         self.reads.append(1)
         return self.array.copy()

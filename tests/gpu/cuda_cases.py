@@ -20,7 +20,8 @@ from fakes import cuda_graphs  # noqa: E402  (the line above lets them be found)
 from fakes.tiny_llama import FakeCheckpoint  # noqa: E402
 from triune_builder.targets.cuda.interpreter import Interpreter  # noqa: E402
 from triune_builder.targets.cuda.network_runner import Item, NetworkRunner  # noqa: E402
-from triune_runtime.targets.cuda.plan import CudaPlan, load_weights  # noqa: E402
+from triune_runtime.targets.cuda.plan import CudaPlan  # noqa: E402
+from triune_runtime.targets.device.stored import load_weights  # noqa: E402
 
 LONGEST = 512
 HEADS = {"head_dim": 128, "num_attention_heads": 8, "num_key_value_heads": 2, "hidden_size": 256, "intermediate_size": 512}

@@ -73,6 +73,7 @@ def test_figures_of_a_known_run() -> None:
     assert found["good_share"] == pytest.approx(1 / 3, abs=1e-6) and found["goodput_per_s"] == 0.25
     assert found["errors"] == [{"kind": "overloaded", "count": 1, "example": "told"}]
     assert found["latencies"]["first_token_ms"]["p50"] == 1000
+    assert found["samples"]["output_tokens"] == [2, 4, 0, 2] and found["samples"]["input_tokens"] == [None] * 4
     assert found["latencies"]["between_ms"]["count"] == 4
 
 

@@ -19,13 +19,13 @@ from cuda.bindings import runtime as real_cuda
 
 from fakes.cuda_runtime import FakeCuda
 from triune_runtime.errors import DeviceLost, ManifestError, TriuneError
-from triune_runtime.targets.cuda import weights as weights_module
 from triune_runtime.targets.cuda.device_values import value_at
-from triune_runtime.targets.cuda.plan import StoredWeight
-from triune_runtime.targets.cuda.weights import load_weights_to
 from triune_runtime.targets.device import cuda
+from triune_runtime.targets.device import weights as weights_module
 from triune_runtime.targets.device.cuda import CudaDevice
 from triune_runtime.targets.device.host import HostDevice
+from triune_runtime.targets.device.stored import StoredWeight
+from triune_runtime.targets.device.weights import load_weights_to
 
 LOST = real_cuda.cudaError_t.cudaErrorIllegalAddress
 

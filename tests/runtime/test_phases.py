@@ -46,6 +46,9 @@ def test_every_step_and_its_parts_are_recorded_within_it() -> None:
         by_name.setdefault(event.name, []).append(event)
     steps = by_name[STEP]
     assert len(steps) >= 5 and {LAUNCH, WAIT, SAMPLE, TEXT, COUNTS} <= by_name.keys()
+    totals = [sum(one.about[name] for one in steps) for name in ("prompts", "decodes")]
+    assert totals == [2, 8] and steps[0].about["prompt_tokens"] > 0 and steps[0].about["context"] == 0
+    assert steps[0].about["requests"] > 0 and steps[-1].about["requests"] == 0
     for name in by_name.keys() - {STEP, REQUEST, COUNTS}:
         for part in by_name[name]:
             assert any(step.began <= part.began and part.began + part.took <= step.began + step.took for step in steps)

@@ -107,7 +107,10 @@ def test_no_value_gets_in_unchecked(raw: dict[str, object]) -> None:
 
 def test_models_side_by_side_have_settings_of_their_own(tmp_path: Path) -> None:
     file = tmp_path / "triune.toml"
-    file.write_text("max_length = 9\n[[models]]\nmodel = 'a'\n[[models]]\nmodel = 'b c'\nname = 'n'\nmax_length = 7\n")
+    file.write_text(
+        "max_length = 9\n[[models]]\nmodel = 'a'\n[[models]]\nmodel = 'b c'\nname = 'n'\nmax_length = 7\nrounding = 'gptq'\n"
+        "calibration = ['a b.txt']\n"
+    )
     read_values = read(file, SETTINGS)
     values = Values(
         SETTINGS, {name: s.default for name, s in SETTINGS.items()} | read_values, dict.fromkeys(SETTINGS, "default")
@@ -115,6 +118,8 @@ def test_models_side_by_side_have_settings_of_their_own(tmp_path: Path) -> None:
     first, second = (values.of_model(entry) for entry in read_values["models"])
     assert (first["model"], first["name"], first["max_length"]) == ("a", None, "9")
     assert (second["model"], second["name"], second["max_length"]) == ("b c", "n", "7")
+    assert (first["rounding"], second["rounding"]) == ("nearest", "gptq")
+    assert second["calibration"] == ("a b.txt",) and not first["calibration"]
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ def test_the_image_for_gpus_is_asked_for_by_the_target_before_a_build(checkout: 
     assert not (checkout.folder / "build").exists()
 
 
+def test_a_target_that_no_image_has_is_said_before_a_build(checkout: Checkout) -> None:
+    said = checkout("up", "--where=docker", "--build", "--target=vllm", exit_code=1).stderr
+    assert "the images have nothing that runs engines of target vllm" in said and "leave WHERE out" in said
+    assert not (checkout.folder / "build").exists()
+
+
 @pytest.mark.parametrize("variable", PORTS)
 def test_a_port_in_use_is_named_with_its_variable(checkout: Checkout, variable: str) -> None:
     with socket.socket() as holder:
@@ -76,7 +82,7 @@ def test_a_port_in_use_is_named_with_its_variable(checkout: Checkout, variable: 
 def test_several_gateways_need_as_many_ports(checkout: Checkout, ports: str | None) -> None:
     said = {} if ports is None else {"TRIUNE_OPENAI_PORTS": ports}
     assert "TRIUNE_OPENAI_PORTS=" in checkout.refuses(TRIUNE_GATEWAYS="3", **said)
-    first = free_port()
+    first = free_port(in_a_row=2)
     checkout.up(TRIUNE_GATEWAYS="2", TRIUNE_OPENAI_PORTS=f"{first}-{first + 1}")
 
 

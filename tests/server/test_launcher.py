@@ -179,14 +179,19 @@ def test_no_secret_reaches_the_stubs_and_what_they_need_does(monkeypatch: pytest
         "TRIUNE_API_KEY_FILE",
         "AWS_SECRET_ACCESS_KEY",
         "HF_TOKEN",
+        "VLLM_API_KEY",
         "OTHER",
     ):
         monkeypatch.setenv(name, "secret")
-    for name in ("CUDA_VISIBLE_DEVICES", "LC_ALL", "ORT_LOG", "TMPDIR", "TRIUNE_ANYTHING", "https_proxy"):
+    needed = (
+        "CUDA_VISIBLE_DEVICES", "LC_ALL", "ORT_LOG", "TMPDIR", "TRIUNE_ANYTHING", "https_proxy",
+        "NCCL_NVLS_ENABLE", "GLOO_SOCKET_IFNAME", "VLLM_USE_FLASHINFER_SAMPLER", "TORCH_SYMM_MEM_DISABLE_MULTICAST",
+    )  # fmt: skip
+    for name in needed:
         monkeypatch.setenv(name, "needed")
     found = environment(BINARIES, ServerOptions(repository=Path("none")))
     assert "secret" not in found.values()
-    assert sum(value == "needed" for value in found.values()) == 6
+    assert {name for name, value in found.items() if value == "needed"} == set(needed)
     assert {"TRIUNE_API_KEYS", "TRIUNE_API_KEYS_FILE"} <= given(os.environ, keys=True).keys(), "who asks for keys knows them"
 
 

@@ -87,22 +87,40 @@ def test_what_is_not_said_is_left_to_the_file_and_the_defaults(checkout: Checkou
     assert [said for _, said in checkout.make("up")] == [{}]
 
 
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="with a GPU an installed vLLM is taken")
+def test_vllm_is_set_up_for_its_target_alone_and_where_none_is_named(checkout: Checkout) -> None:
+    own = "--old-file=.venvs/vllm/installed"
+    with pytest.raises(AssertionError, match="triune_setup"):
+        checkout.make("up", "TARGET=vllm")
+    (checkout.folder / ".venvs/vllm").mkdir(parents=True)
+    (checkout.folder / ".venvs/vllm/installed").touch()
+    assert checkout.make("up", own, "TARGET=vllm", "TENSOR_PARALLEL=2")[0][1] == {
+        "TRIUNE_TARGET": "vllm", "TRIUNE_TENSOR_PARALLEL": "2",
+    }  # fmt: skip
+    assert checkout.make("up", "TARGET=vllm", TRIUNE_VLLM_PYTHON="/opt/python")
+
+
 def test_each_verb_calls_its_command(checkout: Checkout) -> None:
     verbs = {
-        "engine": ["build"], "verify": ["verify"], "up": ["up", "--build"], "serve": ["serve", "--build"], "down": ["down"],
-        "status": ["status"], "logs": ["logs"], "chat": ["chat"], "config": ["config"], "doctor": ["doctor"],
-        "add": ["add", "--build"], "remove": ["remove", ""],
+        "engine": ["build"], "verify": ["verify"], "compare": ["compare"], "up": ["up", "--build"],
+        "serve": ["serve", "--build"], "down": ["down"], "status": ["status"], "logs": ["logs"], "chat": ["chat"],
+        "config": ["config"], "doctor": ["doctor"], "add": ["add", "--build"], "remove": ["remove", ""],
     }  # fmt: skip
     for verb, command in verbs.items():
         assert [call for call, _ in checkout.make(verb, INSTALLED)] == [["-m", "triune_server.entry", *command]]
     assert checkout.make("up", "SWITCH=1")[0][0][-2:] == ["--build", "--switch"]
     assert checkout.make("remove", "NAME=it's")[0][0][-1] == "it's"
+    compared = checkout.make("compare", INSTALLED, "MODEL=it's", "PRECISIONS=int4 fp32", "COMPARE=--rounds 2 --text 'my text'")
+    asked = ["compare", "--precisions=int4 fp32", "--rounds", "2", "--text", "my text"]
+    assert [(call[2:], said) for call, said in compared] == [(asked, {"TRIUNE_MODEL": "it's"})]
     assert checkout.make("up", "SWITCH=0")[0][0][-1] == "--build"
 
 
 def test_the_host_that_a_shell_or_a_compiler_sets_is_not_taken(checkout: Checkout) -> None:
     assert checkout.make("up", HOST="x86_64-conda-linux-gnu", NAME="a-machine")[0][1] == {}
     assert checkout.make("up", "HOST=0.0.0.0")[0][1] == {"TRIUNE_HOST": "0.0.0.0"}
+    assert checkout.make("up", GPU="0", GPUS="0,1")[0][1] == {}
+    assert checkout.make("up", "GPUS=8", GPU="0")[0][1] == {"TRIUNE_GPUS": "8"}
 
 
 def test_the_older_name_of_the_compute_capability_still_works(checkout: Checkout) -> None:

@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "triune_server.doctor": {  # it asks the machine what its targets ask
         "triune_server", "triune_runtime.manifest", "triune_runtime.errors", "triune_runtime.targets", "triune_runtime.machine",
+        "triune_runtime.cgroup",
         "triune_runtime.command_line", "triune_runtime.recorded",
     },
     # Of the gateway's, what it says of the files of a certificate: a start is refused for what it would be refused for.
@@ -49,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "triune_runtime": {"triune_runtime"},
     "triune_builder": {
         "triune_builder", "triune_runtime.manifest", "triune_runtime.runner", "triune_runtime.targets", "triune_runtime.errors",
-        "triune_runtime.machine", "triune_runtime.command_line", "triune_runtime.interruption",
+        "triune_runtime.machine", "triune_runtime.cgroup", "triune_runtime.command_line", "triune_runtime.interruption",
     },
     "triune_builder.inputs": {"triune_builder", "triune_runtime"},  # hashes the runtime's sources
     "triune_builder.text_trial": {"triune_builder.errors", "triune_runtime"},  # tries what the server does
@@ -66,6 +67,10 @@ ALLOWED: dict[str, set[str]] = {
         "triune_builder.repository", "triune_builder.errors", "triune_builder.fingerprint", "triune_runtime.manifest",
         "triune_runtime.errors",
     },
+    # A page's plots are the load tests'; without their wheel the command says so.
+    "triune_builder.planning.drawing": {"triune_builder.planning", "triune_load.report"},
+    "triune_builder.comparing.drawing": {"triune_builder.comparing", "triune_load.report"},
+    "triune_builder.comparing.problems": {"triune_builder.comparing", "r1_nano"},  # of the one model that has some
     # A proof shares no code with what it proves: nothing of graph (whose readers of config.json it would repeat the mistakes
     # of), quantize, targets or checkpoint.
     "triune_builder.verify": {
@@ -97,7 +102,7 @@ ALLOWED: dict[str, set[str]] = {
     # It runs before anything is installed, and asks of the machine what the server will.
     "triune_setup": {"triune_setup", "triune_server.binaries", "triune_runtime.errors"},
     "bench": {"bench", "triune_builder", "triune_runtime", "triune_client"},
-    "bench.accuracy": {"bench", "r1_nano"},
+    "bench.accuracy": {"bench", "r1_nano", "triune_builder.comparing.asking"},
     "bench.gpu.ensemble": {"bench", "r1_nano"},
     "bench.gpu.plot": {"triune_load"},
     # They know of a server what its clients know: nothing that it is made of.
@@ -118,7 +123,7 @@ RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
     ("generation.step", "generation.cutting", "generation.waiting"),
     ("generation.scheduler",),
     ("generation",),
-    ("drafting", "outbox"),
+    ("drafting", "outbox", "targets.vllm"),  # the one target that hosts a generator
     ("starting", "worker"),
     ("serving",),
 )
@@ -127,12 +132,12 @@ RUNTIME_ORDER: tuple[tuple[str, ...], ...] = (
 ADAPTERS: dict[str, set[str]] = {
     "onnxruntime": {
         "triune_runtime.targets.cpu", "triune_runtime.targets.cuda.session", "triune_runtime.targets.cuda.device_values",
-        "triune_builder.targets.cpu", "bench.subjects.bare",
+        "triune_builder.targets.cpu", "bench.attention", "bench.subjects.bare",
     },
     "cuda": {"triune_runtime.targets.device.cuda", "triune_runtime.targets.cuda.nvrtc"},
     "tensorrt": set(),  # by name, see DYNAMIC
     "tensorrt_rtx": set(),
-    "onnx": {"triune_builder.targets"},
+    "onnx": {"triune_builder.targets", "bench.attention"},
     "grafana_foundation_sdk": {"triune_dashboards"},
     "onnx_ir": {"triune_builder.graph", "triune_builder.quantize", "triune_builder.targets"},
     "gguf": {"triune_builder.checkpoint.gguf_header"},
@@ -141,7 +146,8 @@ ADAPTERS: dict[str, set[str]] = {
     "jinja2": {"triune_runtime.text"},
     "tokenizers": {
         "triune_runtime.text", "triune_builder.checkpoint.gguf_tokenizer", "triune_builder.reasoning",
-        "triune_builder.verify.texts", "triune_builder.text_trial", "r1_nano", "bench.big_build", "bench.gpu.shapes",
+        "triune_builder.verify.texts", "triune_builder.comparing.problems", "triune_builder.text_trial", "r1_nano",
+        "bench.big_build", "bench.gpu.bare", "bench.gpu.shapes",
     },
     "tritonclient": {
         "triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.asking", "bench.gpu.clients",
@@ -154,18 +160,24 @@ ADAPTERS: dict[str, set[str]] = {
     "h11": {"triune_gateway.connections", "triune_gateway.kserve.reading"},
     "uvicorn": {"triune_gateway.connections", "triune_gateway.running"},
     "opentelemetry": {"triune_gateway.tracing", "triune_runtime.serving.tracing"},
-    "torch": {"r1_nano", "bench.gpu.shapes"},
-    "transformers": set(),
+    "vllm": {
+        "triune_runtime.targets.vllm.engine", "triune_runtime.targets.vllm.guides_v1", "triune_runtime.targets.vllm.guides_v2",
+        "triune_runtime.targets.vllm.host",
+    },
+    "torch": {"r1_nano", "bench.gpu.shapes", "bench.gptq_library"},
+    "transformers": {"bench.gptq_library"},
     "triton_python_backend_utils": set(),
 }  # fmt: skip
 
 # module that imports by a name it computes -> why; what it imports so, no other test sees
 DYNAMIC = {
     "triune_builder.targets.tensorrt.adapter": "TensorRT is one of two packages with the same API",
+    "triune_builder.targets.tensorrt.classic.worker": "the same package, in another Python",
     "triune_runtime.machine": "of either of the two the version",
     "triune_runtime.targets.tensorrt.preflight": "and each of the two has two names, by how it was installed",
     "triune_builder.targets": "the one table of targets: their packages are imported where they are used",
     "triune_runtime.targets": "the same of the runtime's",
+    "bench.gpu.bare": "the same, and what of ours speaks to it",
     "bench.sampler": "the modules of another checkout, under the names that they had",
     "bench.gpu.peer": "vLLM, which asks for packages of other versions than Triune's, is in no list of ours",
     "bench.worker": "a subject by its name on the command line",

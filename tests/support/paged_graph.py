@@ -15,7 +15,8 @@ import torch
 from onnx import TensorProto, helper
 
 from triune_runtime.manifest import CacheTensor, EngineManifest, Limits
-from triune_runtime.targets.cuda.plan import CudaPlan, StoredWeight, save_weights
+from triune_runtime.targets.cuda.plan import CudaPlan
+from triune_runtime.targets.device.stored import StoredWeight, save_weights
 
 CONTRIB = "com.microsoft"
 ONNX_TYPE = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}

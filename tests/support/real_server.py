@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +26,21 @@ ROOT = Path(__file__).parents[2]
 REPOSITORY = Path(os.environ.get("TRIUNE_E2E_REPOSITORY", ROOT / "build/smollm2-135m/cpu/repository"))
 
 
-def free_port() -> int:
-    """A port that nobody else takes before it is used: below those that the system hands out, and no other worker's."""
+def free_port(in_a_row: int = 1) -> int:
+    """A port that nobody else takes before it is used: below those that the system hands out, and no other worker's.
+
+    Args:
+        in_a_row: how many ports must be free, that one and those after it.
+    """
     worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{more}") for more in ("", "_COUNT"))
-    ports = range(10_000 + int((worker or "gw0").removeprefix("gw")), 32_000, int(workers or 1))
+    each = (32_000 - 10_000) // int(workers or 1)
+    start = 10_000 + each * int((worker or "gw0").removeprefix("gw"))
     while True:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", secrets.choice(ports)))
-            return int(probe.getsockname()[1])
+        first = secrets.choice(range(start, start + each - in_a_row))
+        with ExitStack() as probes, suppress(OSError):
+            for port in range(first, first + in_a_row):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
 
 
 @dataclass
@@ -73,7 +80,9 @@ class RealServer:
         return [p for p in family if "triton_python" in p.name() and f"/{model}/" in " ".join(p.cmdline())]
 
 
-def start(folder: Path, repository: Path = REPOSITORY, *more: str, tls: Pair | None = None) -> RealServer:
+def start(
+    folder: Path, repository: Path = REPOSITORY, *more: str, tls: Pair | None = None, timeout_s: float = 60.0
+) -> RealServer:
     """Start a server and wait until it is ready."""
     options = ServerOptions(
         repository=repository, http_port=free_port(), grpc_port=free_port(), metrics_port=free_port(), openai_port=free_port(),
@@ -89,7 +98,7 @@ def start(folder: Path, repository: Path = REPOSITORY, *more: str, tls: Pair | N
             stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     server = RealServer(options, process, log)
-    wait_ready(server)
+    wait_ready(server, timeout_s)
     wait_gateway(server)
     wait_watched(server)
     return server

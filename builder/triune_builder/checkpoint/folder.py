@@ -10,9 +10,10 @@ from ..errors import BuildError
 from .chat_templates import TEMPLATE_FILES, read_chat_templates
 from .checkpoint import Checkpoint
 from .files import CONFIG_BYTES, TOKENIZER_BYTES, exists, parse_object, read_text
-from .fp8 import join_scales
+from .fp8_config import KEY
 from .safetensors_files import read_weights
 from .sampling import of_generation_config
+from .stored_forms import join_stored
 from .tensor import Tensor
 from .token_ids import SILENT, check_padding, of_json, stop_ids
 from .tokenizer_file import Tokens, read_tokens
@@ -20,7 +21,15 @@ from .tokenizer_file import Tokens, read_tokens
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 GENERATION, TOKENIZER_CONFIG = "generation_config.json", "tokenizer_config.json"
 VERIFICATION = "verification.json"
-OPTIONAL = (GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", *TEMPLATE_FILES, VERIFICATION)
+# What older releases of tools write in place of a key of config.json: file -> quant_method, and the key of it all in that file.
+_QUANTIZATION = {
+    "hf_quant_config.json": ("modelopt", "quantization"),
+    "quantize_config.json": ("gptq", None),
+    "quant_config.json": ("awq", None),
+}
+_BITS = ("quant_algo", "bits", "w_bit")  # without which such a file says nothing
+_COMPRESSION = "compression_config"  # of config.json, in older releases of compressed-tensors
+OPTIONAL = (GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", *TEMPLATE_FILES, VERIFICATION, *_QUANTIZATION)
 _COMPUTED = ".rotary_emb.inv_freq"  # older checkpoints store this buffer; it follows from the config
 _EMBEDDING = "model.embed_tokens.weight"
 
@@ -39,7 +48,7 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
     special_tokens = _named_tokens(tokenizer_config, _json(folder / "special_tokens_map.json", optional=True))
     chat_template, tool_template = read_chat_templates(folder, tokenizer_config, _text)
     stored, weight_files = read_weights(folder)
-    weights, config = join_scales(stored, config)
+    weights, config = join_stored(stored, with_quantization(folder, config))
     count = _token_count(config, weights)
     tokens = read_tokens(tokenizer, tokenizer_json, count)
     stops, bos = _token_ids(config, generation, special_tokens, tokens, count)
@@ -63,6 +72,22 @@ def open_folder(folder: Path, *, name: str | None = None) -> Checkpoint:
             *weight_files,
         ),
     )
+
+
+def with_quantization(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """config.json with what another key, or a file beside it, says of quantized weights, where it does not say it itself."""
+    older = config.get(_COMPRESSION)
+    rest = {key: value for key, value in config.items() if key != _COMPRESSION}
+    if config.get(KEY) is not None:
+        return rest
+    if isinstance(older, dict) and older:
+        return rest | {KEY: {"quant_method": "compressed-tensors"} | older}
+    for name, (method, key) in _QUANTIZATION.items():
+        found = _json(folder / name, optional=True)
+        said = found if key is None else found.get(key)
+        if isinstance(said, dict) and any(said.get(bits) is not None for bits in _BITS):
+            return rest | {KEY: {"quant_method": method} | said}
+    return rest
 
 
 def _token_count(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> int | None:

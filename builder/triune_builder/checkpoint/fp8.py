@@ -11,18 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BuildError
-from .fp8_config import KEY, Grid, grid_of
+from .fp8_config import KEY, OF_ACTIVATIONS, Grid, grid_of
 from .tensor import FP8, Tensor
 
 # What the scales' name adds to the weight's. DeepSeek's says inverse; value = code * scale all the same.
 _SCALES = ("_scale_inv", "_scale")
 _SCALE_TYPES = ("F32", "BF16", "F16")  # all of them float32 numbers
 _USUAL = (128, 128)  # rows and columns of a block, where config.json does not say
-# Of activations and of the KV cache, for servers that quantize those: here both are computed as floats.
-_OF_ACTIVATIONS = tuple(
-    f".{name}"
-    for name in "input_scale output_scale activation_scale q_scale k_scale v_scale kv_scale prob_output_scale".split()
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +47,10 @@ class Fp8Tensor(Tensor):
             values[number * rows : (number + 1) * rows] *= band
         return values
 
+    @property
+    def beside(self) -> tuple[Tensor, ...]:
+        return (self.scale,)
+
     def location(self) -> None:
         return None
 
@@ -69,7 +68,7 @@ def join_scales(weights: Mapping[str, Tensor], config: dict[str, Any]) -> tuple[
         owner = _owner(name)
         if owner is not None and (name.endswith(_SCALES[0]) or (grid is not None and owner in weights)):
             scales[owner] = tensor
-        elif grid is None or not name.endswith(_OF_ACTIVATIONS):
+        elif grid is None or not name.endswith(OF_ACTIVATIONS):
             joined[name] = tensor
     problems = [f"{tensor.name} belongs to {_what(joined.get(name))}, not to an FP8 matrix"
                 for name, tensor in scales.items() if name not in joined or joined[name].dtype != FP8]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import BuildError, quoted
 
 KEY = "quantization_config"
+MODELOPT_FP8 = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,16 @@ _HARMLESS = frozenset(
     kv_cache_quant_method activation_scale_ub ignore quant_library
     """.split()
 )
-_HINT = "take the model's BF16, F16 or F32 checkpoint, one whose matrices are FP8 with float scales, or a GGUF file"
+# Of activations and of the KV cache, for servers that quantize those: here both are computed as floats.
+OF_ACTIVATIONS = tuple(
+    f".{name}"
+    for name in "input_scale output_scale activation_scale q_scale k_scale v_scale kv_scale prob_output_scale".split()
+)
+_HINT = "take the model's BF16, F16 or F32 checkpoint, its GPTQ, AWQ or FP8 one, or a GGUF file"
 
 
 def grid_of(config: Mapping[str, Any]) -> Grid | None:
-    """How scales are laid over FP8 matrices; None for a checkpoint that is not quantized.
+    """How scales are laid over FP8 matrices; None for a checkpoint that is not quantized. Its method is of `FLOAT_METHODS`.
 
     Raises:
         BuildError: it is quantized otherwise; names what is not read.
@@ -51,12 +57,7 @@ def grid_of(config: Mapping[str, Any]) -> Grid | None:
         return None
     if not isinstance(raw, dict):
         raise BuildError(f"{KEY} in config.json is {quoted(raw)}, not an object", "fetch config.json again")
-    method = raw.get("quant_method")
-    read = _METHODS.get(method) if isinstance(method, str) else None
-    if read is None:
-        known = ", ".join(repr(name) for name in _METHODS)
-        raise _refusal([f"quant_method = {quoted(method)} (read are {known})"])
-    return read(raw)
+    return _METHODS[raw["quant_method"]](raw)
 
 
 def _fine_grained(raw: Mapping[str, Any]) -> Grid:
@@ -65,52 +66,66 @@ def _fine_grained(raw: Mapping[str, Any]) -> Grid:
     A missing block size means 128 by 128 to transformers and whole matrices to vLLM.
     """
     strange = [f"{key} = {quoted(raw[key])} (only {' or '.join(map(repr, values))} is read)"
-               for key, values in _FINE_GRAINED.items() if not _among(raw.get(key), values)]  # fmt: skip
+               for key, values in _FINE_GRAINED.items() if not among(raw.get(key), values)]  # fmt: skip
     unknown = sorted(key for key in raw if key not in _FINE_GRAINED and key not in _HARMLESS and raw[key] is not None)
     strange += [f"{key} = {quoted(raw[key])} (not understood)" for key in unknown]
     block = raw.get("weight_block_size")
     if block is not None and not _is_block(block):
         strange.append(f"weight_block_size = {quoted(block)} (two numbers are expected)")
     if strange:
-        raise _refusal(strange)
+        raise refusal(strange)
     return Grid(None if block is None else (block[0], block[1]))
 
 
 def _compressed(raw: Mapping[str, Any]) -> Grid:
     """compressed-tensors, as llm-compressor writes it: the same form for all groups of layers."""
     formats = ("float-quantized", "naive-quantized")
-    strange = [] if _among(raw.get("format"), formats) else [f"format = {quoted(raw['format'])} (only {formats[0]!r} is read)"]
-    sparse = raw.get("sparsity_config")
-    if sparse and not (isinstance(sparse, dict) and _among(sparse.get("format"), ("dense",))):
-        strange.append(f"sparsity_config = {quoted(sparse)} (only dense weights are read)")
+    strange = [] if among(raw.get("format"), formats) else [f"format = {quoted(raw['format'])} (only {formats[0]!r} is read)"]
+    strange += sparsity_problems(raw)
     groups = raw.get("config_groups")
     listed = list(groups.values()) if isinstance(groups, dict) else []
     weights: list[Any] = [group.get("weights") for group in listed if isinstance(group, dict)]
     if not weights or not all(isinstance(entry, dict) for entry in weights):
         strange.append(f"config_groups = {quoted(groups)} (groups with weights are expected)")
-        raise _refusal(strange)
+        raise refusal(strange)
     blocks = set()
     for entry in weights:
         wanted = {"num_bits": (8,), "type": ("float",), "symmetric": (True,), "dynamic": (False,), "actorder": (False,),
-                  "strategy": ("tensor", "channel", "block")}  # fmt: skip
+                  "strategy": ("tensor", "channel", "block", "group")}  # fmt: skip
         strange += [f"weights with {key} = {quoted(entry[key])} (only {' or '.join(map(repr, values))} is read)"
-                    for key, values in wanted.items() if not _among(entry.get(key), values)]  # fmt: skip
-        block = entry.get("block_structure") if entry.get("strategy") == "block" else None
-        if (entry.get("strategy") == "block") != (block is not None) or (block is not None and not _is_block(block)):
-            strange.append(f"weights with block_structure = {quoted(block)} (two numbers are expected)")
+                    for key, values in wanted.items() if not among(entry.get(key), values)]  # fmt: skip
+        strategy, group = entry.get("strategy"), entry.get("group_size")
+        block: Any = None
+        words = ""
+        if strategy == "group":
+            block = [1, group]
+            words = f"group_size = {quoted(group)} (a number is expected)"
+        elif strategy == "block":
+            block = entry.get("block_structure")
+            words = f"block_structure = {quoted(block)} (two numbers are expected)"
+        if strategy in ("group", "block") and not _is_block(block):
+            strange.append(f"weights with {words}")
         elif not strange:
             blocks.add(None if block is None else (block[0], block[1]))
     if len(blocks) > 1:
         strange.append(f"groups of weights with different blocks: {quoted(sorted(map(str, blocks)))}")
     if strange:
-        raise _refusal(strange)
+        raise refusal(strange)
     return Grid(blocks.pop())
+
+
+def sparsity_problems(raw: Mapping[str, Any]) -> list[str]:
+    """What compressed-tensors may say of all weights and is not read: sparse ones, and such whose inputs are rotated."""
+    sparse, rotated = raw.get("sparsity_config"), raw.get("transform_config")
+    is_dense = not sparse or (isinstance(sparse, dict) and among(sparse.get("format"), ("dense",)))
+    problems = [] if is_dense else [f"sparsity_config = {quoted(sparse)} (only dense weights are read)"]
+    return problems + ([f"transform_config = {quoted(rotated)} (not read)"] if rotated else [])
 
 
 def _model_optimizer(raw: Mapping[str, Any]) -> Grid:
     """TensorRT Model Optimizer's FP8: one scale a matrix."""
-    if raw.get("quant_algo") not in ("FP8", "FP8_PER_CHANNEL_PER_TOKEN"):
-        raise _refusal([f"quant_algo = {quoted(raw.get('quant_algo'))} (only 'FP8' is read)"])
+    if raw.get("quant_algo") not in MODELOPT_FP8:
+        raise refusal([f"quant_algo = {quoted(raw.get('quant_algo'))} (only 'FP8' is read)"])
     return Grid(None)
 
 
@@ -120,9 +135,10 @@ _METHODS: Mapping[str, Callable[[Mapping[str, Any]], Grid]] = {
     "compressed-tensors": _compressed,
     "modelopt": _model_optimizer,
 }
+FLOAT_METHODS = tuple(_METHODS)
 
 
-def _among(value: Any, values: Collection[Any]) -> bool:
+def among(value: Any, values: Collection[Any]) -> bool:
     return value is None or any(type(value) is type(known) and value == known for known in values)
 
 
@@ -130,5 +146,5 @@ def _is_block(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(type(n) is int and 0 < n < 1 << 31 for n in value)
 
 
-def _refusal(strange: list[str]) -> BuildError:
+def refusal(strange: list[str]) -> BuildError:
     return BuildError(f"the checkpoint is quantized in a way that is not read: {KEY} has {'; '.join(strange)}", _HINT)

@@ -122,6 +122,10 @@ class UpProjection(Tensor):
         both: NDArray[np.float32] = np.concatenate([keys, self.values.float32()], axis=1)
         return both.reshape(self.shape)
 
+    @property
+    def has_blocks(self) -> bool:
+        return False
+
     def blocks(self) -> None:
         return None
 

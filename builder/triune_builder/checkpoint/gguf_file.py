@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import BuildError, quoted
+from ..errors import BuildError
 from .checkpoint import Checkpoint
 from .gguf_architectures import architecture_of, hugging_face_name, read_config
-from .gguf_header import Header, read_header
+from .gguf_header import Header
+from .gguf_parts import model_name, read_parts
 from .gguf_tokenizer import read_vocabulary
 from .sampling import recommended
-from .tensor import BLOCKED, PLAIN, SUPER, Tensor
+from .tensor import BLOCKED, PLAIN, Tensor
 from .token_ids import SILENT
 
 _INCONSISTENT = "the file is inconsistent; fetch another"
@@ -36,14 +37,9 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
     Raises:
         BuildError: the file is damaged, or something in it is not understood.
     """
-    header = read_header(path)
-    metadata = header.metadata
-    if metadata.get("split.count", 1) not in (0, 1):
-        raise BuildError(
-            f"{path} is part {_part(metadata)} of {quoted(metadata['split.count'])}; only whole files are read",
-            "merge the parts with llama.cpp's `llama-gguf-split --merge`",
-        )
-    stored = _tensors(path, header)
+    parts = read_parts(path)
+    metadata = parts[0].header.metadata
+    stored = {name: tensor for part in parts for name, tensor in _tensors(part.path, part.header).items()}
     row = architecture_of(metadata)
     vocabulary = read_vocabulary(metadata)
     if "token_embd.weight" not in stored:
@@ -83,7 +79,7 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
         weights[named[0]] = _renamed(tensor, *named)
     config |= {flag: True for flag, bias in _BIAS_FLAGS.items() if any(name.endswith(bias) for name in weights)}
     return Checkpoint(
-        name=name or path.stem,
+        name=name or model_name(path),
         config=config,
         weights=weights,
         tokenizer_json=vocabulary.tokenizer_json,
@@ -94,16 +90,17 @@ def open_gguf(path: Path, *, name: str | None = None) -> Checkpoint:
         bos_token_id=vocabulary.token_ids.get("bos_token_id"),
         generation_config=_sampling(path, metadata),
         notes=() if vocabulary.stop_token_ids else (SILENT,),
-        files=(path,),
+        files=tuple(part.path for part in parts),
     )
 
 
 def _tensors(path: Path, header: Header) -> dict[str, Tensor]:
-    strange = sorted({t.dtype for t in header.tensors} - PLAIN.keys() - BLOCKED.keys() - SUPER.keys())
+    strange = sorted({(t.dtype, t.type_number) for t in header.tensors if t.dtype not in PLAIN and t.dtype not in BLOCKED})
     if strange:
+        numbered = ", ".join(f"{name} (number {number})" for name, number in strange)
         raise BuildError(
-            f"{path} holds tensors of type {', '.join(strange)}; read are {', '.join([*PLAIN, *BLOCKED, *SUPER])}",
-            "take the model's Q8_0, Q4_1, Q4_0, F16 or BF16 file",
+            f"{path} holds tensors of type {numbered}; read are {', '.join([*PLAIN, *BLOCKED])}",
+            "take a file of the model in one of these, such as its Q4_K_M, Q8_0 or BF16 file",
         )
     return {
         t.name: Tensor(name=t.name, shape=t.shape, dtype=t.dtype, path=path, offset=t.offset, nbytes=t.nbytes)
@@ -123,11 +120,6 @@ def _renamed(tensor: Tensor, name: str, heads: int | None) -> Tensor:
         nbytes=tensor.nbytes,
         interleaved_heads=heads,
     )
-
-
-def _part(metadata: Mapping[str, Any]) -> str:
-    number = metadata.get("split.no", 0)
-    return str(number + 1) if isinstance(number, int) else quoted(number)
 
 
 def _sampling(path: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:

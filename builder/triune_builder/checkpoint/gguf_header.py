@@ -18,13 +18,19 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from ..errors import BuildError, quoted
 from .files import regular_size
 
-_HINT = "fetch the file again; is it a .gguf file of one piece?"
+_HINT = "fetch the file again; pieces such as X.gguf.part1of2 are put together with `cat` first"
 # What llama.cpp takes, or well above what any model has: a damaged file is found out before it takes memory or time.
 _MOST_BYTES = 256 << 20  # of a header; the largest vocabularies take some 20 MB
 _MOST_ELEMENTS = 1 << 22  # of all arrays together; the largest vocabularies have a third of it
 _MOST_FIELDS, _MOST_TENSORS = 1 << 14, 1 << 17
 _MOST_DIMENSIONS = 4
 _MOST_NAME = 255  # bytes of a key or a tensor's name
+_BIG_ENDIAN = (2 << 24, 3 << 24)  # versions, read the wrong way round
+_TYPES = {kind.value: kind for kind in GGMLQuantizationType}
+# Of files from before llama.cpp laid weights out for a processor when it loads them; nobody says how long their rows are.
+_REMOVED = {
+    4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8",
+}  # fmt: skip
 _SCALARS = {
     GGUFValueType.UINT8: "B", GGUFValueType.INT8: "b", GGUFValueType.UINT16: "H", GGUFValueType.INT16: "h",
     GGUFValueType.UINT32: "I", GGUFValueType.INT32: "i", GGUFValueType.UINT64: "Q", GGUFValueType.INT64: "q",
@@ -39,6 +45,7 @@ class Stored:
     name: str
     shape: tuple[int, ...]  # slowest axis first, as NumPy has it
     dtype: str  # ggml's name: F32, Q4_1, ...
+    type_number: int  # ggml's
     offset: int  # bytes from the start of the file
     nbytes: int
 
@@ -88,8 +95,10 @@ class _Cursor:
             raise ValueError(f"it starts with {self.data[:4]!r}, not with b'GGUF'")
         self.at = 4
         version, tensor_count, field_count = self._scalar("I"), self._scalar("Q"), self._scalar("Q")
+        if version in _BIG_ENDIAN:
+            raise ValueError("it is big-endian; little-endian files are read, such as llama.cpp writes unless told otherwise")
         if version not in (2, 3):
-            raise ValueError(f"its version is {version}; known: 2 and 3 (little-endian)")
+            raise ValueError(f"its version is {version}; known: 2 and 3")
         for what, count, most in (("fields", field_count, _MOST_FIELDS), ("tensors", tensor_count, _MOST_TENSORS)):
             if count > most:
                 raise ValueError(f"it says that it has {count:,} {what}; at most {most:,} are read")
@@ -159,7 +168,18 @@ class _Cursor:
 
 
 def _stored(start: int, alignment: int, name: str, sizes: list[int], type_id: int, offset: int) -> Stored:
-    kind = GGMLQuantizationType(type_id)
+    if type_id in _REMOVED:
+        return Stored(
+            name=name,
+            shape=tuple(reversed(sizes)),
+            dtype=_REMOVED[type_id],
+            type_number=type_id,
+            offset=start + offset,
+            nbytes=0,
+        )
+    if type_id not in _TYPES:
+        raise ValueError(f"its tensor {name} is of the type with number {type_id}, which is not known")
+    kind = _TYPES[type_id]
     block, block_bytes = GGML_QUANT_SIZES[kind]
     if 0 in sizes or max(sizes, default=0) > 1 << 48:
         raise ValueError(f"tensor {name} has the sizes {sizes}")
@@ -171,6 +191,7 @@ def _stored(start: int, alignment: int, name: str, sizes: list[int], type_id: in
         name=name,
         shape=tuple(reversed(sizes)),
         dtype=kind.name,
+        type_number=type_id,
         offset=start + offset,
         nbytes=math.prod(sizes) // block * block_bytes,
     )

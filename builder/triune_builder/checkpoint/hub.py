@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -114,6 +114,22 @@ def fetch_headers_from_hub(
     except Exception as error:  # as above
         raise _explained(model, error) from error
     return folder
+
+
+def cached_config(model: str, *, cache_dir: Path | None = None) -> Path:
+    """The config.json of `model` in the hub library's cache; fetches nothing.
+
+    Raises:
+        BuildError: it is not there.
+    """
+    repository, _, revision = model.partition("@")
+    found = try_to_load_from_cache(repository, CONFIG, revision=revision or None, cache_dir=cache_dir)
+    if not isinstance(found, str):
+        raise BuildError(
+            f"the hub's cache on this machine has no config.json of {model}",
+            f"fetch it: `hf download {repository} config.json`; or give a folder or a config.json",
+        )
+    return Path(found)
 
 
 def _write_hollow(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:

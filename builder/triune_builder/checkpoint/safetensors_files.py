@@ -11,10 +11,11 @@ from typing import Any
 
 from ..errors import BuildError, quoted
 from .files import CONFIG_BYTES, check_parsed, exists, parse_object, read_text, regular_size
-from .tensor import PLAIN, Tensor
+from .tensor import INTEGERS, PLAIN, Tensor
 
 _MOST_BYTES = 100_000_000  # of a header, as the format's own library has it
 _MOST_DIMENSIONS = 8
+_SIZES = PLAIN | INTEGERS  # dtype -> bytes an element
 INDEX = "model.safetensors.index.json"
 _FETCH = "fetch the file again; the download may have been cut short"
 _POINTER = b"version https://git-lfs"  # what a clone without Git LFS has in a large file's place
@@ -76,7 +77,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise BuildError(f"{path} is not a readable safetensors file: {error}", _FETCH) from error
     if end != size:
         raise BuildError(f"{path} should have {end:,} bytes by its header, and has {size:,}", _FETCH)
-    strange = sorted({t.dtype for t in tensors} - PLAIN.keys())
+    strange = sorted({t.dtype for t in tensors} - _SIZES.keys())
     if strange:
         first = next(t.name for t in tensors if t.dtype == strange[0])
         raise BuildError(
@@ -100,7 +101,7 @@ def _tensor(path: Path, name: str, entry: dict[str, Any], start: int) -> Tensor:
     sizes = isinstance(shape, list) and len(shape) <= _MOST_DIMENSIONS
     if not isinstance(dtype, str) or not sizes or not all(_is_size(n) for n in (*shape, begin, end)) or begin > end:
         raise ValueError(f"tensor {quoted(name)} is {quoted(entry, 160)}")
-    if dtype in PLAIN and end - begin != math.prod(shape) * PLAIN[dtype]:
+    if dtype in _SIZES and end - begin != math.prod(shape) * _SIZES[dtype]:
         raise ValueError(f"tensor {quoted(name)} {dtype} {shape} should not have {end - begin:,} bytes")
     return Tensor(name=name, shape=tuple(shape), dtype=dtype, path=path, offset=start + begin, nbytes=end - begin)
 

@@ -23,7 +23,7 @@ def open_checkpoint(
     """Open `model`, fetching it first if need be.
 
     Args:
-        model: a known name, the path of a .gguf file, a folder with config.json, or a hub id
+        model: a known name, the path of a GGUF file, a folder with config.json, or a hub id
             `owner/name[@revision]`. A path that exists is never taken for a hub id.
         cache: folder for what is fetched; hub models go into the hub library's own cache.
         progress: told in words what is being done.
@@ -58,8 +58,18 @@ def open_checkpoint(
         from .folder import open_folder
 
         return open_folder(path)
-    if path is not None and path.suffix == ".gguf" and exists(path) and not path.is_dir():
+    if path is not None and _is_gguf(path):
         from .gguf_file import open_gguf
 
         return open_gguf(path)
     raise unknown_model(model, meaning)
+
+
+def _is_gguf(path: Path) -> bool:
+    """By its name, or as it begins: Ollama's files are called by their hashes."""
+    if path.is_dir() or not exists(path):
+        return False
+    if path.suffix == ".gguf" or not path.is_file():
+        return path.suffix == ".gguf"
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"

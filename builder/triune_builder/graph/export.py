@@ -16,7 +16,7 @@ from ..checkpoint import Checkpoint
 from ..errors import BuildError
 from .cache import Layer, cache_inputs
 from .ops import Graph
-from .promises import settled_config
+from .promises import settled_config, without_idle_biases
 from .weights import Source, StackSource, WeightSource, same_values
 
 
@@ -53,8 +53,9 @@ def export(checkpoint: Checkpoint, *, max_length: int, with_mtp: bool = False, r
     Raises:
         BuildError: unknown architecture or config key; missing or spare weights.
     """
-    model_type, weights = str(checkpoint.config.get("model_type")), checkpoint.weights
-    architecture, cfg = settled_config(checkpoint.config, weights.keys())
+    model_type = str(checkpoint.config.get("model_type"))
+    architecture, cfg = settled_config(checkpoint.config, checkpoint.weights.keys())
+    weights = without_idle_biases(architecture.promises(cfg), checkpoint.weights)
     cfg = _with_stored_head(cfg, weights, compare=reads_head)
     mtp = None
     if with_mtp and architecture.mtp and cfg.num_nextn_predict_layers:

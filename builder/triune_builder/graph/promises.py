@@ -1,10 +1,11 @@
-"""Whether a checkpoint holds the weights that its config.json promises; the architecture says which. Reads no weight."""
+"""Whether a checkpoint holds the weights that its config.json promises; the architecture says which. Reads no matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from ..checkpoint import GroupedTensor
 from ..errors import BuildError
 from .arch import Architecture, find_architecture
 from .arch.promised import Promised
@@ -37,7 +38,7 @@ def promised_weights(config: Mapping[str, Any]) -> Promised:
 
 
 def check_weights(config: Mapping[str, Any], weights: Mapping[str, Source]) -> None:
-    """Compare a checkpoint's weights with what its config.json promises; reads no weight.
+    """Compare a checkpoint's weights with what its config.json promises; reads no weight but biases that are not promised.
 
     Raises:
         BuildError: as `settled_config`; or names missing, spare and misshapen weights, all in one.
@@ -46,7 +47,7 @@ def check_weights(config: Mapping[str, Any], weights: Mapping[str, Source]) -> N
     promised = architecture.promises(cfg)
     known = promised.required | promised.optional
     missing = [name for name in promised.required if name not in weights]
-    spare = [name for name in weights if name not in known]
+    spare = [name for name in without_idle_biases(promised, weights) if name not in known]
     misshapen = [f"{name} is {list(weights[name].shape)}, not {list(shape)}"
                  for name, shape in known.items() if name in weights and tuple(weights[name].shape) != shape]  # fmt: skip
     kinds = (("missing", missing), ("spare", spare), ("misshapen", misshapen))
@@ -60,6 +61,18 @@ def check_weights(config: Mapping[str, Any], weights: Mapping[str, Source]) -> N
             "is the checkpoint complete, and of the model and version of its config.json?"
             + (" If these biases are the model's own, correct the key" if flags else ""),
         )
+
+
+def without_idle_biases(promised: Promised, weights: Mapping[str, Source]) -> dict[str, Source]:
+    """The weights but biases of zeros that nobody promised: the first releases of AutoGPTQ gave every packed matrix one."""
+    known = promised.required | promised.optional
+
+    def is_idle(name: str) -> bool:
+        module, _, kind = name.rpartition(".")
+        packed = kind == "bias" and isinstance(weights.get(f"{module}.weight"), GroupedTensor)
+        return packed and name not in known and not weights[name].float32().any()
+
+    return {name: weight for name, weight in weights.items() if not is_idle(name)}
 
 
 def _some(names: Sequence[str]) -> str:

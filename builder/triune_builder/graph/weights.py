@@ -12,7 +12,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..checkpoint import Blocks, Tensor
-from ..checkpoint.tensor import BLOCKED
 from ..errors import BuildError
 
 _BAND = 1 << 24  # bytes compared at a time
@@ -48,12 +47,7 @@ class WeightSource:
     @property
     def has_blocks(self) -> bool:
         """Whether the checkpoint holds some part as quantized blocks; reads none of them where that can be told without."""
-        return any(p.dtype in BLOCKED if isinstance(p, Tensor) else p.blocks() is not None for p in self.parts)
-
-    def blocks(self) -> list[Blocks] | None:
-        """The checkpoint's own quantized blocks, part by part; None unless every part has them."""
-        blocks = [p.blocks() for p in self.parts]
-        return None if any(b is None for b in blocks) else [b for b in blocks if b is not None]
+        return any(p.has_blocks if isinstance(p, Tensor) else p.blocks() is not None for p in self.parts)
 
 
 @dataclass(frozen=True)

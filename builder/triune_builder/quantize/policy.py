@@ -30,5 +30,9 @@ class Precision:
         return frozenset(scheme for _, scheme in self.linear) | {self.embedding}
 
 
+NEAREST, GPTQ = "nearest", "gptq"
+ROUNDINGS = (NEAREST, GPTQ)  # how codes are chosen where a precision allows for both
+BY_GPTQ = {"blocks4": False, "blocks4_symmetric": True}  # schemes of which GPTQ chooses codes -> whether they are symmetric
+OBSERVED = frozenset({"w8a8"})  # schemes that must know of the inputs over the calibration texts: `Scheme.needs`
 HEAD = "lm_head.weight"  # its name as a linear, tied to the embedding table or not
 ROUTERS = ("*.mlp.gate.weight", FLOAT)  # tiny, and they decide which experts are asked

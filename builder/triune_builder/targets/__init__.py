@@ -11,7 +11,7 @@ from triune_runtime.targets import DEFAULT_TARGET as DEFAULT_TARGET
 from ..errors import BuildError, option
 from .target import Target
 
-TARGETS = ("cpu", "tensorrt", "cuda")  # the packages here, each with its TARGET in target.py
+TARGETS = ("cpu", "tensorrt", "cuda", "vllm")  # the packages here, each with its TARGET in target.py
 
 
 def find_target(name: str) -> Target:

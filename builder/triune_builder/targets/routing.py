@@ -25,7 +25,7 @@ def routing_matrix(rewriter: Rewriter, place: Place, route: ir.Node, axes: int) 
         place.op("Softmax", logits, part="scores", axis=-1) if said["softmax"] else place.op("Sigmoid", logits, part="scores")
     )
     choice = place.op("Add", scores, bias, part="choice")
-    low = keep_float(rewriter.constant("masked.float32", np.array(-1e30, np.float32)))
+    low = keep_float(rewriter.constant("left_out.float32", np.array(-3e4, np.float32)))  # halves hold it
     if said["top_groups"] < groups:
         grouped = place.op("Reshape", choice, ints(rewriter, *lead, groups, experts // groups), part="grouped")
         two = ints(rewriter, min(2, experts // groups))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from triune_runtime.manifest import Limits
 
@@ -46,8 +46,9 @@ class Flag:
     """An option of the command line that is of use to one target only."""
 
     name: str  # of the value in `BuildPlan.options`, e.g. weight_streaming for --weight-streaming
-    kind: type[bool] | type[list[str]]  # a switch, or an option that may be repeated
+    kind: type[bool] | type[int] | type[str] | type[list[str]]  # a switch, a number, a word, or what may be repeated
     help: str
+    stands_for: str = ""  # a limit of the plan's of which it is another name; empty: none
 
     @property
     def option(self) -> str:
@@ -75,9 +76,18 @@ class VerifyJob:
     note: Note = lambda _: None
 
 
+def nothing_here(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a target whose engines do not depend on the machine that builds them."""
+    return {}
+
+
 def no_choices(plan: BuildPlan) -> Sequence[object]:
     """Of a target that adds nothing to an engine's key."""
     return ()
+
+
+def any_checkpoint(plan: BuildPlan, checkpoint: Checkpoint) -> None:
+    """Of a target that takes all whose shapes fit."""
 
 
 def same_cache(plan: BuildPlan, cache: tuple[CacheTensor, ...]) -> tuple[CacheTensor, ...]:
@@ -100,6 +110,7 @@ class Target:
     float_twin: str  # the precision nearest to the float weights
     proofs: tuple[str, ...]  # ways to prove an engine
     proofs_help: str  # what they are, and which one "auto" takes
+    unproved: str = ""  # why there are none, where a build proves nothing
     speculations: tuple[str, ...] = ("off",)
     flags: tuple[Flag, ...] = ()
     tools: tuple[str, ...] = ()  # packages that decide, beside the common ones, what an engine looks like
@@ -111,10 +122,17 @@ class Target:
     serves_here: bool = False  # whether the memory of the building machine is that of a server
     chunks_per_s: float = Limits.chunks_per_s  # see there: what a server of such engines can hand out
     code: tuple[str, ...]  # packages of the builder's targets that make its engines
+    further_code: tuple[str, ...] = ()  # packages of the builder's that decide, too, what they look like
     runtime_code: tuple[str, ...]  # packages of the runtime's targets that run them
+
+    found_here: Callable[[Mapping[str, Any]], Mapping[str, Any]] = nothing_here
+    """Options that the machine says where those of the command line do not, so that what depends on it is part of the plan."""
 
     check: Callable[[BuildPlan], None]
     """Raise BuildError if the plan cannot be built, as far as only the target knows. Reads no file."""
+
+    check_checkpoint: Callable[[BuildPlan, Checkpoint], None] = any_checkpoint
+    """The same of a checkpoint whose weights are those that its config.json promises. Reads no weight."""
 
     engine_choices: Callable[[BuildPlan], Sequence[object]] = no_choices
     """What of the plan shapes the engine beside precision, speculation and `engine_length`; JSON-like."""
@@ -143,4 +161,7 @@ class Target:
 
 def budget_of(precision: TargetPrecision, how: str) -> Budget:
     """What an engine of that precision, proved in that way, must keep to; of one that is not proved any will do."""
-    return precision.budgets.get(how) or next(iter(precision.budgets.values()))
+    return precision.budgets.get(how) or next(iter(precision.budgets.values()), _ANY)
+
+
+_ANY = Budget(greedy_agreement=0.0, perplexity_ratio=1.0)  # of engines that no build proves

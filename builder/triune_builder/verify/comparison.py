@@ -54,11 +54,7 @@ def compare(told: Told, checkpoint: Source, note: Note) -> Verification:
     """
     began = time.monotonic()
     note("the float reference")
-    seen = _Comparison(told.evidence, told.answers)
-    for scored in reference.score(
-        checkpoint.config, checkpoint.weights, [e.tokens for e in told.evidence], [e.positions for e in told.evidence]
-    ):
-        seen.add(scored)
+    seen = _scored(told.evidence, told.answers, checkpoint)
     return Verification(
         decode=seen.decode.summary() if told.decoded else None,
         prefill=seen.prefill.summary(),
@@ -75,6 +71,15 @@ def compare(told: Told, checkpoint: Source, note: Note) -> Verification:
         drafts=told.drafts,
         best_errors=told.best_errors,
     )
+
+
+def compare_texts(read: Sequence[Evidence], checkpoint: Source) -> tuple[TextLoss, ...]:
+    """Of windows of texts alone, what their tokens cost.
+
+    Raises:
+        BuildError: as `compare`.
+    """
+    return text_losses(read, _scored(read, (), checkpoint).losses)
 
 
 def text_losses(read: Sequence[Evidence], losses: Mapping[int, list[float]]) -> tuple[TextLoss, ...]:
@@ -149,3 +154,13 @@ class _Comparison:
             self.disagreements.append(
                 Disagreement(prompt=prompt, position=position, engine=chosen, reference=best, margin=margin, lead=lead)
             )
+
+
+def _scored(evidence: Sequence[Evidence], answers: Sequence[Evidence], checkpoint: Source) -> _Comparison:
+    """What was found once the reference has read all of it."""
+    seen = _Comparison(evidence, answers)
+    for scored in reference.score(
+        checkpoint.config, checkpoint.weights, [e.tokens for e in evidence], [e.positions for e in evidence]
+    ):
+        seen.add(scored)
+    return seen

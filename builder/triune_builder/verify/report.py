@@ -70,6 +70,7 @@ class BuildReport:
     changes: tuple[WeightChange, ...]
     verification: Verification | None  # None: the user asked for none
     budget: Budget
+    unproved: str = ""  # why a build proves nothing of such an engine; empty: it does
     limits: tuple[tuple[str, str], ...] = ()  # what is limited, and to how many and why
     files: dict[str, dict[str, Any]] = field(default_factory=dict)  # path in the repository -> bytes, sha256
     format: int = FORMAT
@@ -83,6 +84,8 @@ class BuildReport:
     def summary(self) -> str:
         """What was proved of the engine, in one line."""
         found = self.verification
+        if found is None and self.unproved:
+            return f"nothing: {self.unproved}"
         if found is None:
             return "nothing: verification was left out, as VERIFY=none asked"
         line = (
@@ -130,7 +133,9 @@ class BuildReport:
         head = Text(f"{self.model} · target {self.target} · precision {self.precision} · {self.inputs_hash[:16]}")
         over = self.problems
         verdict = Text("within its budget" if not over else "OVER ITS BUDGET: " + "; ".join(over))
-        if self.verification is None:
+        if self.verification is None and self.unproved:
+            verdict = Text(f"not verified: {self.unproved}")
+        elif self.verification is None:
             verdict = Text("NOT VERIFIED: built with --verify none; nothing says that the engine computes what it should")
         elif self.verification.left_out:
             verdict.append(f"\nVERIFIED IN PART: {self.verification.left_out}")

@@ -1,13 +1,15 @@
 """The texts over which a model is calibrated and judged: the bundled ones, or those that its publisher put beside the weights.
 
 A model of a narrow domain (arithmetic, one language) says nothing sensible of ordinary English, and so neither does its
-perplexity of it: its folder may hold `verification.json` with texts of its own.
+perplexity of it: its folder may hold `verification.json` with texts of its own. Its user may have texts, too: files.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from ..errors import BuildError
 _FOLDER = Path(__file__).parent / "text"
 _FIRST = "english"
 _OWN = "own"  # kind of a model's own texts: its publisher chose them together
+_FEWEST = 200  # characters of a user's text, some 50 tokens: of fewer nothing can be said
+_MOST = 1_000_000  # characters of it that are read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +29,50 @@ class Texts:
     calibration: tuple[str, ...]  # what the sizes of activations are observed on
     evaluation: tuple[tuple[str, str], ...]  # kind, text: what perplexity is measured on; each is read from an empty cache
     prompts: tuple[str, ...]  # what is continued greedily
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserText:
+    """A file of the user's. Two of the same contents are the same, wherever they lie."""
+
+    kind: str
+    file: str  # as it was named
+    text: str
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+def read_user_text(said: str, asked_by: str, kind: str = "") -> UserText:
+    """The text of a file; of one that is very long its beginning.
+
+    Args:
+        said: how its user named it.
+        asked_by: the option that it was said to, for errors.
+        kind: of the text; by default the file's name without its ending.
+
+    Raises:
+        BuildError: it cannot be read, is no UTF-8, or too short.
+    """
+    path = Path(said).expanduser()
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MOST)
+    except UnicodeDecodeError as error:
+        raise BuildError(
+            f"{asked_by} is {said}, which is no text in UTF-8: byte {error.start:,} fits none",
+            "convert it, or name another file",
+        ) from None
+    except (OSError, RuntimeError, ValueError) as error:  # the latter of a home that there is not, and of a name with a zero
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BuildError(f"{asked_by} is {said}, which cannot be read: {why}", "name a file of text that is there") from None
+    if len(text.strip()) < _FEWEST:
+        raise BuildError(
+            f"{asked_by} is {said}, which has {len(text.strip())} characters of text; at least {_FEWEST} are needed",
+            "name a longer text, of the kind that the model is to read",
+        )
+    return UserText(kind=kind or path.stem, file=said, text=text)
 
 
 def texts_of(own: Mapping[str, Any]) -> Texts:
@@ -47,6 +95,11 @@ def texts_of(own: Mapping[str, Any]) -> Texts:
         )
     evaluation = tuple((_OWN, text) for text in own["evaluation"])
     return Texts(calibration=tuple(own["calibration"]), evaluation=evaluation, prompts=tuple(own["prompts"]))
+
+
+def further_texts(own: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is read beside `Texts.calibration` where codes are chosen by it; nothing for a model that has its own texts."""
+    return () if own else tuple(text for _, text in _bundled("further"))
 
 
 def token_ids(tokenizer_json: str, texts: Sequence[str]) -> list[list[int]]:

@@ -114,7 +114,7 @@ def _errors(answers: Sequence[Answer]) -> list[Json]:
 
 
 def _samples(answers: Sequence[Answer], own: Sequence[dict[str, float | None]]) -> Json:
-    """The requests' own figures, ms to a hundredth; every n-th of very many."""
+    """The requests' own figures, ms to a hundredth, and lengths; every n-th of very many."""
     step = max(1, -(-len(answers) // _SAMPLES))
     kept = list(zip(answers, own, strict=True))[::step]
 
@@ -124,6 +124,7 @@ def _samples(answers: Sequence[Answer], own: Sequence[dict[str, float | None]]) 
     return {
         "intended_s": [round(a.intended, 4) for a, _ in kept], "first_token_ms": column("first_token"),
         "time_per_token_ms": column("between"), "end_to_end_ms": column("end_to_end"),
+        "input_tokens": [a.input_tokens for a, _ in kept], "output_tokens": [a.token_count for a, _ in kept],
     }  # fmt: skip
 
 

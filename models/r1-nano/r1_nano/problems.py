@@ -211,7 +211,7 @@ def _verdict(lang: Language, kind: str, order: str, a: int, b: int) -> tuple[str
     return answer, Expected(numbers=(chosen,), verdict=order)
 
 
-_FOLLOW_UP = {
+_FOLLOW_UP: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {"+": ("And plus {b}?", "Add {b} to that.", "plus {b}", "Now add {b}."), "-": ("And minus {b}?",
     "Subtract {b} from that.", "minus {b}"),
            "*": ("And times {b}?", "Multiply that by {b}.", "times {b}"), "/": ("Divide that by {b}.",

@@ -132,15 +132,16 @@ class Answers:
         if request.deadline is not None:
             self._deadlines[request.key] = request.deadline
 
-    def started(self, key: int, kv: KvCounts | None = None) -> None:
+    def started(self, key: int, kv: KvCounts | None = None, at: float | None = None) -> None:
         """The prompt of a request is about to be computed.
 
         Args:
             kv: what it takes of the KV memory, if that is known.
+            at: when that was, if it is told later.
         """
         served = self._served[key]
         served.pending.kv = kv or served.pending.kv
-        self._metrics.started(served.clocking, self._clock())
+        self._metrics.started(served.clocking, self._clock() if at is None else at)
 
     def score(self, key: int, scores: Iterable[TokenLogprob]) -> None:
         """The log probabilities of a prompt's tokens from the second on: they go out with the first piece of the answer."""

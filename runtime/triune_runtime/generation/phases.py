@@ -15,6 +15,7 @@ from ..recorded import COMMIT, COUNTS, DRAFT, LAUNCH, PLAN, REQUEST, SAMPLE, STE
 from ..runner import Flight, Rows
 from .generator import Generator
 from .loop import StepLoop
+from .step import Step
 
 MOST_EVENTS = 100_000
 _COUNT_EVERY = 50_000_000  # nanoseconds: counting hundreds of sequences takes a tenth of a millisecond
@@ -35,6 +36,7 @@ class Recording:
         self._replaced: list[tuple[object, str]] = []
         self._counted = 0
         self._open: dict[int, int] = {}  # when requests came, by key, of requests that are here
+        self._planned: dict[str, int] = {}  # what the step consists of
 
     def begin(self) -> None:
         """Time what is called from now on; all of it or nothing."""
@@ -53,11 +55,11 @@ class Recording:
             self._replace(generator, method, self._aborting)
         if isinstance(generator, StepLoop):
             for owner, method, phase in (
-                (generator.scheduler, "plan", PLAN), (generator.scheduler, "commit", COMMIT),
-                (generator.sampler, "sample", SAMPLE), (generator.answers, "pieces", TEXT),
-                (generator.drafts, "propose", DRAFT),
+                (generator.scheduler, "commit", COMMIT), (generator.sampler, "sample", SAMPLE),
+                (generator.answers, "pieces", TEXT), (generator.drafts, "propose", DRAFT),
             ):  # fmt: skip
                 self._replace(owner, method, partial(self._timed, phase))
+            self._replace(generator.scheduler, "plan", self._planning)
             self._replace(generator.runner, "launch", self._launching)
 
     def end(self) -> None:
@@ -73,9 +75,9 @@ class Recording:
         setattr(owner, method, around(getattr(owner, method)))
         self._replaced.append((owner, method))
 
-    def _keep(self, name: str, began: int, about: dict[str, int] | None = None) -> None:
+    def _keep(self, name: str, began: int, about: dict[str, int] | None = None, took: int | None = None) -> None:
         if len(self.events) < self._most:
-            self.events.append(Timed(name, began, self._clock() - began, about or {}))
+            self.events.append(Timed(name, began, self._clock() - began if took is None else took, about or {}))
         else:
             self.dropped += 1
 
@@ -88,6 +90,16 @@ class Recording:
                 self._keep(phase, began)
 
         return timed
+
+    def _planning(self, call: Callable[..., Step]) -> Callable[..., Step]:
+        timed = self._timed(PLAN, call)
+
+        def plan(*args: Any, **more: Any) -> Step:
+            step: Step = timed(*args, **more)
+            self._planned = _contents(step)
+            return step
+
+        return plan
 
     def _launching(self, call: Callable[..., Flight]) -> Callable[..., Flight]:
         timed = self._timed(LAUNCH, call)
@@ -107,14 +119,15 @@ class Recording:
 
     def _stepping(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def step(*args: Any, **more: Any) -> Any:
-            began = self._clock()
+            began, self._planned = self._clock(), {}
             events = call(*args, **more)
-            self._keep(STEP, began)
+            took = self._clock() - began
             self._count()
             for event in events:
                 self._open.setdefault(event.key, self.began)  # one that was here before
                 if event.last:
                     self._close(event.key)
+            self._keep(STEP, began, self._planned | {"requests": len(self._open)}, took)
             return events
 
         return step
@@ -148,6 +161,15 @@ class Recording:
     def now(self) -> int:
         """The clock's nanoseconds."""
         return self._clock()
+
+
+def _contents(step: Step) -> dict[str, int]:
+    """Sequences that get a further token, the tokens before these, tokens of prompts, and of how many prompts."""
+    decodes = [part for part in step.slices if part.start >= len(part.sequence.request.prompt)]
+    return {
+        "decodes": len(decodes), "context": sum(part.start for part in decodes), "prompts": len(step.slices) - len(decodes),
+        "prompt_tokens": sum(part.length for part in step.slices) - sum(part.length for part in decodes),
+    }  # fmt: skip
 
 
 class _TimedFlight:

@@ -23,8 +23,7 @@ from ..manifest import EngineManifest
 from ..options.wire import Options
 from ..outbox import Pace, Sink
 from ..request import Chunk, Request
-from ..starting import keep_loaded, step_loop
-from ..targets import make_runner
+from ..starting import generator_of, keep_loaded
 from ..text.tokenizer import load_token_bytes
 from ..worker import Worker
 from . import pulse
@@ -84,9 +83,8 @@ class GenerationService:
         """
         manifest = EngineManifest.load(folder)
         self._token_bytes = load_token_bytes(folder, manifest)
-        runner = make_runner(manifest, folder)
-        generator = step_loop(
-            manifest, runner, self._token_bytes, prefix_caching=prefix_caching, client_sequences=client_sequences
+        generator = generator_of(
+            manifest, folder, self._token_bytes, prefix_caching=prefix_caching, client_sequences=client_sequences
         )
         self._thinks, self._shares = manifest.reasoning is not None, client_sequences is not None
         self._room = RoomWriter(manifest.limits.max_sequences + manifest.limits.max_queue, engine=folder, link=room)

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import TriuneError
@@ -54,7 +54,7 @@ class RequestLog:
 
     def _put(self, known: Mapping[str, Any]) -> None:
         said = {name: value for name, value in known.items() if value not in (None, [], "")}
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")  # noqa: UP017  (Python 3.10 has no datetime.UTC)
         raw = (json.dumps({"time": now, "source": "server", **said}) + "\n").encode()
         with self._lock:
             try:

@@ -15,8 +15,7 @@ if TYPE_CHECKING:  # they import NumPy: memory for as long as a server's supervi
     from .target import Target
 
 DEFAULT_TARGET = "cpu"
-TARGETS = ("cpu", "tensorrt", "cuda", "fake")  # what a manifest names, and the package here that has its TARGET
-ON_GPUS = ("tensorrt", "cuda")  # those whose engines need one
+TARGETS = ("cpu", "tensorrt", "cuda", "vllm", "fake")  # what a manifest names, and the package here that has its TARGET
 
 
 def find_target(name: str) -> Target:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from triune_runtime.cgroup import MachineFiles
 from triune_runtime.errors import ManifestError
 from triune_runtime.machine import Machine, this_machine
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.targets import ON_GPUS
+from triune_runtime.targets import DEFAULT_TARGET, TARGETS, find_target
 
 from ..background import Health, look
 from ..state import RUN_FOLDER, RunningServer, find_running
@@ -25,7 +26,7 @@ class Context:
     """A machine, a model and maybe a server."""
 
     repository: Path | None = None  # of the model that is to be served; it may be that it is not built
-    target: str = "cpu"  # that is asked for; an engine that is built says its own
+    target: str = DEFAULT_TARGET  # that is asked for; an engine that is built says its own
     said: str = ""  # what was asked for, as make takes it, e.g. MODEL=r1-nano
     run_folder: Path = RUN_FOLDER
     seconds: float = 3.0  # that a measurement may take
@@ -38,10 +39,7 @@ class Context:
 
     def read(self, path: str) -> str:
         """The text of a file of the machine; empty: it is not there, or not to be read."""
-        try:
-            return (self.root / path).read_text("utf-8", "replace").strip()
-        except OSError:
-            return ""
+        return MachineFiles(self.root).read(path)
 
     @cached_property
     def machine(self) -> Machine:
@@ -94,7 +92,9 @@ class Context:
     @property
     def wants_gpu(self) -> bool:
         """Whether what is to be served needs one."""
-        return (self.manifest.target if self.manifest else self.target) in ON_GPUS
+        target = self.manifest.target if self.manifest else self.target
+        gpu = find_target(target).gpu if target in TARGETS else "unused"
+        return gpu == "needed" or (gpu == "welcome" and bool(self.gpus))
 
     @cached_property
     def observed(self) -> Observed | None:

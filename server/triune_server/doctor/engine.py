@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.targets import check_runnable
+from triune_runtime.targets import check_runnable, find_target
 
 from .context import Context
 from .finding import Finding, bad, good, poor, unknown
 
 ASIDE = 500_000_000  # bytes of a server beside weights and KV cache: docs/doctor.md says where it was measured
-_SHARES = ("cuda",)  # targets whose sequences share all KV memory that there is
 _SUFFIXES = {".data", ".plan", ".onnx", ".bin", ".safetensors", ".gguf"}
 
 
@@ -54,14 +53,18 @@ def fits(context: Context) -> Iterator[Finding]:
     """Whether weights and KV cache fit into the memory that is free: the processor's, or the GPU's that runs it."""
     if (manifest := context.manifest) is None:
         return
-    needed, place = Needs.of(context, manifest), "GPU memory" if context.wants_gpu else "memory"
+    target, place = find_target(manifest.target), "GPU memory" if context.wants_gpu else "memory"
+    if target.generator is not None:
+        yield unknown(place, f"{manifest.target} itself divides the engine among devices", "its start says what does not fit")
+        return
+    needed = Needs.of(context, manifest)
     if (room := _room(context)) is None:
         yield unknown(place, f"the engine needs {needed}; how much is free is not told")
         return
     found = f"the engine needs {needed}; {room / 1e9:.1f} GB can be had"
     if needed.least > room:
         yield bad(place, found, _SMALLER)
-    elif needed.most > room and manifest.target in _SHARES:
+    elif needed.most > room and target.shares_memory:
         yield good(place, f"{found}: what there is is shared, and not all sequences can be long at once")
     elif needed.most > room:
         remedy = f"not all sequences can be long at once: a smaller MAX_SEQUENCES or MAX_LENGTH, or {_SMALLER}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from . import cgroup
+from triune_runtime import cgroup
+
 from .context import Context
 from .finding import Finding, bad, good, poor, unknown
 

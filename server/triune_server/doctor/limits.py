@@ -6,9 +6,10 @@ import resource
 import shutil
 from collections.abc import Iterator
 
+from triune_runtime import cgroup
+
 from ..errors import ServerError
 from ..shared_memory import check_shared_memory
-from . import cgroup
 from .context import Context
 from .finding import Finding, bad, good, poor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .cgroup import Files, memory_limit
+from triune_runtime.cgroup import Files, memory_limits
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Memory:
 
 
 def read_memory(files: Files) -> Memory:
-    """Of the machine and of the cgroup."""
+    """Of the machine and of the cgroup that leaves least."""
     text = files.read("proc/meminfo")
-    limit, used = memory_limit(files) or (None, 0)
+    limit, used = min(memory_limits(files), key=lambda one: one[0] - one[1], default=(None, 0))
     swapped = (_bytes(text, "SwapTotal") or 0) - (_bytes(text, "SwapFree") or 0)
     return Memory(_bytes(text, "MemTotal"), _bytes(text, "MemAvailable"), limit, used, swapped)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from triune_runtime.errors import ManifestError
 from triune_runtime.manifest import EngineManifest
+from triune_runtime.targets import TARGETS, find_target
 
 from ..draining_file import stalled_file
 from ..errors import ServerError
@@ -15,14 +16,8 @@ from ..view import ENGINE_FOLDER, View
 from .context import Context
 from .finding import Finding, bad, good, poor, unknown
 from .steps import slow
-from .watching import cores_of, engines_of
+from .watching import cores_of, engines_of, family_of
 
-# By target, parts of the names of libraries that an engine's process has in memory when it really runs there.
-_LIBRARIES = {
-    "cuda": ("libonnxruntime_providers_cuda", "libcuda.so"),
-    "tensorrt": ("libnvinfer", "libtensorrt_rtx"),
-    "cpu": ("onnxruntime",),
-}
 _UNUSED = 0.99  # of a GPU's memory that is free where no engine is: its context alone takes more than the rest
 
 
@@ -60,31 +55,32 @@ def devices(context: Context) -> Iterator[Finding]:
         return
     for name, process in engines_of(context.running.pid).items():
         target = _target(context, name)
-        if target not in _LIBRARIES:
+        if target not in TARGETS or not find_target(target).libraries:
             continue
-        maps = context.read(f"proc/{process.pid}/maps")
-        yield device(name, target, maps, gpu_holds(context, process.pid), gpus=len(context.gpus))
+        pids = family_of(process)
+        maps = "".join(context.read(f"proc/{pid}/maps") for pid in pids)
+        yield device(name, target, maps, gpu_holds(context, pids), gpus=len(context.gpus))
 
 
 def device(name: str, target: str, maps: str, holds: bool | None, *, gpus: int) -> Finding:
     """What one engine runs on.
 
     Args:
-        maps: what its process has mapped, as the kernel says it; empty: not to be read.
-        holds: whether the driver says that the process uses a GPU; None: it does not know of it.
+        maps: what its processes have mapped, as the kernel says it; empty: not to be read.
+        holds: whether the driver says that one of them uses a GPU; None: it does not know of it.
     """
-    subject = f"device of {name}"
+    subject, row = f"device of {name}", find_target(target)
     if not maps:
         return unknown(subject, "what its process uses is not to be seen", "ask as the user who started the server")
-    loaded = [part for part in _LIBRARIES[target] if part in maps]
-    if target == "cpu":
+    loaded = [part for part in row.libraries if part in maps]
+    if row.gpu == "unused":
         if gpus:
             return poor(
                 subject, f"the CPU, beside {gpus} GPUs that are not used", "make up TARGET=cuda SWITCH=1, or TARGET=tensorrt"
             )
         return good(subject, "the CPU, with ONNX Runtime" if loaded else "the CPU")
     if not loaded:
-        wanted = " or ".join(_LIBRARIES[target])
+        wanted = " or ".join(row.libraries)
         return bad(
             subject,
             f"built for {target}, and none of {wanted} is in its memory: it is not used",
@@ -99,11 +95,11 @@ def device(name: str, target: str, maps: str, holds: bool | None, *, gpus: int) 
     return good(subject, f"{target} is used: {', '.join(loaded)}" + (", and a GPU" if holds else ""))
 
 
-def gpu_holds(context: Context, pid: int) -> bool | None:
-    """Whether the driver says that a process uses a GPU. In a container it names none, or names them as the machine does: so
-    that nobody uses one is believed only where its memory is free."""
+def gpu_holds(context: Context, pids: Collection[int]) -> bool | None:
+    """Whether the driver says that one of these processes uses a GPU. In a container it names none, or names them as the
+    machine does: so that nobody uses one is believed only where its memory is free."""
     known = [gpu.processes for gpu in context.gpus if gpu.processes is not None]
-    if any(pid in processes for processes in known):
+    if any(not processes.isdisjoint(pids) for processes in known):
         return True
     unused = [(gpu.free_bytes or 0) > _UNUSED * (gpu.memory_bytes or 0) > 0 for gpu in context.gpus]
     return False if unused and all(unused) else None

@@ -45,7 +45,7 @@ def _engine(record: Record) -> Iterator[dict[str, Any]]:
             yield {"ph": "e", **about, "ts": (event.began + event.took) / 1e3}
         else:
             tid = _STEPS if event.name == STEP else _PARTS
-            yield {"ph": "X", "name": event.name, "dur": event.took / 1e3, "tid": tid, **at}
+            yield {"ph": "X", "name": event.name, "dur": event.took / 1e3, "tid": tid, "args": event.about, **at}
 
 
 def _machine(sample: Sample) -> Iterator[dict[str, Any]]:

@@ -90,6 +90,13 @@ def engines_of(pid: int) -> dict[str, psutil.Process]:
     return {}
 
 
+def family_of(process: psutil.Process) -> list[int]:
+    """The ids of a process and of all that it has started."""
+    with suppress(psutil.Error):
+        return [process.pid, *(one.pid for one in process.children(recursive=True))]
+    return [process.pid]
+
+
 def cores_of(pid: int) -> frozenset[int]:
     """The cores that a process may run on: in a container the machine has more."""
     try:

@@ -120,7 +120,7 @@ def test_a_check_that_cannot_look_ends_no_other(tmp_path: Path, monkeypatch: pyt
         (["--only", "network"], "--peer and --only network go together"),
         (["--only", "gpus", "--peer", "b:1"], "--peer and --only network go together"),
         (["--listen", "7000", "--listen-host", "300.1.1.1"], "port 7000 on 300.1.1.1 cannot be used"),
-        (["--target", "vllm", "--only", "engine"], "unknown target 'vllm'"),
+        (["--target", "abacus", "--only", "engine"], "unknown target 'abacus'"),
         (["--listen", "7000", "--ports", "x"], "--ports has 'x'"),
         (["--peer", "127.0.0.1:1"], "127.0.0.1:1 cannot be reached"),
     ],

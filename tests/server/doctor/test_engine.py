@@ -97,6 +97,13 @@ def test_sequences_that_share_memory_need_not_all_be_long(tmp_path: Path) -> Non
     assert found.verdict is Verdict.GOOD and "not all sequences can be long at once" in found.found
 
 
+def test_what_divides_its_engine_itself_is_not_judged_by_one_device(tmp_path: Path) -> None:
+    for gpus, place in (((), "memory"), ((gpu(free_bytes=1),), "GPU memory")):
+        context = machine(tmp_path, repository=built(tmp_path / place, target="vllm"), gpus=gpus)
+        found = one(list(engine.fits(context)))
+        assert found.verdict is Verdict.UNKNOWN and found.subject == place
+
+
 def test_the_gpu_that_this_process_may_use_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = machine(tmp_path, repository=built(tmp_path, target="cuda"), gpus=(gpu(0, free_bytes=10**8), gpu(1)))
     for said, verdict in (("", Verdict.BAD), ("1", Verdict.GOOD), ("1,0", Verdict.GOOD), ("GPU-8f2a", Verdict.BAD)):

@@ -99,12 +99,15 @@ def test_limits_of_files_and_processes_are_judged(most: int | None, verdict: Ver
 
 def test_this_process_own_limits_are_read(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    few = (
+        max(int(file.name) for file in Path("/proc/self/fd").iterdir()) + 20
+    )  # those that other tests hold, and the check's own
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
     try:
-        found = {one.subject: one.verdict for one in limits.ulimits(machine(tmp_path))}
+        found = {one.subject: one.found for one in limits.ulimits(machine(tmp_path))}
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert found["open files"] is Verdict.BAD
+    assert f"at most {few:,};" in found["open files"]
 
 
 def test_limits_are_those_of_a_server_that_runs(tmp_path: Path) -> None:

@@ -47,11 +47,12 @@ def test_the_parts_of_a_step_are_the_whole_of_it() -> None:
 
 
 def test_the_trace_is_chromes_and_the_picture_is_svg() -> None:
-    seen = observed(events(parts=WELL), busy=0.9)
+    seen = observed([one._replace(about={"decodes": 3}) if one.name == "step" else one for one in events(parts=WELL)], busy=0.9)
     trace = json.loads(json.dumps(chrome(seen.records, seen.samples)))["traceEvents"]
     assert {one["ph"] for one in trace} == {"X", "C", "M", "b", "e"}
     steps = [one for one in trace if one["name"] == "step"]
     assert len(steps) == 100 and steps[1]["ts"] == 10_000 and steps[1]["dur"] == 9_500
+    assert steps[1]["args"] == {"decodes": 3}
     assert all({"ph", "pid", "name"} <= one.keys() and (one["ph"] == "M" or "ts" in one) for one in trace)
     assert {"busy cores", "GPU 0", "sequences", "KV blocks"} <= {one["name"] for one in trace if one["ph"] == "C"}
     begins, ends = ([one for one in trace if one["ph"] == ph] for ph in "be")

@@ -98,6 +98,9 @@ MAPS = "7f00-7f01 r-xp 0 0:0 1 /x/{}\n"
             "none of libnvinfer or libtensorrt_rtx",
         ),
         ("cuda", "", None, 1, Verdict.UNKNOWN, "not to be seen"),
+        ("vllm", MAPS.format("libtorch_cpu.so"), None, 0, Verdict.GOOD, "vllm is used: libtorch"),
+        ("vllm", MAPS.format("libtorch_cuda.so"), False, 2, Verdict.BAD, "no use of a GPU"),
+        ("vllm", MAPS.format("onnxruntime_pybind11_state.so"), None, 0, Verdict.BAD, "none of libtorch"),
     ],
 )
 def test_what_an_engine_really_runs_on_is_told(
@@ -107,23 +110,33 @@ def test_what_an_engine_really_runs_on_is_told(
     assert found.verdict is verdict and said in found.found and bool(found.remedy) == (verdict is not Verdict.GOOD)
 
 
+def process(pid: int, *started: SimpleNamespace) -> SimpleNamespace:
+    return SimpleNamespace(pid=pid, children=lambda recursive: list(started))
+
+
 def test_each_engines_process_is_looked_at_by_what_it_was_built_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    maps = {"proc/7/maps": MAPS.format("onnxruntime_pybind11_state.so"), "proc/8/maps": MAPS.format("libnvinfer.so.10")}
-    context = machine(tmp_path, maps)
-    repositories = {"a": fake_repository(tmp_path / "a"), "b": tensorrt_repository(tmp_path / "b")}
-    engine = repositories["a"] / ENGINE_FOLDER
-    dataclasses.replace(EngineManifest.load(engine), target="cpu").save(engine)
+    maps = {
+        "proc/7/maps": MAPS.format("onnxruntime_pybind11_state.so"), "proc/8/maps": MAPS.format("libnvinfer.so.10"),
+        "proc/9/maps": MAPS.format("libpython.so"), "proc/10/maps": MAPS.format("libtorch_cpu.so"),
+    }  # fmt: skip
+    context = machine(tmp_path, dict(maps))
+    repositories = {name: fake_repository(tmp_path / name) for name in ("a", "c")} | {"b": tensorrt_repository(tmp_path / "b")}
+    for name, target in (("a", "cpu"), ("c", "vllm")):
+        engine = repositories[name] / ENGINE_FOLDER
+        dataclasses.replace(EngineManifest.load(engine), target=target).save(engine)
     View(context.run_folder).begin(repositories)
     context.__dict__["running"] = running(tmp_path)
     processes = {
-        "generate": SimpleNamespace(pid=7),
-        "b__generate": SimpleNamespace(pid=8),
-        "gone__generate": SimpleNamespace(pid=9),
+        "generate": process(7),
+        "b__generate": process(8),
+        "c__generate": process(9, process(10)),
+        "gone__generate": process(11),
     }
     monkeypatch.setattr(server, "engines_of", lambda pid: processes)
     found = {one.subject: one.found for one in server.devices(context)}
     assert found["device of generate"] == "the CPU, with ONNX Runtime"
     assert found["device of b__generate"] == "tensorrt is used: libnvinfer"
+    assert found["device of c__generate"] == "vllm is used: libtorch", "which a process has that the engine's has started"
     shutil.rmtree(repositories["b"])
     assert [one.subject for one in server.devices(context)][:1] == ["device of generate"]
 
@@ -131,9 +144,9 @@ def test_each_engines_process_is_looked_at_by_what_it_was_built_for(tmp_path: Pa
 def test_that_nobody_uses_a_gpu_is_believed_only_where_its_memory_is_free(tmp_path: Path) -> None:
     def holds(*of_gpus: frozenset[int] | None, free: int = 140_000_000_000) -> bool | None:
         gpus = [gpu(n, processes=one, free_bytes=free) for n, one in enumerate(of_gpus)]
-        return server.gpu_holds(machine(tmp_path, gpus=gpus), 4242)
+        return server.gpu_holds(machine(tmp_path, gpus=gpus), (4242, 4243))
 
-    assert holds(frozenset({4242}), frozenset()) is True
+    assert holds(frozenset({4242}), frozenset()) is True is holds(frozenset(), frozenset({4243, 7}))
     assert holds(frozenset()) is holds(frozenset({7})) is holds(None) is holds() is None  # as in a container
     assert holds(frozenset(), free=149_900_000_000) is False
 

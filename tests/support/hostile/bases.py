@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fakes.gguf_files import TOKENS, llama_weights, write_gguf
+from fakes.gguf_files import TOKENS, WIDE, as_q4_k_m, llama_weights, wide_weights, write_gguf
 from fakes.spellings import every
 from fakes.tiny_deepseek import tiny_checkpoint as tiny_deepseek
 from fakes.tiny_deepseek import tiny_weights
@@ -83,6 +83,8 @@ def bases() -> dict[str, Files]:
         write_folder(root / "mistral", dense_checkpoint("mistral", **sizes, sliding_window=7), "BF16", shards=2)
         write_folder(root / "deepseek", tiny_deepseek(**deepseek), "BF16")
         write_folder(root / "deepseek-fp8", tiny_deepseek(**deepseek, num_nextn_predict_layers=1), "F8_E4M3", shards=2)
+        for form in ("GPTQ", "AWQ", "W4A16", "NF4"):
+            write_folder(root / form.lower(), dense_checkpoint("qwen2", **sizes, num_hidden_layers=1), form)
         _pieces(_with_more(write_folder(root / "pieces", dense_checkpoint("llama", **sizes, vocab_size=320), "F32")))
         (root / "gguf").mkdir()
         write_gguf(
@@ -100,6 +102,12 @@ def bases() -> dict[str, Files]:
         (root / "gguf-q4").mkdir()
         same = {"rope_freqs.weight": np.ones(8, np.float32)}  # Llama 3's scaling, by nothing
         write_gguf(root / "gguf-q4" / GGUF, llama_weights(1), dtype="Q4_0", raw=same)
+        (root / "gguf-k").mkdir()
+        write_gguf(root / "gguf-k" / GGUF, wide_weights(3), metadata=WIDE, quantize=as_q4_k_m)
+        for dtype in ("Q5_1", "MXFP4"):
+            folder = root / f"gguf-{dtype.lower()}"
+            folder.mkdir()
+            write_gguf(folder / GGUF, llama_weights(4), dtype=dtype)
         (root / "gguf-pieces").mkdir()
         pieces = {"model": "llama", "scores": [-float(i) for i in range(len(TOKENS))], "unknown_token_id": 0}
         write_gguf(root / "gguf-pieces" / GGUF, llama_weights(2), dtype="F16", tokenizer=pieces)

@@ -119,6 +119,13 @@ TEXTS: list[Any] = [
     "gelu",
     "fp8",
     "gptq",
+    "awq",
+    "bitsandbytes",
+    "compressed-tensors",
+    "modelopt",
+    "gptq_v2",
+    "gemm",
+    "pack-quantized",
     "float8_e4m3fn",
     "bfloat16",
     "sigmoid",
@@ -128,6 +135,8 @@ TEXTS: list[Any] = [
     "BF16",
     "F8_E4M3",
     "I8",
+    "U8",
+    "I32",
     "Q8_0",
 ]
 OTHERS: list[Any] = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -36,8 +36,11 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def find_architecture(model_type: object) -> Architecture:
+def find_architecture(model_type: object, also: Iterable[str] = ()) -> Architecture:
     """The architecture that config.json's `model_type` names.
+
+    Args:
+        also: others that the caller knows.
 
     Raises:
         BuildError: there is none.
@@ -47,7 +50,7 @@ def find_architecture(model_type: object) -> Architecture:
     said = "config.json has no model_type" if model_type is None else f"no architecture for model_type {model_type!r}"
     near = get_close_matches(str(model_type), ARCHITECTURES, n=1)
     raise BuildError(
-        f"{said}; known: {', '.join(sorted(ARCHITECTURES))}",
+        f"{said}; known: {', '.join(sorted((*ARCHITECTURES, *also)))}",
         (f"did you mean {near[0]!r}? " if near else "")
         + ("is it the config.json of a model? " if model_type is None else "")
         + "Choose a model of a known architecture; README.md says how one is added",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from ...checkpoint import Blocks as CheckpointBlocks
 from ...graph.body import DOMAIN
 from ...graph.rewrite import Rewriter
-from ...graph.weights import WeightSource
+from ...graph.weights import Source, WeightSource
 from ..statistics import Array, Statistic
 from .scheme import TINY, Coded, Part, bands
 
 BLOCK = 32  # columns that share a scale
 WHOLE_ZEROS = "whole_zeros"  # noted with offsets that are surely whole numbers of steps: `quantize_blocks` makes only such
+CARRIED, ROUNDED = "checkpoint blocks carried exactly", "the rest rounded to nearest"
 SYMMETRIC = "symmetric"  # noted with offsets that are surely those of a middle code of zero, or surely not
 
 
@@ -35,6 +36,24 @@ class BlockCodes:
         split = self.codes[rows].reshape(*scale.shape[:2], -1).astype(np.float32)
         values: NDArray[np.float32] = split * scale + offset
         return values.reshape(len(scale), -1)
+
+
+@dataclass(frozen=True)
+class ChosenPart:
+    """A tensor of the checkpoint, and codes that another pass chose for it."""
+
+    source: Source
+    codes: Callable[[], BlockCodes]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    def float32(self) -> NDArray[np.float32]:
+        return self.source.float32()
+
+    def blocks(self) -> None:
+        return None
 
 
 def quantize_blocks(weight: NDArray[np.float32], bits: int, *, symmetric: bool = False) -> BlockCodes:
@@ -63,34 +82,39 @@ def _quantize_band(
     return codes.astype(np.uint8).reshape(weight.shape), scale.astype(np.float32), offset
 
 
-def carry_blocks(parts: Sequence[CheckpointBlocks], bits: int) -> BlockCodes | None:
+def carry_blocks(part: CheckpointBlocks, bits: int) -> BlockCodes | None:
     """The checkpoint's own blocks in `bits` bits, or None where they do not fit.
 
-    Four-bit blocks carried in four bits, and eight-bit blocks in eight, keep their codes and scales: nothing is lost.
-    Four-bit blocks in eight bits are put on a grid sixteen times as fine with a whole-number zero point, so a value
-    moves by at most 1/32 of its block's own step.
+    Blocks carried in as many bits as they have keep their codes and scales: nothing is lost. In more bits they are put on a
+    grid that is finer by 2^(the bits that are more) and has a whole-number zero point: a value moves by at most half of its
+    step, a 32nd of four-bit blocks' own step in eight bits. Blocks whose zero lies outside of that grid are rounded anew.
     """
-    if any(part.bits > bits or part.block != BLOCK for part in parts):
+    if part.bits > bits or part.block != BLOCK:
         return None
-    codes = np.concatenate([p.unsigned() for p in parts])
-    scale = np.concatenate([p.scale for p in parts])
-    offset = np.concatenate([p.offset() for p in parts])
-    if all(part.bits == bits for part in parts):
-        return BlockCodes(codes, scale, offset, note="checkpoint blocks carried exactly")
-    if any(part.bits != 4 for part in parts):
-        return None
-    fine = (scale / 16).astype(np.float32)
+    codes, scale, offset = part.unsigned(), part.scale, part.offset()
+    if part.bits == bits:
+        return BlockCodes(codes, scale, offset, note=CARRIED)
+    finer = 2 ** (bits - part.bits)
+    fine = (scale / np.float32(finer)).astype(np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
         zero = np.where(fine != 0, np.rint(-offset / fine), 0)
-    if zero.min() < 0 or zero.max() > 255:
-        return None
-    return BlockCodes(
-        codes * np.uint8(16), fine, (-zero * fine).astype(np.float32), note="checkpoint blocks on a 16x finer grid"
-    )
+    outside = ~((zero >= 0) & (zero < 2**bits)) | ((fine == 0) & (offset != 0))
+    zero[outside] = 0
+    codes, offset_on_grid = codes * np.uint8(finer), (-zero * fine).astype(np.float32)
+    note = f"checkpoint blocks on a {finer}x finer grid"
+    if outside.any():
+        values = part.unsigned().reshape(*scale.shape, BLOCK)[outside] * scale[outside][:, None] + offset[outside][:, None]
+        anew = quantize_blocks(values.astype(np.float32), bits)
+        codes.reshape(*scale.shape, BLOCK)[outside] = anew.codes
+        fine[outside], offset_on_grid[outside] = anew.scale[:, 0], anew.offset[:, 0]
+        note += f", {outside.sum():,} of {outside.size:,} rounded anew"
+    return BlockCodes(codes, fine, offset_on_grid, note=note)
 
 
 def has_plain_zeros(codes: BlockCodes, bits: int, *, symmetric: bool) -> bool:
     """Whether every block's zero is a whole code, and with `symmetric` the middle one."""
+    if np.any((codes.scale == 0) & (codes.offset != 0)):
+        return False
     with np.errstate(divide="ignore", invalid="ignore"):
         zeros = np.where(codes.scale != 0, -codes.offset / codes.scale, 0)
     whole = np.rint(zeros)
@@ -128,7 +152,7 @@ class Blocks:
         return _parts(rows, columns)
 
     def make(self, source: WeightSource, observed: Mapping[Statistic, Array]) -> BlockCodes:
-        return _carried(source, self.bits) or quantize_blocks(source.float32(), self.bits, symmetric=self.symmetric)
+        return _carried_or_rounded(source, self.bits, symmetric=self.symmetric)
 
     def rewrite(self, rewriter: Rewriter, node: ir.Node, weights: Sequence[Coded]) -> None:
         (weight,) = weights
@@ -197,14 +221,38 @@ def _parts(rows: int, columns: int) -> Sequence[Part[BlockCodes]]:
     )
 
 
-def _carried(source: WeightSource, bits: int) -> BlockCodes | None:
-    own = source.blocks()
-    return carry_blocks(own, bits) if own else None
+def _carried_or_rounded(source: WeightSource, bits: int, *, symmetric: bool, plain: bool = False) -> BlockCodes:
+    """Part by part the codes that were chosen, or the checkpoint's own blocks where they fit, else new ones.
+
+    A file may hold values in more bits than keys.
+
+    Args:
+        plain: carry only blocks whose zeros are what `has_plain_zeros` says.
+    """
+    made = []
+    for part in source.parts:
+        if isinstance(part, ChosenPart):
+            made.append(part.codes())
+            continue
+        carried = carried_codes(part, bits, symmetric=symmetric, plain=plain)
+        made.append(carried or quantize_blocks(part.float32(), bits, symmetric=symmetric))
+    if len(made) == 1:
+        return made[0]
+    notes = list(dict.fromkeys(codes.note or ROUNDED for codes in made))
+    note = "" if notes == [ROUNDED] else "; ".join(notes)
+    codes, scale, offset = (np.concatenate([getattr(m, name) for m in made]) for name in ("codes", "scale", "offset"))
+    return BlockCodes(codes, scale, offset, note=note)
+
+
+def carried_codes(part: Source, bits: int, *, symmetric: bool, plain: bool) -> BlockCodes | None:
+    """The checkpoint's own blocks of a tensor where they fit; for the arguments see `_carried_or_rounded`."""
+    own = part.blocks()
+    carried = None if own is None else carry_blocks(own, bits)
+    if carried is not None and plain and not has_plain_zeros(carried, bits, symmetric=symmetric):
+        return None
+    return carried
 
 
 def _plain(source: WeightSource, bits: int, *, symmetric: bool) -> BlockCodes:
     """The checkpoint's own blocks where their zeros are plain, else new ones."""
-    carried = _carried(source, bits)
-    if carried is not None and has_plain_zeros(carried, bits, symmetric=symmetric):
-        return carried
-    return quantize_blocks(source.float32(), bits, symmetric=symmetric)
+    return _carried_or_rounded(source, bits, symmetric=symmetric, plain=True)

@@ -13,9 +13,9 @@ from ...graph.export import GraphBundle, export
 from ...graph.promises import check_weights, settled_config
 from ...lengths import own_length
 from ...plan import BuildPlan
-from ...quantize.apply import Change, quantize
+from ...quantize.apply import Change
 from .. import onnx_files
-from ..calibration import calibrate, forget
+from ..calibration import forget, quantize_calibrated
 from ..facts import EngineFacts, record
 from ..target import StageFactory
 from . import drafts, lowering, stored
@@ -38,7 +38,9 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         speculates = _speculates(plan, bundle)
     with stage("quantize") as clock:
         precision = find_precision(plan.precision)
-        quantized = quantize(bundle, precision, calibrate(checkpoint, precision, folder, clock.count))
+        quantized = quantize_calibrated(
+            bundle, checkpoint, precision, plan.rounding, folder, clock.count, clock.show.say, plan.calibration
+        )
     with stage("lower"):
         bundle = lowering.lower(quantized.bundle)
         if precision.stored:

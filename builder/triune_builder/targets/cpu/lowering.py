@@ -187,6 +187,8 @@ class _Parts:
     def whole_zeros(self) -> NDArray[np.uint8] | None:
         """Zero points [rows, blocks] if every offset is a whole number of steps within the codes' range, else None."""
         scale, offset = constant_array(self._scale), constant_array(self._offset)
+        if np.any((scale == 0) & (offset != 0)):
+            return None
         with np.errstate(divide="ignore", invalid="ignore"):
             zeros = np.where(scale != 0, -offset / scale, 0)
         whole = np.rint(zeros)

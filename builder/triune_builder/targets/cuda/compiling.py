@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 
 from triune_runtime.manifest import EngineManifest
-from triune_runtime.targets.cuda.plan import WEIGHTS, CudaPlan, StoredWeight, load_weights, save_weights
+from triune_runtime.targets.cuda.plan import CudaPlan
+from triune_runtime.targets.device.stored import WEIGHTS, load_weights, save_weights
 
 from ...checkpoint import Checkpoint
 from ...graph.export import export
 from ...graph.promises import check_weights, settled_config
 from ...lengths import own_length
 from ...plan import BuildPlan
-from ...quantize.apply import quantize
 from ...verify.verification import Note, Verification
 from .. import onnx_files
-from ..calibration import calibrate, forget
+from ..calibration import forget, quantize_calibrated
 from ..facts import EngineFacts, record
+from ..onnx_weights import stored_weights
 from ..target import StageFactory
 from .decoder import dense_decoder
 from .interpreter import Interpreter
@@ -42,7 +42,9 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         for remark in bundle.remarks:
             clock.show.say(f"{'export':<10} {remark}")
     with stage("quantize") as clock:
-        changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder, clock.count)).changes
+        changes = quantize_calibrated(
+            bundle, checkpoint, precision.weights, plan.rounding, folder, clock.count, clock.show.say, plan.calibration
+        ).changes
     with stage("lower"):
         bundle = lower(bundle, dtype=precision.dtype, cache=precision.cache)
     with stage("write") as clock:
@@ -70,24 +72,6 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
 def read_by_the_gpu(tensor: ir.TensorProtocol) -> bool:
     """Whether a constant is a weight: of all these, however small, the runtime is told. Others are sizes and single numbers."""
     return len(tensor.shape) > 0 and tensor.dtype != ir.DataType.INT64
-
-
-def stored_weights(graph: Path) -> list[StoredWeight]:
-    """Where each of the weights lies that the ONNX file `graph` has outside of it."""
-    found = []
-    for tensor in onnx.load(str(graph), load_external_data=False).graph.initializer:
-        if place := {entry.key: entry.value for entry in tensor.external_data}:
-            found.append(
-                StoredWeight(
-                    name=tensor.name,
-                    dtype=onnx.TensorProto.DataType.Name(tensor.data_type).lower(),
-                    shape=tuple(tensor.dims),
-                    file=place["location"],
-                    offset=int(place.get("offset", 0)),
-                    length=int(place["length"]),
-                )
-            )
-    return found
 
 
 def verify_graph(manifest: EngineManifest, folder: Path, checkpoint: Checkpoint, note: Note) -> Verification:

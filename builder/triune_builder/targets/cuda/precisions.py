@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,18 +35,18 @@ class CudaPrecision:
     def size(self, weights: Sequence[Weight], tied: bool, slots: int) -> PrecisionSize:
         """See `Target.estimate`, for this precision."""
         in_place = [w for w in weights if self._in_place(w)]
-        written = sum(self._bytes(w, w.kind) for w in weights if not self._in_place(w))
+        written = sum(self.bytes_of(w.name, w.kind, w.shape) for w in weights if not self._in_place(w))
         if tied and scheme_of(self.weights, HEAD, "head") is not None:  # a product of its own
-            written += sum(self._bytes(w, "head") for w in weights if w.kind == "table")
+            written += sum(self.bytes_of(w.name, "head", w.shape) for w in weights if w.kind == "table")
         read = sum(w.nbytes for w in in_place)
         return PrecisionSize(written=written, in_place=read, loaded=written + read, serving=written + read + slots)
 
-    def _bytes(self, weight: Weight, kind: Kind) -> int:
+    def bytes_of(self, name: str, kind: Kind, shape: Sequence[int]) -> int:
         """What a build writes of a weight that is read as `kind`."""
-        scheme = None if kind == "vector" else scheme_of(self.weights, weight.name, kind)
+        scheme = None if kind == "vector" else scheme_of(self.weights, name, kind)
         if scheme is None:
-            return (4 if kind == "router" else 2) * weight.size
-        rows, columns = weight.shape
+            return (4 if kind == "router" else 2) * math.prod(shape)
+        rows, columns = shape
         return scheme.bytes(rows, columns, self.weights.scale_bytes)
 
     def _in_place(self, weight: Weight) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from triune_runtime.manifest import EngineManifest
 from triune_runtime.targets.device.plan import Profile
+from triune_runtime.targets.tensorrt.elsewhere import other_python
 from triune_runtime.targets.tensorrt.plan import TensorRtPlan
 
 from ...checkpoint import Checkpoint
@@ -14,13 +15,13 @@ from ...fingerprint import sha256
 from ...graph.export import export
 from ...graph.promises import check_weights
 from ...plan import BuildPlan
-from ...quantize.apply import quantize
 from ...verify.verification import Note, Verification
 from .. import onnx_files
-from ..calibration import calibrate, forget
+from ..calibration import forget, quantize_calibrated
 from ..facts import EngineFacts, record
 from ..target import StageFactory
 from . import adapter, engine_report, gpus, graph_files
+from .classic.compiling import compile_classic, verify_classic
 from .interpreter import Interpreter
 from .lowering import capacity, lower
 from .network_runner import NetworkRunner
@@ -40,6 +41,8 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
     """
     options, limits = TensorRtOptions.of(plan), plan.limits
     targets = options.compute_capabilities
+    if (classic := gpus.classic_version(targets)) is not None:
+        return compile_classic(plan, checkpoint, folder, stage, version=classic, python=other_python())
     precision = find_precision(plan.precision, targets)
     rt = adapter.load(gpus.flavour(targets))
     graph = folder / _GRAPH / graph_files.GRAPH
@@ -50,7 +53,9 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         for remark in bundle.remarks:
             clock.show.say(f"{'export':<10} {remark}")
     with stage("quantize") as clock:
-        changes = quantize(bundle, precision.weights, calibrate(checkpoint, precision.weights, folder, clock.count)).changes
+        changes = quantize_calibrated(
+            bundle, checkpoint, precision.weights, plan.rounding, folder, clock.count, clock.show.say, plan.calibration
+        ).changes
     with stage("lower"):
         bundle = lower(bundle, max_length=limits.max_length, dtype=precision.dtype)
     with stage("write") as clock:
@@ -106,6 +111,8 @@ def verify_parsed(manifest: EngineManifest, folder: Path, checkpoint: Checkpoint
     Args:
         folder: what `compile_engine` wrote.
     """
+    if TensorRtPlan.of(manifest).fixed_sizes:
+        return verify_classic(manifest, folder, checkpoint, note)
     note("parsing again")
     runner = make_network_runner(folder / _GRAPH / graph_files.GRAPH, manifest)
     return verify_network(runner, manifest.limits, checkpoint, note=note)

@@ -7,6 +7,7 @@ declares for it; between that, products and sums are float32.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes
@@ -33,20 +34,27 @@ class NetworkError(AssertionError):
 class Interpreter:
     """One network, ready to be run; what depends on weights alone is computed once and kept."""
 
-    def __init__(self, trt: Any, definition: Any, weights: Mapping[str, Array]) -> None:
+    def __init__(
+        self, trt: Any, definition: Any, weights: Mapping[str, Array], bound: Mapping[str, Array] = MappingProxyType({})
+    ) -> None:
         """
         Args:
             trt: the module `tensorrt` or `tensorrt_rtx`.
             weights: arrays of those constants whose numbers the bindings do not give (bfloat16, FP8, INT4), by layer name.
+            bound: inputs that are the same in every run, by name.
         """
         self._trt, self._definition = trt, definition
-        self.inputs = [definition.get_input(i) for i in range(definition.num_inputs)]
+        inputs = [definition.get_input(i) for i in range(definition.num_inputs)]
+        self.inputs = [x for x in inputs if x.name not in bound]
+        for x in inputs:
+            if x.name in bound:
+                _check_input(x, bound[x.name])
         self.outputs = [definition.get_output(i) for i in range(definition.num_outputs)]
         layers = [Layer(trt, definition.get_layer(i)) for i in range(definition.num_layers)]
-        self._steps = _in_order(layers, {x.name for x in self.inputs})
-        self._constants: dict[str, Array] = {}
+        self._steps = _in_order(layers, {x.name for x in inputs})
+        self._constants: dict[str, Array] = dict(bound)
         values = _Held(self._constants)
-        fixed: set[str] = set()
+        fixed: set[str] = set(bound)
         for layer in self._steps:
             if layer.kind == "CONSTANT":
                 self._constants[layer.outputs[0]] = _constant(layer, weights)
@@ -77,10 +85,7 @@ class Interpreter:
         values: Values = _Held(self._constants)
         for x in self.inputs:
             array = feeds[x.name]
-            if array.dtype != _DTYPES[x.dtype.name] or not _fits(array.shape, tuple(x.shape)):
-                raise NetworkError(
-                    f"input {x.name} is {array.dtype} {array.shape}; the network wants {x.dtype.name} {tuple(x.shape)}"
-                )
+            _check_input(x, array)
             values[x.name] = array if x.name.startswith("past.") else _wide(array)
         for layer in self._steps:
             self._store(layer, self._compute(layer, values), values)
@@ -117,6 +122,11 @@ class _Held(dict[str, Array]):
 
     def __missing__(self, name: str) -> Array:
         return _wide(self._constants[name])
+
+
+def _check_input(x: Any, array: Array) -> None:
+    if array.dtype != _DTYPES[x.dtype.name] or not _fits(array.shape, tuple(x.shape)):
+        raise NetworkError(f"input {x.name} is {array.dtype} {array.shape}; the network wants {x.dtype.name} {tuple(x.shape)}")
 
 
 def _in_order(layers: list[Layer], known: set[str]) -> list[Layer]:

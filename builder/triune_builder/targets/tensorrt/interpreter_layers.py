@@ -17,6 +17,7 @@ _CLASSES = {
     "ROTARY_EMBEDDING": "IRotaryEmbeddingLayer", "KV_CACHE_UPDATE": "IKVCacheUpdateLayer", "ACTIVATION": "IActivationLayer",
     "ATTENTION_INPUT": "IAttentionInputLayer", "SOFTMAX": "ISoftMaxLayer", "CONCATENATION": "IConcatenationLayer",
     "SLICE": "ISliceLayer", "TOPK": "ITopKLayer", "DEQUANTIZE": "IDequantizeLayer", "SELECT": "ISelectLayer",
+    "SCATTER": "IScatterLayer",
 }  # fmt: skip
 
 
@@ -199,6 +200,17 @@ def _dequantize(layer: Layer, values: Values) -> Sequence[Array]:
     return [codes.astype(np.float32) * scale]
 
 
+def _scatter(layer: Layer, values: Values) -> Sequence[Array]:
+    """The data with each update in the row that its index says; the last axis of the indices has one number."""
+    data, indices, updates = layer.arrays(values)
+    assert layer.raw.mode == layer.trt.ScatterMode.ND and indices.shape[-1] == 1, layer.name
+    rows = indices[..., 0]
+    assert rows.min() >= 0 and rows.max() < len(data), f"{layer.name}: a row is outside"
+    written = data.copy()
+    written[rows] = updates
+    return [written]
+
+
 def _rotary(layer: Layer, values: Values) -> Sequence[Array]:
     """x [batch, heads, n, dim]; cos, sin [positions, dim/2] looked up by position, or [batch, n, dim/2]."""
     x, cos, sin, *positions = layer.arrays(values)
@@ -268,5 +280,5 @@ RULES: dict[str, Callable[[Layer, Values], Sequence[Array]]] = {
     "SQUEEZE": _squeeze, "ELEMENTWISE": _elementwise, "UNARY": _unary, "REDUCE": _reduce, "SHUFFLE": _shuffle,
     "MATRIX_MULTIPLY": _product, "ACTIVATION": _activation, "SOFTMAX": _softmax, "SELECT": _select, "SHAPE": _shape,
     "CONCATENATION": _concatenation, "SLICE": _slice, "TOPK": _topk, "DEQUANTIZE": _dequantize, "ROTARY_EMBEDDING": _rotary,
-    "KV_CACHE_UPDATE": _cache_update, "ATTENTION_INPUT": _attention,
+    "KV_CACHE_UPDATE": _cache_update, "ATTENTION_INPUT": _attention, "SCATTER": _scatter,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,9 @@ def _check(plan: BuildPlan) -> None:
 def _engine_choices(plan: BuildPlan) -> Sequence[object]:
     """What an engine's profiles and its GPUs are."""
     options = TensorRtOptions.of(plan)
-    return plan.limits.max_sequences, plan.limits.prefill_chunk, options.compute_capabilities, options.weight_streaming
+    limits, capabilities = plan.limits, options.compute_capabilities
+    of_the_engine = limits.max_sequences, limits.prefill_chunk, capabilities, options.weight_streaming
+    return *of_the_engine, gpus.classic_version(capabilities)
 
 
 def _compile(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage: StageFactory) -> EngineFacts:
@@ -55,7 +58,14 @@ def _verify(job: VerifyJob, proof: Proof) -> Verification:
         return verify_parsed(job.manifest, job.folder, job.checkpoint, job.note)
     from ...verify.verify import verify_engine
 
-    return verify_engine(job.manifest, job.folder, job.checkpoint, sizes=job.sizes, note=job.note)
+    found = verify_engine(job.manifest, job.folder, job.checkpoint, sizes=job.sizes, note=job.note)
+    if not TensorRtPlan.of(job.manifest).fixed_sizes:
+        return found
+    from .classic.proof import sizes_error
+
+    job.note("the engines of all sizes")
+    error = sizes_error(job.manifest, job.folder)
+    return dataclasses.replace(found, batch_error=max(error, found.batch_error or 0.0))
 
 
 TARGET = Target(

@@ -27,13 +27,28 @@
 {{- if and .Values.gateway.enabled (not .Values.gateway.replicas) -}}
 {{- fail "gateway.replicas is 0; for none say gateway.enabled=false" -}}
 {{- end -}}
-{{- if and (eq .Values.server.kind "LeaderWorkerSet") (not .Values.leaderWorkerSet.workerCommand) -}}
-{{- fail "server.kind is LeaderWorkerSet, but leaderWorkerSet.workerCommand is empty; say what the pods of a group beside the leader run" -}}
-{{- end -}}
+{{- include "triune.checkMachines" . -}}
 {{- if le (int .Values.server.preStopSeconds) (int .Values.server.grpcConnectionSeconds) -}}
 {{- fail (printf "server.preStopSeconds is %d and server.grpcConnectionSeconds %d: a connection would outlast the wait before a stop, and its requests be refused; make preStopSeconds larger, by 5 at least" (int .Values.server.preStopSeconds) (int .Values.server.grpcConnectionSeconds)) -}}
 {{- end -}}
 {{- if and (ne .Values.autoscaling.kind "none") (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
 {{- fail (printf "autoscaling.minReplicas is %d and maxReplicas %d; the first must not be larger" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+{{- end -}}
+{{- end }}
+
+{{/* Engines that several GPUs or machines serve. */}}
+{{- define "triune.checkMachines" -}}
+{{- $server := .Values.server }}{{ $settings := .Values.engine.build.settings }}{{ $devices := mul $server.nodes $server.gpus -}}
+{{- if and (include "triune.grouped" .) (ne .Values.model.target "vllm") -}}
+{{- fail (printf "server.nodes is %d, but model.target is %s, whose engines run on one machine; take model.target=vllm, or server.nodes=1" (int $server.nodes) .Values.model.target) -}}
+{{- end -}}
+{{- if eq .Values.model.target "vllm" -}}
+{{- $least := mul 240 $server.gpus -}}
+{{- if lt (int (include "triune.mebibytes" $server.shm)) (int $least) -}}
+{{- fail (printf "server.shm is %s, but vLLM lays out 240 MiB there for each of %d GPUs; make it %dGi, by --set server.shm" $server.shm (int $server.gpus) (int (add 1 (div (add $least 1023) 1024)))) -}}
+{{- end -}}
+{{- if and (eq .Values.engine.source "build") (gt (int $devices) 1) (not (or $settings.gpu $settings.tensor_parallel $settings.pipeline_parallel $settings.data_parallel)) -}}
+{{- fail (printf "the engine is split over %d GPUs, which the init container does not see; name them, e.g. engine.build.settings.gpu=h200, or say the split, e.g. engine.build.settings.tensor_parallel=%d" (int $devices) (int $server.gpus)) -}}
+{{- end -}}
 {{- end -}}
 {{- end }}

@@ -88,8 +88,21 @@ topologySpreadConstraints:
 - ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}] # names
 {{- end }}
 
+{{/* All pods that compute, as peers: vLLM's processes meet at ports of their own choice. */}}
+{{- define "triune.machines" -}}
+{{- range list "server" "worker" }}
+- podSelector:
+    matchLabels: {{- include "triune.selector" (list $ .) | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* Whether a replica is a group of pods, on several machines; empty: it is one pod. */}}
+{{- define "triune.grouped" -}}
+{{- if gt (int .Values.server.nodes) 1 }}yes{{ end }}
+{{- end }}
+
 {{- define "triune.scaled" -}}
-apiVersion: {{ eq .Values.server.kind "StatefulSet" | ternary "apps/v1" "leaderworkerset.x-k8s.io/v1" }}
-kind: {{ .Values.server.kind }}
+apiVersion: {{ empty (include "triune.grouped" .) | ternary "apps/v1" "leaderworkerset.x-k8s.io/v1" }}
+kind: {{ empty (include "triune.grouped" .) | ternary "StatefulSet" "LeaderWorkerSet" }}
 name: {{ include "triune.name" . }}
 {{- end }}

@@ -1,7 +1,7 @@
 {{/* Settings that are refused: what the chart says itself, what no setting is called, and variables that would say it again. */}}
 {{- define "triune.checkSettings" -}}
 {{- $known := .Files.Lines "files/settings.txt" -}}
-{{- $model := dict "model" "model.name" "target" "model.target" "models" "one release for each model" "name" "model.alias" "repository" "engine.source" -}}
+{{- $model := dict "model" "model.name" "target" "model.target" "models" "one release for each model" "name" "model.alias" "repository" "engine.source" "nodes" "server.nodes" "gpus" "server.gpus" -}}
 {{- $pod := dict "host" "services" "http_port" "services" "grpc_port" "services" "metrics_port" "services" "openai_port" "services" "http_host" "services" "grpc_host" "services" "metrics_host" "services" "openai_host" "services" "tls_cert" "gateway.tls" "tls_key" "gateway.tls" "run_folder" "nothing: pods have their own" "build_dir" "engine.volume" "config" "the settings themselves" -}}
 {{- $server := merge (dict "drain_s" "server.drainSeconds" "grpc_connection_s" "server.grpcConnectionSeconds" "api_key_file" "gateway.apiKeys") $model $pod -}}
 {{- $gateway := merge (dict "drain_s" "gateway.drainSeconds" "api_key_file" "gateway.apiKeys") $model $pod -}}

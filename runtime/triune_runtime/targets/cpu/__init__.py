@@ -35,4 +35,6 @@ def _store(manifest: EngineManifest, runner: Runner) -> KvStore:
     return SlotStore(manifest.limits.max_sequences, manifest.limits.max_length, Sharing.of(manifest, _TOGETHER))
 
 
-TARGET = Target(check=_check, runner=_runner, device=lambda machine: "CPU", bit_exact=True, store=_store)
+TARGET = Target(
+    check=_check, runner=_runner, device=lambda machine: "CPU", bit_exact=True, store=_store, libraries=("onnxruntime",)
+)

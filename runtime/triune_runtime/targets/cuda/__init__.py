@@ -35,4 +35,7 @@ def _device(machine: Machine) -> str:
 
 
 # Kernels are chosen by how many run together, and sum in other orders: a sequence's bits depend on what runs beside it.
-TARGET = Target(check=check_engine, runner=_runner, device=_device, bit_exact=False, store=_store)
+TARGET = Target(
+    check=check_engine, runner=_runner, device=_device, bit_exact=False, store=_store, gpu="needed", shares_memory=True,
+    libraries=("libonnxruntime_providers_cuda", "libcuda.so"),
+)  # fmt: skip

@@ -29,15 +29,12 @@ Both compute in float32, and round what they give.
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ...errors import ManifestError
 from ...manifest import EngineManifest
 
-WEIGHTS = "weights.json"  # beside the graph: the initializers that lie outside it
 DTYPES = ("float16", "bfloat16")
 FUSED_SWITCH = "TRIUNE_FUSED_DECODE"  # in the environment: "off" leaves every step to the graph
 OPS_SWITCH = "TRIUNE_CUSTOM_OPS"  # likewise: "off" leaves a graph to ONNX Runtime's own ops
@@ -72,36 +69,3 @@ class CudaPlan:
         if plan.dtype not in DTYPES or not isinstance(plan.block_tokens, int) or plan.block_tokens < 1:
             raise ManifestError(f"engine.json has the plan {manifest.plan!r}, which is none", "build the engine again")
         return plan
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredWeight:
-    """An initializer of the graph, and where its bytes lie."""
-
-    name: str
-    dtype: str  # as ONNX calls it in lower case, e.g. bfloat16, float8e4m3fn, uint8
-    shape: tuple[int, ...]
-    file: str  # beside the graph
-    offset: int
-    length: int
-
-
-def save_weights(weights: list[StoredWeight], folder: Path) -> None:
-    """Write them into `folder`."""
-    rows = [list(dataclasses.asdict(weight).values()) for weight in weights]
-    (folder / WEIGHTS).write_text(json.dumps(rows), "utf-8")
-
-
-def load_weights(folder: Path) -> list[StoredWeight]:
-    """The inverse of `save_weights`.
-
-    Raises:
-        ManifestError: the file is not there, or no such list.
-    """
-    names = [field.name for field in dataclasses.fields(StoredWeight)]
-    try:
-        rows = json.loads((folder / WEIGHTS).read_text("utf-8"))
-        pairs = [dict(zip(names, row, strict=True)) for row in rows]
-        return [StoredWeight(**(pair | {"shape": tuple(pair["shape"])})) for pair in pairs]
-    except (OSError, ValueError, TypeError) as error:
-        raise ManifestError(f"{folder / WEIGHTS} cannot be read: {error}", "build the engine again") from error

@@ -11,8 +11,9 @@ from ...errors import ManifestError
 from ...machine import Gpu, Machine, this_machine
 from ...manifest import EngineManifest
 from .. import DEFAULT_TARGET
+from ..device.stored import WEIGHTS
 from .packages import INSTALL, use
-from .plan import WEIGHTS, CudaPlan
+from .plan import CudaPlan
 
 _LEAST = (8, 0)  # compute capability: bfloat16, and the attention that is used
 _LEAST_FP8 = (8, 9)  # for a KV cache of eight-bit floats

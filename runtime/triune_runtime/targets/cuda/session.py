@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from ...errors import ManifestError, TriuneError
 from ...manifest import EngineManifest
 from ..device.device import SharedDevice
+from ..device.stored import StoredWeight, load_weights
+from ..device.weights import load_weights_to
 from .device_values import TYPES, value_at
-from .plan import CudaPlan, StoredWeight, load_weights
+from .plan import CudaPlan
 from .protocols import CustomOps, StepBuffers, StepShape
-from .weights import load_weights_to
 
 LOG = logging.getLogger(__name__)
 PROVIDER = "CUDAExecutionProvider"

@@ -230,6 +230,10 @@ class HostProgram:
 
         self._device.queue(run)
 
+    def bound(self) -> dict[str, NDArray[Any]]:
+        """The inputs as arrays in the device's memory."""
+        return self._checked()[0]
+
     def _bind(self, name: str, address: int) -> None:
         assert address % ALIGNMENT == 0, f"{name} at {address}, no multiple of {ALIGNMENT}"
         assert not self.recorded, f"{name} is bound anew, but a recording has its address"
@@ -238,28 +242,35 @@ class HostProgram:
     def _checked(self) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
         """Arrays of all that is bound, if that is exactly what an engine has."""
         cache = {f"past.{c.name}": c for c in self._manifest.cache}
-        assert self._inputs.keys() == {"input_ids", "positions", "starts", "logit_positions", *cache}, sorted(self._inputs)
-        plan = self._plan
+        plan, whole = self._plan, np.int32 if self._plan.fixed_sizes else np.int64
+        batch, n = self._inputs["input_ids"][1]
+        m = self._inputs["logit_positions"][1][0] if "logit_positions" in self._inputs else 1
+        shapes = {"input_ids": (batch, n), "positions": (batch, n), "starts": (batch,), "logit_positions": (m,)}
+        if plan.fixed_sizes:
+            del shapes["starts"]
+            if n == 1:
+                del shapes["logit_positions"]
+                shapes["sequences"] = (batch,)
+        shapes |= {name: (batch, c.heads, plan.capacity, c.dim) for name, c in cache.items()}
+        assert self._inputs.keys() == shapes.keys(), sorted(self._inputs)
         made = {"logits", "best_tokens", "best_logits"} if plan.best_tokens else {"logits"}
         assert self._outputs.keys() == made | {f"present.{c.name}" for c in self._manifest.cache}, sorted(self._outputs)
-        (batch, n), (m,) = self._inputs["input_ids"][1], self._inputs["logit_positions"][1]
         for what, size, (least, _, most) in (
             ("sequences", batch, self.profile.batch), ("tokens", n, self.profile.tokens), ("logits", m, self.profile.logits),
         ):  # fmt: skip
             assert least <= size <= most, f"{size} {what}, {self.profile.name} takes {least} to {most}"
-        shapes = {"input_ids": (batch, n), "positions": (batch, n), "starts": (batch,), "logit_positions": (m,)}
-        shapes |= {name: (batch, c.heads, plan.capacity, c.dim) for name, c in cache.items()}
         arrays = {}
         for name, (address, shape) in self._inputs.items():
             assert shape == shapes[name], f"{name} is {shape}, it must be {shapes[name]}"
-            dtype = np.dtype(cache[name].dtype) if name in cache else np.dtype(np.int64)
-            arrays[name] = self._device.view(address, shape, dtype)
+            arrays[name] = self._device.view(address, shape, np.dtype(cache[name].dtype if name in cache else whole))
             if name in cache:
                 assert self._outputs[f"present.{cache[name].name}"] == address, f"{name} is not updated in place"
-        sizes: dict[str, tuple[int, ...]] = {"logits": (batch, m, self._manifest.vocab_size)}
+        rows = (batch * m,) if plan.fixed_sizes else (batch, m)
         outputs = {
             name: self._device.view(
-                self._outputs[name], sizes.get(name, (batch, m)), np.dtype(np.int64 if name == "best_tokens" else np.float32)
+                self._outputs[name],
+                (*rows, self._manifest.vocab_size) if name == "logits" else rows,
+                np.dtype(whole if name == "best_tokens" else np.float32),
             )
             for name in made
         }

@@ -9,6 +9,8 @@ from typing import Any
 from ...errors import ManifestError
 from ...manifest import EngineManifest
 
+PREFILL, DECODE = "prefill", "decode"  # names of profiles
+
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
@@ -25,8 +27,14 @@ class SlotPlan:
     """How an engine with slots is driven."""
 
     capacity: int  # positions of a slot: the limits' max_length, rounded up
-    profiles: tuple[Profile, ...]  # in the order of their index
+    profiles: tuple[Profile, ...]  # in the order of their index: one of each name, or with fixed sizes any number
     best_tokens: bool = False  # whether the engine finds each row's best token itself
+    fixed_sizes: bool = False  # see `slot_inputs`
+
+    def named(self, name: str) -> list[tuple[int, Profile]]:
+        """The profiles of that name with their indices, the smallest first."""
+        found = [(index, profile) for index, profile in enumerate(self.profiles) if profile.name == name]
+        return sorted(found, key=lambda entry: (entry[1].batch, entry[1].tokens))
 
 
 def slot_plan(manifest: EngineManifest) -> SlotPlan:
@@ -38,7 +46,10 @@ def slot_plan(manifest: EngineManifest) -> SlotPlan:
     raw = manifest.plan
     try:
         return SlotPlan(
-            capacity=raw["capacity"], profiles=profiles_from(raw["profiles"]), best_tokens=raw.get("best_tokens", False)
+            capacity=raw["capacity"],
+            profiles=profiles_from(raw["profiles"]),
+            best_tokens=raw.get("best_tokens", False),
+            fixed_sizes=raw.get("fixed_sizes", False),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ManifestError(

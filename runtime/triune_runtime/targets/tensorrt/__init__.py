@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..target import Target
+from .plan import TensorRtPlan
 from .preflight import check_engine, find_gpu
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 
 def _runner(manifest: EngineManifest, folder: Path) -> Runner:
+    from .elsewhere import RunnerElsewhere, other_python
+
+    plan = TensorRtPlan.of(manifest)
+    if plan.fixed_sizes and (python := other_python()):
+        return RunnerElsewhere(manifest, folder, python)
     from .runner import tensorrt_runner
 
     return tensorrt_runner(manifest, folder)
@@ -25,4 +31,7 @@ def _device(machine: Machine) -> str:
 
 
 # Kernels for other shapes may sum in another order: a sequence's bits may depend on how many run beside it.
-TARGET = Target(check=check_engine, runner=_runner, device=_device, bit_exact=False)
+TARGET = Target(
+    check=check_engine, runner=_runner, device=_device, bit_exact=False, gpu="needed",
+    libraries=("libnvinfer", "libtensorrt_rtx"),
+)  # fmt: skip

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...errors import ManifestError
 from ...manifest import EngineManifest
+from ..device.plan import Profile
+from ..device.stored import StoredWeight
 from .plan import TensorRtPlan
 
+_WEIGHTS = {"float16": "HALF", "float": "FLOAT"}  # ONNX's names, in lower case, -> TensorRT's
 _CACHE = {"float16": "HALF", "bfloat16": "BF16", "float32": "FLOAT"}  # NumPy's names -> TensorRT's
 
 
@@ -43,6 +46,28 @@ def expected_tensors(manifest: EngineManifest, plan: TensorRtPlan) -> dict[str, 
         tensors[f"past.{c.name}"] = EngineTensor("INPUT", _CACHE[c.dtype], shape)
         tensors[f"present.{c.name}"] = EngineTensor("OUTPUT", _CACHE[c.dtype], shape, f"past.{c.name}")
     return tensors
+
+
+def expected_classic(
+    manifest: EngineManifest, plan: TensorRtPlan, profile: Profile, weights: Sequence[StoredWeight]
+) -> dict[str, EngineTensor]:
+    """The same of an engine of fixed sizes: that of one profile."""
+    batch, tokens, logits = profile.batch[0], profile.tokens[0], profile.logits[0]
+    rows = batch * logits
+    tensors = {name: EngineTensor("INPUT", "INT32", (batch, tokens)) for name in ("input_ids", "positions")}
+    if tokens == 1:
+        tensors["sequences"] = EngineTensor("INPUT", "INT32", (batch,))
+    else:
+        tensors["logit_positions"] = EngineTensor("INPUT", "INT32", (logits,))
+    tensors["logits"] = EngineTensor("OUTPUT", "FLOAT", (rows, manifest.vocab_size))
+    if plan.best_tokens:
+        tensors["best_tokens"] = EngineTensor("OUTPUT", "INT32", (rows,))
+        tensors["best_logits"] = EngineTensor("OUTPUT", "FLOAT", (rows,))
+    for c in manifest.cache:
+        shape = (batch, c.heads, plan.capacity, c.dim)
+        tensors[f"past.{c.name}"] = EngineTensor("INPUT", _CACHE[c.dtype], shape)
+        tensors[f"present.{c.name}"] = EngineTensor("OUTPUT", _CACHE[c.dtype], shape)
+    return tensors | {w.name: EngineTensor("INPUT", _WEIGHTS[w.dtype], w.shape) for w in weights}
 
 
 def check_tensors(found: Mapping[str, EngineTensor], expected: Mapping[str, EngineTensor], engine: str) -> None:

@@ -13,6 +13,15 @@ from ..device.plan import SlotPlan, profiles_from
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanFile:
+    """A file of an engine, and what is in it."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TensorRtPlan(SlotPlan):
     """What a machine must have to run a TensorRT engine, and how the engine is driven; the plan is the engine's file."""
 
@@ -22,6 +31,8 @@ class TensorRtPlan(SlotPlan):
     plan_bytes: int
     plan_sha256: str
     weight_streaming: bool = False  # whether weights may stay in host memory
+    plans: tuple[PlanFile, ...] = ()  # with fixed sizes: of each profile, in their order; the engine's file is the first
+    weights: tuple[PlanFile, ...] = ()  # likewise: the files whose bytes are bound to inputs, and the list of them
 
     def to_json(self) -> dict[str, Any]:
         """As a manifest holds it: lists and numbers."""
@@ -35,10 +46,11 @@ class TensorRtPlan(SlotPlan):
         Raises:
             KeyError, TypeError, ValueError: a key is missing or unknown, or has a value of another kind.
         """
-        known = {
+        known: dict[str, Any] = {
             "profiles": profiles_from(raw["profiles"]),
             "compute_capabilities": tuple(map(str, raw["compute_capabilities"])),
         }
+        known |= {kind: tuple(PlanFile(**file) for file in raw.get(kind, ())) for kind in ("plans", "weights")}
         return cls(**(raw | known))
 
     @classmethod

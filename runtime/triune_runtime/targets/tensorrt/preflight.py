@@ -14,7 +14,8 @@ from ...errors import ManifestError
 from ...machine import Gpu, Machine, this_machine
 from ...manifest import EngineManifest
 from .. import DEFAULT_TARGET
-from .plan import TensorRtPlan
+from .elsewhere import other_python, version_of
+from .plan import PlanFile, TensorRtPlan
 
 NAMES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 _LEAST = (8, 0)  # compute capability of an engine that names none
@@ -49,7 +50,9 @@ def check_engine(manifest: EngineManifest, folder: Path, machine: Machine | None
         raise ManifestError(
             f"engine.json names the package {plan.flavour!r}; known: {', '.join(NAMES)}", "build the engine again"
         )
-    check_plan(folder / manifest.engine, plan)
+    check_file(folder, PlanFile(name=manifest.engine, bytes=plan.plan_bytes, sha256=plan.plan_sha256))
+    for file in (*plan.plans[1:], *plan.weights):
+        check_file(folder, file)
     check_machine(manifest.engine, plan, machine)
 
 
@@ -65,6 +68,8 @@ def check_machine(engine: str, plan: TensorRtPlan, machine: Machine | None = Non
     machine = machine or this_machine()
     check_gpu(engine, plan, machine)
     name, found = NAMES[plan.flavour], machine.version(plan.flavour) or machine.version(plan.flavour + _SUFFIX)
+    if plan.fixed_sizes and (python := other_python()):
+        found = version_of(python)
     if found is None:
         raise ManifestError(
             f"{engine} needs {name} {plan.version}, which is not installed here (or its libraries do not load)",
@@ -93,26 +98,26 @@ def find_gpu(machine: Machine) -> Gpu:
     return machine.gpus[0]
 
 
-def check_plan(path: Path, plan: TensorRtPlan) -> None:
-    """Make sure that the file of `plan` is the one that was built.
+def check_file(folder: Path, file: PlanFile) -> None:
+    """Make sure that a file of an engine in `folder` is the one that was built.
 
     Raises:
         ManifestError: it is missing or other bytes.
     """
-    again = "build the engine again: make engine TARGET=tensorrt"
+    again, path = "build the engine again: make engine TARGET=tensorrt", folder / file.name
     try:
         size = path.stat().st_size
-        if size != plan.plan_bytes:
-            raise ManifestError(f"{path} is damaged: it has {size:,} bytes, engine.json says {plan.plan_bytes:,}", again)
+        if size != file.bytes:
+            raise ManifestError(f"{path} is damaged: it has {size:,} bytes, engine.json says {file.bytes:,}", again)
         digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
+        with path.open("rb") as data:
+            while chunk := data.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {error.strerror}", again) from error
-    if digest.hexdigest() != plan.plan_sha256:
+    if digest.hexdigest() != file.sha256:
         raise ManifestError(
-            f"{path} is damaged: its SHA-256 is {digest.hexdigest()[:16]}..., engine.json says {plan.plan_sha256[:16]}...",
+            f"{path} is damaged: its SHA-256 is {digest.hexdigest()[:16]}..., engine.json says {file.sha256[:16]}...",
             again,
         )
 

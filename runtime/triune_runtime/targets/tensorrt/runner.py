@@ -15,8 +15,11 @@ from typing import Any
 from ...errors import ManifestError, TriuneError
 from ...manifest import EngineManifest
 from ..device.cuda import CudaDevice
-from ..device.slot_runner import DECODE, SlotRunner
-from .engine_tensors import EngineTensor, check_tensors, expected_tensors
+from ..device.plan import DECODE
+from ..device.slot_runner import SlotRunner
+from ..device.stored import load_weights
+from ..device.weights import load_weights_to
+from .engine_tensors import EngineTensor, check_tensors, expected_classic, expected_tensors
 from .plan import TensorRtPlan
 from .preflight import NAMES, load_package
 
@@ -41,7 +44,8 @@ def tensorrt_runner(manifest: EngineManifest, folder: Path, *, record: bool = Tr
         CudaError, TensorRtError: the GPU has not the memory, or cannot be used.
     """
     device = CudaDevice()
-    return SlotRunner(manifest, device, TensorRtEngine(manifest, folder, device), record=record)
+    kind = ClassicEngine if TensorRtPlan.of(manifest).fixed_sizes else TensorRtEngine
+    return SlotRunner(manifest, device, kind(manifest, folder, device), record=record)
 
 
 class TensorRtEngine:
@@ -54,8 +58,8 @@ class TensorRtEngine:
         self._logger = _logger(self._trt, plan.flavour)
         free = device.free_bytes()
         self._runtime = self._trt.Runtime(self._logger)
-        self._engine = self._load(folder / manifest.engine, plan)
-        check_tensors(self._tensors(), expected_tensors(manifest, plan), manifest.engine)
+        self._engine = _load(self._trt, self._runtime, self._logger, folder / manifest.engine, plan)
+        check_tensors(_tensors(self._engine), expected_tensors(manifest, plan), manifest.engine)
         if self._engine.num_optimization_profiles != len(plan.profiles):
             raise ManifestError(
                 f"{manifest.engine} has {self._engine.num_optimization_profiles} optimization profiles, engine.json "
@@ -78,29 +82,6 @@ class TensorRtEngine:
             raise TensorRtError(f"optimization profile {profile} cannot be chosen: {self._logger.last()}")
         context.set_device_memory(self._activations, self._activation_bytes)
         return TensorRtProgram(context, self._device.stream, self._logger, may_record=not self._streams_weights)
-
-    def _load(self, path: Path, plan: TensorRtPlan) -> Any:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            engine = self._runtime.deserialize_cuda_engine(data)  # reads the file as it goes: no copy of it in memory
-        if engine is None:
-            raise ManifestError(
-                f"{NAMES[plan.flavour]} {self._trt.__version__} cannot load {path}: {self._logger.last()}",
-                "build the engine again for this machine",
-            )
-        return engine
-
-    def _tensors(self) -> dict[str, EngineTensor]:
-        engine, found = self._engine, {}
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
-            mode = engine.get_tensor_mode(name).name
-            found[name] = EngineTensor(
-                mode=mode,
-                dtype=engine.get_tensor_dtype(name).name,
-                shape=tuple(engine.get_tensor_shape(name)),
-                same_memory_as=engine.get_aliased_input_tensor(name) if mode == "OUTPUT" else None,
-            )
-        return found
 
     def _limit_weights(self, room: int) -> bool:
         """Keep no more weights on the GPU than there is room for; whether some must be streamed to it in every run.
@@ -134,17 +115,76 @@ class TensorRtEngine:
         return config
 
 
+class ClassicEngine:
+    """See `LoadedEngine`: one of TensorRT 8.6 to 10 for each profile; weights are inputs, bound to memory that all share."""
+
+    def __init__(self, manifest: EngineManifest, folder: Path, device: CudaDevice) -> None:
+        plan = TensorRtPlan.of(manifest)
+        self._trt: Any = load_package(plan.flavour)
+        self._device, self._logger = device, _logger(self._trt, plan.flavour)
+        weights = load_weights(folder)
+        addresses = load_weights_to(device, weights, folder)
+        self._weights = [(w.name, address, w.shape) for w, address in zip(weights, addresses, strict=True)]
+        self._runtime = self._trt.Runtime(self._logger)
+        self._engines = []
+        for profile, file in zip(plan.profiles, plan.plans, strict=True):
+            engine = _load(self._trt, self._runtime, self._logger, folder / file.name, plan)
+            check_tensors(_tensors(engine), expected_classic(manifest, plan, profile, weights), file.name)
+            self._engines.append(engine)
+
+    def program(self, profile: int) -> TensorRtProgram:
+        """See `LoadedEngine.program`."""
+        context = self._engines[profile].create_execution_context()
+        if context is None:
+            raise TensorRtError(f"no execution context: {self._logger.last()}", "is enough GPU memory free? See nvidia-smi")
+        program = TensorRtProgram(context, self._device.stream, self._logger, may_record=True, sizes_vary=False)
+        for name, address, shape in self._weights:
+            program.bind_input(name, address, shape)
+        return program
+
+
+def _load(trt: Any, runtime: Any, logger: Any, path: Path, plan: TensorRtPlan) -> Any:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        engine = runtime.deserialize_cuda_engine(data)  # reads the file as it goes: no copy of it in memory
+    if engine is None:
+        raise ManifestError(
+            f"{NAMES[plan.flavour]} {trt.__version__} cannot load {path}: {logger.last()}",
+            "build the engine again for this machine",
+        )
+    return engine
+
+
+def _tensors(engine: Any) -> dict[str, EngineTensor]:
+    found = {}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        mode = engine.get_tensor_mode(name).name
+        shares = mode == "OUTPUT" and hasattr(engine, "get_aliased_input_tensor")  # TensorRT 10 and before say nothing of it
+        found[name] = EngineTensor(
+            mode=mode,
+            dtype=engine.get_tensor_dtype(name).name,
+            shape=tuple(engine.get_tensor_shape(name)),
+            same_memory_as=engine.get_aliased_input_tensor(name) if shares else None,
+        )
+    return found
+
+
 class TensorRtProgram:
     """See `Program`: an execution context."""
 
-    def __init__(self, context: Any, stream: int, logger: Any, *, may_record: bool) -> None:
+    def __init__(self, context: Any, stream: int, logger: Any, *, may_record: bool, sizes_vary: bool = True) -> None:
+        """
+        Args:
+            sizes_vary: else the shapes that are bound are the engine's own, and TensorRT is not told them.
+        """
         self._context, self._stream, self._logger, self._may_record = context, stream, logger, may_record
+        self._sizes_vary = sizes_vary
         self._bound: dict[str, tuple[int, tuple[int, ...]]] = {}
 
     def bind_input(self, name: str, address: int, shape: tuple[int, ...]) -> None:
         """See `Program.bind_input`; what is bound already costs nothing."""
         known = self._bound.get(name)
-        if known is None or known[1] != shape:
+        if self._sizes_vary and (known is None or known[1] != shape):
             self._must(self._context.set_input_shape(name, shape), f"{name} cannot have the shape {list(shape)}")
         if known is None or known[0] != address:
             self._must(self._context.set_tensor_address(name, address), f"{name} cannot lie at {address:#x}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 _MOUNT = "sys/fs/cgroup"
@@ -14,6 +15,20 @@ class Files(Protocol):
     """Reads files of the machine."""
 
     def read(self, path: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class MachineFiles:
+    """Those of the machine that this runs on."""
+
+    root: Path = Path("/")
+
+    def read(self, path: str) -> str:
+        """The text of a file; empty: it is not there, or not to be read."""
+        try:
+            return (self.root / path).read_text("utf-8", "replace").strip()
+        except OSError:
+            return ""
 
 
 def levels(files: Files, controller: str) -> Iterator[str]:
@@ -36,16 +51,12 @@ def number(text: str) -> int | None:
     return int(text) if text.isdigit() and int(text) < _UNLIMITED else None
 
 
-def memory_limit(files: Files) -> tuple[int, int] | None:
-    """The tightest limit of memory and what is used of it, in bytes; None: there is none."""
-    found = []
+def memory_limits(files: Files) -> Iterator[tuple[int, int]]:
+    """Each limit of memory, and what is used of it, in bytes."""
     for folder in levels(files, "memory"):
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             if (most := number(files.read(f"{folder}/{limit}"))) is not None:
-                found.append(
-                    (most, (number(files.read(f"{folder}/{used}")) or 0) - _cache(files.read(f"{folder}/memory.stat")))
-                )
-    return min(found, key=lambda one: one[0] - one[1], default=None)
+                yield most, (number(files.read(f"{folder}/{used}")) or 0) - _cache(files.read(f"{folder}/memory.stat"))
 
 
 def cores_limit(files: Files) -> float | None:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ManifestError, TriuneError
-from ..device.device import SharedDevice, aligned
-from .plan import StoredWeight
+from .device import SharedDevice, aligned
+from .stored import StoredWeight
 
 LOG = logging.getLogger(__name__)
 _BLOCK = 32 << 20  # bytes read at a time

@@ -1,0 +1,9 @@
+"""Where it runs."""
+
+
+class Platform:
+    def is_cpu(self) -> bool:
+        return True
+
+
+current_platform = Platform()

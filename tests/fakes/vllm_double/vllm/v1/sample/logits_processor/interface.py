@@ -1,0 +1,6 @@
+from enum import Enum, auto
+
+
+class MoveDirectionality(Enum):
+    UNIDIRECTIONAL = auto()
+    SWAP = auto()
