@@ -184,7 +184,9 @@ def failed(checkout: Checkout, state: dict[str, object], logs: str, *, event: di
     )  # fmt: skip
     said = checkout(*checkout.asked(), exit_code=1).stderr
     assert checkout.docker.containers == [] and not (checkout.folder / "build" / "run" / "stack.json").exists()
-    assert logs.strip() in (checkout.folder / "build" / "run" / "stack.log").read_text()
+    log = checkout.folder / "build" / "run" / "stack.log"
+    assert log.exists(), said
+    assert logs.strip() in log.read_text()
     return said
 
 

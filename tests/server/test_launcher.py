@@ -132,6 +132,10 @@ def test_stubs_find_this_python_and_libraries_come_before_the_user_s(monkeypatch
     assert environment(BINARIES, options)["LD_LIBRARY_PATH"] == "/s/libs:/p/lib"  # an empty entry would be the current folder
 
 
+def test_free_ports_asked_for_before_they_are_bound_differ() -> None:
+    assert len({free_port() for _ in range(1000)}) == 1000
+
+
 def test_free_ports_are_accepted() -> None:
     check_ports(options(free_port(), free_port(), free_port()))
 

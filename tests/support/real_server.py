@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -26,21 +27,34 @@ ROOT = Path(__file__).parents[2]
 REPOSITORY = Path(os.environ.get("TRIUNE_E2E_REPOSITORY", ROOT / "build/smollm2-135m/cpu/repository"))
 
 
+def _ports_of_this_worker() -> range:
+    """Below those that the system hands out, and no other worker's."""
+    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{more}") for more in ("", "_COUNT"))
+    each = (32_000 - 10_000) // int(workers or 1)
+    start = 10_000 + each * int((worker or "gw0").removeprefix("gw"))
+    return range(start, start + each)
+
+
+# One after the other, so that two that are asked for before either is bound are never the same; from anywhere, since ports
+# of a run that has just ended may still be held.
+_NEXT = count(secrets.randbelow(32_000))
+
+
 def free_port(in_a_row: int = 1) -> int:
-    """A port that nobody else takes before it is used: below those that the system hands out, and no other worker's.
+    """A port that nobody else takes before it is used.
 
     Args:
         in_a_row: how many ports must be free, that one and those after it.
     """
-    worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{more}") for more in ("", "_COUNT"))
-    each = (32_000 - 10_000) // int(workers or 1)
-    start = 10_000 + each * int((worker or "gw0").removeprefix("gw"))
+    ports = _ports_of_this_worker()
     while True:
-        first = secrets.choice(range(start, start + each - in_a_row))
+        some = [ports[next(_NEXT) % len(ports)] for _ in range(in_a_row)]
+        if some != list(range(some[0], some[0] + in_a_row)):
+            continue
         with ExitStack() as probes, suppress(OSError):
-            for port in range(first, first + in_a_row):
+            for port in some:
                 probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
+            return some[0]
 
 
 @dataclass
