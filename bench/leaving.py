@@ -24,14 +24,15 @@ from .serving import Serving
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _PATIENCE_S = 60.0
-_TOKENS = 1900  # of an answer that is left: it never ends by itself here
+_SETTLED_S = 0.1  # until the waiting request has been tried
+_TOKENS = 1900  # of an answer that is left: it never ends by itself in a round
 
 
 async def ask(port: int, tokens: int, *, stream: bool) -> Connection:
     """Sends a request; returns its connection."""
     asked = {"model": "triune", "prompt": "Once upon a time", "max_tokens": tokens, "ignore_eos": True, "stream": stream}
     body = json.dumps(asked).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: here\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head.encode() + b"content-type: application/json\r\n\r\n" + body)
     return reader, writer
@@ -48,11 +49,11 @@ async def short_answer(port: int) -> None:
 async def running(serving: Serving, wanted: int) -> None:
     """Waits until so many requests run."""
     async with httpx.AsyncClient(trust_env=False) as client:
-        for _ in range(300):
+        for _ in range(1200):
             text = (await client.get(serving.metrics_url)).text
             if _metric(text, "vllm:num_requests_running") == wanted:
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.05)
     raise RuntimeError(f"{wanted} requests never ran at once")
 
 
@@ -66,23 +67,21 @@ async def measure(serving: Serving, rounds: int, *, stream: bool) -> dict[str, A
     port = serving.openai_port
     text = httpx.get(serving.metrics_url, trust_env=False).text
     slots = int(_metric(text, "nv_trt_llm_kv_cache_block_metrics", kv_cache_block_type="max"))
-    held = [await ask(port, _TOKENS, stream=stream) for _ in range(slots)]
-    await running(serving, slots)
     delays = []
-    for _ in range(rounds):
+    for _ in range(rounds):  # from the beginning each time: a GPU answers with all tokens in seconds
+        held = [await ask(port, _TOKENS, stream=stream) for _ in range(slots)]
+        await running(serving, slots)
         waiting = asyncio.create_task(short_answer(port))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(_SETTLED_S)
         if waiting.done():
             raise RuntimeError("a slot was free before anybody left")
         began = time.perf_counter()
-        held.pop(0)[1].transport.abort()
+        held.pop()[1].transport.abort()
         await waiting
         delays.append(1000 * (time.perf_counter() - began))
-        held.append(await ask(port, _TOKENS, stream=stream))
-        await running(serving, slots)
-    for _, writer in held:
-        writer.transport.abort()
-    await running(serving, 0)
+        for _, writer in held:
+            writer.transport.abort()
+        await running(serving, 0)
     return {
         "median_ms": round(statistics.median(delays)),
         "worst_ms": round(max(delays)),

@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -102,15 +103,19 @@ def _same(one: Sequence[Answered], other: Sequence[Answered]) -> bool:
     return bool(one[0].text) and one[0].text == other[0].text
 
 
-def sums(clients: Clients, count: int) -> dict[str, int]:
-    """Of sums that r1-nano was never shown, asked for at once, streamed and not: how many are right."""
+def sums(clients: Clients, count: int) -> dict[str, Any]:
+    """Of sums that r1-nano was never shown, asked for at once, streamed and not: how many are right, and in each language."""
     chosen = held_out(Recipe(), "add", count)
     asked = [Asked(_chat(one.messages), 760, ignore_eos=False, chat=True) for one in chosen]
     streamed = clients.ask(asked)
     whole = clients.ask([dataclasses.replace(one, stream=False) for one in asked])
     right = [is_right(one, answer.text.decode("utf-8", "replace")) for one, answer in zip(chosen, streamed, strict=True)]
     equal = [a.text == b.text for a, b in zip(streamed, whole, strict=True)]
-    return {"asked": count, "right": sum(right), "stream = unstreamed": sum(equal)}
+    languages = {
+        one: f"{sum(is_so for is_so, asked in zip(right, chosen, strict=True) if asked.language == one)} of {of}"
+        for one, of in Counter(asked.language for asked in chosen).items()
+    }
+    return {"asked": count, "right": sum(right), "stream = unstreamed": sum(equal), "by language": languages}
 
 
 def _chat(messages: Sequence[tuple[str, str]]) -> str:
@@ -120,17 +125,9 @@ def _chat(messages: Sequence[tuple[str, str]]) -> str:
 def bare(engine: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of the bare loop, in a process of its own."""
     counts = [str(count) for count in options.sequences]
-    command = [
-        sys.executable,
-        "-m",
-        "bench.gpu.loop",
-        str(engine),
-        "--repetitions",
-        str(options.repetitions),
-        "--sequences",
-        *counts,
-    ]
-    said = subprocess.run([*command, "--decode-only"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    command = [sys.executable, "-m", "bench.gpu.loop", str(engine), "--repetitions", str(options.repetitions)]
+    command += ["--prompt", str(options.prompt), "--decode-only", "--sequences", *counts]
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     figures: dict[str, Any] = json.loads(said.splitlines()[-1])
     return figures
 

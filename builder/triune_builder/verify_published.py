@@ -88,12 +88,17 @@ class Proof:
             ),
             f"perplexity: {v.perplexity_engine:.4f}, float weights {v.perplexity_reference:.4f} (x {v.perplexity_ratio:.5f})",
             f"greedy tokens as the float weights choose: {v.agreement(self.budget.tie):.2%} of {v.greedy_tokens}",
-            f"a sequence alone and in a batch: {v.batch_error:.3g}; a prompt among other work: {v.repeat_error:.3g}; "
+            f"a sequence alone and in a batch: {_alone(v)}; a prompt among other work: {v.repeat_error:.3g}; "
             f"cut into other chunks: {v.chunk_error:.3g}; a step run again: {self.replay_error:.3g} (relative differences)",
             *([] if v.best_errors is None else [f"best tokens that their logits contradict: {v.best_errors}"]),
             *self.speeds.lines(),
         ]
         return "\n".join(lines) + "\n"
+
+
+def _alone(found: Verification) -> str:
+    median = "" if found.batch_median is None else f" at most, {found.batch_median:.3g} the median"
+    return f"{found.batch_error:.3g}{median}"
 
 
 def prove(

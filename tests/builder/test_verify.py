@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fakes import tiny_deepseek
 from fakes.tiny_llama import FakeTensor, TinyRunner, tiny_checkpoint
 from triune_builder.errors import BuildError
 from triune_builder.targets.cpu.precisions import PRECISIONS
@@ -65,6 +66,24 @@ def test_a_right_engine_is_within_the_float_budget(good: Verification) -> None:
 )
 def test_a_wrong_engine_is_over_the_budget(fault: str, size: float, says: str) -> None:
     assert any(says in problem for problem in problems(measured({fault: size}), PRECISIONS["fp32"].budget))
+
+
+def test_a_row_whose_experts_are_others_in_a_batch_is_no_fault_where_rows_may_differ(good: Verification) -> None:
+    exact, rough = (dataclasses.replace(PRECISIONS["fp32"].budget, batch_error=limit) for limit in (0.0, 0.05))
+    dense = dataclasses.replace(good, batch_error=0.3)
+    flipped = dataclasses.replace(dense, batch_median=1e-3)
+    wrong = dataclasses.replace(dense, batch_median=0.2)
+    said = {found: [bool(problems(found, budget)) for budget in (exact, rough)] for found in (dense, flipped, wrong)}
+    assert said == {dense: [True, True], flipped: [True, False], wrong: [True, True]}
+    assert verification_from(dataclasses.asdict(flipped)) == flipped
+
+
+def test_of_a_model_with_experts_the_median_row_is_told() -> None:
+    checkpoint = tiny_deepseek.tiny_checkpoint(seed=1)
+    runner = TinyRunner(tiny_checkpoint().config, tiny_checkpoint().weights, {"mates": 1e-4})
+    checkpoint.config["vocab_size"] = runner.vocab_size
+    found = verify(runner, LIMITS, checkpoint, sizes=SIZES)
+    assert found.batch_median is not None and 0 < found.batch_median <= (found.batch_error or 0.0)
 
 
 def test_a_weight_that_is_off_shows_in_the_figures() -> None:

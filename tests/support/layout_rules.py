@@ -147,7 +147,7 @@ ADAPTERS: dict[str, set[str]] = {
     "tokenizers": {
         "triune_runtime.text", "triune_builder.checkpoint.gguf_tokenizer", "triune_builder.reasoning",
         "triune_builder.verify.texts", "triune_builder.comparing.problems", "triune_builder.text_trial", "r1_nano",
-        "bench.big_build", "bench.gpu.bare", "bench.gpu.shapes",
+        "bench.big_build", "bench.gpu.bare", "bench.gpu.reference", "bench.gpu.shapes",
     },
     "tritonclient": {
         "triune_client.grpc", "triune_load.transports.grpc", "bench.gateway", "bench.asking", "bench.gpu.clients",
@@ -164,8 +164,8 @@ ADAPTERS: dict[str, set[str]] = {
         "triune_runtime.targets.vllm.engine", "triune_runtime.targets.vllm.guides_v1", "triune_runtime.targets.vllm.guides_v2",
         "triune_runtime.targets.vllm.host",
     },
-    "torch": {"r1_nano", "bench.gpu.shapes", "bench.gptq_library"},
-    "transformers": {"bench.gptq_library"},
+    "torch": {"r1_nano", "bench.gpu.reference", "bench.gpu.shapes", "bench.gptq_library"},
+    "transformers": {"bench.gpu.reference", "bench.gptq_library"},
     "triton_python_backend_utils": set(),
 }  # fmt: skip
 

@@ -37,6 +37,7 @@ class Told:
     answers: Sequence[Evidence]  # of these, whose greedy tokens are compared
     read: Sequence[Evidence]  # of these, over which perplexity is measured
     batch_error: float | None = None
+    batch_median: float | None = None
     repeat_error: float | None = None
     chunk_error: float | None = None
     drafts: DraftFigures | None = None
@@ -63,6 +64,7 @@ def compare(told: Told, checkpoint: Source, note: Note) -> Verification:
         disagreements=tuple(seen.disagreements),
         texts=text_losses(told.read, seen.losses),
         batch_error=told.batch_error,
+        batch_median=told.batch_median,
         repeat_error=told.repeat_error,
         chunk_error=told.chunk_error,
         engine_seconds=told.seconds,

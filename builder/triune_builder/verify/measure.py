@@ -114,8 +114,8 @@ def answer_prompts(runner: Runner, limits: Limits, prompts: Sequence[Sequence[in
     return answers
 
 
-def batch_error(runner: Runner, limits: Limits, texts: Sequence[Sequence[int]]) -> float:
-    """Largest relative difference between a sequence decoded alone and among others; 0.0 means the same bits.
+def batch_errors(runner: Runner, limits: Limits, texts: Sequence[Sequence[int]]) -> list[float]:
+    """Relative difference of each row between a sequence decoded alone and among others; 0.0 means the same bits.
 
     The batch shrinks by one sequence a step, so every batch size is seen; each sequence ends with its text's last tokens.
     """
@@ -131,13 +131,13 @@ def batch_error(runner: Runner, limits: Limits, texts: Sequence[Sequence[int]]) 
         logits = runner.run([Work(s, starts[s] + step, (texts[s][starts[s] + step],)) for s in live])
         for slot, row in zip(live, logits, strict=True):
             together[slot].append(row.copy())
-    worst = 0.0
+    errors = []
     for slot, (text, start) in enumerate(zip(texts, starts, strict=True)):
         prefill(runner, 0, text[:start], limits.prefill_chunk)
         for step, row in enumerate(together[slot]):
             alone = runner.run([Work(0, start + step, (text[start + step],))])[0]
-            worst = max(worst, difference(row, alone))
-    return worst
+            errors.append(difference(row, alone))
+    return errors
 
 
 @dataclass(frozen=True, kw_only=True)

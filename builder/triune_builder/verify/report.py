@@ -160,8 +160,7 @@ def verification_from(raw: dict[str, Any]) -> Verification:
     unmeasured = {key: None for key in may_lack if raw[key] is None}
     drafts = raw.get("drafts")
     unmeasured["drafts"] = None
-    if raw.get("best_errors") is None:  # as in reports of older builds
-        unmeasured["best_errors"] = None
+    unmeasured |= {name: None for name in ("best_errors", "batch_median") if raw.get(name) is None}  # as of older builds
     raw = _numbered(raw) | unmeasured
     if drafts:
         raw["drafts"] = DraftFigures(**drafts)
@@ -199,8 +198,10 @@ def _numbers(found: Verification, budget: Budget) -> Table:
          f"{found.agreement(budget.tie):.2%} of {found.greedy_tokens} in {found.prompts} answers"
          f" ({found.agreement():.2%} with ties within {budget.tie:g} counted as wrong)", f">= {budget.greedy_agreement:.2%}"),
     ]  # fmt: skip
+    is_typical = bool(budget.batch_error) and found.batch_median is not None
     ways = [
-        ("a sequence alone and in a batch", found.batch_error, budget.batch_error),
+        ("a sequence alone and in a batch", found.batch_error, None if is_typical else budget.batch_error),
+        ("the same, median row", found.batch_median if is_typical else None, budget.batch_error),
         ("a prompt alone and among other work", found.repeat_error, budget.batch_error),
         ("a prompt cut into other chunks", found.chunk_error, budget.chunk_error),
     ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,11 @@ from ..errors import BuildError
 from .best import best_errors
 from .comparison import Source, Told, compare
 from .drafts import verify_drafts
-from .measure import Sizes, answer_prompts, batch_error, read_chunks, read_windows
+from .measure import Sizes, answer_prompts, batch_errors, read_chunks, read_windows
 from .texts import evaluation_ids, texts_of, token_ids
 from .verification import Note, Verification
+
+_ROUTERS = "*.mlp.gate.weight"  # what a model with experts has
 
 
 @np.errstate(all="ignore")  # of weights that are no numbers: the report tells of them
@@ -53,7 +57,8 @@ def verify(
     note("greedy answers")
     answers = answer_prompts(runner, limits, prompts, sizes)
     note("sequences alone and in a batch")
-    alone = batch_error(runner, limits, [a.tokens for a in answers])
+    alone = batch_errors(runner, limits, [a.tokens for a in answers])
+    has_experts = any(fnmatch(name, _ROUTERS) for name in checkpoint.weights)
     note("prompts in chunks")
     text = [token for _, tokens in evaluation for token in tokens]
     chunks = read_chunks(runner, limits, text)
@@ -66,7 +71,8 @@ def verify(
         evidence=[*windows, *answers, chunks.evidence],
         answers=answers,
         read=windows,
-        batch_error=alone,
+        batch_error=max(alone, default=0.0),
+        batch_median=statistics.median(alone) if has_experts and alone else None,
         repeat_error=chunks.repeat_error,
         chunk_error=chunks.cut_error,
         drafts=drafts,

@@ -61,11 +61,14 @@ def _verify(job: VerifyJob, proof: Proof) -> Verification:
     found = verify_engine(job.manifest, job.folder, job.checkpoint, sizes=job.sizes, note=job.note)
     if not TensorRtPlan.of(job.manifest).fixed_sizes:
         return found
+    from ...verify.texts import evaluation_ids, texts_of
     from .classic.proof import sizes_error
 
     job.note("the engines of all sizes")
-    error = sizes_error(job.manifest, job.folder)
-    return dataclasses.replace(found, batch_error=max(error, found.batch_error or 0.0))
+    texts = evaluation_ids(job.checkpoint.tokenizer_json, texts_of(job.checkpoint.verification))
+    error = sizes_error(job.manifest, job.folder, [token for _, text in texts for token in text])
+    median = None if found.batch_median is None else max(error, found.batch_median)
+    return dataclasses.replace(found, batch_error=max(error, found.batch_error or 0.0), batch_median=median)
 
 
 TARGET = Target(
