@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from triune_builder.checkpoint import Checkpoint, open_checkpoint
 from triune_builder.verify import reference
-from triune_builder.verify.measure import log_softmax
 from triune_builder.verify.texts import evaluation_ids, texts_of, token_ids
+
+from .losses import token_losses
 
 Array = NDArray[Any]
 Change = Callable[[int, str, Array], Array]  # layer, key or value, [tokens, heads, dim] -> what is attended to
@@ -43,12 +44,9 @@ def cached(change: Change, texts: int) -> Iterator[None]:
 
 def losses(checkpoint: Checkpoint, windows: Sequence[Sequence[int]], change: Change) -> Array:
     """-log p of each of the windows' tokens."""
-    found: list[float] = []
     with cached(change, len(windows)):
-        for block in reference.score(checkpoint.config, checkpoint.weights, [ids[:-1] for ids in windows]):
-            followers = np.asarray(windows[block.text])[block.positions + 1]
-            found += (-log_softmax(block.logits)[np.arange(len(followers)), followers]).tolist()
-    return np.array(found)
+        found = token_losses(checkpoint.config, checkpoint.weights, windows)
+    return np.array([loss for lost in found for loss in lost])
 
 
 def largest(checkpoint: Checkpoint, *, pairs: bool = False) -> dict[tuple[int, str], Array]:

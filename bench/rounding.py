@@ -34,9 +34,9 @@ from triune_builder.graph.export import export
 from triune_builder.quantize.schemes.blocks import BLOCK, ChosenPart, quantize_blocks
 from triune_builder.targets.calibration import choose_calibrated
 from triune_builder.targets.cpu.precisions import find_precision
-from triune_builder.verify.measure import log_softmax
-from triune_builder.verify.reference import score
 from triune_builder.verify.texts import further_texts, texts_of, token_ids
+
+from .losses import token_losses
 
 _WINDOW = 256  # tokens read from an empty cache
 _SPREAD = 0.4  # of the factors' logarithms
@@ -91,10 +91,8 @@ def losses(checkpoint: Checkpoint, weights: Mapping[str, Any], texts: Mapping[st
     """Mean -log p of the tokens of each text."""
     windows = [(kind, ids[i : i + _WINDOW + 1]) for kind, ids in texts.items() for i in range(0, len(ids) - 1, _WINDOW)]
     found: dict[str, list[float]] = {kind: [] for kind in texts}
-    for block in score(checkpoint.config, weights, [ids[:-1] for _, ids in windows]):
-        kind, ids = windows[block.text]
-        followers = np.asarray(ids)[block.positions + 1]
-        found[kind] += (-log_softmax(block.logits)[np.arange(len(followers)), followers]).tolist()
+    for (kind, _), lost in zip(windows, token_losses(checkpoint.config, weights, [ids for _, ids in windows]), strict=True):
+        found[kind] += lost
     return {kind: float(np.mean(values)) for kind, values in found.items()}
 
 

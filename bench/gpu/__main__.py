@@ -27,6 +27,7 @@ from triune_runtime.targets.cuda.plan import FUSED_SWITCH
 
 from ..machine import describe
 from .plot import speeds
+from .writing import checkpoint_command
 
 
 def main() -> None:
@@ -47,8 +48,7 @@ def main() -> None:
     checkpoint = options.folder / options.shape
     stages = Stages(options.limit)
     if options.engine is None or not options.no_peer:
-        write = f"from bench.gpu.shapes import *; write_checkpoint({options.shape!r}, Path({str(checkpoint)!r}))"
-        stages.run("checkpoint", lambda: run([sys.executable, "-c", write], options.limit))
+        stages.run("checkpoint", lambda: run(checkpoint_command(options.shape, checkpoint), options.limit))
     counts = [str(count) for count in options.sequences]
     rest = ["--sequences", *counts, "--repetitions", str(options.repetitions)]
 

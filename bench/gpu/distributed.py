@@ -29,6 +29,7 @@ from . import streams
 from .__main__ import Stages, build_engine, run
 from .clients import Answered, Asked, Clients
 from .processors import processor_seconds
+from .writing import checkpoint_command
 
 _ROOT = Path(__file__).parents[2]
 # NVLink's multicast, which a program may not use where machines are shared: off in all that could.
@@ -143,8 +144,7 @@ def main() -> None:
     def told() -> str:
         return json.dumps(about | {"measured": found, "stage_s": stages.took_s, "failed": stages.failed})
 
-    write = f"from bench.gpu.shapes import *; write_checkpoint({options.shape!r}, Path({str(checkpoint)!r}))"
-    stages.run("checkpoint", lambda: run([sys.executable, "-c", write], options.limit))
+    stages.run("checkpoint", lambda: run(checkpoint_command(options.shape, checkpoint), options.limit))
     for devices in options.tensor_parallel:
         engine = stages.run(f"build, {devices} devices", lambda n=devices: build(checkpoint, n, options))
         one: dict[str, Any] = found.setdefault(str(devices), {})

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .writing import checkpoint_command
+
 _CASE_S = 240.0  # the most that a case may take; a first of its shape writes its checkpoint besides
 _CHECKPOINT_S = 200.0
 STREAMS = (1, 8, 64, 256)
@@ -80,9 +82,8 @@ def measure(case: Case, folder: Path) -> None:
         RuntimeError: there are none; says why.
     """
     checkpoint = folder / case.shape
-    write = f"from bench.gpu.shapes import *; write_checkpoint({case.shape!r}, Path({str(checkpoint)!r}))"
     try:
-        subprocess.run([sys.executable, "-c", write], check=True, timeout=_CHECKPOINT_S)
+        subprocess.run(checkpoint_command(case.shape, checkpoint), check=True, timeout=_CHECKPOINT_S)
         expected, found = folder / "expected.json", folder / "found.json"
         expected.write_text(json.dumps(predicted(case, checkpoint)), "utf-8")
         command = [sys.executable, "-m", "bench.gpu.distributed", "--shape", case.shape, "--precision", case.precision]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
+
+from triune_runtime.machine import this_processor
 
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")  # that matter to products of quantized numbers
 
@@ -28,13 +29,10 @@ class Host:
 
 def this_host() -> Host:
     """What the system tells of it."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text("utf-8").splitlines() if told.exists() else []
-    fields = {key.strip(): value.strip() for key, value in (line.split(":", 1) for line in lines if ":" in line)}
-    flags = fields.get("flags", "").split()
+    told = this_processor()
     return Host(
-        processor=fields.get("model name", platform.processor()),
+        processor=platform.processor() if told.name is None else told.name,
         cores=len(os.sched_getaffinity(0)),
-        instructions=" ".join(flag for flag in _FLAGS if flag in flags),
+        instructions=" ".join(flag for flag in _FLAGS if flag in told.instructions),
         memory_gb=round(psutil.virtual_memory().total / 2**30),
     )

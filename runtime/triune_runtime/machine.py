@@ -27,6 +27,14 @@ class Gpu:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Processor:
+    """What Linux tells of the processor; of several, of the first."""
+
+    name: str | None = None  # None: it does not tell, as of most Arm ones
+    instructions: frozenset[str] = frozenset()  # by Linux's names; empty: it does not tell
+
+
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """What is asked of a machine."""
 
@@ -58,7 +66,26 @@ def this_machine(library: str = "libcuda.so.1") -> Machine:
             no_gpu = f"{_DRIVER_ERRORS.get(code or 100, 'the driver cannot be used')}, CUDA error {code or 100}"
         else:
             gpus = tuple(_gpu(driver, index) for index in range(count.value))
-    return Machine(gpus=gpus, no_gpu=no_gpu, cuda=cuda, instructions=_instructions(), version=installed_version)
+    return Machine(gpus=gpus, no_gpu=no_gpu, cuda=cuda, instructions=this_processor().instructions, version=installed_version)
+
+
+def this_processor(listing: Path = Path("/proc/cpuinfo")) -> Processor:
+    """The processor at hand.
+
+    Args:
+        listing: Linux's, which names instructions `flags` of an x86 processor, `Features` of an Arm one.
+    """
+    try:
+        lines = listing.read_text("utf-8").splitlines()
+    except OSError:
+        return Processor()
+    told: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        told.setdefault(name.strip(), value.strip())
+    return Processor(
+        name=told.get("model name"), instructions=frozenset((told.get("flags") or told.get("Features", "")).split())
+    )
 
 
 def installed_version(module: str) -> str | None:
@@ -78,13 +105,3 @@ def _gpu(driver: ctypes.CDLL, number: int) -> Gpu:
         driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
         parts.append(str(value.value))
     return Gpu(name.value.decode(errors="replace"), ".".join(parts))
-
-
-def _instructions(listing: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Linux's names of them: `flags` of an x86 processor, `Features` of an Arm one."""
-    try:
-        lines = listing.read_text("utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return frozenset(found.partition(":")[2].split())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ import numpy as np
 import pytest
 from bench.gpu import scaling, shapes
 from bench.gpu.scaling import CASES, STREAMS, Case
+from bench.gpu.writing import checkpoint_command
 
 from triune_builder.checkpoint import open_checkpoint
 from triune_builder.graph.promises import check_weights
+
+ROOT = Path(__file__).parents[2]
 
 
 def figures(gpus: int, speed: float) -> dict[str, Any]:
@@ -84,6 +89,20 @@ def test_a_random_checkpoint_holds_what_its_config_promises(name: str, tmp_path:
     check_weights(checkpoint.config, checkpoint.weights)
     norm = checkpoint.weights["model.layers.0.input_layernorm.weight"].float32()
     assert abs(norm.mean() - 1) < 0.05 < abs(checkpoint.weights["lm_head.weight"].float32()).max()
+
+
+def test_a_process_of_its_own_writes_the_same_checkpoint(tmp_path: Path) -> None:
+    here, there = shapes.write_checkpoint("tiny", tmp_path / "here"), tmp_path / "the 'other' one"
+    subprocess.run(checkpoint_command("tiny", there), check=True, cwd=ROOT)
+    assert {file.name: file.read_bytes() for file in there.iterdir()} == {
+        file.name: file.read_bytes() for file in here.iterdir()
+    }
+
+
+@pytest.mark.parametrize("module", ["__main__", "distributed", "scaling"])
+def test_what_measures_leaves_pytorch_to_others(module: str) -> None:
+    code = f"import sys, bench.gpu.{module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_eight_bit_blocks_are_read_as_r1s_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

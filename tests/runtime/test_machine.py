@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy
 import pytest
 
-from triune_runtime.machine import Gpu, Machine, _instructions, installed_version, this_machine
+from triune_runtime.machine import Gpu, Machine, Processor, installed_version, this_machine, this_processor
+from triune_runtime.targets.cpu import processor
 
 DRIVER = """
 int cuDriverGetVersion(int *version) { *version = 12080; return 0; }
@@ -61,8 +62,21 @@ def test_a_package_that_is_not_installed_has_no_version() -> None:
 )
 def test_instructions_are_read_from_linuxs_listing(tmp_path: Path, listing: str) -> None:
     (tmp_path / "cpuinfo").write_text(listing)
-    assert _instructions(tmp_path / "cpuinfo") == {"fpu", "avx2", "avx512_vnni"}
-    assert _instructions(tmp_path / "none") == frozenset()
+    assert this_processor(tmp_path / "cpuinfo").instructions == {"fpu", "avx2", "avx512_vnni"}
+    assert this_processor(tmp_path / "none").instructions == frozenset()
+
+
+def test_of_several_processors_the_first_is_told(tmp_path: Path) -> None:
+    one = "processor\t: {}\nmodel name\t: A: {}\nflags\t\t: {}\nvmx flags\t: vnmi\n\n"
+    (tmp_path / "cpuinfo").write_text(one.format(0, "first", "fpu avx2") + one.format(1, "second", "fpu"))
+    assert this_processor(tmp_path / "cpuinfo") == Processor(name="A: first", instructions=frozenset({"fpu", "avx2"}))
+    assert this_processor(tmp_path / "none").name is None
+
+
+@pytest.mark.parametrize(("flags", "has"), [("avx512_vnni", True), ("avx_vnni", True), ("avx512f", False), ("", False)])
+def test_vnni_is_one_of_two_instructions(monkeypatch: pytest.MonkeyPatch, flags: str, has: bool) -> None:
+    monkeypatch.setattr(processor, "this_processor", lambda: Processor(instructions=frozenset({"fpu", *flags.split()})))
+    assert processor.has_vnni.__wrapped__() is has
 
 
 def test_a_machine_of_which_nothing_is_known_has_nothing() -> None:

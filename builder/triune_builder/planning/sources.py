@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,21 @@ _CONFIG = "config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A model that is planned."""
+    """A model that is planned.
+
+    Raises:
+        BuildError: its config.json has no geometry that is understood.
+    """
 
     name: str
     config: Mapping[str, Any]
     weights: Collection[str] = ()  # names of them, where there are headers
     stored: int | None = None  # bytes of its tensors as headers tell them; None: there are no headers
     remark: str = ""
+    geometry: Geometry = field(init=False, repr=False, compare=False)  # of the model as it is; it follows from the others
 
-    @cached_property
-    def geometry(self) -> Geometry:
-        """Of the model as it is."""
-        return geometry_of(self.config, self.weights)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "geometry", geometry_of(self.config, self.weights))
 
     def on(self, engine: Engine) -> Geometry:
         """Of the model as that engine keeps it."""
@@ -74,7 +76,7 @@ def open_model(model: str, cache: Path) -> Planned:
 
     checkpoint = open_checkpoint(model, cache=cache, headers_only=True)  # raises what a build would
     stored = sum(tensor.nbytes for tensor in checkpoint.weights.values())
-    return _known(Planned(name=model, config=checkpoint.config, weights=checkpoint.weights.keys(), stored=stored))
+    return Planned(name=model, config=checkpoint.config, weights=checkpoint.weights.keys(), stored=stored)
 
 
 def _of_config(name: str, path: Path) -> Planned:
@@ -82,7 +84,7 @@ def _of_config(name: str, path: Path) -> Planned:
     if "config" in config and "model_type" not in config:  # as the project keeps published ones, with what their files hold
         config = config["config"]
     if not any(path.parent.glob("*.safetensors")):
-        return _known(Planned(name=name, config=config))
+        return Planned(name=name, config=config)
     from ..checkpoint.folder import with_quantization
     from ..checkpoint.safetensors_files import read_weights
     from ..checkpoint.stored_forms import join_stored
@@ -90,13 +92,7 @@ def _of_config(name: str, path: Path) -> Planned:
     tensors, _ = read_weights(path.parent)
     weights, _ = join_stored(tensors, with_quantization(path.parent, config))
     stored = sum(tensor.nbytes for tensor in tensors.values())
-    return _known(Planned(name=name, config=config, weights=weights.keys(), stored=stored))
-
-
-def _known(model: Planned) -> Planned:
-    """A model whose geometry is understood; raises BuildError of another."""
-    assert model.geometry
-    return model
+    return Planned(name=name, config=config, weights=weights.keys(), stored=stored)
 
 
 def of_numbers(numbers: Numbers) -> Planned:

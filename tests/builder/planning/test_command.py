@@ -15,7 +15,8 @@ from fakes.published import Published
 from fakes.tiny_dense import dense_checkpoint
 from fakes.tiny_folders import write_folder
 from triune_builder import cli
-from triune_builder.planning.sources import open_model
+from triune_builder.errors import BuildError
+from triune_builder.planning.sources import Planned, open_model
 
 ARTICLE = ("--params", 45e9, "--layers", 32, "--hidden", 4096, "--heads", 32, "--kv-heads", 8, "--vocab", 129280)
 MANY = ("--layers", 1000, "--hidden", 64, "--heads", 4, "--vocab", 100, "--experts", 16_000, "--experts-per-token", 1)
@@ -180,3 +181,13 @@ def test_what_cannot_be_is_one_sentence_with_its_remedy(
     done = invoke(*(small if one == "MODEL" else one for one in arguments))
     assert done.exit_code == 1 and "Traceback" not in done.output
     assert problem in done.stderr and remedy in done.stderr.partition("hint:")[2]
+
+
+def test_a_model_whose_geometry_is_not_understood_is_never_made(tmp_path: Path) -> None:
+    config = {"model_type": "gpt_oss"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BuildError, match="gpt_oss"):
+        Planned(name="one", config=config)
+    for model in (tmp_path, tmp_path / "config.json"):
+        with pytest.raises(BuildError, match="gpt_oss"):
+            open_model(str(model), tmp_path)
