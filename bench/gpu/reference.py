@@ -46,8 +46,8 @@ class Reference:
         where: dict[str, Any] = {"gguf_file": checkpoint.name} if checkpoint.is_file() else {}
         folder = checkpoint.parent if checkpoint.is_file() else checkpoint
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **where)
-        self._model: Any = model.to(self._device)  # a loaded model is in evaluation mode
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **where)
+        self._model = model.to(self._device)  # a loaded model is in evaluation mode
 
     def answer(self, prompt: Tokens, count: int) -> Tokens:
         """The greedy tokens that follow, whatever ends a text."""
