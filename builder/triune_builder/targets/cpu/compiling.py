@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from triune_runtime.manifest import MtpEngine, Speculation
+from triune_runtime.targets.cpu.plan import HEADS
 
 from ...checkpoint import Checkpoint
 from ...errors import BuildError, option
@@ -59,6 +60,7 @@ def compile_engine(plan: BuildPlan, checkpoint: Checkpoint, folder: Path, stage:
         engine=onnx_files.MODEL,
         loaded_bytes=written.loaded,
         speculation=speculation,
+        plan={HEADS: cfg.num_attention_heads},
     )
 
 

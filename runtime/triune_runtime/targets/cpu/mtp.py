@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...manifest import EngineManifest, MtpEngine
+from .plan import computes_in_tiles
 from .session import bind_input, bind_output, load, release, untouched
 
 Array = NDArray[np.float32]
@@ -43,7 +44,7 @@ class OrtMtp:
         Raises:
             ManifestError: the graph cannot be loaded.
         """
-        self._session = load(folder / mtp.engine, threads)
+        self._session = load(folder / mtp.engine, threads, tiles=computes_in_tiles(manifest, threads))
         self._seen = seen
         slots, longest = manifest.limits.max_sequences, manifest.limits.max_length
         self._cache = {c.name: untouched((slots, c.heads, longest, c.dim), c.dtype) for c in mtp.cache}

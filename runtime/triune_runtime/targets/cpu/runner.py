@@ -20,6 +20,7 @@ from ...manifest import EngineManifest, checked_name
 from ...runner import Immediate, Work
 from ..grouping import group, neighbours
 from .mtp import HiddenStates, OrtMtp
+from .plan import computes_in_tiles
 from .session import bind_input, bind_output, load, release, untouched
 from .windows import WindowedBuffers
 
@@ -41,7 +42,8 @@ class OrtRunner(Immediate):
         self.vocab_size = manifest.vocab_size
         self._slots = manifest.limits.max_sequences
         threads = threads or len(os.sched_getaffinity(0))
-        self._session = load(folder / manifest.engine, threads)
+        tiles = computes_in_tiles(manifest, threads)
+        self._session = load(folder / manifest.engine, threads, tiles=tiles)
         wanted = {"input_ids", "total_lengths", "logit_positions", *(f"past.{c.name}" for c in manifest.cache)}
         found = {i.name for i in self._session.get_inputs()}
         if wanted != found:
@@ -61,7 +63,7 @@ class OrtRunner(Immediate):
         self._ids = np.zeros((self._slots, 1), np.int64)
         self._lengths = np.zeros(self._slots, np.int32)
         speculation = manifest.speculation
-        self._checks = load(folder / speculation.engine, threads) if speculation else None
+        self._checks = load(folder / speculation.engine, threads, tiles=tiles) if speculation else None
         self._checked = speculation.tokens if speculation else 0  # tokens of a run of that graph
         self._mtp: OrtMtp | None = None
         self._seen: HiddenStates | None = None

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import math
 import mmap
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from ...allocator import return_free_memory
 from ...errors import ManifestError
 from .processor import has_vnni
+
+_NO_TILES = "ORT_GQA_DISABLE_FLASH_ATTENTION"  # of ONNX Runtime
 
 
 def untouched(shape: tuple[int, ...], dtype: str) -> NDArray[np.generic]:
@@ -62,8 +65,11 @@ def _madvise() -> Callable[..., int]:
     return function
 
 
-def load(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def load(path: Path, threads: int, *, tiles: bool = True) -> onnxruntime.InferenceSession:
     """A session over the graph at `path`, with `threads` threads for a run.
+
+    Args:
+        tiles: whether attention works in tiles, see `computes_in_tiles`; then what the environment says counts.
 
     Raises:
         ManifestError: ONNX Runtime cannot load it.
@@ -77,12 +83,20 @@ def load(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     ask_for_exact_products(options)
+    said = os.environ.get(_NO_TILES)
+    if not tiles:
+        os.environ[_NO_TILES] = "1"  # read when kernels are made
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many types, all of them meaning that the file is unusable
         raise ManifestError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}", "build the engine again"
         ) from error
+    finally:
+        if said is None:
+            os.environ.pop(_NO_TILES, None)
+        else:
+            os.environ[_NO_TILES] = said
     return_free_memory()
     return session
 
