@@ -38,6 +38,7 @@ from triune_runtime.manifest import EngineManifest, Limits, MtpEngine, Speculati
 from triune_runtime.request import Request, SamplingParams
 from triune_runtime.runner import Runner, Work
 from triune_runtime.starting import step_loop
+from triune_runtime.targets.cpu.plan import HEADS
 from triune_runtime.targets.cpu.runner import OrtRunner
 from triune_runtime.text.tokenizer import TextTokenizer
 
@@ -66,6 +67,7 @@ def build(kind: str, precision: str, folder: Path) -> tuple[Any, EngineManifest]
         model="tiny", architecture=bundle.architecture, target="cpu", precision=precision, engine=onnx_files.MODEL,
         vocab_size=bundle.vocab_size, cache=bundle.cache, stop_token_ids=(), limits=LIMITS,
         speculation=Speculation(engine=onnx_files.CHECKING, tokens=TOKENS, mtp=mtp),
+        plan={HEADS: checkpoint.config["num_attention_heads"]},
     )  # fmt: skip
     return checkpoint, manifest
 
@@ -167,7 +169,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> tuple[EngineManifest, Runn
     manifest = EngineManifest(
         model="r1-nano", architecture=facts.architecture, target="cpu", precision="int8", engine=facts.engine,
         vocab_size=facts.vocab_size, cache=facts.cache, stop_token_ids=checkpoint.stop_token_ids,
-        speculation=facts.speculation, limits=Limits(max_sequences=4),
+        speculation=facts.speculation, limits=Limits(max_sequences=4), plan=facts.plan,
     )  # fmt: skip
     manifest.save(folder)
     assert EngineManifest.load(folder) == manifest

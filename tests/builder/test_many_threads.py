@@ -16,7 +16,7 @@ from fakes.tiny_folders import write_folder
 from fakes.tiny_llama import tiny_checkpoint
 from triune_builder.pipeline import build
 from triune_builder.plan import BuildPlan
-from triune_runtime.manifest import EngineManifest, Limits
+from triune_runtime.manifest import CacheTensor, EngineManifest, Limits
 from triune_runtime.runner import Work
 from triune_runtime.targets.cpu.plan import HEADS, computes_in_tiles
 from triune_runtime.targets.cpu.runner import OrtRunner
@@ -36,7 +36,7 @@ def alone_and_together(runner: OrtRunner, chunk: int) -> tuple[NDArray[np.float3
 
 
 def test_a_long_sequence_has_its_bits_alone_and_among_others(tmp_path: Path) -> None:
-    checkpoint = tiny_checkpoint(**BLOCK_SIZES, num_attention_heads=2, num_key_value_heads=1, head_dim=128)
+    checkpoint = tiny_checkpoint(**BLOCK_SIZES, num_attention_heads=4, num_key_value_heads=2, head_dim=128)
     engine = make_engine(checkpoint, "fp32", tmp_path, max_length=LENGTH + 2)
     heads = checkpoint.config["num_attention_heads"]
     assert heads < THREADS
@@ -65,20 +65,23 @@ def test_what_the_environment_says_of_tiles_stays(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("plan", "threads", "length", "tiles"),
+    ("plan", "shared", "threads", "length", "tiles"),
     [
-        ({}, 64, 2048, True),  # of an older build
-        ({HEADS: 9}, 9, 2048, True),
-        ({HEADS: 9}, 10, 2048, False),
-        ({HEADS: 32}, 64, 131_072, True),  # scores of 4.3 GB
-        ({HEADS: 32}, 64, 8192, False),
+        ({}, 3, 64, 2048, True),  # of an older build
+        ({HEADS: 9}, 3, 9, 2048, True),
+        ({HEADS: 9}, 3, 10, 2048, False),
+        ({HEADS: 9}, 1, 2, 2048, False),  # latent attention: all heads read the same keys
+        ({HEADS: 32}, 8, 64, 131_072, True),  # scores of 4.3 GB
+        ({HEADS: 32}, 1, 2, 131_072, True),
+        ({HEADS: 32}, 8, 64, 8192, False),
     ],
 )
-def test_attention_works_in_tiles_where_heads_suffice_or_memory_does_not(
-    plan: dict[str, int], threads: int, length: int, tiles: bool
+def test_attention_works_in_tiles_where_heads_suffice_and_keys_are_their_own_or_memory_does_not(
+    plan: dict[str, int], shared: int, threads: int, length: int, tiles: bool
 ) -> None:
+    cache = (CacheTensor(name="0.key", heads=shared, dim=64), CacheTensor(name="0.value", heads=shared, dim=64))
     manifest = EngineManifest(
-        model="any", architecture="llama", target="cpu", precision="fp32", engine="model.onnx", vocab_size=96, cache=(),
+        model="any", architecture="llama", target="cpu", precision="fp32", engine="model.onnx", vocab_size=96, cache=cache,
         stop_token_ids=(0,), limits=Limits(max_length=length), plan=plan,
     )  # fmt: skip
     assert computes_in_tiles(manifest, threads) is tiles

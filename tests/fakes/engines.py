@@ -20,6 +20,7 @@ from triune_builder.targets.cpu.precisions import PRECISIONS, find_precision
 from triune_runtime.manifest import EngineManifest, Limits
 from triune_runtime.runner import Runner
 from triune_runtime.targets import make_runner
+from triune_runtime.targets.cpu.plan import HEADS
 
 from .tiny_llama import FakeCheckpoint
 
@@ -83,7 +84,7 @@ def make_engine(checkpoint: FakeCheckpoint, precision: str, folder: Path, *, slo
     manifest = EngineManifest(
         model="tiny", architecture=lowered.architecture, target="cpu", precision=precision, engine=onnx_files.MODEL,
         vocab_size=lowered.vocab_size, cache=lowered.cache, stop_token_ids=(0,),
-        limits=Limits(max_sequences=slots, max_length=max_length),
+        limits=Limits(max_sequences=slots, max_length=max_length), plan={HEADS: checkpoint.config["num_attention_heads"]},
     )  # fmt: skip
     return Engine(
         precision, manifest, make_runner(manifest, folder), lambda history: float_logits(plain, folder / "plain", [history])
